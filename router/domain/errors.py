@@ -1,0 +1,165 @@
+"""Every way a request can fail, as one exception each.
+
+`gateway.responses` maps `code` to a status; nothing else knows HTTP statuses of errors.
+"""
+
+from typing import ClassVar
+
+
+class RouterError(Exception):
+    """A request could not be answered. `str(error)` is safe to show to the client."""
+
+    code: ClassVar[str]
+
+
+class InvalidRequestError(RouterError):
+    """The request is malformed or asks for something that does not exist."""
+
+    code = "invalid_request"
+
+
+class UnsupportedMediaError(RouterError):
+    """The body's encoding or media type is not one the router passes on."""
+
+    code = "unsupported_media"
+
+
+class UnauthorizedError(RouterError):
+    """No key, or one that is not known."""
+
+    code = "unauthorized"
+
+
+class ForbiddenError(RouterError):
+    """The key is known but may not use this model."""
+
+    code = "forbidden"
+
+
+class NotFoundError(RouterError):
+    """The path is not part of the API."""
+
+    code = "not_found"
+
+
+class MethodNotAllowedError(RouterError):
+    """The path exists, the method does not."""
+
+    code = "method_not_allowed"
+
+
+class ModelNotFoundError(RouterError):
+    """No model of that name is configured."""
+
+    code = "model_not_found"
+
+
+class PayloadTooLargeError(RouterError):
+    """The body is over the limit of every backend that could run it."""
+
+    code = "payload_too_large"
+
+
+class BodyTimeoutError(RouterError):
+    """The client sends its body too slowly."""
+
+    code = "body_timeout"
+
+
+class RateLimitedError(RouterError):
+    """The caller is over its own limit."""
+
+    code = "rate_limited"
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class ShedError(RouterError):
+    """The router has no capacity for this request: a subclass says what is missing."""
+
+    code = "shed"
+
+    def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class QueueFullError(ShedError):
+    """All replicas are busy and the queue is full."""
+
+    code = "queue_full"
+
+
+class QueueTimeoutError(ShedError):
+    """The request waited as long as it may and no slot came free."""
+
+    code = "queue_timeout"
+
+
+class NoEndpointError(ShedError):
+    """No backend can take the request now: nothing healthy, or nothing configured that could."""
+
+    code = "no_endpoint"
+
+
+class DrainingError(ShedError):
+    """The gateway is shutting down."""
+
+    code = "draining"
+
+
+class DeadlineExceededError(RouterError):
+    """The client's deadline passed."""
+
+    code = "deadline_exceeded"
+
+
+class ClientClosedError(RouterError):
+    """The client went away; only logs and metrics see this."""
+
+    code = "client_closed"
+
+
+class AttemptError(RouterError):
+    """One attempt failed at a backend. `was_sent` says whether the backend may have run it."""
+
+    code = "upstream_failed"
+    was_sent: ClassVar[bool] = True
+
+
+class ConnectFailedError(AttemptError):
+    """The connection could not be made: nothing was sent."""
+
+    was_sent = False
+
+
+class ResponseLostError(AttemptError):
+    """The request was sent and the connection broke before the whole answer came."""
+
+
+class UpstreamTimeoutError(AttemptError):
+    """The backend did not answer within its own time limit."""
+
+    code = "upstream_timeout"
+
+
+class UpstreamRejectedError(AttemptError):
+    """The backend answered that it cannot take the request now (busy, draining, throttled)."""
+
+    was_sent = False
+
+    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class EncodedTooLargeError(AttemptError):
+    """The payload turned out to be over the function's limit once encoded: nothing was sent."""
+
+    was_sent = False
+
+
+class UpstreamBrokenError(AttemptError):
+    """The backend failed while it worked on the request (crash, gateway error, bad answer)."""

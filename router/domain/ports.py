@@ -1,0 +1,58 @@
+"""The interfaces between the director and the adapters that move bytes."""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from router.domain.request import InferenceRequest
+
+Headers = Sequence[tuple[str, str]]
+
+
+@dataclass(slots=True)
+class BackendResponse:
+    """An answer of a backend.
+
+    `body` is the whole body, or its beginning when `rest` is not None. `cold_start`, `billed_s`
+    and `init_s` are what the platform said, None where it does not say.
+    """
+
+    status: int
+    headers: Headers
+    body: bytes
+    rest: AsyncIterator[bytes] | None = None
+    cold_start: bool | None = None
+    billed_s: float | None = None
+    init_s: float | None = None
+
+    async def close(self) -> None:
+        """Drop what has not been read; cancels the upstream."""
+        if self.rest is not None and hasattr(self.rest, "aclose"):
+            await self.rest.aclose()
+
+
+class Caller(Protocol):
+    """Carries one attempt to one place. Raises AttemptError and nothing else."""
+
+    async def send(
+        self, request: InferenceRequest, body: bytes, timeout_s: float
+    ) -> BackendResponse:
+        """Send the request and return once the answer's head is known."""
+        ...
+
+
+class PoolDriver(Protocol):
+    """Keeps replicas running and tells the pool about them."""
+
+    def want(self, replicas: int) -> None:
+        """Set the wanted number of replicas. Must not block."""
+        ...
+
+    @property
+    def billed(self) -> int:
+        """Replicas that cost money now, ready or not."""
+        ...
+
+    async def run(self) -> None:
+        """Work until cancelled, then stop what was started."""
+        ...

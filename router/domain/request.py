@@ -1,0 +1,45 @@
+"""What the router knows of a request before its body has been read."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from router.domain.decision import Backend
+
+
+class Protocol(StrEnum):
+    """The wire protocol a client speaks; errors are answered in its shape."""
+
+    OIP = "oip"
+    KSERVE_V1 = "kserve_v1"
+    OPENAI = "openai"
+
+
+@dataclass(frozen=True, slots=True)
+class InferenceRequest:
+    """The facts of one inference request; its body stays opaque and travels beside it.
+
+    `payload_bytes` is the length as received (compressed if the client compressed it).
+    `is_text` says that the body is plain JSON, which a function takes without base64.
+    `deadline` is the client's hard deadline (monotonic seconds) or None; `received_at` is
+    monotonic too. `headers` has lower-case names and holds end-to-end headers only.
+    """
+
+    request_id: str
+    protocol: Protocol
+    model: str
+    method: str
+    path: str
+    payload_bytes: int
+    received_at: float
+    version: str | None = None
+    query: str = ""
+    is_text: bool = True
+    headers: Mapping[str, str] = field(default_factory=dict)
+    tenant: str | None = None
+    deadline: float | None = None
+    hint: Backend | None = None
+    stream: bool = False
+    priority: int = 0
+    sequence_id: str | None = None
+    is_idempotent: bool = True

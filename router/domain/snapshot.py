@@ -1,0 +1,58 @@
+"""What a policy may see of a backend at one instant.
+
+Tuples rather than frozen dataclasses: two are built for every request, and a tuple costs a third.
+"""
+
+from typing import NamedTuple
+
+
+class ServerlessLimits(NamedTuple):
+    """Hard limits of a serverless platform: bytes after encoding, seconds, streaming."""
+
+    max_payload_bytes: int
+    timeout_s: float
+    can_stream: bool
+
+
+class ServerlessSnapshot(NamedTuple):
+    """One model's function, as seen for one payload size.
+
+    `expected_s` and `upper_s` are the mean and a high estimate of a warm call as the gateway sees
+    it; `init_s` what a cold start adds; `price_usd` what a warm call is expected to cost.
+    """
+
+    enabled: bool
+    breaker_open: bool
+    in_flight: int
+    max_concurrency: int
+    limits: ServerlessLimits
+    expected_s: float
+    upper_s: float
+    p_cold: float
+    init_s: float
+    price_usd: float
+
+
+class PoolSnapshot(NamedTuple):
+    """One model's warm pool, as seen for one payload size.
+
+    `ready` endpoints take traffic now; `wanted` is what the sizing asks for; `known` counts every
+    endpoint, healthy or not. `ready_in_s` predicts when the first starting replica takes traffic.
+    `signals_stale` says that `wanted` may be out of date because shared state is unreachable.
+    """
+
+    enabled: bool
+    can_start: bool
+    known: int
+    ready: int
+    wanted: int
+    slots: int
+    free_slots: int
+    queued: int
+    queued_bytes: int
+    max_queued: int
+    max_queued_bytes: int
+    expected_s: float
+    upper_s: float
+    ready_in_s: float
+    signals_stale: bool
