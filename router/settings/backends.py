@@ -1,0 +1,250 @@
+"""Settings of the two backends of a model: its function and its pool.
+
+Keys keep the user's names (the alias); field names carry the stored unit. See `schema`.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from pydantic import Field, StrictBool, ValidationInfo, field_validator
+
+from router.settings.prices import FunctionPrice
+from router.settings.quantities import (
+    COUNT,
+    DURATION,
+    GIB,
+    HOUR_S,
+    MIB,
+    MILLISECONDS,
+    NUMBER,
+    PER_HOUR,
+    SIZE,
+    Quantity,
+    wrong,
+)
+from router.settings.section import Section
+from router.settings.values import Text, Url
+
+FunctionName = Annotated[
+    str,
+    Text(
+        r"[A-Za-z0-9._:/-]{1,200}",
+        "a function name or ARN of 1..200 characters of A-Z a-z 0-9 . _ : / -",
+    ),
+]
+Region = Annotated[
+    str, Text(r"[a-z]{2}(-[a-z]{2,12}){1,3}-[0-9]{1,2}", "an AWS region such as eu-central-1")
+]
+Qualifier = Annotated[
+    str,
+    Text(
+        r"(\$LATEST|[A-Za-z0-9_-]{1,128})?",
+        "a version, alias, $LATEST or empty, at most 128 characters of A-Z a-z 0-9 _ -",
+    ),
+]
+UrlPath = Annotated[str, Text(r"/[!-~]{0,1000}", "a path starting with /, without spaces")]
+EndpointUrl = Annotated[str, Url(("http", "https"), empty=True)]
+ReplicaUrl = Annotated[str, Url(("http", "https"))]
+Argument = Annotated[str, Text(r".+", "a text of 1..4096 characters")]
+VariableName = Annotated[
+    str, Text(r"[A-Za-z_][A-Za-z0-9_]{0,199}", "1..200 characters of A-Z a-z 0-9 _")
+]
+VariableValue = Annotated[str, Text(r".*", "a text of 0..4096 characters")]
+
+
+class FunctionLimits(Section):
+    """Hard limits of a function; requests beyond them are never sent there."""
+
+    max_payload_bytes: Annotated[int, Quantity(SIZE, 1024, GIB)] = Field(
+        default=6_291_556, alias="max_payload",
+        description="largest request after encoding (base64 adds a third to binary bodies)",
+    )  # fmt: skip
+    max_response_bytes: Annotated[int, Quantity(SIZE, 1024, GIB)] = Field(
+        default=6_291_556, alias="max_response", description="largest response after encoding"
+    )
+
+
+class _Function(Section):
+    """What every serverless backend has."""
+
+    enabled: StrictBool = Field(
+        default=True, description="false: no request is sent to this backend"
+    )
+    memory_mb: Annotated[int, Quantity(COUNT, 128, 10_240)] = Field(
+        default=1769, description="memory of one environment in MiB; the price follows it"
+    )
+    max_concurrency: Annotated[int, Quantity(COUNT, 1, 10_000)] = Field(
+        default=20, description="most calls in flight at once"
+    )
+    timeout_s: Annotated[float, Quantity(DURATION, 0.1, 900.0)] = Field(
+        default=30.0, alias="timeout", description="time limit of one call"
+    )
+    idle_s: Annotated[float, Quantity(DURATION, 1.0, 24 * HOUR_S)] = Field(
+        default=300.0, alias="idle", description="an environment unused for this long is reclaimed"
+    )
+    limits: FunctionLimits = Field(
+        default_factory=FunctionLimits, description="hard limits of the platform"
+    )
+    price: FunctionPrice = Field(description="what a call costs; default: from the prices file")
+    service_time_s: Annotated[float, Quantity(MILLISECONDS, 0.01, 900_000)] = Field(
+        default=0.05, alias="service_time_ms",
+        description="expected time of a warm call until it has been measured",
+    )  # fmt: skip
+    cold_start_s: Annotated[float, Quantity(MILLISECONDS, 0, 900_000)] = Field(
+        default=1.0, alias="cold_start_ms",
+        description="expected extra time of a cold call until it has been measured",
+    )  # fmt: skip
+
+
+class LocalFunction(_Function):
+    """A function on this machine's own scale-to-zero host."""
+
+    kind: Literal["local"] = Field(description="a function host started by the gateway")
+    function: FunctionName = Field(description="function name; default: the model's name")
+    init_timeout_s: Annotated[float, Quantity(DURATION, 0.1, 900.0)] = Field(
+        default=10.0, alias="init_timeout", description="time an environment has to start"
+    )
+
+
+class AwsLambda(_Function):
+    """An AWS Lambda function, called through the Invoke API."""
+
+    kind: Literal["aws_lambda"] = Field(description="an AWS Lambda function")
+    function: FunctionName = Field(description="function name or ARN")
+    qualifier: Qualifier = Field(default="", description="version or alias; empty: the latest")
+    region: Region = Field(description="AWS region; it also selects the price")
+    endpoint_url: EndpointUrl = Field(
+        default="", description="another Invoke endpoint; empty: AWS's own"
+    )
+
+
+ServerlessSettings = Annotated[LocalFunction | AwsLambda, Field(discriminator="kind")]
+
+
+class QueueSettings(Section):
+    """Requests held while no replica can take them."""
+
+    max_requests: Annotated[int, Quantity(COUNT, 0, 100_000)] = Field(
+        default=100, description="most requests held; 0: none"
+    )
+    max_bytes: Annotated[int, Quantity(SIZE, 0, 64 * GIB)] = Field(
+        default=64 * MIB, description="most body bytes held"
+    )
+
+
+class PoolTimeouts(Section):
+    """Deadlines towards a replica."""
+
+    connect_s: Annotated[float, Quantity(DURATION, 0.01, 60.0)] = Field(
+        default=1.0, alias="connect", description="time to open a connection"
+    )
+    response_s: Annotated[float, Quantity(DURATION, 0.01, 24 * HOUR_S)] = Field(
+        default=60.0, alias="response", description="time until the response starts"
+    )
+
+
+class _Pool(Section):
+    """What every pool has."""
+
+    enabled: StrictBool = Field(
+        default=True, description="false: no request is sent to this backend"
+    )
+    min_replicas: Annotated[int, Quantity(COUNT, 0, 1000)] = Field(
+        default=0, description="replicas kept warm at all times"
+    )
+    max_replicas: Annotated[int, Quantity(COUNT, 1, 1000)] = Field(
+        default=1, description="most replicas at once"
+    )
+    concurrency: Annotated[int, Quantity(COUNT, 1, 10_000)] = Field(
+        default=4, description="requests one replica works on at once"
+    )
+    price_usd_per_s: Annotated[float, Quantity(PER_HOUR, 0, 10_000)] = Field(
+        alias="price_per_replica_hour",
+        description="USD for one replica and hour; default: from the prices file",
+    )
+    startup_s: Annotated[float, Quantity(DURATION, 0.0, HOUR_S)] = Field(
+        default=2.0,
+        alias="startup",
+        description="expected start of a replica until it has been measured",
+    )
+    min_billing_s: Annotated[float, Quantity(DURATION, 0.0, 24 * HOUR_S)] = Field(
+        default=0.0, alias="min_billing", description="a replica is paid for at least this long"
+    )
+    packing_ratio: Annotated[float, Quantity(NUMBER, 0.1, 1.0)] = Field(
+        default=0.8,
+        alias="packing",
+        description="share of a replica's capacity that sizing plans to use",
+    )
+    queue: QueueSettings = Field(
+        default_factory=QueueSettings, description="requests held until a replica is free"
+    )
+    timeouts: PoolTimeouts = Field(
+        default_factory=PoolTimeouts, description="deadlines towards a replica"
+    )
+    service_time_s: Annotated[float, Quantity(MILLISECONDS, 0.01, 900_000)] = Field(
+        default=0.05, alias="service_time_ms",
+        description="expected time of a request until it has been measured",
+    )  # fmt: skip
+
+    @field_validator("max_replicas")
+    @classmethod
+    def _replicas_in_order(cls, value: int, info: ValidationInfo) -> int:
+        if value < info.data.get("min_replicas", 0):
+            raise wrong("must be at least min_replicas")
+        return value
+
+
+class ProcessPool(_Pool):
+    """Worker processes on this machine, started and stopped by the gateway."""
+
+    kind: Literal["process"] = Field(description="worker processes on this machine")
+    command: tuple[Argument, ...] = Field(
+        default=(),
+        max_length=100,
+        description="program and arguments, with {port} and {model}; empty: the bundled worker",
+    )
+    env: Mapping[VariableName, VariableValue] = Field(
+        default={}, max_length=100, description="extra environment variables of the workers"
+    )
+
+    @field_validator("command")
+    @classmethod
+    def _command_takes_a_port(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if value and not any("{port}" in argument for argument in value):
+            raise wrong("must contain {port}, or the worker could not be reached")
+        return value
+
+
+class HealthSettings(Section):
+    """How the replicas of a static pool are probed."""
+
+    path: UrlPath = Field(
+        default="/v2/health/ready", description="path that answers 200 when ready"
+    )
+    interval_s: Annotated[float, Quantity(DURATION, 0.05, 600.0)] = Field(
+        default=1.0, alias="interval", description="time between probes"
+    )
+    timeout_s: Annotated[float, Quantity(DURATION, 0.01, 60.0)] = Field(
+        default=1.0, alias="timeout", description="time a probe may take"
+    )
+    unhealthy_after: Annotated[int, Quantity(COUNT, 1, 100)] = Field(
+        default=3, description="failed probes in a row until a replica gets no requests"
+    )
+    healthy_after: Annotated[int, Quantity(COUNT, 1, 100)] = Field(
+        default=1, description="good probes in a row until it gets them again"
+    )
+
+
+class StaticPool(_Pool):
+    """Replicas that somebody else runs, at fixed addresses."""
+
+    kind: Literal["static"] = Field(description="replicas that somebody else runs")
+    urls: tuple[ReplicaUrl, ...] = Field(
+        min_length=1, max_length=100, description="base URL of each replica"
+    )
+    health: HealthSettings = Field(
+        default_factory=HealthSettings, description="how the replicas are probed"
+    )
+
+
+PoolSettings = Annotated[ProcessPool | StaticPool, Field(discriminator="kind")]

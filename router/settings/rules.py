@@ -1,0 +1,101 @@
+"""Settings of the routing rules: conditions on a request, and where it goes then.
+
+Matching itself is the policy's; nothing here looks at a request.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator
+
+from router.settings.quantities import COUNT, Quantity, wrong
+from router.settings.section import Section
+from router.settings.values import PayloadRange, Text, TextList
+
+RuleName = Annotated[str, Text(r"[A-Za-z0-9._-]{1,100}", "1..100 characters of A-Z a-z 0-9 . _ -")]
+HeaderName = Annotated[
+    str, Text(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,200}", "an HTTP header name of 1..200 characters")
+]
+HeaderValue = Annotated[str, Text(r".+", "a value or glob of 1..4096 characters")]
+
+
+class RouteName(StrEnum):
+    """Where a rule sends a request; `auto` is steering by deadline and cost."""
+
+    AUTO = "auto"
+    POOL = "pool"
+    SERVERLESS = "serverless"
+
+
+class MatchSettings(Section):
+    """Conditions of a rule; all must hold, and an absent one always does."""
+
+    payload: PayloadRange | None = Field(default=None, description="size of the request body")
+    model: Annotated[tuple[str, ...], TextList()] = Field(
+        default=(), description="model name or glob, or a list of them"
+    )
+    version: Annotated[tuple[str, ...], TextList()] = Field(
+        default=(), description="model version or a list of them"
+    )
+    tenant: Annotated[tuple[str, ...], TextList()] = Field(
+        default=(), description="tenant of the API key, or a list of them"
+    )
+    header: Mapping[HeaderName, HeaderValue] = Field(
+        default={}, max_length=50, description="header names with the value or glob each must have"
+    )
+
+    @field_validator("header")
+    @classmethod
+    def _lower_names(cls, value: Mapping[str, str]) -> Mapping[str, str]:
+        return {name.lower(): wanted for name, wanted in value.items()}
+
+    @property
+    def is_everything(self) -> bool:
+        """Whether every request matches."""
+        conditional = self.version or self.tenant or self.header
+        any_size = self.payload is None or self.payload.is_everything
+        any_model = not self.model or "*" in self.model
+        return not conditional and any_size and any_model
+
+
+class Weights(Section):
+    """Shares of a split; they need not add up to 100."""
+
+    serverless: Annotated[int, Quantity(COUNT, 0, 10_000)] = Field(
+        default=0, description="share sent to the function"
+    )
+    pool: Annotated[int, Quantity(COUNT, 0, 10_000)] = Field(
+        default=0, validate_default=True, description="share sent to the pool"
+    )
+
+    @field_validator("pool")
+    @classmethod
+    def _something_is_sent(cls, value: int, info: ValidationInfo) -> int:
+        if value == 0 and info.data.get("serverless") == 0:
+            raise wrong(
+                "must be above 0 when serverless is 0: a split sends its requests somewhere"
+            )
+        return value
+
+
+def _route_tag(value: object) -> str:
+    return "weights" if isinstance(value, Mapping | Weights) else "name"
+
+
+Route = Annotated[
+    Annotated[RouteName, Tag("name")] | Annotated[Weights, Tag("weights")],
+    Discriminator(_route_tag),
+]
+
+
+class RuleSettings(Section):
+    """One routing rule; the first that matches decides."""
+
+    name: RuleName = Field(description="shown with every decision; unique")
+    match: MatchSettings = Field(
+        default_factory=MatchSettings, description="which requests; {}: all of them"
+    )
+    route: Route = Field(
+        description="the backend, auto, or weights such as {serverless: 5, pool: 95}"
+    )

@@ -1,0 +1,325 @@
+"""Every setting of the gateway: its key, unit, default and valid range. Defaults live only here.
+
+Keys keep the user's names (the alias); field names carry the stored unit: seconds, bytes, USD. All
+values are frozen. This module never reads a file or the environment; `loader` does, and it also
+fills in what depends on other files (prices).
+"""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    Field,
+    StrictBool,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from router.settings.backends import (
+    AwsLambda,
+    FunctionLimits,
+    HealthSettings,
+    LocalFunction,
+    PoolSettings,
+    PoolTimeouts,
+    ProcessPool,
+    QueueSettings,
+    ServerlessSettings,
+    StaticPool,
+)
+from router.settings.masking import mask_secrets
+from router.settings.prices import FunctionPrice
+from router.settings.quantities import (
+    COUNT,
+    DURATION,
+    GIB,
+    HOUR_S,
+    MIB,
+    MILLISECONDS,
+    NUMBER,
+    SIZE,
+    Quantity,
+    wrong,
+)
+from router.settings.rules import MatchSettings, RouteName, RuleSettings, Weights
+from router.settings.section import Section
+from router.settings.values import (
+    Address,
+    FilePath,
+    Text,
+    Url,
+)
+
+MAX_ENTRIES = 1000
+"""Most models, and most rules, in one configuration."""
+
+__all__ = [
+    "AuthSettings",
+    "AwsLambda",
+    "BackendHint",
+    "ColdStart",
+    "ControllerSettings",
+    "FunctionLimits",
+    "FunctionPrice",
+    "HealthSettings",
+    "LocalFunction",
+    "MatchSettings",
+    "ModelSettings",
+    "PoolSettings",
+    "PoolTimeouts",
+    "ProcessPool",
+    "QueueSettings",
+    "RouteName",
+    "RuleSettings",
+    "ServerSettings",
+    "ServerlessSettings",
+    "Settings",
+    "SharedStateSettings",
+    "SloSettings",
+    "StaticPool",
+    "Weights",
+    "WorkersSettings",
+]
+
+ModelName = Annotated[
+    str,
+    Text(
+        r"[A-Za-z0-9._-]{1,200}|(?=.{3,200}$)[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)+",
+        "1..200 characters of A-Z a-z 0-9 . _ - with / between parts",
+    ),
+]
+Namespace = Annotated[
+    str, Text(r"[A-Za-z0-9._:-]{1,100}", "1..100 characters of A-Z a-z 0-9 . _ : -")
+]
+RedisUrl = Annotated[str, Url(("redis", "rediss", "unix"), credentials=True, empty=True)]
+
+
+class BackendHint(StrEnum):
+    """Whether clients may ask for a backend with the `x-router-backend` header."""
+
+    DENY = "deny"
+    ALLOW = "allow"
+
+
+class ColdStart(StrEnum):
+    """What a model's objective says about cold calls."""
+
+    ALLOW = "allow"
+    AVOID = "avoid"
+
+
+class ServerSettings(Section):
+    """The gateway's own listeners and bounds."""
+
+    listen: Address = Field(
+        default=Address("127.0.0.1", 8080),
+        description="address of the data port (inference traffic)",
+    )
+    admin_listen: Address = Field(
+        default=Address("127.0.0.1", 9090),
+        description="address of the admin port (health, metrics, status, reload); keep it private",
+    )
+    processes: Annotated[int, Quantity(COUNT, 1, 64)] = Field(
+        default=1, description="gateway processes sharing the data port; above 1 needs shared_state"
+    )
+    max_body_bytes: Annotated[int, Quantity(SIZE, 1024, 4 * GIB)] = Field(
+        default=64 * MIB,
+        alias="max_body",
+        description="largest request body; larger ones are answered 413",
+    )
+    max_buffered_bytes: Annotated[int, Quantity(SIZE, 1024, 64 * GIB)] = Field(
+        default=512 * MIB,
+        alias="max_buffered",
+        description="bytes of all bodies held in memory at once",
+    )
+    max_header_bytes: Annotated[int, Quantity(SIZE, 1024, MIB)] = Field(
+        default=8192,
+        alias="max_header",
+        description="largest request head; larger ones are refused",
+    )
+    body_timeout_s: Annotated[float, Quantity(DURATION, 0.1, HOUR_S)] = Field(
+        default=30.0, alias="body_timeout", description="time a client has to send its body"
+    )
+    drain_timeout_s: Annotated[float, Quantity(DURATION, 0.0, HOUR_S)] = Field(
+        default=30.0,
+        alias="drain_timeout",
+        description="time requests in flight have to end at shutdown",
+    )
+    backend_hint: BackendHint = Field(
+        default=BackendHint.DENY,
+        description="whether clients may force a backend with x-router-backend",
+    )
+    access_log: Annotated[Path | Literal["stderr", "off"], FilePath(words=("stderr", "off"))] = (
+        Field("stderr", description="where the one line per request goes")
+    )
+
+    @field_validator("admin_listen")
+    @classmethod
+    def _ports_differ(cls, value: Address, info: ValidationInfo) -> Address:
+        if value.port and value == info.data.get("listen"):
+            raise wrong("must differ from server.listen")
+        return value
+
+    @field_validator("max_buffered_bytes")
+    @classmethod
+    def _one_body_fits(cls, value: int, info: ValidationInfo) -> int:
+        if value < info.data.get("max_body_bytes", 0):
+            raise wrong("must be at least server.max_body, or no such body could be held")
+        return value
+
+
+class SharedStateSettings(Section):
+    """Counters shared between gateways; never awaited by a request."""
+
+    redis_url: RedisUrl = Field(
+        default="", description="Redis shared by all gateways; empty: each counts for itself"
+    )
+    namespace: Namespace = Field(default="hybrid-router", description="prefix of every Redis key")
+    flush_interval_s: Annotated[float, Quantity(DURATION, 0.01, 10.0)] = Field(
+        default=0.1, alias="flush_interval", description="how often counters are exchanged"
+    )
+    operation_timeout_s: Annotated[float, Quantity(DURATION, 0.05, 0.25)] = Field(
+        default=0.1, alias="operation_timeout", description="deadline of one Redis operation"
+    )
+    staleness_s: Annotated[float, Quantity(DURATION, 0.1, 600.0)] = Field(
+        default=3.0,
+        alias="staleness",
+        description="age at which another gateway's counters are ignored",
+    )
+
+
+class AuthSettings(Section):
+    """Who may call."""
+
+    api_keys_file: Annotated[Path | None, FilePath(empty=True)] = Field(
+        default=None, description="file of hashed API keys; empty: everybody may call"
+    )
+
+
+class WorkersSettings(Section):
+    """What `kind: local` functions and `kind: process` pools run."""
+
+    repository: Annotated[Path, FilePath()] = Field(
+        default=Path("models"), validate_default=True,
+        description="folder of models: NAME/VERSION/model.onnx",
+    )  # fmt: skip
+    threads: Annotated[int, Quantity(COUNT, 1, 256)] = Field(
+        default=1, description="CPU threads of one inference"
+    )
+    log: Annotated[Path | None, FilePath(empty=True)] = Field(
+        default=None,
+        description="file for the workers' output; empty: the gateway's standard error",
+    )
+
+
+class ControllerSettings(Section):
+    """The loop that sizes the pools."""
+
+    interval_s: Annotated[float, Quantity(DURATION, 0.1, 60.0)] = Field(
+        default=1.0, alias="interval", description="time between sizing decisions"
+    )
+    window_s: Annotated[float, Quantity(DURATION, 1.0, HOUR_S)] = Field(
+        default=10.0, alias="window", description="time over which a model's load is averaged"
+    )
+
+    @field_validator("window_s")
+    @classmethod
+    def _window_spans_a_step(cls, value: float, info: ValidationInfo) -> float:
+        if value < info.data.get("interval_s", 0):
+            raise wrong("must be at least controller.interval")
+        return value
+
+
+class SloSettings(Section):
+    """What a model promises."""
+
+    latency_s: Annotated[float, Quantity(MILLISECONDS, 1, 3_600_000)] = Field(
+        alias="latency_ms", description="a request should be answered within this time"
+    )
+    percentile: Annotated[float, Quantity(NUMBER, 50, 99.999)] = Field(
+        default=99, description="share of requests, in percent, that must meet latency_ms"
+    )
+    cold_start: ColdStart = Field(
+        default=ColdStart.ALLOW,
+        description="allow: cold calls are counted apart; avoid: a replica is kept warm instead",
+    )
+
+
+class ModelSettings(Section):
+    """One model and the places where it can run."""
+
+    name: ModelName = Field(description="name in the request path; unique")
+    slo: SloSettings = Field(description="the latency objective")
+    idempotent: StrictBool = Field(
+        default=True, description="false: a request that may have been received is never sent again"
+    )
+    read_parameters: StrictBool = Field(
+        default=False, description="true: timeout, priority and sequence_id are read from the body"
+    )
+    attempts: Annotated[int, Quantity(COUNT, 1, 5)] = Field(
+        default=3, description="most tries for one request, the first included"
+    )
+    serverless: ServerlessSettings | None = Field(
+        default=None, description="the function; a model needs this, a pool, or both"
+    )
+    pool: PoolSettings | None = Field(
+        default=None, validate_default=True, description="the warm replicas"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_local_function(cls, data: object) -> object:
+        match data:
+            case {"name": str(name), "serverless": {"kind": "local", **function}, **others}:
+                named = {"kind": "local", "function": name, **function}
+                return {"name": name, "serverless": named, **others}
+            case _:
+                return data
+
+    @field_validator("pool")
+    @classmethod
+    def _has_a_backend(
+        cls, value: PoolSettings | None, info: ValidationInfo
+    ) -> PoolSettings | None:
+        if (
+            value is None
+            and info.data.get("serverless", value) is None
+            and "serverless" in info.data
+        ):
+            raise wrong(
+                "is required when there is no serverless: a model needs at least one of them"
+            )
+        return value
+
+
+class Settings(Section):
+    """The whole effective configuration."""
+
+    server: ServerSettings = Field(default_factory=ServerSettings, description="the gateway itself")
+    shared_state: SharedStateSettings = Field(
+        default_factory=SharedStateSettings, description="counters shared between gateways"
+    )
+    auth: AuthSettings = Field(default_factory=AuthSettings, description="who may call")
+    workers: WorkersSettings = Field(
+        default_factory=WorkersSettings, description="what local functions and processes run"
+    )
+    controller: ControllerSettings = Field(
+        default_factory=ControllerSettings, description="the loop that sizes the pools"
+    )
+    models: tuple[ModelSettings, ...] = Field(
+        min_length=1, max_length=MAX_ENTRIES, description="the models served"
+    )
+    rules: tuple[RuleSettings, ...] = Field(
+        default=(), max_length=MAX_ENTRIES,
+        description="routing rules, first match wins; a request without a match is routed auto",
+    )  # fmt: skip
+    prices: Annotated[Path | None, FilePath(empty=True)] = Field(
+        default=None, description="prices file; empty: the prices built in"
+    )
+
+    def masked(self) -> dict[str, Any]:
+        """The effective settings under their configuration keys, JSON-able, secrets masked."""
+        masked: dict[str, Any] = mask_secrets(self.model_dump(mode="json", by_alias=True))
+        return masked
