@@ -15,18 +15,18 @@ _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 _POLL_S = 0.5
 
 
-def die_with_parent() -> None:
+def die_with_parent(expected_parent: int | None = None) -> None:
     """Make the kernel (or, outside Linux, a watching thread) kill this process with its parent.
 
-    Call it from the main thread, early: a parent that died before the call is noticed only if it
-    was still there when this function began. On Linux the signal follows the *thread* that
-    started this process, so parents must start children from a thread that lives as long as they.
-    Raises OSError where the kernel refuses.
+    Call it from the main thread, early: a parent that died before the call is noticed only if
+    `expected_parent`, its pid as told by itself, is given. On Linux the signal follows the
+    *thread* that started this process, so parents must start children from a thread that lives as
+    long as they. Raises OSError where the kernel refuses.
     """
-    parent = os.getppid()
+    parent = os.getppid() if expected_parent is None else expected_parent
     if sys.platform == "linux":
         _ask_kernel_for_death_signal()
-        if os.getppid() != parent:  # it died between the two calls: the signal will never come
+        if os.getppid() != parent:  # it died before the request: the signal will never come
             _die()
     else:
         threading.Thread(target=_watch, args=(parent,), name="die-with-parent", daemon=True).start()

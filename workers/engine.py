@@ -1,0 +1,203 @@
+"""One ONNX Runtime session: what the model takes and gives, and running it.
+
+Decides whether given tensors fit the model. Knows no transport, queue or batch.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+import onnxruntime
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
+
+from workers.protocol import (
+    NUMPY_TYPES,
+    Array,
+    BrokenModel,
+    Datatype,
+    InferenceFailed,
+    InvalidRequest,
+    Tensor,
+    TensorSpec,
+)
+from workers.repository import ModelFile
+
+_MESSAGE_CHARACTERS = 300
+_WARNING_AND_WORSE_HIDDEN = 3
+
+_DATATYPES: Final[Mapping[str, Datatype]] = {
+    "tensor(bool)": Datatype.BOOL,
+    "tensor(uint8)": Datatype.UINT8,
+    "tensor(uint16)": Datatype.UINT16,
+    "tensor(uint32)": Datatype.UINT32,
+    "tensor(uint64)": Datatype.UINT64,
+    "tensor(int8)": Datatype.INT8,
+    "tensor(int16)": Datatype.INT16,
+    "tensor(int32)": Datatype.INT32,
+    "tensor(int64)": Datatype.INT64,
+    "tensor(float16)": Datatype.FP16,
+    "tensor(float)": Datatype.FP32,
+    "tensor(double)": Datatype.FP64,
+    "tensor(string)": Datatype.BYTES,
+}
+
+# onnxruntime's errors share no base class of their own.
+_ORT_ERRORS: Final = (
+    ort_errors.EngineError,
+    ort_errors.EPFail,
+    ort_errors.Fail,
+    ort_errors.InvalidArgument,
+    ort_errors.InvalidGraph,
+    ort_errors.InvalidProtobuf,
+    ort_errors.NoModel,
+    ort_errors.NoSuchFile,
+    ort_errors.NotImplemented,
+    ort_errors.RuntimeException,
+)
+
+Feeds = Mapping[str, Array]
+
+
+class Engine:
+    """A loaded model. `run` blocks and releases the GIL; call it from several threads freely."""
+
+    def __init__(self, model: ModelFile, threads: int) -> None:
+        """Load the model; raises BrokenModel with the file and the reason."""
+        try:
+            self._session = onnxruntime.InferenceSession(
+                str(model.path), _session_options(threads), providers=["CPUExecutionProvider"]
+            )
+            self.inputs = tuple(_spec(arg) for arg in self._session.get_inputs())
+            self.outputs = tuple(_spec(arg) for arg in self._session.get_outputs())
+        except _ORT_ERRORS as error:
+            raise BrokenModel(f"{model.path} cannot be loaded: {_first_line(error)}") from error
+        except KeyError as error:
+            raise BrokenModel(f"{model.path}: tensor type {error} is not supported") from error
+
+    @property
+    def first_axis_is_dynamic(self) -> bool:
+        """Whether every input and output grows along axis 0, the precondition of batching."""
+        specs = (*self.inputs, *self.outputs)
+        return all(spec.shape and spec.shape[0] == -1 for spec in specs)
+
+    def run(self, feeds: Feeds) -> list[Array]:
+        """All outputs in the model's order; strings are `bytes`.
+
+        Raises InvalidRequest where the runtime refuses the inputs, else InferenceFailed.
+        """
+        try:
+            results: list[Any] = self._session.run(None, dict(feeds))
+        except ort_errors.InvalidArgument as error:
+            raise InvalidRequest(f"the model refuses the inputs: {_first_line(error)}") from error
+        except _ORT_ERRORS as error:
+            raise InferenceFailed(f"the model failed: {_first_line(error)}") from error
+        return [
+            _encode_strings(result) if spec.datatype is Datatype.BYTES else result
+            for spec, result in zip(self.outputs, results, strict=True)
+        ]
+
+
+def _session_options(threads: int) -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    # Spinning threads burn the cores of the neighbours between two runs.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = _WARNING_AND_WORSE_HIDDEN
+    return options
+
+
+def _spec(arg: Any) -> TensorSpec:  # noqa: ANN401 - onnxruntime has no types
+    shape = tuple(dim if isinstance(dim, int) and dim >= 0 else -1 for dim in arg.shape)
+    symbols = tuple(dim if isinstance(dim, str) else "" for dim in arg.shape)
+    return TensorSpec(arg.name, _DATATYPES[arg.type], shape, symbols)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:_MESSAGE_CHARACTERS] if lines else type(error).__name__
+
+
+def _encode_strings(array: Array) -> Array:
+    encoded = np.empty(array.shape, dtype=object)
+    encoded.ravel()[:] = [text.encode() for text in array.ravel()]
+    return encoded
+
+
+def warm_up_feeds(specs: Sequence[TensorSpec]) -> Feeds:
+    """Zeros of the smallest shape the model admits: dynamic dimensions are 1."""
+    feeds: dict[str, Array] = {}
+    for spec in specs:
+        shape = tuple(1 if dim < 0 else dim for dim in spec.shape)
+        if spec.datatype is Datatype.BYTES:
+            feeds[spec.name] = np.full(shape, "", dtype=object)
+        else:
+            feeds[spec.name] = np.zeros(shape, NUMPY_TYPES[spec.datatype])
+    return feeds
+
+
+def validate_inputs(specs: Sequence[TensorSpec], tensors: Sequence[Tensor]) -> dict[str, Array]:
+    """The tensors as the runtime takes them.
+
+    Raises InvalidRequest naming the input, and what was expected and given.
+    """
+    given = {tensor.name: tensor for tensor in tensors}
+    known = [spec.name for spec in specs]
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        raise InvalidRequest(
+            f"unexpected input {unknown[0][:128]!r}; the model takes {', '.join(known)}"
+        )
+    sizes: dict[str, tuple[str, int]] = {}
+    feeds: dict[str, Array] = {}
+    for spec in specs:
+        tensor = given.get(spec.name)
+        if tensor is None:
+            raise InvalidRequest(
+                f"input {spec.name!r} is missing; expected {spec.datatype} {list(spec.shape)}"
+            )
+        _check_type_and_shape(spec, tensor)
+        _check_symbols(spec, tensor.array.shape, sizes)
+        feeds[spec.name] = _decode_strings(tensor)
+    return feeds
+
+
+def _check_type_and_shape(spec: TensorSpec, tensor: Tensor) -> None:
+    if tensor.datatype is not spec.datatype:
+        raise InvalidRequest(
+            f"input {spec.name!r}: expected datatype {spec.datatype}, got {tensor.datatype}"
+        )
+    shape = tensor.array.shape
+    fits = len(shape) == len(spec.shape) and all(
+        want in (-1, have) for want, have in zip(spec.shape, shape, strict=True)
+    )
+    if not fits:
+        raise InvalidRequest(
+            f"input {spec.name!r}: expected shape {list(spec.shape)} (-1 = any), got {list(shape)}"
+        )
+
+
+def _check_symbols(
+    spec: TensorSpec, shape: tuple[int, ...], sizes: dict[str, tuple[str, int]]
+) -> None:
+    for symbol, size in zip(spec.symbols, shape, strict=False):
+        if not symbol:
+            continue
+        first, expected = sizes.setdefault(symbol, (spec.name, size))
+        if size != expected:
+            raise InvalidRequest(
+                f"input {spec.name!r}: dimension {symbol!r} is {size}, but {expected} in input "
+                f"{first!r}"
+            )
+
+
+def _decode_strings(tensor: Tensor) -> Array:
+    if tensor.datatype is not Datatype.BYTES:
+        return tensor.array
+    texts = np.empty(tensor.array.shape, dtype=object)
+    try:
+        texts.ravel()[:] = [element.decode() for element in tensor.array.ravel()]
+    except UnicodeDecodeError as error:
+        raise InvalidRequest(f"input {tensor.name!r}: the model takes UTF-8 text only") from error
+    return texts

@@ -1,0 +1,287 @@
+"""The HTTP front: one request in, one reply out, with admission, batching and drain.
+
+Decides which requests are accepted and what runs off the event loop. What endpoints exist and
+how they are answered is `operations`; sockets, signals and flags are `http_server`.
+"""
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, TypeVar
+
+from aiohttp import ClientPayloadError, web
+
+from workers.batching import Batcher, BatchQueue, Outcome
+from workers.engine import Feeds
+from workers.metrics import CLIENT_GONE, UNKNOWN_MODEL, ModelMetrics, WorkerMetrics
+from workers.operations import (
+    Endpoint,
+    Operation,
+    describe,
+    error_reply,
+    json_reply,
+    match,
+    read_infer,
+    write_infer,
+)
+from workers.protocol import (
+    DeadlinePassed,
+    InferRequest,
+    InvalidRequest,
+    PayloadTooLarge,
+    Reply,
+    RequestTimeout,
+    WorkerBusy,
+    WorkerDraining,
+    WorkerError,
+)
+from workers.service import Catalog, Model
+from workers.statistics import Timing
+
+_log = logging.getLogger(__name__)
+_Result = TypeVar("_Result")
+
+METRICS_PATH: Final = "/metrics"
+# Decoding less than this takes less time than handing it to a thread.
+ASIDE_BYTES: Final = 32 * 1024
+BODY_TIMEOUT_S: Final = 60.0
+# Upper bound for requests that set no timeout of their own; the longest function runs as long.
+REQUEST_TIMEOUT_S: Final = 900.0
+_CODEC_THREADS: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class FrontLimits:
+    """Bounds of one worker: waiting requests, body bytes, concurrent runs of a model."""
+
+    max_queue: int
+    max_body_bytes: int
+    max_runs: int
+
+
+class HttpFront:
+    """Answers requests for a catalog. Belongs to one event loop; `close` it when drained."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        limits: FrontLimits,
+        metrics: WorkerMetrics,
+        clock: Callable[[], float],
+    ) -> None:
+        """`clock` is monotonic, in seconds."""
+        self._catalog = catalog
+        self._limits = limits
+        self._metrics = metrics
+        self._clock = clock
+        self._runs = ThreadPoolExecutor(limits.max_runs, thread_name_prefix="run")
+        self._codecs = ThreadPoolExecutor(_CODEC_THREADS, thread_name_prefix="codec")
+        self._batchers: dict[tuple[str, str], Batcher] = {}
+        self._model_metrics: defaultdict[str, ModelMetrics] = defaultdict(
+            lambda: metrics.for_model(UNKNOWN_MODEL)
+        )
+        for name in catalog.names:
+            self._model_metrics[name] = metrics.for_model(name)
+        self._in_flight: dict[str, int] = defaultdict(int)
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._draining = False
+        metrics.observe(
+            in_flight=lambda: self.in_flight,
+            queued=lambda: sum(b.queue_depth for b in self._batchers.values()),
+            ready=lambda: not self._draining,
+        )
+
+    @property
+    def in_flight(self) -> int:
+        """Inferences accepted and not yet answered."""
+        return sum(self._in_flight.values())
+
+    async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        """The response to one request; errors have the protocol's shape."""
+        try:
+            reply = await self._route(request)
+        except WorkerError as error:
+            reply = error_reply(error)
+        except Exception:  # noqa: BLE001 - root of the request: counted as 500 and logged, the worker lives on
+            _log.exception("request failed")
+            reply = json_reply({"error": "internal error"}, 500)
+        response = web.Response(status=reply.status, body=reply.body, headers=reply.headers)
+        if self._draining:
+            response.force_close()
+        return response
+
+    async def _route(self, request: web.BaseRequest) -> Reply:
+        path = request.rel_url.raw_path
+        if path == METRICS_PATH:
+            return await self._expose(request)
+        operation = match(request.method, path)
+        if operation.endpoint is Endpoint.INFER:
+            return await self._counted_infer(request, operation)
+        answer = partial(describe, self._catalog, operation, not self._draining)
+        if operation.model and self._catalog.loaded(operation.model, operation.version) is None:
+            return await asyncio.to_thread(answer)
+        return answer()
+
+    async def _expose(self, request: web.BaseRequest) -> Reply:
+        body, content_type = self._metrics.expose(request.headers.get("Accept", ""))
+        return Reply(200, body, {"content-type": content_type})
+
+    async def _counted_infer(self, request: web.BaseRequest, operation: Operation) -> Reply:
+        """The inference, counted with its status whatever becomes of it."""
+        metrics = self._model_metrics.get(operation.model) or self._metrics.for_model(UNKNOWN_MODEL)
+        started = self._clock()
+        code = 500
+        try:
+            reply = await self._infer(request, operation)
+            code = reply.status
+        except WorkerError as error:
+            code = error.status
+            raise
+        except asyncio.CancelledError:
+            code = CLIENT_GONE
+            raise
+        finally:
+            metrics.record_request(code, self._clock() - started)
+        return reply
+
+    async def _infer(self, request: web.BaseRequest, operation: Operation) -> Reply:
+        self._catalog.resolve(operation.model, operation.version)
+        with self._accepted(operation.model):
+            model = await self._model(operation)
+            self._check_room(model)
+            headers = {name.lower(): value for name, value in request.headers.items()}
+            body = await self._read_body(request)
+            size = len(body)
+            if headers.get("content-encoding"):
+                size = max(size, ASIDE_BYTES)  # what it inflates to is unknown: never on the loop
+            decoded = await self._aside(
+                size, partial(read_infer, model, headers, body, self._limits.max_body_bytes)
+            )
+            del body  # the request's tensors keep what they need of it
+            return await self._run_request(model, decoded, headers.get("accept-encoding", ""))
+
+    @contextmanager
+    def _accepted(self, model: str) -> Iterator[None]:
+        if self._draining:
+            raise WorkerDraining("the worker is draining; send the request to another replica")
+        self._in_flight[model] += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self._in_flight[model] -= 1
+            if not self.in_flight:
+                self._idle.set()
+
+    def _check_room(self, model: Model) -> None:
+        """Refuse by the head alone, so that no more bodies are held than can be queued."""
+        running = self._limits.max_runs * max(1, model.max_batch)
+        if self._in_flight[model.name] > self._limits.max_queue + running:
+            raise WorkerBusy(
+                f"the worker is full ({self._limits.max_queue} requests wait for "
+                f"{model.name!r}); send it to another replica or try again later"
+            )
+
+    async def _model(self, operation: Operation) -> Model:
+        model = self._catalog.loaded(operation.model, operation.version)
+        if model is None:
+            load = self._catalog.load
+            model = await asyncio.to_thread(load, operation.model, operation.version)
+        return model
+
+    async def _read_body(self, request: web.BaseRequest) -> bytearray:
+        """The body, not kept by aiohttp; refused by its declared length where there is one."""
+        limit = self._limits.max_body_bytes
+        if (request.content_length or 0) > limit:
+            raise PayloadTooLarge(
+                f"the body has {request.content_length} bytes, the limit is {limit}"
+            )
+        body = bytearray()
+        try:
+            async with asyncio.timeout(BODY_TIMEOUT_S):
+                async for chunk in request.content.iter_any():
+                    body += chunk
+                    if len(body) > limit:
+                        raise PayloadTooLarge(f"the body is larger than the limit of {limit} bytes")
+        except TimeoutError as error:
+            raise RequestTimeout(f"the body did not arrive within {BODY_TIMEOUT_S:g} s") from error
+        except (ClientPayloadError, web.RequestPayloadError) as error:
+            raise InvalidRequest(f"the body is malformed: {error}") from error
+        return body
+
+    async def _run_request(self, model: Model, request: InferRequest, accept: str) -> Reply:
+        started = self._clock()
+        try:
+            feeds = model.prepare(request)
+            prepared = self._clock()
+            outcome = await self._submit(model, feeds, request.timeout_s)
+            ran = self._clock()
+            response = model.respond(request, outcome.results)
+            size = sum(tensor.array.nbytes for tensor in response.outputs)
+            reply = await self._aside(size, partial(write_infer, request, response, accept))
+        except WorkerError:
+            model.statistics.record_failure(_ns(self._clock() - started))
+            raise
+        self._model_metrics[model.name].record_run(
+            outcome.queue_s, outcome.run_s, outcome.batch_rows
+        )
+        model.record_success(
+            feeds,
+            Timing(
+                _ns(outcome.queue_s),
+                _ns(prepared - started),
+                _ns(outcome.run_s),
+                _ns(self._clock() - ran),
+            ),
+        )
+        return reply
+
+    async def _submit(self, model: Model, feeds: Feeds, timeout_s: float | None) -> Outcome:
+        limit_s = REQUEST_TIMEOUT_S if timeout_s is None else timeout_s
+        try:
+            async with asyncio.timeout(limit_s):
+                return await self._batcher(model).submit(feeds)
+        except TimeoutError as error:
+            raise DeadlinePassed(f"no answer within the timeout of {limit_s:g} s") from error
+
+    def _batcher(self, model: Model) -> Batcher:
+        key = (model.name, model.version)
+        if key not in self._batchers:
+            batching = model.options.batching
+            queue = BatchQueue(model.max_batch, batching.max_delay_s if batching else 0.0)
+            self._batchers[key] = Batcher(
+                model.run, self._runs, queue, self._limits.max_queue, self._limits.max_runs
+            )
+        return self._batchers[key]
+
+    async def _aside(self, size_bytes: int, work: Callable[[], _Result]) -> _Result:
+        """Do `work` at once if it is small, else in a thread, so that the loop goes on."""
+        if size_bytes < ASIDE_BYTES:
+            return work()
+        return await asyncio.get_running_loop().run_in_executor(self._codecs, work)
+
+    async def drain(self, within_s: float) -> bool:
+        """Take no new inferences and wait for the accepted ones; False if time ran out."""
+        self._draining = True
+        try:
+            async with asyncio.timeout(within_s):
+                await self._idle.wait()
+        except TimeoutError:
+            _log.warning("drain: %d requests were cut off after %g s", self.in_flight, within_s)
+            return False
+        return True
+
+    def close(self) -> None:
+        """Release the threads; runs that have begun are not waited for."""
+        self._runs.shutdown(wait=False, cancel_futures=True)
+        self._codecs.shutdown(wait=False, cancel_futures=True)
+
+
+def _ns(seconds: float) -> int:
+    return max(0, round(seconds * 1e9))

@@ -1,0 +1,178 @@
+"""The worker process: flags, listener, signals. `python -m workers.http_server --help`.
+
+Decides when the process is ready and when it ends. What it answers is `http_front`.
+"""
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+
+from workers.http_front import FrontLimits, HttpFront
+from workers.lifetime import die_with_parent
+from workers.metrics import WorkerMetrics
+from workers.protocol import WorkerError
+from workers.service import Catalog
+
+_log = logging.getLogger(__name__)
+
+# Clients do not retry a POST on a connection that was closed while idle: let them close first.
+KEEP_ALIVE_S = 3600.0
+MAX_DRAIN_S = 3600.0
+MAX_PORT = 65535
+MAX_HEADER_BYTES = 32 * 1024
+# Once drained there is nothing to wait for but connections that are idle.
+_CLOSE_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Flags:
+    """The command line."""
+
+    repository: Path
+    model: str
+    listen: str
+    threads: int | None
+    max_queue: int
+    max_body: int
+    drain_s: float
+    exit_with_parent: int | None
+
+
+def parse_flags(argv: Sequence[str] | None) -> Flags:
+    """The flags; exits with code 2 where they are invalid."""
+    parser = argparse.ArgumentParser(
+        prog="python -m workers.http_server", description="Serve one ONNX model over HTTP (OIP v2)."
+    )
+    add = parser.add_argument
+    add("--repository", type=Path, required=True, help="folder with NAME/VERSION/model.onnx")
+    add("--model", required=True, help="the model to load and serve")
+    add("--listen", default="127.0.0.1:0", type=_address, help="HOST:PORT (0: any) or unix:/PATH")
+    add("--threads", type=_positive, help="CPU threads of one run (default: model.yaml, else 1)")
+    add("--max-queue", type=_positive, default=256, help="requests that may wait (default 256)")
+    add("--max-body", type=_positive, default=64 * 1024 * 1024, help="bytes (default 64 MiB)")
+    add("--drain-s", type=_seconds, default=30.0, help="longest drain after SIGTERM (default 30)")
+    add(
+        "--exit-with-parent",
+        nargs="?",
+        type=int,
+        const=0,
+        metavar="PID",
+        help="die when the parent process does; its PID closes the race at start-up",
+    )
+    return Flags(**vars(parser.parse_args(argv)))
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text}, must be at least 1")
+    return value
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= MAX_DRAIN_S:
+        raise argparse.ArgumentTypeError(f"{text}, must be between 0 and {MAX_DRAIN_S:g}")
+    return value
+
+
+def _address(text: str) -> str:
+    if text.startswith("unix:/"):
+        return text
+    host, colon, port = text.rpartition(":")
+    if not (host and colon and port.isdigit() and int(port) <= MAX_PORT):
+        raise argparse.ArgumentTypeError(f"{text}, must be HOST:PORT or unix:/PATH")
+    return text
+
+
+def load_catalog(flags: Flags) -> Catalog:
+    """The catalog with its model loaded and warmed; raises WorkerError."""
+    catalog = Catalog(flags.repository, [flags.model], flags.threads)
+    catalog.load(flags.model)
+    return catalog
+
+
+def concurrent_runs(threads_per_run: int) -> int:
+    """How many runs the cores carry at once; more would only make each of them slower."""
+    return max(1, len(os.sched_getaffinity(0)) // threads_per_run)
+
+
+async def serve(flags: Flags, catalog: Catalog) -> bool:
+    """Serve until SIGTERM or SIGINT, then drain; False if requests had to be cut off."""
+    runs = concurrent_runs(catalog.load(flags.model).threads)
+    limits = FrontLimits(flags.max_queue, flags.max_body, runs)
+    front = HttpFront(catalog, limits, WorkerMetrics(CollectorRegistry()), time.monotonic)  # noqa: TID251 - composition root
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    runner = _runner(front)
+    await runner.setup()
+    try:
+        url = await _listen(runner, flags.listen)
+        sys.stdout.write(f"ready {url}\n")
+        sys.stdout.flush()
+        await stop.wait()
+        return await front.drain(flags.drain_s)
+    finally:
+        await runner.cleanup()
+        front.close()
+
+
+def _runner(front: HttpFront) -> web.ServerRunner:
+    server = web.Server(
+        front.answer,
+        # A client that goes away must leave the queue.
+        handler_cancellation=True,
+        # Bodies are inflated by us, with a bound.
+        auto_decompress=False,
+        keepalive_timeout=KEEP_ALIVE_S,
+        max_line_size=MAX_HEADER_BYTES,
+        max_field_size=MAX_HEADER_BYTES,
+        access_log=None,
+    )
+    return web.ServerRunner(server, handle_signals=False, shutdown_timeout=_CLOSE_S)
+
+
+async def _listen(runner: web.ServerRunner, address: str) -> str:
+    if address.startswith("unix:"):
+        await web.UnixSite(runner, address.removeprefix("unix:")).start()
+        return address
+    host, _, port = address.rpartition(":")
+    await web.TCPSite(runner, host.strip("[]"), int(port), backlog=1024).start()
+    bound = runner.addresses[0]
+    shown = f"[{bound[0]}]" if ":" in bound[0] else bound[0]
+    return f"http://{shown}:{bound[1]}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the worker; 0 after a complete drain, 1 if it could not start or cut requests off."""
+    flags = parse_flags(argv)
+    if flags.exit_with_parent is not None:
+        die_with_parent(flags.exit_with_parent or None)
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    try:
+        catalog = load_catalog(flags)
+        drained = asyncio.run(serve(flags, catalog))
+    except (WorkerError, OSError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    return 0 if drained else 1
+
+
+if __name__ == "__main__":
+    code = main()
+    logging.shutdown()
+    # A run that was cut off keeps its thread, and an ordinary exit would wait for it.
+    os._exit(code)
