@@ -94,6 +94,15 @@ class Outcome(StrEnum):
     INTERNAL_ERROR = "internal_error"
 
 
+class AttemptResult(StrEnum):
+    """How one attempt at a backend ended; only `failed` counts against the backend."""
+
+    OK = "ok"
+    FAILED = "failed"
+    REJECTED = "rejected"
+    CANCELLED = "cancelled"
+
+
 class TraceStep(NamedTuple):
     """One line of an explanation: the stage that spoke, its subject, and what it said."""
 

@@ -1,9 +1,10 @@
 """The interfaces between the director and the adapters that move bytes."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from router.domain.decision import AttemptResult
 from router.domain.request import InferenceRequest
 
 Headers = Sequence[tuple[str, str]]
@@ -41,6 +42,42 @@ class Caller(Protocol):
         ...
 
 
+class Lease(Protocol):
+    """A reserved slot of a backend. Whoever holds it releases it exactly once."""
+
+    @property
+    def endpoint_id(self) -> str:
+        """Opaque name of where the attempt goes; never an address."""
+        ...
+
+    async def send(
+        self, request: InferenceRequest, body: bytes, timeout_s: float
+    ) -> BackendResponse:
+        """Carry out the attempt."""
+        ...
+
+    def release(self, result: AttemptResult, now: float, response: BackendResponse | None) -> None:
+        """Free the slot and learn from how the attempt went."""
+        ...
+
+
+class Slots(Protocol):
+    """A backend of one model, as something with slots to reserve."""
+
+    def try_reserve(
+        self, request: InferenceRequest, now: float, avoid: Collection[str] = ()
+    ) -> Lease | None:
+        """Pick a place and reserve it in one step; None if all are busy or others wait.
+
+        `avoid` names endpoints that already failed this request.
+        """
+        ...
+
+    async def reserve(self, request: InferenceRequest, timeout_s: float) -> Lease:
+        """Wait for a slot. Raises QueueFullError or QueueTimeoutError."""
+        ...
+
+
 class PoolDriver(Protocol):
     """Keeps replicas running and tells the pool about them."""
 
@@ -50,7 +87,7 @@ class PoolDriver(Protocol):
 
     @property
     def billed(self) -> int:
-        """Replicas that cost money now, ready or not."""
+        """Replicas of this gateway that cost money now, ready or not."""
         ...
 
     async def run(self) -> None:

@@ -25,6 +25,10 @@ class ServerlessSnapshot(NamedTuple):
     breaker_open: bool
     in_flight: int
     max_concurrency: int
+    queued: int
+    queued_bytes: int
+    max_queued: int
+    max_queued_bytes: int
     limits: ServerlessLimits
     expected_s: float
     upper_s: float
@@ -36,14 +40,13 @@ class ServerlessSnapshot(NamedTuple):
 class PoolSnapshot(NamedTuple):
     """One model's warm pool, as seen for one payload size.
 
-    `ready` endpoints take traffic now; `wanted` is what the sizing asks for; `known` counts every
-    endpoint, healthy or not. `ready_in_s` predicts when the first starting replica takes traffic.
+    `ready` endpoints take traffic now; `wanted` is what the sizing asks for; `can_start` says that
+    a replica is starting or could be started. `ready_in_s` predicts when the first starting replica takes traffic.
     `signals_stale` says that `wanted` may be out of date because shared state is unreachable.
     """
 
     enabled: bool
     can_start: bool
-    known: int
     ready: int
     wanted: int
     slots: int

@@ -1,0 +1,64 @@
+"""When to stop sending to something that keeps failing, and when to try it again.
+
+A pure state machine: closed, open for a while, half-open (one trial), with a doubling pause. Used
+for a whole function and for single endpoints of a pool. Says nothing about concurrency.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class CircuitParams:
+    """Open after so many failures in a row, for `pause_s`, doubling up to `max_pause_s`."""
+
+    failures_to_open: int = 5
+    pause_s: float = 1.0
+    max_pause_s: float = 30.0
+
+
+class CircuitBreaker:
+    """Counts outcomes and says whether a call may be made now."""
+
+    __slots__ = ("_failures", "_open_until", "_params", "_pause_s", "_trial_until", "opened")
+
+    def __init__(self, params: CircuitParams = CircuitParams()) -> None:
+        self._params = params
+        self._failures = 0
+        self._pause_s = params.pause_s
+        self._open_until = 0.0
+        self._trial_until = 0.0
+        self.opened = 0
+
+    def is_open(self, now: float) -> bool:
+        """Whether calls must not be made: it is open, or half-open with its trial under way."""
+        return self._open_until > now or self._trial_until > now
+
+    def admit(self, now: float) -> None:
+        """A call is sent. The first one after a pause is a trial; others wait for its outcome."""
+        if self._open_until:
+            # A trial whose outcome never comes must not keep the circuit closed to all others.
+            self._trial_until = now + self._pause_s
+
+    def succeeded(self) -> None:
+        """A call worked: close."""
+        self._failures = 0
+        self._pause_s = self._params.pause_s
+        self._open_until = self._trial_until = 0.0
+
+    def failed(self, now: float) -> bool:
+        """A call failed; returns whether this opened the circuit."""
+        self._failures += 1
+        was_trial = self._open_until > 0.0
+        if not was_trial and self._failures < self._params.failures_to_open:
+            return False
+        if self._open_until > now:  # a straggler sent before it opened
+            return False
+        self.pause(now, self._pause_s)
+        self._pause_s = min(2 * self._pause_s, self._params.max_pause_s)
+        return True
+
+    def pause(self, now: float, seconds: float) -> None:
+        """Open for a stated time, as when a platform says how long it throttles."""
+        self.opened += 1
+        self._trial_until = 0.0
+        self._open_until = now + min(seconds, self._params.max_pause_s)

@@ -1,0 +1,50 @@
+"""Whether a failed attempt may be repeated. Pure; the director performs it."""
+
+from router.domain.errors import AttemptError
+from router.domain.request import InferenceRequest
+
+
+class RetryBudget:
+    """Retries as a share of requests, plus a floor per second, so that they never multiply load.
+
+    A token bucket: each request deposits `share`, time deposits `floor_per_s`, a retry costs 1.
+    """
+
+    __slots__ = ("_capacity", "_floor_per_s", "_share", "_tokens", "_updated", "exhausted")
+
+    def __init__(self, share: float = 0.2, floor_per_s: float = 5.0, burst: float = 50.0) -> None:
+        self._share = share
+        self._floor_per_s = floor_per_s
+        self._capacity = burst
+        self._tokens = burst
+        self._updated: float | None = None
+        self.exhausted = 0
+
+    def deposit(self, now: float) -> None:
+        """A request arrived."""
+        if self._updated is not None:
+            self._tokens += (now - self._updated) * self._floor_per_s
+        self._updated = now
+        self._tokens = min(self._tokens + self._share, self._capacity)
+
+    def withdraw(self) -> bool:
+        """Take one retry if the budget has it."""
+        if self._tokens < 1.0:
+            self.exhausted += 1
+            return False
+        self._tokens -= 1.0
+        return True
+
+
+def may_retry(
+    request: InferenceRequest, error: AttemptError, attempts: int, max_attempts: int, now: float
+) -> bool:
+    """Whether another attempt is safe and still in time (the budget is asked separately).
+
+    Safe means that the backend cannot have run the request, or that running it twice is harmless.
+    """
+    if attempts >= max_attempts:
+        return False
+    if request.deadline is not None and now >= request.deadline:
+        return False
+    return request.is_idempotent or not error.was_sent

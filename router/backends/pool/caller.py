@@ -1,0 +1,45 @@
+"""Carries one attempt to one replica over HTTP, body untouched."""
+
+from router.backends.refusal import refusal_of
+from router.domain.ports import BackendResponse
+from router.domain.request import InferenceRequest
+from router.upstream.address import Address
+from router.upstream.client import Call, UpstreamClient
+
+
+class PoolCaller:
+    """Sends requests as they came, except for what the upstream must not or cannot miss."""
+
+    def __init__(self, upstream: UpstreamClient, connect_timeout_s: float) -> None:
+        self._upstream = upstream
+        self._connect_timeout_s = connect_timeout_s
+
+    async def send(
+        self, address: Address, request: InferenceRequest, body: bytes, timeout_s: float
+    ) -> BackendResponse:
+        """Return the replica's answer. Raises AttemptError; busy or broken replicas are one too."""
+        call = Call(
+            method=request.method,
+            target=f"{request.path}?{request.query}" if request.query else request.path,
+            headers=_headers(request),
+            body=body,
+            is_idempotent=request.is_idempotent,
+            connect_timeout_s=self._connect_timeout_s,
+        )
+        response = await self._upstream.send(address, call, timeout_s=timeout_s)
+        if (refusal := refusal_of(response.status, "a replica")) is not None:
+            await response.aclose()
+            raise refusal
+        return BackendResponse(response.status, response.headers, response.body, response.rest)
+
+
+def _headers(request: InferenceRequest) -> list[tuple[str, str]]:
+    headers = [(name, value) for name, value in request.headers.items() if name != "x-request-id"]
+    headers.append(("x-request-id", request.request_id))
+    if request.payload_bytes and "content-type" not in request.headers:
+        # Clients of the binary protocol send none; KServe's server refuses JSON without it.
+        is_json = request.is_text
+        headers.append(
+            ("content-type", "application/json" if is_json else "application/octet-stream")
+        )
+    return headers

@@ -1,0 +1,295 @@
+"""The endpoints of one model's warm pool: which exist, which take traffic, who holds their slots.
+
+Drivers add and remove endpoints, probes and attempts judge them, the director reserves slots.
+Picking and reserving is one step without an await in between.
+"""
+
+import asyncio
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from random import Random
+
+from router.admission.circuit import CircuitBreaker, CircuitParams
+from router.admission.slots import SlotQueue
+from router.backends.pool.caller import PoolCaller
+from router.domain.clock import Clock
+from router.domain.decision import AttemptResult
+from router.domain.ports import BackendResponse
+from router.domain.request import InferenceRequest
+from router.domain.snapshot import PoolSnapshot
+from router.policy.estimates import DurationEstimate, ServiceTimes
+from router.policy.pickers import least_loaded, sticky
+from router.upstream.address import Address
+
+ENDPOINT_CIRCUIT = CircuitParams(failures_to_open=3, pause_s=1.0, max_pause_s=30.0)
+
+
+@dataclass(frozen=True, slots=True)
+class PoolParams:
+    """Bounds and priors of a pool; a reload replaces them and the endpoints stay."""
+
+    enabled: bool
+    max_replicas: int
+    max_queued: int
+    max_queued_bytes: int
+    service_time_s: float
+    startup_s: float
+
+
+class Endpoint:
+    """One addressable replica. Its id is opaque and stable; its address never leaves the process.
+
+    `is_local` tells replicas that this gateway runs from those another gateway shares.
+    """
+
+    __slots__ = (
+        "address",
+        "capacity",
+        "circuit",
+        "drained",
+        "id",
+        "in_flight",
+        "is_draining",
+        "is_local",
+        "is_ready",
+        "peer_in_flight",
+    )
+
+    def __init__(self, id: str, address: Address, capacity: int, *, is_local: bool = True) -> None:
+        self.id = id
+        self.address = address
+        self.capacity = capacity
+        self.is_local = is_local
+        self.is_ready = False
+        self.is_draining = False
+        self.in_flight = 0
+        self.peer_in_flight = 0
+        self.circuit = CircuitBreaker(ENDPOINT_CIRCUIT)
+        self.drained = asyncio.Event()
+
+    @property
+    def load(self) -> float:
+        """Outstanding requests of all gateways over capacity."""
+        return (self.in_flight + self.peer_in_flight) / self.capacity
+
+    @property
+    def free(self) -> int:
+        """Slots nobody holds."""
+        return max(0, self.capacity - self.in_flight - self.peer_in_flight)
+
+    def takes_traffic(self, now: float) -> bool:
+        """Ready, staying, and not set aside after failures."""
+        return self.is_ready and not self.is_draining and not self.circuit.is_open(now)
+
+
+class Pool:
+    """All endpoints of one model, and the requests that wait for them."""
+
+    def __init__(
+        self, model: str, params: PoolParams, caller: PoolCaller, clock: Clock, rng: Random
+    ) -> None:
+        self.model = model
+        self.params = params
+        self.wanted = 0
+        self.wake: Callable[[], None] = lambda: None
+        self.signals_stale = False
+        self.starting_since: float | None = None
+        self.service_times = ServiceTimes(params.service_time_s)
+        self.startup = DurationEstimate(params.startup_s)
+        self.endpoints: dict[str, Endpoint] = {}
+        self.busy_s = 0.0
+        self.ejections = 0
+        self._caller = caller
+        self._clock = clock
+        self._rng = rng
+        self.queue: SlotQueue[Endpoint] = SlotQueue(
+            params.max_queued, params.max_queued_bytes, self._free
+        )
+
+    def reconfigure(self, params: PoolParams) -> None:
+        """Take new bounds; endpoints, queue and estimates stay."""
+        self.params = params
+        self.queue.max_requests = params.max_queued
+        self.queue.max_bytes = params.max_queued_bytes
+
+    # -- what the policy sees ------------------------------------------------------------------
+
+    def snapshot(self, payload_bytes: int, now: float) -> PoolSnapshot:
+        """The pool as it is now, for a request of that size."""
+        ready = self._available(now)
+        waiting = len(self.queue)
+        service = self.service_times.estimate(payload_bytes)
+        return PoolSnapshot(
+            enabled=self.params.enabled,
+            can_start=self._can_start,
+            ready=len(ready),
+            wanted=self.wanted,
+            slots=sum(endpoint.capacity for endpoint in ready),
+            # Whoever waits goes first.
+            free_slots=0 if waiting else sum(endpoint.free for endpoint in ready),
+            queued=waiting,
+            queued_bytes=self.queue.queued_bytes,
+            max_queued=self.queue.max_requests,
+            max_queued_bytes=self.queue.max_bytes,
+            expected_s=service.mean_s,
+            upper_s=service.upper_s,
+            ready_in_s=0.0 if ready else self._ready_in_s(now),
+            signals_stale=self.signals_stale,
+        )
+
+    def _available(self, now: float) -> list[Endpoint]:
+        return [endpoint for endpoint in self.endpoints.values() if endpoint.takes_traffic(now)]
+
+    @property
+    def _can_start(self) -> bool:
+        """A replica is on its way, or could be: the pool's size is ours or a peer's to choose."""
+        return self.params.max_replicas > 0
+
+    def _ready_in_s(self, now: float) -> float:
+        waited_s = now - self.starting_since if self.starting_since is not None else 0.0
+        return max(self.startup.mean_s - waited_s, 0.0)
+
+    # -- slots -----------------------------------------------------------------------------------
+
+    def try_reserve(
+        self, request: InferenceRequest, now: float, avoid: Collection[str] = ()
+    ) -> "PoolLease | None":
+        """A slot of the best endpoint, None if all are busy or others wait."""
+        if len(self.queue):
+            return None
+        endpoint = self._pick(request, now, avoid)
+        if endpoint is None:
+            return None
+        self._occupy(endpoint, now)
+        return PoolLease(self, endpoint, self._caller, self._clock, now)
+
+    async def reserve(self, request: InferenceRequest, timeout_s: float) -> "PoolLease":
+        """Wait for a slot, and see that a replica is started if there is none."""
+        self.wake()
+        endpoint = await self.queue.wait(request.payload_bytes, timeout_s)
+        return PoolLease(self, endpoint, self._caller, self._clock, self._clock())
+
+    def pump(self, now: float) -> None:
+        """Hand free slots to waiting requests; called whenever an endpoint may have come free."""
+        while len(self.queue):
+            endpoint = least_loaded(self._available(now), self._rng)
+            if endpoint is None:
+                return
+            self._occupy(endpoint, now)
+            if not self.queue.hand_over(endpoint):
+                self._vacate(endpoint)
+
+    def others_available(self, avoid: Collection[str], now: float) -> bool:
+        """Whether an endpoint takes traffic that is not among those to avoid."""
+        return any(endpoint.id not in avoid for endpoint in self._available(now))
+
+    def _pick(
+        self, request: InferenceRequest, now: float, avoid: Collection[str]
+    ) -> Endpoint | None:
+        available = self._available(now)
+        if avoid:
+            available = [endpoint for endpoint in available if endpoint.id not in avoid]
+        if request.sequence_id is not None:
+            return sticky(available, request.sequence_id, self._rng)
+        return least_loaded(available, self._rng)
+
+    def _occupy(self, endpoint: Endpoint, now: float) -> None:
+        endpoint.in_flight += 1
+        endpoint.circuit.admit(now)
+
+    def _vacate(self, endpoint: Endpoint) -> None:
+        endpoint.in_flight -= 1
+        if endpoint.is_draining and endpoint.in_flight == 0:
+            endpoint.drained.set()
+
+    def _free(self, endpoint: Endpoint) -> None:
+        self._vacate(endpoint)
+        self.pump(self._clock())
+
+    def release(self, endpoint: Endpoint, result: AttemptResult, now: float) -> None:
+        """An attempt has ended. Callers release exactly once."""
+        if result is AttemptResult.OK:
+            endpoint.circuit.succeeded()
+        elif result is AttemptResult.FAILED and endpoint.circuit.failed(now):
+            self.ejections += 1
+        self._vacate(endpoint)
+        self.pump(now)
+
+    # -- what drivers and probes say ---------------------------------------------------------------
+
+    def add(self, endpoint: Endpoint) -> None:
+        """A new endpoint; it takes traffic once it is marked ready."""
+        self.endpoints[endpoint.id] = endpoint
+
+    def mark_ready(self, endpoint_id: str, *, is_ready: bool) -> None:
+        """A probe's verdict. A good one re-admits an endpoint that was set aside."""
+        endpoint = self.endpoints.get(endpoint_id)
+        if endpoint is None:
+            return
+        if is_ready and not endpoint.is_ready:
+            endpoint.circuit.succeeded()
+        endpoint.is_ready = is_ready
+        if is_ready:
+            self.pump(self._clock())
+
+    def drain(self, endpoint_id: str) -> asyncio.Event:
+        """Send nothing new there; the event is set once nothing is in flight."""
+        endpoint = self.endpoints[endpoint_id]
+        endpoint.is_draining = True
+        if endpoint.in_flight == 0:
+            endpoint.drained.set()
+        return endpoint.drained
+
+    def remove(self, endpoint_id: str) -> None:
+        """The endpoint is gone; attempts under way there fail by themselves."""
+        self.endpoints.pop(endpoint_id, None)
+
+    @property
+    def ready(self) -> int:
+        """Endpoints that take traffic now."""
+        return len(self._available(self._clock()))
+
+    @property
+    def in_flight(self) -> int:
+        """Requests of this gateway at the pool's endpoints."""
+        return sum(endpoint.in_flight for endpoint in self.endpoints.values())
+
+
+class PoolLease:
+    """A slot of one endpoint."""
+
+    __slots__ = ("_caller", "_clock", "_endpoint", "_payload_bytes", "_pool", "_served_s", "_since")
+
+    def __init__(
+        self, pool: Pool, endpoint: Endpoint, caller: PoolCaller, clock: Clock, since: float
+    ) -> None:
+        self._pool = pool
+        self._endpoint = endpoint
+        self._caller = caller
+        self._clock = clock
+        self._since = since
+        self._payload_bytes = 0
+        self._served_s = 0.0
+
+    @property
+    def endpoint_id(self) -> str:
+        """Opaque id of the endpoint."""
+        return self._endpoint.id
+
+    async def send(
+        self, request: InferenceRequest, body: bytes, timeout_s: float
+    ) -> BackendResponse:
+        """Send to the endpoint."""
+        started = self._clock()
+        self._payload_bytes = request.payload_bytes
+        response = await self._caller.send(self._endpoint.address, request, body, timeout_s)
+        self._served_s = self._clock() - started
+        return response
+
+    def release(self, result: AttemptResult, now: float, response: BackendResponse | None) -> None:
+        """Free the slot; learn the endpoint's health, the model's service time, what was used."""
+        pool = self._pool
+        pool.busy_s += (now - self._since) / self._endpoint.capacity
+        if response is not None and response.status < 400:
+            pool.service_times.observe(self._payload_bytes, self._served_s)
+        pool.release(self._endpoint, result, now)

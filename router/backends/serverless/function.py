@@ -1,0 +1,201 @@
+"""One model's function: its concurrency, its circuit, what its calls take and cost.
+
+Holds the state of a serverless backend; carrying bytes is the caller's job, deciding the policy's.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Protocol
+
+from router.admission.circuit import CircuitBreaker, CircuitParams
+from router.admission.limits import AimdLimit
+from router.admission.slots import SlotQueue
+from router.domain.clock import Clock
+from router.domain.decision import AttemptResult
+from router.domain.ports import BackendResponse
+from router.domain.request import InferenceRequest
+from router.domain.snapshot import ServerlessLimits, ServerlessSnapshot
+from router.policy.estimates import DurationEstimate, ServiceTimes, WarmEnvironments
+
+FUNCTION_CIRCUIT = CircuitParams(failures_to_open=5, pause_s=1.0, max_pause_s=30.0)
+
+
+class FunctionCaller(Protocol):
+    """Carries one call to a platform. Raises AttemptError and nothing else."""
+
+    async def call(
+        self, request: InferenceRequest, body: bytes, timeout_s: float
+    ) -> BackendResponse:
+        """Call the function and return its whole answer."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionParams:
+    """Bounds, prices and priors of a function; a reload replaces them."""
+
+    endpoint_id: str
+    enabled: bool
+    limits: ServerlessLimits
+    max_concurrency: int
+    max_queued: int
+    max_queued_bytes: int
+    reclaim_s: float
+    usd_per_request: float
+    usd_per_billed_s: float
+    service_time_s: float
+    cold_start_s: float
+
+
+class Function:
+    """A serverless backend of one model."""
+
+    def __init__(self, params: FunctionParams, caller: FunctionCaller, clock: Clock) -> None:
+        self.params = params
+        self.caller = caller
+        self.circuit = CircuitBreaker(FUNCTION_CIRCUIT)
+        self.limit = AimdLimit(params.max_concurrency)
+        self.environments = WarmEnvironments(params.reclaim_s, params.max_concurrency)
+        self.service_times = ServiceTimes(params.service_time_s)
+        self.billed_times = ServiceTimes(params.service_time_s)
+        self.init = DurationEstimate(params.cold_start_s)
+        self.in_flight = 0
+        self.cost_usd = 0.0
+        self.calls = 0
+        self.cold_calls = 0
+        self._clock = clock
+        self.queue: SlotQueue[bool] = SlotQueue(
+            params.max_queued, params.max_queued_bytes, lambda _slot: self._vacate()
+        )
+
+    def reconfigure(self, params: FunctionParams, caller: FunctionCaller) -> None:
+        """Take new bounds, prices and caller; what was learned stays."""
+        self.params = params
+        self.caller = caller
+        self.limit.resize(params.max_concurrency)
+        self.environments.reclaim_s = params.reclaim_s
+        self.environments.max_concurrency = params.max_concurrency
+        self.queue.max_requests = params.max_queued
+        self.queue.max_bytes = params.max_queued_bytes
+
+    def snapshot(self, payload_bytes: int, now: float) -> ServerlessSnapshot:
+        """The function as it is now, for a request of that size."""
+        service = self.service_times.estimate(payload_bytes)
+        return ServerlessSnapshot(
+            enabled=self.params.enabled,
+            breaker_open=self.circuit.is_open(now),
+            in_flight=self.in_flight,
+            max_concurrency=self.limit.current,
+            queued=len(self.queue),
+            queued_bytes=self.queue.queued_bytes,
+            max_queued=self.queue.max_requests,
+            max_queued_bytes=self.queue.max_bytes,
+            limits=self.params.limits,
+            expected_s=service.mean_s,
+            upper_s=service.upper_s,
+            p_cold=self.environments.p_cold(now),
+            init_s=self.init.mean_s,
+            price_usd=self.price_usd(self.billed_times.estimate(payload_bytes).mean_s),
+        )
+
+    def price_usd(self, billed_s: float) -> float:
+        """What a call of that billed duration costs."""
+        return self.params.usd_per_request + billed_s * self.params.usd_per_billed_s
+
+    def try_reserve(
+        self, request: InferenceRequest, now: float, avoid: Collection[str] = ()
+    ) -> "FunctionLease | None":
+        """A concurrency slot, None if all are taken or others wait."""
+        del request, avoid  # a platform gives every call an environment of its own choice
+        if len(self.queue) or self.in_flight >= self.limit.current:
+            return None
+        return self._lease(now)
+
+    async def reserve(self, request: InferenceRequest, timeout_s: float) -> "FunctionLease":
+        """Wait for a concurrency slot."""
+        await self.queue.wait(request.payload_bytes, timeout_s)
+        self.in_flight -= 1  # the slot came occupied; the lease occupies it again
+        return self._lease(self._clock())
+
+    def _lease(self, now: float) -> "FunctionLease":
+        self.in_flight += 1
+        self.circuit.admit(now)
+        return FunctionLease(self, self._clock, expected_warm=self.environments.take(now))
+
+    def _vacate(self) -> None:
+        self.in_flight -= 1
+        while len(self.queue) and self.in_flight < self.limit.current:
+            self.in_flight += 1
+            if not self.queue.hand_over(slot=True):
+                self.in_flight -= 1
+
+    def finish(self, lease: "FunctionLease", result: AttemptResult, now: float) -> None:
+        """Learn from one call and free its slot."""
+        match result:
+            case AttemptResult.OK:
+                self.circuit.succeeded()
+                self.limit.succeeded()
+            case AttemptResult.REJECTED:
+                self.limit.refused(self.in_flight)
+            case AttemptResult.FAILED:
+                self.circuit.failed(now)
+            case AttemptResult.CANCELLED:
+                pass
+        if lease.response is not None:
+            self._learn(lease, lease.response, now)
+        elif result is not AttemptResult.REJECTED:
+            # Ran without telling what it cost; a refused call never ran.
+            self.cost_usd += self.price_usd(lease.served_s)
+        self._vacate()
+
+    def _learn(self, lease: "FunctionLease", response: BackendResponse, now: float) -> None:
+        was_cold = response.cold_start
+        self.environments.give_back(now, expected_warm=lease.expected_warm, was_cold=was_cold)
+        self.calls += 1
+        billed_s = response.billed_s if response.billed_s is not None else lease.served_s
+        self.cost_usd += self.price_usd(billed_s)
+        usual_s = self.service_times.estimate(lease.payload_bytes).mean_s
+        if was_cold:
+            self.cold_calls += 1
+            self.init.observe(max(lease.served_s - usual_s, response.init_s or 0.0))
+        if response.status < 400:
+            billed_warm_s = billed_s - (response.init_s or 0.0)
+            self.billed_times.observe(lease.payload_bytes, max(billed_warm_s, 0.0))
+            if not was_cold:
+                self.service_times.observe(lease.payload_bytes, lease.served_s)
+
+
+class FunctionLease:
+    """A concurrency slot of a function."""
+
+    __slots__ = ("_clock", "_function", "expected_warm", "payload_bytes", "response", "served_s")
+
+    def __init__(self, function: Function, clock: Clock, *, expected_warm: bool) -> None:
+        self._function = function
+        self._clock = clock
+        self.expected_warm = expected_warm
+        self.payload_bytes = 0
+        self.served_s = 0.0
+        self.response: BackendResponse | None = None
+
+    @property
+    def endpoint_id(self) -> str:
+        """Opaque id of the function."""
+        return self._function.params.endpoint_id
+
+    async def send(
+        self, request: InferenceRequest, body: bytes, timeout_s: float
+    ) -> BackendResponse:
+        """Call the function."""
+        started = self._clock()
+        self.payload_bytes = request.payload_bytes
+        try:
+            self.response = await self._function.caller.call(request, body, timeout_s)
+        finally:
+            self.served_s = self._clock() - started
+        return self.response
+
+    def release(self, result: AttemptResult, now: float, response: BackendResponse | None) -> None:
+        """Free the slot; learn times, cost and warmth."""
+        del response  # kept from send: its billing counts even if the client never read it
+        self._function.finish(self, result, now)

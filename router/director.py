@@ -1,0 +1,333 @@
+"""One request's life: decide, reserve, attempt, retry or spill, record.
+
+Joins the pure policy with the adapters. Knows neither HTTP servers nor wire protocols.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from tenacity import RetryCallState
+from tenacity.wait import wait_random_exponential
+
+from router.admission.retries import may_retry
+from router.domain.clock import Clock, Sleep
+from router.domain.decision import AttemptResult, Backend, Decision, Outcome, Reason
+from router.domain.errors import (
+    AttemptError,
+    ClientClosedError,
+    DeadlineExceededError,
+    EncodedTooLargeError,
+    NoEndpointError,
+    QueueTimeoutError,
+    RouterError,
+    ShedError,
+    UpstreamRejectedError,
+)
+from router.domain.ports import BackendResponse, Lease, Slots
+from router.domain.request import InferenceRequest
+from router.policy.decide import captive, decide
+from router.runtime import ModelRuntime
+from router.telemetry.metrics import Metrics
+
+_BACKOFF = wait_random_exponential(multiplier=0.05, max=1.0)
+"""Pause before the same backend is tried again; another backend is tried at once."""
+
+
+@dataclass(slots=True)
+class Record:
+    """What happened to a request, as it goes along; ends up in headers, log and metrics."""
+
+    started: float
+    decision: Decision | None = None
+    endpoint_id: str = ""
+    attempts: int = 0
+    queue_s: float = 0.0
+    upstream_s: float = 0.0
+    cold_start: bool | None = None
+    cost_usd: float = 0.0
+    failed: dict[Backend, Reason] = field(default_factory=dict)
+    avoid: set[str] = field(default_factory=set)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A backend's response and the record of how it was got; valid inside `Director.serve`."""
+
+    response: BackendResponse
+    record: Record
+
+
+class Director:
+    """Runs requests against the backends of their model."""
+
+    def __init__(self, metrics: Metrics, clock: Clock, sleep: Sleep = asyncio.sleep) -> None:
+        self._metrics = metrics
+        self._clock = clock
+        self._sleep = sleep
+
+    @asynccontextmanager
+    async def serve(
+        self, model: ModelRuntime, request: InferenceRequest, body: bytes, record: Record
+    ) -> AsyncIterator[Answer]:
+        """Get an answer and hold its slot until the caller has passed it on.
+
+        Raises RouterError. Leaving by an exception cancels what the backend still sends.
+        """
+        self._count_arrival(model, request)
+        lease, response = await self._answered(model, request, body, record)
+        result = AttemptResult.CANCELLED
+        try:
+            yield Answer(response, record)
+            result = AttemptResult.OK
+        except AttemptError:
+            result = AttemptResult.FAILED
+            raise
+        finally:
+            try:
+                await response.close()
+            finally:
+                self._release(model, lease, record, result, response)
+
+    def explain(self, model: ModelRuntime, request: InferenceRequest) -> Decision:
+        """What would happen to such a request now. Raises what `decide` raises."""
+        now = self._clock()
+        return decide(request, model.policy, model.state(request, now, {}), now, [])
+
+    # -- one answer, by as many attempts as are allowed ------------------------------------------
+
+    async def _answered(
+        self, model: ModelRuntime, request: InferenceRequest, body: bytes, record: Record
+    ) -> tuple[Lease, BackendResponse]:
+        while True:
+            self._check_deadline(request)
+            decision = self._decide(model, request, record)
+            lease = await self._reserve(model, request, decision, record)
+            record.attempts += 1
+            record.endpoint_id = lease.endpoint_id
+            try:
+                return lease, await self._attempt(model, request, body, lease, record)
+            except AttemptError as error:
+                self._give_up_unless_retriable(model, request, error, record)
+                await self._prepare_retry(model, decision.backend, lease.endpoint_id, error, record)
+
+    def _decide(self, model: ModelRuntime, request: InferenceRequest, record: Record) -> Decision:
+        now = self._clock()
+        try:
+            decision = decide(request, model.policy, model.state(request, now, record.failed), now)
+        except ShedError:
+            if not record.failed:
+                raise
+            # No other way: the backend that failed is better than no answer.
+            hard = {
+                backend: reason
+                for backend, reason in record.failed.items()
+                if reason is Reason.LIMIT_PAYLOAD
+            }
+            decision = decide(request, model.policy, model.state(request, now, hard), now)
+        record.decision = decision
+        self._metrics.record_decision(model.name, decision.backend, decision.reason)
+        return decision
+
+    async def _reserve(
+        self, model: ModelRuntime, request: InferenceRequest, decision: Decision, record: Record
+    ) -> Lease:
+        slots = _slots(model, decision.backend)
+        now = self._clock()
+        lease = slots.try_reserve(request, now, record.avoid)
+        if lease is not None:
+            return lease
+        wait_s = _max_wait_s(model, decision.backend)
+        if request.deadline is not None:
+            wait_s = min(wait_s, request.deadline - now)
+        try:
+            return await slots.reserve(request, wait_s)
+        except QueueTimeoutError as error:
+            self._check_deadline(request)
+            raise _unserved(model, decision.backend, error) from error
+        finally:
+            waited_s = self._clock() - now
+            record.queue_s += waited_s
+            self._metrics.observe_queue_wait(model.name, waited_s)
+
+    async def _attempt(
+        self,
+        model: ModelRuntime,
+        request: InferenceRequest,
+        body: bytes,
+        lease: Lease,
+        record: Record,
+    ) -> BackendResponse:
+        """One try; the lease is released here unless it succeeds."""
+        assert record.decision is not None  # noqa: S101
+        started = self._clock()
+        timeout_s = _attempt_timeout_s(model, record.decision.backend)
+        if request.deadline is not None:
+            timeout_s = min(timeout_s, request.deadline - started)
+        result = AttemptResult.CANCELLED
+        response = None
+        try:
+            response = await lease.send(request, body, max(timeout_s, 0.001))
+            result = AttemptResult.OK
+        except UpstreamRejectedError:
+            result = AttemptResult.REJECTED
+            raise
+        except EncodedTooLargeError:
+            raise  # nothing was sent and the backend is not to blame
+        except AttemptError:
+            late = request.deadline is not None and self._clock() >= request.deadline
+            # A client's short deadline says nothing about the backend's health.
+            result = AttemptResult.CANCELLED if late else AttemptResult.FAILED
+            raise
+        finally:
+            record.upstream_s += self._clock() - started
+            if response is None:
+                self._release(model, lease, record, result, None)
+        record.cold_start = response.cold_start
+        if response.cold_start:
+            self._metrics.record_cold_start(model.name, response.init_s or 0.0)
+        return response
+
+    def _give_up_unless_retriable(
+        self, model: ModelRuntime, request: InferenceRequest, error: AttemptError, record: Record
+    ) -> None:
+        """Raise what the client is to see, or return if another attempt may be made."""
+        now = self._clock()
+        if request.deadline is not None and now >= request.deadline:
+            raise DeadlineExceededError("the deadline passed while a backend worked") from error
+        if not may_retry(request, error, record.attempts, model.settings.attempts, now):
+            raise error
+        if not isinstance(error, EncodedTooLargeError) and not model.budget.withdraw():
+            self._metrics.record_retry_budget_exhausted()
+            raise error
+
+    async def _prepare_retry(
+        self,
+        model: ModelRuntime,
+        backend: Backend,
+        endpoint_id: str,
+        error: AttemptError,
+        record: Record,
+    ) -> None:
+        """Rule out what failed, and pause if only the same backend is left."""
+        self._metrics.record_retry(model.name)
+        if backend is Backend.POOL and model.pool is not None:
+            record.avoid.add(endpoint_id)
+            if model.pool.others_available(record.avoid, self._clock()):
+                return
+            # Those that failed are all there is: better than none, once more.
+            record.avoid.clear()
+        tried_before = backend in record.failed
+        record.failed[backend] = _successor_reason(error)
+        if tried_before or _only(model, backend):
+            state = RetryCallState(None, None, (), {})  # type: ignore[arg-type]  # waits only
+            state.attempt_number = record.attempts
+            await self._sleep(_BACKOFF(state))
+
+    # -- bookkeeping --------------------------------------------------------------------------------
+
+    def _check_deadline(self, request: InferenceRequest) -> None:
+        if request.deadline is not None and self._clock() >= request.deadline:
+            raise DeadlineExceededError("the deadline passed before a backend could answer")
+
+    def _count_arrival(self, model: ModelRuntime, request: InferenceRequest) -> None:
+        now = self._clock()
+        model.budget.deposit(now)
+        signals = model.signals
+        signals.arrivals += 1
+        if model.pool is None:
+            return
+        work_s = model.pool.service_times.estimate(request.payload_bytes).mean_s
+        signals.work_s += work_s
+        serverless = model.state(request, now, {}).serverless
+        if serverless is None or captive(request, serverless):
+            signals.captive += 1
+            signals.captive_work_s += work_s
+        else:
+            signals.serverless_usd += serverless.price_usd
+
+    def _release(
+        self,
+        model: ModelRuntime,
+        lease: Lease,
+        record: Record,
+        result: AttemptResult,
+        response: BackendResponse | None,
+    ) -> None:
+        now = self._clock()
+        before = model.serverless.cost_usd if model.serverless is not None else 0.0
+        lease.release(result, now, response)
+        if model.serverless is not None:
+            record.cost_usd += model.serverless.cost_usd - before
+        assert record.decision is not None  # noqa: S101
+        self._metrics.record_attempt(model.name, record.decision.backend, result, record.upstream_s)
+
+
+def outcome_of(error: BaseException) -> Outcome:
+    """The outcome that a failure counts as."""
+    match error:
+        case asyncio.CancelledError() | ClientClosedError():
+            return Outcome.CLIENT_CLOSED
+        case DeadlineExceededError():
+            return Outcome.DEADLINE_EXCEEDED
+        case ShedError():
+            return Outcome.SHED
+        case AttemptError():
+            return Outcome.UPSTREAM_FAILED
+        case RouterError(code="rate_limited"):
+            return Outcome.RATE_LIMITED
+        case RouterError():
+            return Outcome.CLIENT_ERROR
+        case _:
+            return Outcome.INTERNAL_ERROR
+
+
+def _slots(model: ModelRuntime, backend: Backend) -> Slots:
+    slots: Mapping[Backend, Slots | None] = {
+        Backend.SERVERLESS: model.serverless,
+        Backend.POOL: model.pool,
+    }
+    chosen = slots[backend]
+    assert chosen is not None  # noqa: S101  the policy only chooses what is configured
+    return chosen
+
+
+def _only(model: ModelRuntime, backend: Backend) -> bool:
+    other = model.pool if backend is Backend.SERVERLESS else model.serverless
+    return other is None
+
+
+def _successor_reason(error: AttemptError) -> Reason:
+    """The reason under which the next backend gets the request."""
+    match error:
+        case EncodedTooLargeError():
+            return Reason.LIMIT_PAYLOAD
+        case UpstreamRejectedError():
+            return Reason.SPILLOVER
+        case _:
+            return Reason.FALLBACK
+
+
+def _max_wait_s(model: ModelRuntime, backend: Backend) -> float:
+    settings = model.settings.pool if backend is Backend.POOL else model.settings.serverless
+    assert settings is not None  # noqa: S101
+    return settings.queue.max_wait_s
+
+
+def _attempt_timeout_s(model: ModelRuntime, backend: Backend) -> float:
+    if backend is Backend.POOL and model.settings.pool is not None:
+        return model.settings.pool.timeouts.response_s
+    assert model.serverless is not None  # noqa: S101
+    # Time limits count from when the handler starts: add what a cold start may take.
+    return model.serverless.params.limits.timeout_s + 3 * model.serverless.init.upper_s + 1.0
+
+
+def _unserved(model: ModelRuntime, backend: Backend, error: QueueTimeoutError) -> ShedError:
+    """Tell apart 'all are busy' from 'there is nothing to wait for'."""
+    if backend is Backend.POOL and model.pool is not None and not model.pool.ready:
+        return NoEndpointError(
+            f"model {model.name} has no healthy replica and none became ready in time",
+            retry_after_s=model.pool.startup.mean_s,
+        )
+    return QueueTimeoutError(f"all capacity of model {model.name} stayed busy: {error}")

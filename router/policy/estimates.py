@@ -1,0 +1,121 @@
+"""What is known of service times, billed times and cold starts: learned, with configured priors.
+
+State machines over plain numbers; they read no clock and forget nothing they were not told to.
+"""
+
+from collections import deque
+
+_BUCKETS = 40
+_MEMORY = 0.05
+"""Weight of one new observation once a bucket has seen twenty."""
+_UPPER_DEVIATIONS = 3.0
+"""mean + 3 mean absolute deviations: near p99 for a normal, p95 for an exponential."""
+
+
+def payload_bucket(payload_bytes: int) -> int:
+    """log2 bucket of a payload size: 0, 1, 2-3, 4-7, ..."""
+    return min(payload_bytes.bit_length(), _BUCKETS - 1)
+
+
+class DurationEstimate:
+    """Exponentially weighted mean and mean absolute deviation of a duration, in seconds."""
+
+    __slots__ = ("count", "deviation_s", "mean_s")
+
+    def __init__(self, prior_s: float) -> None:
+        self.mean_s = prior_s
+        self.deviation_s = 0.25 * prior_s
+        self.count = 0
+
+    def observe(self, seconds: float) -> None:
+        """Learn one duration; the first one replaces the prior."""
+        self.count += 1
+        weight = max(1.0 / self.count, _MEMORY)
+        error = seconds - self.mean_s
+        self.mean_s += weight * error
+        # The first error is the prior's, not the model's.
+        spread = abs(error) if self.count > 1 else 0.25 * seconds
+        self.deviation_s += weight * (spread - self.deviation_s)
+
+    @property
+    def upper_s(self) -> float:
+        """A high estimate: few observations lie above it."""
+        return self.mean_s + _UPPER_DEVIATIONS * self.deviation_s
+
+
+class ServiceTimes:
+    """Durations of one model on one backend by payload bucket.
+
+    A bucket without observations answers with its nearest seen neighbour, else with the prior.
+    """
+
+    __slots__ = ("_buckets", "_prior")
+
+    def __init__(self, prior_s: float) -> None:
+        self._prior = DurationEstimate(prior_s)
+        self._buckets: list[DurationEstimate | None] = [None] * _BUCKETS
+
+    def observe(self, payload_bytes: int, seconds: float) -> None:
+        """Learn how long a request of that size took."""
+        bucket = payload_bucket(payload_bytes)
+        estimate = self._buckets[bucket]
+        if estimate is None:
+            estimate = self._buckets[bucket] = DurationEstimate(seconds)
+        estimate.observe(seconds)
+
+    def estimate(self, payload_bytes: int) -> DurationEstimate:
+        """The best knowledge for a request of that size."""
+        bucket = payload_bucket(payload_bytes)
+        seen = self._buckets[bucket]
+        if seen is not None:
+            return seen
+        for distance in range(1, _BUCKETS):
+            for neighbour in (bucket - distance, bucket + distance):
+                if 0 <= neighbour < _BUCKETS and (seen := self._buckets[neighbour]) is not None:
+                    return seen
+        return self._prior
+
+
+class WarmEnvironments:
+    """Believed warm function environments of one model, most recently used first.
+
+    Mirrors what the platform does: a call takes the environment that was used last, a call that
+    finds none starts cold, and an environment idle for `reclaim_s` is gone. Bounded by
+    `max_concurrency`. Where the belief is wrong, the observed error rate corrects P(cold).
+    """
+
+    __slots__ = ("_idle_since", "_surprise", "max_concurrency", "reclaim_s")
+
+    def __init__(self, reclaim_s: float, max_concurrency: int) -> None:
+        self.reclaim_s = reclaim_s
+        self.max_concurrency = max_concurrency
+        self._idle_since: deque[float] = deque()
+        self._surprise = 0.0
+
+    def p_cold(self, now: float) -> float:
+        """Probability that a call sent now starts cold."""
+        return self._surprise if self._warm(now) else 1.0
+
+    def take(self, now: float) -> bool:
+        """A call is sent: returns whether it was expected to find a warm environment."""
+        warm = self._warm(now) > 0
+        if warm:
+            self._idle_since.pop()
+        return warm
+
+    def give_back(self, now: float, *, expected_warm: bool, was_cold: bool | None) -> None:
+        """A call has ended and its environment idles; `was_cold` is None where nobody says."""
+        if expected_warm and was_cold is not None:
+            self._surprise += _MEMORY * (float(was_cold) - self._surprise)
+        self._idle_since.append(now)
+        while len(self._idle_since) > self.max_concurrency:
+            self._idle_since.popleft()
+
+    def idle(self, now: float) -> int:
+        """How many idle environments are believed warm."""
+        return self._warm(now)
+
+    def _warm(self, now: float) -> int:
+        while self._idle_since and now - self._idle_since[0] > self.reclaim_s:
+            self._idle_since.popleft()
+        return len(self._idle_since)

@@ -1,0 +1,108 @@
+"""Which rule applies to a request: the first that matches.
+
+Knows nothing of backends' state; a rule only states a wish (`Route`).
+"""
+
+import re
+from dataclasses import dataclass, field
+from fnmatch import translate
+
+from router.domain.decision import Backend, TraceStep
+from router.domain.request import InferenceRequest
+
+_NO_LIMIT = 1 << 62
+
+
+@dataclass(frozen=True, slots=True)
+class Glob:
+    """A shell-style pattern (`*`, `?`, `[...]`), case-sensitive, compiled once."""
+
+    pattern: str
+    _matches: re.Pattern[str] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_matches", re.compile(translate(self.pattern)))
+
+    def matches(self, text: str) -> bool:
+        """Whether the whole text fits the pattern."""
+        return self._matches.match(text) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """Conditions that must all hold; an empty one always does. Bounds are inclusive bytes."""
+
+    models: tuple[Glob, ...] = ()
+    versions: frozenset[str] = frozenset()
+    tenants: frozenset[str] = frozenset()
+    headers: tuple[tuple[str, Glob], ...] = ()
+    min_bytes: int = 0
+    max_bytes: int = _NO_LIMIT
+
+    def failed_on(self, request: InferenceRequest) -> str | None:
+        """The name of the first condition that does not hold, None if all do."""
+        if not self.min_bytes <= request.payload_bytes <= self.max_bytes:
+            return "payload"
+        if self.models and not self.fits_model(request.model):
+            return "model"
+        if self.versions and request.version not in self.versions:
+            return "version"
+        if self.tenants and request.tenant not in self.tenants:
+            return "tenant"
+        for name, glob in self.headers:
+            value = request.headers.get(name)
+            if value is None or not glob.matches(value):
+                return f"header {name}"
+        return None
+
+    def fits_model(self, model: str) -> bool:
+        """Whether the model's name fits, whatever the other conditions say."""
+        return not self.models or any(glob.matches(model) for glob in self.models)
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """What a rule wishes: one backend, a share of requests for serverless, or `auto` (neither)."""
+
+    backend: Backend | None = None
+    serverless_share: float | None = None
+
+    def wish(self, draw: float) -> Backend | None:
+        """The backend wished for; `draw` in [0, 1) decides weighted routes, None means auto."""
+        if self.serverless_share is None:
+            return self.backend
+        return Backend.SERVERLESS if draw < self.serverless_share else Backend.POOL
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A named match and the route it asks for."""
+
+    name: str
+    match: Match
+    route: Route
+
+
+IMPLICIT_DEFAULT = Rule("implicit-default", Match(), Route())
+"""Applies where no configured rule matches."""
+
+
+def first_match(
+    rules: tuple[Rule, ...], request: InferenceRequest, trace: list[TraceStep] | None = None
+) -> Rule:
+    """The first rule that matches, else `IMPLICIT_DEFAULT`."""
+    for rule in rules:
+        failed_on = rule.match.failed_on(request)
+        if trace is not None:
+            verdict = "matches" if failed_on is None else f"no match: {failed_on}"
+            trace.append(TraceStep("rule", rule.name, verdict))
+        if failed_on is None:
+            return rule
+    if trace is not None:
+        trace.append(TraceStep("rule", IMPLICIT_DEFAULT.name, "matches: no configured rule does"))
+    return IMPLICIT_DEFAULT
+
+
+def rules_for(rules: tuple[Rule, ...], model: str) -> tuple[Rule, ...]:
+    """The rules that can match requests of this model, in order."""
+    return tuple(rule for rule in rules if rule.match.fits_model(model))

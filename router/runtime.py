@@ -1,0 +1,99 @@
+"""What one configuration amounts to at run time, and the one pointer that a reload swaps.
+
+A request takes `RuntimeRef.current` once and keeps it; state that outlives a reload (endpoints,
+queues, estimates, counters) is shared between the old runtime and the new one by model name.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from router.admission.rates import RateLimit
+from router.admission.retries import RetryBudget
+from router.backends.pool.endpoints import Pool
+from router.backends.serverless.function import Function
+from router.domain.decision import Backend, Reason
+from router.domain.ports import PoolDriver
+from router.domain.request import InferenceRequest
+from router.policy.decide import ModelPolicy, State
+from router.policy.sizing import Level, SizingParams, SizingReason
+from router.settings.keys import ApiKey, KeyRing
+from router.settings.schema import ModelSettings, Settings
+from router.signals.memory import ModelSignals
+
+
+@dataclass(slots=True)
+class SizingState:
+    """What the controller remembers of one model between steps."""
+
+    levels: tuple[Level, ...] = ()
+    wanted: int = 0
+    reason: SizingReason = SizingReason.IDLE
+    load: float = 0.0
+    arrivals_per_s: float = 0.0
+    warm_busy_usd: float = 0.0
+    warm_idle_usd: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRuntime:
+    """One configured model: its policy, its backends and its counters."""
+
+    settings: ModelSettings
+    policy: ModelPolicy
+    signals: ModelSignals
+    budget: RetryBudget
+    sizing: SizingState
+    serverless: Function | None = None
+    pool: Pool | None = None
+    driver: PoolDriver | None = None
+    sizing_params: SizingParams | None = None
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self.settings.name
+
+    def state(
+        self, request: InferenceRequest, now: float, failed: Mapping[Backend, Reason]
+    ) -> State:
+        """Both backends as they are now, for this request."""
+        size = request.payload_bytes
+        return State(
+            self.serverless.snapshot(size, now) if self.serverless is not None else None,
+            self.pool.snapshot(size, now) if self.pool is not None else None,
+            failed,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """Everything a request needs, immutable; `content_hash` names the configuration it came from."""
+
+    settings: Settings
+    models: Mapping[str, ModelRuntime]
+    keys: KeyRing
+    content_hash: str
+    warnings: tuple[str, ...] = ()
+    rate_limits: dict[str, RateLimit] = field(default_factory=dict)
+
+    def over_limit_s(self, key: ApiKey, now: float) -> float:
+        """Take one request of the key's rate limit: 0 if it has one left, else seconds to wait."""
+        if key.rate_per_s is None:
+            return 0.0
+        limit = self.rate_limits.get(key.name)
+        if limit is None:
+            burst = key.burst if key.burst is not None else max(1.0, key.rate_per_s)
+            limit = self.rate_limits[key.name] = RateLimit(key.rate_per_s, burst, now)
+        return limit.take(now)
+
+
+class RuntimeRef:
+    """The pointer to the runtime in force."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.current = runtime
+
+    def swap(self, runtime: Runtime) -> Runtime:
+        """Put the new runtime in force; returns the old one."""
+        old, self.current = self.current, runtime
+        return old
