@@ -5,13 +5,21 @@ Matching itself is the policy's; nothing here looks at a request.
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator
+from pydantic import (
+    Discriminator,
+    Field,
+    SerializerFunctionWrapHandler,
+    Tag,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+)
 
 from router.settings.quantities import COUNT, Quantity, wrong
 from router.settings.section import Section
-from router.settings.values import PayloadRange, Text, TextList
+from router.settings.values import Described, PayloadRange, Text, TextList
 
 RuleName = Annotated[str, Text(r"[A-Za-z0-9._-]{1,100}", "1..100 characters of A-Z a-z 0-9 . _ -")]
 HeaderName = Annotated[
@@ -58,6 +66,11 @@ class MatchSettings(Section):
         any_model = not self.model or "*" in self.model
         return not conditional and any_size and any_model
 
+    @model_serializer(mode="wrap")
+    def _conditions_only(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # An empty condition could not be read back: no value stands for it.
+        return {key: value for key, value in handler(self).items() if value}
+
 
 class Weights(Section):
     """Shares of a split; they need not add up to 100."""
@@ -83,8 +96,10 @@ def _route_tag(value: object) -> str:
     return "weights" if isinstance(value, Mapping | Weights) else "name"
 
 
+_ROUTES = "one of auto, pool, serverless, or weights such as {serverless: 5, pool: 95}"
+
 Route = Annotated[
-    Annotated[RouteName, Tag("name")] | Annotated[Weights, Tag("weights")],
+    Annotated[RouteName, Tag("name"), Described(_ROUTES)] | Annotated[Weights, Tag("weights")],
     Discriminator(_route_tag),
 ]
 

@@ -52,9 +52,6 @@ from router.settings.values import (
     Url,
 )
 
-MAX_ENTRIES = 1000
-"""Most models, and most rules, in one configuration."""
-
 __all__ = [
     "AuthSettings",
     "AwsLambda",
@@ -82,6 +79,9 @@ __all__ = [
     "Weights",
     "WorkersSettings",
 ]
+
+MAX_ENTRIES = 1000
+"""Most models, and most rules, in one configuration."""
 
 ModelName = Annotated[
     str,
@@ -152,7 +152,7 @@ class ServerSettings(Section):
         description="whether clients may force a backend with x-router-backend",
     )
     access_log: Annotated[Path | Literal["stderr", "off"], FilePath(words=("stderr", "off"))] = (
-        Field("stderr", description="where the one line per request goes")
+        Field(default="stderr", description="where the one line per request goes")
     )
 
     @field_validator("admin_listen")

@@ -18,10 +18,22 @@ BASE_DIR = "base_dir"
 """Key of the validation context holding the directory that relative paths start from."""
 
 MAX_TEXT_CHARS = 4096
-MAX_LIST_ITEMS = 1000
+MAX_LIST_ITEMS = 100
 
 _COMPARISON = re.compile(r"(>=|<=|>|<) ?(.+)", re.DOTALL)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """Words for a type whose valid values are checked elsewhere."""
+
+    range: str
+
+    @property
+    def wanted(self) -> str:
+        """What an error says."""
+        return f"must be {self.range}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +200,7 @@ class Address:
     port: int
 
     range = "host:port, such as 127.0.0.1:8080 or [::]:8080, with a port in 0..65535"
+    wanted = f"must be {range}"
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -206,7 +219,7 @@ class Address:
             else None
         )
         if match is None or int(match[3]) > 65535:  # noqa: PLR2004 - the largest TCP port
-            raise wrong(f"must be {cls.range}")
+            raise wrong(cls.wanted)
         return cls(match[1] or match[2], int(match[3]))
 
     @classmethod
@@ -225,6 +238,7 @@ class PayloadRange:
     max_bytes: int | None
 
     range = 'a comparison such as ">1MiB", ">=", "<", "<=", or a range ["64KiB", "1MiB"]'
+    wanted = f"must be {range}, and leave at least one size"
 
     def __contains__(self, size: int) -> bool:
         return self.min_bytes <= size and (self.max_bytes is None or size <= self.max_bytes)
@@ -241,7 +255,7 @@ class PayloadRange:
             return value
         found = cls._range(value) if isinstance(value, list | tuple) else cls._comparison(value)
         if found is None or (found.max_bytes is not None and found.max_bytes < found.min_bytes):
-            raise wrong(f"must be {cls.range}, and leave at least one size")
+            raise wrong(cls.wanted)
         return found
 
     @classmethod

@@ -1,0 +1,65 @@
+"""What is valid but probably not meant: rules that never act, backends a rule's models do not have.
+
+Gives warnings only; a configuration is never refused for them.
+"""
+
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+
+from router.settings.document import Document
+from router.settings.problems import KeyPath, Problem
+from router.settings.rules import RouteName, RuleSettings
+from router.settings.schema import ModelSettings, Settings
+
+_SHOWN_MODELS = 3
+
+
+def warnings_about(settings: Settings, document: Document) -> tuple[Problem, ...]:
+    """The warnings, each at its line, in the order of the rules."""
+    found = [*_about_server(settings), *_about_rules(settings)]
+    return tuple(document.problem(path, message) for path, message in found)
+
+
+Advice = Iterator[tuple[KeyPath, str]]
+
+
+def _about_server(settings: Settings) -> Advice:
+    if settings.server.processes > 1 and not settings.shared_state.redis_url:
+        message = "needs shared_state.redis_url, or each process counts and sizes for itself"
+        yield ("server", "processes"), message
+
+
+def _about_rules(settings: Settings) -> Advice:
+    catch_all: str | None = None
+    for index, rule in enumerate(settings.rules):
+        if catch_all is not None:
+            yield ("rules", index), f"is never reached: rule {catch_all} matches everything"
+            continue
+        yield from _about_rule(index, rule, settings.models)
+        if rule.match.is_everything:
+            catch_all = rule.name
+    if settings.rules and catch_all is None:
+        last = len(settings.rules) - 1
+        yield ("rules", last), "does not match everything: requests without a rule are routed auto"
+
+
+def _about_rule(index: int, rule: RuleSettings, models: tuple[ModelSettings, ...]) -> Advice:
+    globs = rule.match.model or ("*",)
+    matched = [model for model in models if any(fnmatchcase(model.name, g) for g in globs)]
+    for glob in globs:
+        if not any(fnmatchcase(model.name, glob) for model in models):
+            yield ("rules", index, "match", "model"), f"matches no model ({glob})"
+    lacking = [model.name for model in matched if not _has_route(model, rule)]
+    if lacking:
+        names = ", ".join(lacking[:_SHOWN_MODELS]) + (", ..." if lacking[_SHOWN_MODELS:] else "")
+        yield ("rules", index, "route"), f"names a backend that these models do not have: {names}"
+
+
+def _has_route(model: ModelSettings, rule: RuleSettings) -> bool:
+    match rule.route:
+        case RouteName.POOL:
+            return model.pool is not None
+        case RouteName.SERVERLESS:
+            return model.serverless is not None
+        case _:
+            return True

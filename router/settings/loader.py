@@ -1,0 +1,193 @@
+"""Configuration text to settings, or one error with everything that is wrong, over all files.
+
+Reads files only through the function it is given and the environment only from the mapping it is
+given, so equal inputs give equal answers. Opens no socket and starts nothing.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from router.settings.advice import warnings_about
+from router.settings.document import Document, ScalarNode, SequenceNode, parse, plain
+from router.settings.keys import ApiKey, ApiKeys, KeyRing
+from router.settings.prices import PriceBook, built_in_prices
+from router.settings.problems import ConfigError, KeyPath, Problem
+from router.settings.schema import Settings
+from router.settings.shape import Annotation
+from router.settings.sources import ReadFile, Sources, read_bounded, sources_of
+from router.settings.validation import validate
+from router.settings.values import BASE_DIR, MAX_TEXT_CHARS
+
+__all__ = ["ConfigError", "Loaded", "load", "load_text"]
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A configuration that can be used, and what in it looks unintended."""
+
+    settings: Settings
+    keys: KeyRing
+    warnings: tuple[Problem, ...]
+    sources: Sources
+
+    @property
+    def content_hash(self) -> str:
+        """A hash of the configuration and of every file it includes."""
+        return self.sources.content_hash
+
+
+def load(path: Path, environment: Mapping[str, str], read_file: ReadFile = read_bounded) -> Loaded:
+    """Reads `path` and the files it names. Blocks; raises ConfigError with all problems."""
+    path = path.absolute()
+    reading = _Reading(environment, path.parent, read_file)
+    document = reading.document(path, str(path))
+    return _load(reading, document)
+
+
+def load_text(
+    content: str | bytes,
+    *,
+    environment: Mapping[str, str],
+    base_dir: Path,
+    read_file: ReadFile,
+    file: str = "router.yaml",
+) -> Loaded:
+    """Settings from the content of a file called `file`; raises ConfigError with all problems."""
+    reading = _Reading(environment, base_dir, read_file)
+    data = content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content
+    reading.contents[base_dir / file] = data
+    return _load(reading, parse(data, environment, file))
+
+
+@dataclass(slots=True)
+class _Reading:
+    """One load: where it reads from, and what it has read and found wrong so far."""
+
+    environment: Mapping[str, str]
+    base_dir: Path
+    read_file: ReadFile
+    contents: dict[Path, bytes | None] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+    def document(self, path: Path, file: str) -> Document:
+        """Reads and parses a file; whatever is wrong joins the problems."""
+        try:
+            content = self.read_file(path)
+        except OSError as error:
+            self.contents[path] = None
+            reason = error.strerror or "unknown reason"
+            problem = Problem(file, None, "", None, f"cannot be read: {reason}")
+            return Document(file, None, (problem,))
+        self.contents[path] = content
+        return parse(content, self.environment, file)
+
+    def validated(self, annotation: Annotation, document: Document, data: object) -> Any:  # noqa: ANN401
+        """The value of a document; whatever is wrong joins the problems, once for each key."""
+        self.problems += document.problems
+        if document.root is None:
+            if not document.problems:
+                self.problems.append(Problem(document.file, None, "", None, "is empty"))
+            return None
+        context = {BASE_DIR: self.base_dir}
+        value, problems = validate(annotation, data, document, context)
+        told = {problem.key for problem in document.problems}
+        self.problems += [problem for problem in problems if problem.key not in told]
+        return value
+
+
+def _load(reading: _Reading, document: Document) -> Loaded:
+    data = plain(document.root)
+    prices = _prices(reading, data)
+    settings = reading.validated(Settings, document, _priced(data, prices))
+    for group in ("models", "rules"):
+        reading.problems += _repeated(document, (group,), "name")
+    keys = _keys(reading, data)
+    sources = sources_of(reading.contents.items())
+    if reading.problems:
+        order = {str(file): index for index, file in enumerate((document.file, *sources.files))}
+        ranked = sorted(reading.problems, key=lambda p: (order.get(p.file, 0), p.line or 0))
+        raise ConfigError(ranked, sources)
+    return Loaded(settings, keys, warnings_about(settings, document), sources)
+
+
+def _included(reading: _Reading, value: object) -> Document | None:
+    # Data not validated yet: what is no usable path is reported when the settings are validated.
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_TEXT_CHARS:
+        return None
+    if not value.isprintable():
+        return None
+    path = reading.base_dir / value
+    return reading.document(path, str(path))
+
+
+def _prices(reading: _Reading, data: object) -> PriceBook:
+    document = _included(reading, _at(data, "prices"))
+    if document is None:
+        return built_in_prices()
+    book = reading.validated(PriceBook, document, plain(document.root))
+    # With a broken prices file the rest is still checked, as if the prices had been there.
+    return book if isinstance(book, PriceBook) else built_in_prices()
+
+
+def _keys(reading: _Reading, data: object) -> KeyRing:
+    document = _included(reading, _at(_at(data, "auth"), "api_keys_file"))
+    if document is None:
+        return KeyRing()
+    keys: tuple[ApiKey, ...] | None = reading.validated(ApiKeys, document, plain(document.root))
+    for key in ("name", "sha256"):
+        reading.problems += _repeated(document, (), key)
+    return KeyRing(keys or ())
+
+
+def _at(data: object, key: str) -> object:
+    return data.get(key) if isinstance(data, dict) else None
+
+
+def _priced(data: object, prices: PriceBook) -> object:
+    """The data with the prices each model leaves out taken from the price book."""
+    models = _at(data, "models")
+    if not isinstance(data, dict) or not isinstance(models, list):
+        return data
+    return {**data, "models": [_priced_model(model, prices) for model in models]}
+
+
+def _priced_model(model: object, prices: PriceBook) -> object:
+    match model:
+        case {"serverless": {"kind": str(kind), **function}, **others}:
+            found = prices.function_price(kind, _text(function.get("region")))
+            given = function.get("price") or {}
+            if found is not None and isinstance(given, dict):
+                function["price"] = found.model_dump() | given
+            model = {"serverless": {"kind": kind, **function}, **others}
+        case _:
+            pass
+    match model:
+        case {"pool": {"kind": str(kind), **pool}, **others}:
+            usd = prices.usd_per_replica_hour(kind)
+            price: dict[str, object] = {} if usd is None else {"price_per_replica_hour": usd}
+            return {"pool": {"kind": kind, **price, **pool}, **others}
+        case _:
+            return model
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _repeated(document: Document, path: KeyPath, key: str) -> list[Problem]:
+    """A problem for each list item at `path` whose `key` an earlier one already has."""
+    items = document.node(path)
+    first_lines: dict[object, int] = {}
+    problems = []
+    for index in range(len(items.items) if isinstance(items, SequenceNode) else 0):
+        place = (*path, index, key)
+        node = document.node(place)
+        if not isinstance(node, ScalarNode):
+            continue
+        if node.value in first_lines:
+            message = f"must be unique (also on line {first_lines[node.value]})"
+            problems.append(document.problem(place, message))
+        first_lines.setdefault(node.value, node.line)
+    return problems
