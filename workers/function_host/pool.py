@@ -55,9 +55,9 @@ class EnvironmentPool:
         """Invocations admitted and not yet released."""
         return self._reserved
 
-    def state(self, environment: int) -> State:
-        """The environment's state."""
-        return self._states[environment]
+    def state(self, environment: int) -> State | None:
+        """The environment's state; None once it was removed."""
+        return self._states.get(environment)
 
     def try_reserve(self) -> bool:
         """Admit one invocation, or return False where `limit` are already in flight."""

@@ -1,0 +1,19 @@
+"""Reads request bodies up to a limit. Never buffers more than the limit."""
+
+from aiohttp import web
+
+
+class BodyTooLargeError(Exception):
+    """The body is, or says it is, over the limit."""
+
+
+async def read_body(request: web.Request, limit_bytes: int) -> bytes:
+    """Return the whole body. Raises BodyTooLargeError, where it can before reading anything."""
+    if (request.content_length or 0) > limit_bytes:
+        raise BodyTooLargeError
+    body = bytearray()
+    async for chunk in request.content.iter_any():
+        body += chunk
+        if len(body) > limit_bytes:
+            raise BodyTooLargeError
+    return bytes(body)
