@@ -1,0 +1,63 @@
+"""Counts the arrivals of each model in process memory; written on the request path.
+
+Nothing here waits, locks or allocates per request. It never decides anything: readers take
+differences of the totals.
+"""
+
+from collections.abc import Iterable
+
+from router.signals.snapshot import ModelTotals
+
+
+class ModelSignals:
+    """The running totals of one model; the fields are those of `ModelTotals`."""
+
+    __slots__ = ("arrivals", "captive", "captive_work_s", "serverless_usd", "work_s")
+
+    def __init__(self) -> None:
+        self.arrivals = 0
+        self.work_s = 0.0
+        self.serverless_usd = 0.0
+        self.captive = 0
+        self.captive_work_s = 0.0
+
+    def arrived(self, work_s: float, serverless_usd: float, is_captive: bool) -> None:
+        """Count one request: its expected pool seconds, its price on serverless, its freedom."""
+        self.arrivals += 1
+        self.work_s += work_s
+        self.serverless_usd += serverless_usd
+        if is_captive:
+            self.captive += 1
+            self.captive_work_s += work_s
+
+    def totals(self) -> ModelTotals:
+        """The totals at this instant."""
+        return ModelTotals(
+            self.arrivals, self.work_s, self.serverless_usd, self.captive, self.captive_work_s
+        )
+
+
+class SignalBook:
+    """The signals of all configured models; outlives a reload, so that totals keep growing."""
+
+    __slots__ = ("_models",)
+
+    def __init__(self) -> None:
+        self._models: dict[str, ModelSignals] = {}
+
+    def model(self, name: str) -> ModelSignals:
+        """The signals of a configured model, new at its first mention.
+
+        Callers pass names from the configuration only (never from a request) and keep the result,
+        so the book is as large as the configuration.
+        """
+        return self._models.setdefault(name, ModelSignals())
+
+    def retain(self, names: Iterable[str]) -> None:
+        """Forget every model that is not in `names`; call it once a reload has taken effect."""
+        wanted = set(names)
+        self._models = {name: found for name, found in self._models.items() if name in wanted}
+
+    def totals(self) -> dict[str, ModelTotals]:
+        """The totals of every model at this instant."""
+        return {name: signals.totals() for name, signals in self._models.items()}
