@@ -1,0 +1,149 @@
+"""The record a gateway keeps in the shared state: its fields, how they are written and validated.
+
+Decides what of a peer's record may be believed. A record is believed whole or not at all, because
+its owner writes it in one step. Never talks to Redis, and never raises anything but RecordError.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, NamedTuple, TypeVar
+
+import msgspec
+
+from router.signals.snapshot import ModelTotals, SharedEndpoint
+
+MAX_FIELD_BYTES = 1 << 20
+MAX_COUNT = 2**53
+MAX_AMOUNT = 1e15
+MAX_CONCURRENCY = 100_000
+MAX_IN_FLIGHT = 1_000_000
+
+_Name = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+# An endpoint's id ends up in a response header: visible ASCII only.
+_Id = Annotated[str, msgspec.Meta(pattern=r"\A[!-~]{1,128}\Z")]
+_Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNT)]
+_Amount = Annotated[float, msgspec.Meta(ge=0, le=MAX_AMOUNT)]
+_Concurrency = Annotated[int, msgspec.Meta(ge=1, le=MAX_CONCURRENCY)]
+_InFlight = Annotated[int, msgspec.Meta(ge=0, le=MAX_IN_FLIGHT)]
+# A base address and nothing else: no credentials, query or blanks that could change a request.
+_Url = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"\Ahttps?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?\Z",
+        max_length=512,
+    ),
+]
+
+
+_GATEWAY_ID = re.compile(rb"\A[A-Za-z0-9._:@-]{1,128}\Z")
+
+
+class RecordError(ValueError):
+    """A record cannot be believed; the message says which field and why, without its content."""
+
+
+class Publication(NamedTuple):
+    """What a gateway tells the others about itself.
+
+    `endpoints` are its own ready replicas by model; `in_flight` counts its requests by endpoint,
+    on its own replicas and on the others'.
+    """
+
+    totals: Mapping[str, ModelTotals]
+    endpoints: Mapping[str, Sequence[SharedEndpoint]]
+    in_flight: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class PeerRecord:
+    """What another gateway says about itself, validated."""
+
+    totals: Mapping[str, ModelTotals]
+    endpoints: Mapping[str, tuple[SharedEndpoint, ...]]
+    in_flight: Mapping[str, int]
+
+
+class _Totals(msgspec.Struct, frozen=True, gc=False):
+    arrivals: _Count
+    work_s: _Amount
+    serverless_usd: _Amount
+    captive: _Count
+    captive_work_s: _Amount
+
+
+class _Endpoint(msgspec.Struct, frozen=True, gc=False):
+    id: _Id
+    url: _Url
+    concurrency: _Concurrency
+
+
+_T = TypeVar("_T")
+_TOTALS = msgspec.json.Decoder(dict[_Name, _Totals])
+_ENDPOINTS = msgspec.json.Decoder(dict[_Name, list[_Endpoint]])
+_IN_FLIGHT = msgspec.json.Decoder(dict[_Id, _InFlight])
+
+
+def gateway_id(member: bytes) -> str:
+    """The gateway id in a membership entry. Raises RecordError when it is not one."""
+    if not _GATEWAY_ID.match(member):
+        raise RecordError(f"gateway id: {len(member)} bytes that are not an id")
+    return member.decode("ascii")
+
+
+def encode(publication: Publication) -> dict[str, bytes]:
+    """The hash fields of a gateway's own record; one JSON object each, readable with redis-cli."""
+    totals = {model: _Totals(*value) for model, value in publication.totals.items()}
+    endpoints = {
+        model: [_Endpoint(found.id, found.url, found.concurrency) for found in replicas]
+        for model, replicas in publication.endpoints.items()
+        if replicas
+    }
+    return {
+        "totals": msgspec.json.encode(totals),
+        "endpoints": msgspec.json.encode(endpoints),
+        "in_flight": msgspec.json.encode(publication.in_flight),
+    }
+
+
+def decode(owner: str, fields: Mapping[bytes, bytes]) -> PeerRecord:
+    """The record of the gateway `owner`. Raises RecordError when anything in it is wrong.
+
+    Unknown fields are ignored, so that gateways of two releases can share one Redis.
+    """
+    totals = _decode_field("totals", fields, _TOTALS)
+    endpoints = _decode_field("endpoints", fields, _ENDPOINTS)
+    in_flight = _decode_field("in_flight", fields, _IN_FLIGHT)
+    return PeerRecord(
+        totals={
+            model: ModelTotals(
+                found.arrivals,
+                found.work_s,
+                found.serverless_usd,
+                found.captive,
+                found.captive_work_s,
+            )
+            for model, found in totals.items()
+        },
+        endpoints={
+            model: tuple(
+                SharedEndpoint(found.id, found.url, found.concurrency, owner) for found in replicas
+            )
+            for model, replicas in endpoints.items()
+        },
+        in_flight=in_flight,
+    )
+
+
+def _decode_field(
+    name: str, fields: Mapping[bytes, bytes], decoder: msgspec.json.Decoder[_T]
+) -> _T:
+    raw = fields.get(name.encode())
+    if raw is None:
+        raise RecordError(f"{name}: missing")
+    if len(raw) > MAX_FIELD_BYTES:
+        raise RecordError(f"{name}: {len(raw)} bytes, at most {MAX_FIELD_BYTES} are accepted")
+    try:
+        return decoder.decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise RecordError(f"{name}: {error}") from error

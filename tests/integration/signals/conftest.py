@@ -1,0 +1,3 @@
+from tests.fakes.valkey import valkey_server
+
+__all__ = ["valkey_server"]
