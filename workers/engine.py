@@ -125,16 +125,15 @@ def _encode_strings(array: Array) -> Array:
     return encoded
 
 
-def warm_up_feeds(specs: Sequence[TensorSpec]) -> Feeds:
-    """Zeros of the smallest shape the model admits: dynamic dimensions are 1."""
-    feeds: dict[str, Array] = {}
+def zeros(specs: Sequence[TensorSpec], shapes: Mapping[str, tuple[int, ...]]) -> list[Tensor]:
+    """Empty strings or zeros for every input, in its shape of `shapes`, else the smallest."""
+    tensors = []
     for spec in specs:
-        shape = tuple(1 if dim < 0 else dim for dim in spec.shape)
-        if spec.datatype is Datatype.BYTES:
-            feeds[spec.name] = np.full(shape, "", dtype=object)
-        else:
-            feeds[spec.name] = np.zeros(shape, NUMPY_TYPES[spec.datatype])
-    return feeds
+        smallest = tuple(1 if dim < 0 else dim for dim in spec.shape)
+        empty = b"" if spec.datatype is Datatype.BYTES else 0
+        array = np.full(shapes.get(spec.name, smallest), empty, NUMPY_TYPES[spec.datatype])
+        tensors.append(Tensor(spec.name, spec.datatype, array))
+    return tensors
 
 
 def validate_inputs(specs: Sequence[TensorSpec], tensors: Sequence[Tensor]) -> dict[str, Array]:

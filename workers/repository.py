@@ -34,16 +34,25 @@ class Batching(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.max_delay_ms / 1000
 
 
+class WarmUp(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Runs before the model counts as ready, on zeros.
+
+    `shapes` gives the shape of an input where all dynamic dimensions being 1 would not do.
+    """
+
+    runs: Annotated[int, msgspec.Meta(ge=0, le=100)] = 1
+    shapes: dict[str, tuple[Annotated[int, msgspec.Meta(ge=0, le=65536)], ...]] = {}
+
+
 class ModelOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What `model.yaml` may say.
 
-    `labels` names the classes of the first output, `warm_up` is the number of runs before the
-    model counts as ready, `threads` the CPU threads of one run.
+    `labels` names the classes of the first output; `threads` are the CPU threads of one run.
     """
 
     batching: Batching | None = None
     labels: tuple[str, ...] = ()
-    warm_up: Annotated[int, msgspec.Meta(ge=0, le=100)] = 1
+    warm_up: WarmUp = WarmUp()
     threads: Annotated[int, msgspec.Meta(ge=1, le=256)] | None = None
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from workers.engine import Engine, Feeds, validate_inputs, warm_up_feeds
+from workers.engine import Engine, Feeds, validate_inputs, zeros
 from workers.protocol import (
     Array,
     BrokenModel,
@@ -74,14 +74,20 @@ class Model:
         return batching.max_batch
 
     def _warm_up(self) -> None:
-        feeds = warm_up_feeds(self._engine.inputs)
+        shapes = self.options.warm_up.shapes
+        unknown = set(shapes) - {spec.name for spec in self._engine.inputs}
+        if unknown:
+            raise BrokenModel(
+                f"model {self.name!r}: warm_up.shapes names {min(unknown)!r}, no input"
+            )
         try:
-            for _ in range(self.options.warm_up):
+            feeds = validate_inputs(self._engine.inputs, zeros(self._engine.inputs, shapes))
+            for _ in range(self.options.warm_up.runs):
                 self._engine.run(feeds)
         except WorkerError as error:
             raise BrokenModel(
-                f"model {self.name!r}: warm-up with smallest inputs failed ({error}); "
-                "set warm_up: 0 if the model needs larger ones"
+                f"model {self.name!r}: the warm-up failed ({error}); give warm_up.shapes that the "
+                "model takes, or set warm_up.runs to 0"
             ) from error
 
     @property

@@ -101,10 +101,10 @@ def write_slow(
     ]
     constants = [
         numpy_helper.from_array(matrix, "w"),
-        numpy_helper.from_array(np.float32(-1), "low"),
-        numpy_helper.from_array(np.float32(1), "high"),
-        numpy_helper.from_array(np.float32(0), "zero"),
-        numpy_helper.from_array(np.float32(rounds_per_ms), "rounds"),
+        numpy_helper.from_array(np.array(-1, np.float32), "low"),
+        numpy_helper.from_array(np.array(1, np.float32), "high"),
+        numpy_helper.from_array(np.array(0, np.float32), "zero"),
+        numpy_helper.from_array(np.array(rounds_per_ms, np.float32), "rounds"),
     ]
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch"])
     y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch"])
