@@ -85,7 +85,9 @@ class _Function(Section):
     limits: FunctionLimits = Field(
         default_factory=FunctionLimits, description="hard limits of the platform"
     )
-    price: FunctionPrice = Field(description="what a call costs; default: from the prices file")
+    price: FunctionPrice = Field(
+        description="what a call costs", json_schema_extra={"default": "from the prices"}
+    )
     service_time_s: Annotated[float, Quantity(MILLISECONDS, 0.01, 900_000)] = Field(
         default=0.05, alias="service_time_ms",
         description="expected time of a warm call until it has been measured",
@@ -100,7 +102,9 @@ class LocalFunction(_Function):
     """A function on this machine's own scale-to-zero host."""
 
     kind: Literal["local"] = Field(description="a function host started by the gateway")
-    function: FunctionName = Field(description="function name; default: the model's name")
+    function: FunctionName = Field(
+        description="function name", json_schema_extra={"default": "the model's name"}
+    )
     init_timeout_s: Annotated[float, Quantity(DURATION, 0.1, 900.0)] = Field(
         default=10.0, alias="init_timeout", description="time an environment has to start"
     )
@@ -160,7 +164,8 @@ class _Pool(Section):
     )
     price_usd_per_s: Annotated[float, Quantity(PER_HOUR, 0, 10_000)] = Field(
         alias="price_per_replica_hour",
-        description="USD for one replica and hour; default: from the prices file",
+        description="USD for one replica and hour",
+        json_schema_extra={"default": "from the prices"},
     )
     startup_s: Annotated[float, Quantity(DURATION, 0.0, HOUR_S)] = Field(
         default=2.0,

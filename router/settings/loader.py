@@ -13,6 +13,7 @@ from router.settings.advice import warnings_about
 from router.settings.document import Document, ScalarNode, SequenceNode, parse, plain
 from router.settings.keys import ApiKey, ApiKeys, KeyRing
 from router.settings.prices import PriceBook, built_in_prices
+from router.settings.pricing import with_prices
 from router.settings.problems import ConfigError, KeyPath, Problem
 from router.settings.schema import Settings
 from router.settings.shape import Annotation
@@ -83,7 +84,7 @@ class _Reading:
         self.contents[path] = content
         return parse(content, self.environment, file)
 
-    def validated(self, annotation: Annotation, document: Document, data: object) -> Any:  # noqa: ANN401
+    def validated(self, annotation: Annotation, document: Document, data: object) -> Any:  # noqa: ANN401 - checked
         """The value of a document; whatever is wrong joins the problems, once for each key."""
         self.problems += document.problems
         if document.root is None:
@@ -100,7 +101,7 @@ class _Reading:
 def _load(reading: _Reading, document: Document) -> Loaded:
     data = plain(document.root)
     prices = _prices(reading, data)
-    settings = reading.validated(Settings, document, _priced(data, prices))
+    settings = reading.validated(Settings, document, with_prices(data, prices))
     for group in ("models", "rules"):
         reading.problems += _repeated(document, (group,), "name")
     keys = _keys(reading, data)
@@ -143,37 +144,6 @@ def _keys(reading: _Reading, data: object) -> KeyRing:
 
 def _at(data: object, key: str) -> object:
     return data.get(key) if isinstance(data, dict) else None
-
-
-def _priced(data: object, prices: PriceBook) -> object:
-    """The data with the prices each model leaves out taken from the price book."""
-    models = _at(data, "models")
-    if not isinstance(data, dict) or not isinstance(models, list):
-        return data
-    return {**data, "models": [_priced_model(model, prices) for model in models]}
-
-
-def _priced_model(model: object, prices: PriceBook) -> object:
-    match model:
-        case {"serverless": {"kind": str(kind), **function}, **others}:
-            found = prices.function_price(kind, _text(function.get("region")))
-            given = function.get("price") or {}
-            if found is not None and isinstance(given, dict):
-                function["price"] = found.model_dump() | given
-            model = {"serverless": {"kind": kind, **function}, **others}
-        case _:
-            pass
-    match model:
-        case {"pool": {"kind": str(kind), **pool}, **others}:
-            usd = prices.usd_per_replica_hour(kind)
-            price: dict[str, object] = {} if usd is None else {"price_per_replica_hour": usd}
-            return {"pool": {"kind": kind, **price, **pool}, **others}
-        case _:
-            return model
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) else None
 
 
 def _repeated(document: Document, path: KeyPath, key: str) -> list[Problem]:

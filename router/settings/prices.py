@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field
 
 from router.settings.quantities import NUMBER, Quantity, wrong
 from router.settings.section import Section
-from router.settings.values import Text
+from router.settings.values import Described, Text
 
 _RegionName = Annotated[str, Text(r"[a-z0-9-]{1,50}", "a region such as eu-central-1")]
 _KindName = Annotated[str, Text(r"[a-z_]{1,50}", "a backend kind such as aws_lambda")]
@@ -58,9 +58,9 @@ class ReplicaPrice(Section):
 class PriceBook(Section):
     """All prices, by backend kind."""
 
-    dated: Annotated[datetime.date, BeforeValidator(_day)] = Field(
-        description="the day on which the prices were read"
-    )
+    dated: Annotated[
+        datetime.date, BeforeValidator(_day), Described("a day such as 2026-11-01")
+    ] = Field(description="the day on which the prices were read")
     source: Annotated[str, Text(r".*", "text")] = Field(
         default="", description="where they were read"
     )

@@ -65,7 +65,7 @@ def show_duration(seconds: float) -> str:
     for unit in ("h", "m"):
         if seconds % float(_SECONDS[unit]) == 0:
             return f"{seconds / float(_SECONDS[unit]):.0f}{unit}"
-    unit = "s" if seconds >= 1 else "ms" if seconds >= 0.001 else "us"  # noqa: PLR2004 - one unit each
+    unit = "s" if seconds >= 1 else "ms" if seconds >= 0.001 else "us"
     return f"{seconds / float(_SECONDS[unit]):.12g}{unit}"
 
 

@@ -218,7 +218,7 @@ class Address:
             if isinstance(value, str)
             else None
         )
-        if match is None or int(match[3]) > 65535:  # noqa: PLR2004 - the largest TCP port
+        if match is None or int(match[3]) > 65535:
             raise wrong(cls.wanted)
         return cls(match[1] or match[2], int(match[3]))
 
@@ -261,7 +261,7 @@ class PayloadRange:
     @classmethod
     def _range(cls, value: list[object] | tuple[object, ...]) -> "PayloadRange | None":
         sizes = [size_bytes(item) for item in value]
-        if len(sizes) != 2 or sizes[0] is None or sizes[1] is None or sizes[0] < 0:  # noqa: PLR2004
+        if len(sizes) != 2 or sizes[0] is None or sizes[1] is None or sizes[0] < 0:
             return None
         return cls(sizes[0], sizes[1])
 

@@ -12,7 +12,7 @@ from router.settings.sources import ReadFile, Sources, read_bounded, read_source
 
 Sleep = Callable[[float], Awaitable[object]]
 OnChange = Callable[[], Awaitable[Sources]]
-"""Reloads and returns the sources it read, of a success or a failure: they are watched from then."""
+"""Reloads, and returns the sources read, good or bad: they are what is watched from then on."""
 
 _log = logging.getLogger(__name__)
 
@@ -51,8 +51,7 @@ class ConfigWatcher:
         """Looks once; reports a change that the previous look has also seen."""
         try:
             seen = await asyncio.to_thread(read_sources, self._watched.files, self._read_file)
-        except Exception:
-            # Root of a background loop: nothing may end it, and everything is told.
+        except Exception:  # noqa: BLE001 - root of a background loop: nothing may end it
             _log.exception("cannot look at the configuration files")
             return
         if seen.content_hash == self._watched.content_hash:
@@ -68,5 +67,5 @@ class ConfigWatcher:
         self._watched = seen
         try:
             self._watched = await self._on_change()
-        except Exception:
+        except Exception:  # noqa: BLE001 - root of a background loop: nothing may end it
             _log.exception("reloading the configuration failed")
