@@ -1,6 +1,6 @@
 """Fills the prices that models leave out from the price book, before anything is validated.
 
-Works on data of any shape: what it does not understand it returns as it is, for the schema to refuse.
+Works on data of any shape: what it does not understand it returns as it is, and the schema refuses.
 """
 
 from typing import Any
