@@ -2,17 +2,14 @@
 
 Decides whether a body says what it claims (types, lengths, shapes) before any tensor is built
 from it: no declared number is ever used to allocate memory. Never checks a tensor against a
-model; `engine` does. Content codings are `compression`'s.
+model (`engine` does) nor converts elements (`tensors` does); content codings are `compression`'s.
 """
 
 import math
-import struct
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
-import numpy as np
 
 from workers.protocol import (
     MAX_DIMENSION,
@@ -28,13 +25,19 @@ from workers.protocol import (
     TensorSpec,
     UnsupportedFeature,
 )
+from workers.tensors import (
+    array_to_binary,
+    array_to_json,
+    binary_to_array,
+    bytes_array,
+    json_to_array,
+)
 
 HEADER_LENGTH: Final = "inference-header-content-length"
 JSON_TYPE: Final = "application/json"
 BINARY_TYPE: Final = "application/octet-stream"
 
 _MAX_LENGTH_DIGITS = 12
-_LENGTH_PREFIX = struct.Struct("<I")
 _UNSUPPORTED_PARAMETERS = ("classification", "shared_memory_region")
 
 
@@ -167,7 +170,7 @@ def _build_inputs(inputs: Sequence[_Input], binary: memoryview) -> tuple[Tensor,
         if size is None:
             array = _from_json(entry, datatype, shape)
         else:
-            array = _from_binary(entry.name, datatype, shape, binary[offset : offset + size])
+            array = binary_to_array(entry.name, datatype, shape, binary[offset : offset + size])
             offset += size
         tensors.append(Tensor(entry.name, datatype, array))
     if offset != len(binary):
@@ -196,6 +199,14 @@ def _declared(entry: _Input) -> tuple[Datatype, tuple[int, ...]]:
     return datatype, tuple(entry.shape)
 
 
+def _from_json(entry: _Input, datatype: Datatype, shape: tuple[int, ...]) -> Array:
+    if not entry.data:
+        raise InvalidRequest(
+            f"input {entry.name!r} has neither data nor parameters.binary_data_size"
+        )
+    return json_to_array(entry.name, datatype, shape, bytes(entry.data))
+
+
 def _binary_size(entry: _Input, available: int) -> int | None:
     size = entry.parameters.get("binary_data_size")
     if size is None:
@@ -212,134 +223,6 @@ def _binary_size(entry: _Input, available: int) -> int | None:
     return size
 
 
-def _from_binary(name: str, datatype: Datatype, shape: tuple[int, ...], raw: memoryview) -> Array:
-    count = math.prod(shape)
-    if datatype is Datatype.BYTES:
-        return _split_bytes(name, raw, count).reshape(shape)
-    dtype = NUMPY_TYPES[datatype]
-    if len(raw) != count * dtype.itemsize:
-        raise InvalidRequest(
-            f"input {name!r}: {datatype} of shape {list(shape)} takes {count * dtype.itemsize} "
-            f"bytes, got {len(raw)}"
-        )
-    if datatype is Datatype.BOOL:  # any non-zero byte is true, as in C
-        return np.frombuffer(raw, np.uint8).astype(np.bool_).reshape(shape)
-    array = np.frombuffer(raw, dtype).reshape(shape)
-    # The JSON part has any length, so tensors may start anywhere; kernels expect alignment.
-    return array if array.flags.aligned else array.copy()
-
-
-def _split_bytes(name: str, raw: memoryview, count: int) -> Array:
-    elements: list[bytes] = []
-    offset = 0
-    while offset < len(raw):
-        start = offset + _LENGTH_PREFIX.size
-        if start > len(raw):
-            raise InvalidRequest(f"input {name!r}: a BYTES length is cut off at byte {offset}")
-        end = start + _LENGTH_PREFIX.unpack_from(raw, offset)[0]
-        if end > len(raw):
-            raise InvalidRequest(f"input {name!r}: a BYTES element is cut off at byte {start}")
-        elements.append(bytes(raw[start:end]))
-        offset = end
-    if len(elements) != count:
-        raise InvalidRequest(
-            f"input {name!r}: the shape asks for {count} BYTES elements, got {len(elements)}"
-        )
-    return _object_array(elements)
-
-
-def _object_array(elements: list[bytes]) -> Array:
-    array = np.empty(len(elements), dtype=object)
-    array[:] = elements
-    return array
-
-
-@lru_cache(maxsize=256)  # 4 element types x at most 32 depths
-def _data_decoder(element: type, depth: int) -> msgspec.json.Decoder[Any]:
-    shape_type: Any = element
-    for _ in range(depth):
-        shape_type = list[shape_type]
-    return msgspec.json.Decoder(shape_type)
-
-
-def _element_type(datatype: Datatype) -> type:
-    if datatype is Datatype.BYTES:
-        return str
-    if datatype is Datatype.BOOL:
-        return bool
-    return float if datatype in (Datatype.FP32, Datatype.FP64) else int
-
-
-def _from_json(entry: _Input, datatype: Datatype, shape: tuple[int, ...]) -> Array:
-    if not entry.data:
-        raise InvalidRequest(
-            f"input {entry.name!r} has neither data nor parameters.binary_data_size"
-        )
-    if datatype is Datatype.FP16:
-        raise InvalidRequest(f"input {entry.name!r}: FP16 travels only as binary data")
-    text = memoryview(entry.data)
-    depth = _depth(text)
-    if depth not in (1, len(shape)):
-        raise InvalidRequest(
-            f"input {entry.name!r}: data is nested {depth} deep; give a flat list or one nested "
-            f"like the shape {list(shape)}"
-        )
-    values = _decode_data(entry.name, datatype, text, depth)
-    if depth == 1:
-        if len(values) != math.prod(shape):
-            raise InvalidRequest(
-                f"input {entry.name!r}: shape {list(shape)} takes {math.prod(shape)} elements, "
-                f"got {len(values)}"
-            )
-        return _to_array(entry.name, datatype, values).reshape(shape)
-    array = _to_array(entry.name, datatype, values)
-    if array.shape != shape:
-        raise InvalidRequest(
-            f"input {entry.name!r}: declared shape {list(shape)}, data has {list(array.shape)}"
-        )
-    return array
-
-
-def _depth(text: memoryview) -> int:
-    """How many lists open before the first value; enough to tell flat from nested."""
-    depth = 0
-    for byte in text[: 8 * MAX_RANK]:
-        if byte == ord("["):
-            depth += 1
-        elif byte not in b" \t\r\n":
-            break
-    return depth
-
-
-def _decode_data(name: str, datatype: Datatype, text: memoryview, depth: int) -> list[Any]:
-    try:
-        values: list[Any] = _data_decoder(_element_type(datatype), depth).decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidRequest(f"input {name!r}: data is not {datatype}: {error}") from error
-    return values
-
-
-def _to_array(name: str, datatype: Datatype, values: list[Any]) -> Array:
-    if datatype is Datatype.BYTES:
-        return _bytes_array(name, values)
-    try:
-        with np.errstate(over="raise"):
-            return np.array(values, dtype=NUMPY_TYPES[datatype])
-    except (OverflowError, FloatingPointError) as error:
-        raise InvalidRequest(f"input {name!r}: a value is out of range for {datatype}") from error
-    except ValueError as error:
-        raise InvalidRequest(f"input {name!r}: data is ragged: {error}") from error
-
-
-def _bytes_array(name: str, values: list[Any]) -> Array:
-    try:
-        texts = np.array(values, dtype=np.dtypes.StringDType()) if values else np.array([], object)
-    except ValueError as error:
-        raise InvalidRequest(f"input {name!r}: data is ragged: {error}") from error
-    flat = [str(text).encode() for text in texts.ravel()]
-    return _object_array(flat).reshape(texts.shape)
-
-
 def _raw_request(body: bytes | bytearray, specs: Sequence[TensorSpec]) -> InferRequest:
     if len(specs) != 1:
         raise InvalidRequest(
@@ -347,14 +230,14 @@ def _raw_request(body: bytes | bytearray, specs: Sequence[TensorSpec]) -> InferR
         )
     spec = specs[0]
     if spec.datatype is Datatype.BYTES:
-        array = _object_array([bytes(body)])
+        array = bytes_array([bytes(body)])
         shape = tuple(1 if dim < 0 else dim for dim in spec.shape)
         if math.prod(shape) != 1:
             raise InvalidRequest(f"a raw body is one element; {spec.name!r} takes {list(shape)}")
         array = array.reshape(shape)
     else:
         shape = _raw_shape(spec, len(body))
-        array = _from_binary(spec.name, spec.datatype, shape, memoryview(body))
+        array = binary_to_array(spec.name, spec.datatype, shape, memoryview(body))
     tensor = Tensor(spec.name, spec.datatype, array)
     return InferRequest(inputs=(tensor,), binary_by_default=True)
 
@@ -386,11 +269,11 @@ def encode_response(request: InferRequest, response: InferResponse) -> tuple[byt
             "shape": list(tensor.array.shape),
         }
         if request.wants_binary(tensor.name):
-            raw = to_binary(tensor)
+            raw = array_to_binary(tensor)
             entry["parameters"] = {"binary_data_size": len(raw)}
             parts.append(raw)
         else:
-            entry["data"] = _to_json(tensor)
+            entry["data"] = array_to_json(tensor)
         outputs.append(entry)
     head: dict[str, Any] = {
         "model_name": response.model_name,
@@ -401,29 +284,3 @@ def encode_response(request: InferRequest, response: InferResponse) -> tuple[byt
         head["id"] = response.id
     text = msgspec.json.encode(head)
     return (b"".join([text, *parts]), len(text)) if parts else (text, None)
-
-
-def to_binary(tensor: Tensor) -> bytes:
-    """The tensor as it travels in the binary extension."""
-    if tensor.datatype is Datatype.BYTES:
-        return b"".join(
-            _LENGTH_PREFIX.pack(len(element)) + element for element in tensor.array.ravel()
-        )
-    dtype = NUMPY_TYPES[tensor.datatype]
-    return np.ascontiguousarray(tensor.array, dtype=dtype).tobytes()
-
-
-def _to_json(tensor: Tensor) -> list[Any]:
-    if tensor.datatype is Datatype.FP16:
-        raise InvalidRequest(
-            f"output {tensor.name!r} is FP16, which has no JSON form; ask for binary_data"
-        )
-    flat: list[Any] = tensor.array.ravel().tolist()
-    if tensor.datatype is not Datatype.BYTES:
-        return flat
-    try:
-        return [element.decode() for element in flat]
-    except UnicodeDecodeError as error:
-        raise InvalidRequest(
-            f"output {tensor.name!r} is not UTF-8, so it has no JSON form; ask for binary_data"
-        ) from error
