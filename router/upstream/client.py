@@ -1,0 +1,142 @@
+"""The HTTP/1.1 client of the gateway: one call to one address, one answer or one domain error.
+
+Decides only whether a call is replayed after a stale connection. Never follows a redirect, reads
+no proxy setting, keeps no cookie, and decodes no body.
+"""
+
+import asyncio
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from router.domain.clock import Clock
+from router.domain.errors import ConnectFailedError, ResponseLostError
+from router.upstream.address import Address
+from router.upstream.connection import Connection, WireRequest
+from router.upstream.connection_pool import (
+    AddressStats,
+    ConnectionPool,
+    Surroundings,
+    UpstreamLimits,
+)
+from router.upstream.deadlines import DeadlineWheel
+from router.upstream.head import build_head
+from router.upstream.response import BodyStream, Collector, UpstreamResponse
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request to an upstream.
+
+    `target` is path and query as they go on the wire; `headers` are end-to-end only. An
+    idempotent call may be sent a second time when a reused connection breaks before one byte of
+    the answer came; any other is sent again only if nothing of it was written.
+    """
+
+    method: str
+    target: str
+    headers: Sequence[tuple[str, str]] = ()
+    body: bytes = b""
+    connect_timeout_s: float | None = None
+    is_idempotent: bool = False
+
+
+class UpstreamClient:
+    """Sends calls over reused connections; one per gateway process.
+
+    Constructing it opens nothing. Belongs to the event loop that first uses it.
+    """
+
+    def __init__(self, *, clock: Clock, limits: UpstreamLimits = UpstreamLimits()) -> None:  # noqa: B008 - frozen
+        self._clock = clock
+        self._limits = limits
+        self._wheel = DeadlineWheel(clock)
+        self._shared = Surroundings(clock, limits, self._wheel, self._default_tls)
+        self._pools: dict[Address, ConnectionPool] = {}
+        self._tls: ssl.SSLContext | None = None
+        self._is_closed = False
+        self._all_gone = asyncio.Event()
+
+    async def send(self, address: Address, call: Call, *, timeout_s: float) -> UpstreamResponse:
+        """Send `call` and return its answer: complete if it is small, else head and stream.
+
+        `timeout_s` covers connecting, the head, and the body as far as it is collected; a stream
+        may stand still for `stream_idle_s`. Cancelling this closes the connection. Raises
+        InvalidRequestError, ConnectFailedError, UpstreamRejectedError (too many connections),
+        ResponseLostError, UpstreamTimeoutError or UpstreamBrokenError.
+        """
+        deadline = self._clock() + timeout_s
+        head = build_head(
+            call.method, call.target, address.host_header, call.headers, len(call.body)
+        )
+        request = WireRequest(head, call.body, is_head=call.method == "HEAD")
+        connection = self._pool(address).take() or await self._connect(address, call, deadline)
+        try:
+            return await self._exchange(connection, request, deadline)
+        except ResponseLostError:
+            # A server may close an idle connection just as we write to it (RFC 9112 section
+            # 9.3.1). A fresh connection cannot be stale, so one replay is all it takes.
+            if not (connection.is_stale and call.is_idempotent):
+                raise
+        connection = await self._connect(address, call, deadline)
+        return await self._exchange(connection, request, deadline)
+
+    async def close(self) -> None:
+        """Close every connection; exchanges in flight fail, later calls are refused."""
+        self._is_closed = True
+        for pool in list(self._pools.values()):
+            pool.close()
+        if self._pools:
+            await self._all_gone.wait()  # sockets close on the loop's next turns
+        self._wheel.close()
+
+    def stats(self) -> dict[Address, AddressStats]:
+        """Open and idle connections of every address that has any."""
+        return {address: pool.stats for address, pool in self._pools.items()}
+
+    async def _exchange(
+        self, connection: Connection, request: WireRequest, deadline: float
+    ) -> UpstreamResponse:
+        collector = Collector(
+            connection,
+            self._limits.buffer_bytes,
+            self._make_stream,
+            asyncio.get_running_loop().create_future(),
+        )
+        connection.start(request, collector, deadline)
+        try:
+            return await collector.result
+        except asyncio.CancelledError:
+            collector.cancel()
+            raise
+
+    async def _connect(self, address: Address, call: Call, deadline: float) -> Connection:
+        timeout_s = call.connect_timeout_s
+        if timeout_s is None:
+            timeout_s = self._limits.connect_timeout_s
+        return await self._pool(address).connect(min(timeout_s, deadline - self._clock()))
+
+    def _pool(self, address: Address) -> ConnectionPool:
+        pool = self._pools.get(address)
+        if pool is None:
+            if self._is_closed:
+                raise ConnectFailedError("the upstream client is closed")
+            pool = ConnectionPool(address, self._shared, self._drop_pool)
+            self._pools[address] = pool
+            self._all_gone.clear()
+        return pool
+
+    def _drop_pool(self, pool: ConnectionPool) -> None:
+        if self._pools.get(pool.address) is pool:
+            del self._pools[pool.address]
+        if not self._pools:
+            self._all_gone.set()
+
+    def _make_stream(self, connection: Connection) -> BodyStream:
+        return BodyStream(connection, self._wheel, self._clock, self._limits.stream_idle_s)
+
+    async def _default_tls(self) -> ssl.SSLContext:
+        """Return the shared TLS context; reading the system's authorities takes a thread."""
+        if self._tls is None:
+            self._tls = await asyncio.to_thread(ssl.create_default_context)
+        return self._tls

@@ -1,0 +1,279 @@
+"""One HTTP/1.1 connection, one exchange at a time, entirely by callbacks.
+
+Decides when an exchange has ended, how, and whether the connection may carry another. Never opens
+itself (the pool does), never retries, never awaits.
+"""
+
+import asyncio
+from typing import NamedTuple, Protocol, cast
+
+from router.domain.errors import (
+    AttemptError,
+    ResponseLostError,
+    UpstreamBrokenError,
+    UpstreamTimeoutError,
+)
+from router.upstream.deadlines import DeadlineWheel
+from router.upstream.response_reader import ResponseHead, ResponseReader
+
+ONE_WRITE_BYTES = 64 * 1024
+"""Head and body below this go out in one write; a larger body goes in slices."""
+_SLICE_BYTES = 256 * 1024
+
+
+class Sink(Protocol):
+    """Where an exchange's answer goes. Callbacks must not block and must not raise.
+
+    `on_head` once, `on_data` any number of times, then `on_done` exactly once; after an error
+    or `Connection.cancel` nothing more comes.
+    """
+
+    def on_head(self, head: ResponseHead) -> None:
+        """The final answer's head is known."""
+        ...
+
+    def on_data(self, data: bytes) -> None:
+        """More of the body, never empty."""
+        ...
+
+    def on_done(self, error: AttemptError | None) -> None:
+        """The whole answer has been given, or `error` says why it never will be."""
+        ...
+
+
+class Owner(Protocol):
+    """Who a connection belongs to: the pool of its address."""
+
+    def connection_idle(self, connection: "Connection") -> None:
+        """An exchange ended well and the connection may carry another one."""
+        ...
+
+    def connection_closed(self, connection: "Connection") -> None:
+        """The socket is closed; called exactly once if it was ever open."""
+        ...
+
+
+class WireRequest(NamedTuple):
+    """A request ready for the wire, and whether its answer has no body (HEAD)."""
+
+    head: bytes
+    body: bytes
+    is_head: bool
+
+
+class Connection(asyncio.Protocol):
+    """The protocol of one connection. `idle_since` is the owner's to set."""
+
+    __slots__ = (
+        "_deadline_tick",
+        "_exchanges",
+        "_is_aborted",
+        "_loop",
+        "_max_head_bytes",
+        "_owner",
+        "_reader",
+        "_reading_paused",
+        "_saw_bytes",
+        "_sink",
+        "_transport",
+        "_unsent",
+        "_wheel",
+        "_writing_paused",
+        "idle_since",
+    )
+
+    def __init__(
+        self,
+        owner: Owner,
+        wheel: DeadlineWheel,
+        loop: asyncio.AbstractEventLoop,
+        max_head_bytes: int,
+    ) -> None:
+        self.idle_since = 0.0
+        self._owner = owner
+        self._wheel = wheel
+        self._loop = loop
+        self._max_head_bytes = max_head_bytes
+        self._transport: asyncio.Transport | None = None
+        self._sink: Sink | None = None
+        self._reader: ResponseReader | None = None
+        self._unsent: memoryview | None = None
+        self._deadline_tick: int | None = None
+        self._exchanges = 0
+        self._is_aborted = False
+        self._saw_bytes = False
+        self._reading_paused = False
+        self._writing_paused = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a request may be written, as far as this side knows."""
+        return self._transport is not None and not self._transport.is_closing()
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether the last exchange met a reused connection that gave no byte of an answer."""
+        return self._exchanges > 1 and not self._saw_bytes
+
+    # -- what the caller of an exchange uses
+
+    def start(self, request: WireRequest, sink: Sink, deadline: float) -> None:
+        """Send a request; its answer, or its failure by `deadline`, goes to `sink`.
+
+        The connection must be open and idle.
+        """
+        transport = self._transport
+        if transport is None or self._sink is not None:
+            raise RuntimeError("the connection is closed or busy")
+        self._sink = sink
+        self._exchanges += 1
+        self._saw_bytes = False
+        self._reader = ResponseReader(
+            self._loop, max_head_bytes=self._max_head_bytes, is_head_request=request.is_head
+        )
+        self._deadline_tick = self._wheel.arm(deadline, self)
+        if len(request.head) + len(request.body) <= ONE_WRITE_BYTES:
+            transport.write(request.head + request.body)
+            return
+        transport.write(request.head)
+        self._unsent = memoryview(request.body)
+        self._send_more(transport)
+
+    def lift_deadline(self) -> None:
+        """Let the exchange go on without the deadline it was started with."""
+        if self._deadline_tick is not None:
+            self._wheel.disarm(self._deadline_tick, self)
+            self._deadline_tick = None
+
+    def cancel(self) -> None:
+        """Give up the exchange, if there is one, without a callback, and close the connection."""
+        self._end_exchange()
+        self.abort()
+
+    def fail(self, error: AttemptError) -> None:
+        """End the exchange with `error` and close the connection."""
+        sink = self._end_exchange()
+        self.abort()
+        if sink is not None:
+            sink.on_done(error)
+
+    def pause_reading(self) -> None:
+        """Stop taking bytes from the socket until `resume_reading`."""
+        if not self._reading_paused and self.is_open:
+            self._reading_paused = True
+            cast(asyncio.Transport, self._transport).pause_reading()
+
+    def resume_reading(self) -> None:
+        """Take bytes again."""
+        if self._reading_paused and self.is_open:
+            self._reading_paused = False
+            cast(asyncio.Transport, self._transport).resume_reading()
+
+    def abort(self) -> None:
+        """Close the socket at once, whatever is in flight; one still being opened, once it is."""
+        self._is_aborted = True
+        if self._transport is not None:
+            self._transport.abort()
+
+    # -- what the event loop calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The socket is open (and TLS agreed upon)."""
+        self._transport = cast(asyncio.Transport, transport)
+        if self._is_aborted:
+            self._transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        """Give the sink what these bytes mean, or fail if they mean nothing."""
+        sink, reader = self._sink, self._reader
+        if sink is None or reader is None:
+            # Nobody asked for these bytes: what they answer, or whom, cannot be known.
+            self.abort()
+            return
+        self._saw_bytes = True
+        try:
+            head, body, is_complete = reader.feed(data)
+        except UpstreamBrokenError as error:
+            self.fail(error)
+            return
+        if head is not None:
+            sink.on_head(head)
+        if body and self._sink is sink:
+            sink.on_data(body)
+        if is_complete and self._sink is sink:
+            self._finish(keep_alive=reader.keep_alive)
+
+    def eof_received(self) -> None:
+        """End the exchange: well if the close marks the end of the body, else not."""
+        reader = self._reader
+        if reader is None:
+            self.abort()
+            return
+        try:
+            reader.feed_eof()
+        except ResponseLostError as error:
+            self.fail(error)
+            return
+        self._finish(keep_alive=False)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The socket is closed: whatever was in flight is lost."""
+        self._transport = None
+        sink = self._end_exchange()
+        self._owner.connection_closed(self)
+        if sink is not None:
+            error = ResponseLostError("the connection to the upstream broke during the exchange")
+            error.__cause__ = exc
+            sink.on_done(error)
+
+    def pause_writing(self) -> None:
+        """The transport holds enough: no more slices."""
+        self._writing_paused = True
+
+    def resume_writing(self) -> None:
+        """The transport has room: send on."""
+        self._writing_paused = False
+        if self._unsent is not None and self._transport is not None:
+            self._send_more(self._transport)
+
+    def expire(self) -> None:
+        """The deadline has passed (called by the wheel)."""
+        self._deadline_tick = None
+        self.fail(UpstreamTimeoutError("the upstream did not answer in time"))
+
+    # -- inside
+
+    def _send_more(self, transport: asyncio.Transport) -> None:
+        """Hand slices to the transport until it says stop, so that it never holds a whole body."""
+        unsent = self._unsent
+        while unsent is not None and not self._writing_paused and not transport.is_closing():
+            transport.write(unsent[:_SLICE_BYTES])
+            unsent = unsent[_SLICE_BYTES:] if len(unsent) > _SLICE_BYTES else None
+        self._unsent = unsent
+
+    def _finish(self, *, keep_alive: bool) -> None:
+        transport = self._transport
+        # An answer may overtake the body it answers (413): the rest of the body is then never
+        # sent, so the connection cannot carry another request.
+        was_sent = self._unsent is None
+        sink = self._end_exchange()
+        if (
+            keep_alive
+            and was_sent
+            and transport is not None
+            and not transport.is_closing()
+            and transport.get_write_buffer_size() == 0
+        ):
+            self.resume_reading()
+            self._owner.connection_idle(self)
+        else:
+            self.abort()
+        if sink is not None:
+            sink.on_done(None)
+
+    def _end_exchange(self) -> Sink | None:
+        self.lift_deadline()
+        sink, self._sink = self._sink, None
+        self._reader = None
+        self._unsent = None
+        return sink
