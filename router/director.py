@@ -7,9 +7,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-
-from tenacity import RetryCallState
-from tenacity.wait import wait_random_exponential
+from random import Random
 
 from router.admission.retries import may_retry
 from router.domain.clock import Clock, Sleep
@@ -21,6 +19,7 @@ from router.domain.errors import (
     EncodedTooLargeError,
     NoEndpointError,
     QueueTimeoutError,
+    RateLimitedError,
     RouterError,
     ShedError,
     UpstreamRejectedError,
@@ -31,8 +30,8 @@ from router.policy.decide import captive, decide
 from router.runtime import ModelRuntime
 from router.telemetry.metrics import Metrics
 
-_BACKOFF = wait_random_exponential(multiplier=0.05, max=1.0)
-"""Pause before the same backend is tried again; another backend is tried at once."""
+_FIRST_PAUSE_S = 0.05
+_MAX_PAUSE_S = 1.0
 
 
 @dataclass(slots=True)
@@ -62,9 +61,12 @@ class Answer:
 class Director:
     """Runs requests against the backends of their model."""
 
-    def __init__(self, metrics: Metrics, clock: Clock, sleep: Sleep = asyncio.sleep) -> None:
+    def __init__(
+        self, metrics: Metrics, clock: Clock, rng: Random, sleep: Sleep = asyncio.sleep
+    ) -> None:
         self._metrics = metrics
         self._clock = clock
+        self._rng = rng
         self._sleep = sleep
 
     @asynccontextmanager
@@ -221,11 +223,11 @@ class Director:
         tried_before = backend in record.failed
         record.failed[backend] = _successor_reason(error)
         if tried_before or _only(model, backend):
-            state = RetryCallState(None, None, (), {})  # type: ignore[arg-type]  # waits only
-            state.attempt_number = record.attempts
-            await self._sleep(_BACKOFF(state))
+            # Full jitter, so that requests that failed together do not come back together.
+            longest_s = min(_MAX_PAUSE_S, _FIRST_PAUSE_S * 2**record.attempts)
+            await self._sleep(self._rng.uniform(0.0, longest_s))
 
-    # -- bookkeeping --------------------------------------------------------------------------------
+    # -- bookkeeping -----------------------------------------------------------------------------
 
     def _check_deadline(self, request: InferenceRequest) -> None:
         if request.deadline is not None and self._clock() >= request.deadline:
@@ -264,23 +266,23 @@ class Director:
         self._metrics.record_attempt(model.name, record.decision.backend, result, record.upstream_s)
 
 
+_OUTCOMES: tuple[tuple[type[BaseException], Outcome], ...] = (
+    (asyncio.CancelledError, Outcome.CLIENT_CLOSED),
+    (ClientClosedError, Outcome.CLIENT_CLOSED),
+    (DeadlineExceededError, Outcome.DEADLINE_EXCEEDED),
+    (RateLimitedError, Outcome.RATE_LIMITED),
+    (ShedError, Outcome.SHED),
+    (AttemptError, Outcome.UPSTREAM_FAILED),
+    (RouterError, Outcome.CLIENT_ERROR),
+)
+
+
 def outcome_of(error: BaseException) -> Outcome:
     """The outcome that a failure counts as."""
-    match error:
-        case asyncio.CancelledError() | ClientClosedError():
-            return Outcome.CLIENT_CLOSED
-        case DeadlineExceededError():
-            return Outcome.DEADLINE_EXCEEDED
-        case ShedError():
-            return Outcome.SHED
-        case AttemptError():
-            return Outcome.UPSTREAM_FAILED
-        case RouterError(code="rate_limited"):
-            return Outcome.RATE_LIMITED
-        case RouterError():
-            return Outcome.CLIENT_ERROR
-        case _:
-            return Outcome.INTERNAL_ERROR
+    for kind, outcome in _OUTCOMES:
+        if isinstance(error, kind):
+            return outcome
+    return Outcome.INTERNAL_ERROR
 
 
 def _slots(model: ModelRuntime, backend: Backend) -> Slots:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from router.admission.rates import RateLimit
 from router.admission.retries import RetryBudget
 from router.backends.pool.endpoints import Pool
+from router.backends.pool.health import HealthProber
 from router.backends.serverless.function import Function
 from router.domain.decision import Backend, Reason
 from router.domain.ports import PoolDriver
@@ -36,7 +37,10 @@ class SizingState:
 
 @dataclass(frozen=True, slots=True)
 class ModelRuntime:
-    """One configured model: its policy, its backends and its counters."""
+    """One configured model: its policy, its backends and its counters.
+
+    `replicas` describes what the pool's replicas are: while it compares equal, a reload keeps them.
+    """
 
     settings: ModelSettings
     policy: ModelPolicy
@@ -46,6 +50,8 @@ class ModelRuntime:
     serverless: Function | None = None
     pool: Pool | None = None
     driver: PoolDriver | None = None
+    prober: HealthProber | None = None
+    replicas: object = None
     sizing_params: SizingParams | None = None
 
     @property
@@ -67,7 +73,7 @@ class ModelRuntime:
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """Everything a request needs, immutable; `content_hash` names the configuration it came from."""
+    """All that a request needs, immutable; `content_hash` names the configuration behind it."""
 
     settings: Settings
     models: Mapping[str, ModelRuntime]

@@ -64,6 +64,22 @@ class FunctionLimits(Section):
     )
 
 
+class QueueSettings(Section):
+    """Requests held while a backend cannot take them."""
+
+    max_requests: Annotated[int, Quantity(COUNT, 0, 100_000)] = Field(
+        default=100, description="most requests held; 0: none"
+    )
+    max_bytes: Annotated[int, Quantity(SIZE, 0, 64 * GIB)] = Field(
+        default=64 * MIB, description="most body bytes held"
+    )
+    max_wait_s: Annotated[float, Quantity(DURATION, 0.0, HOUR_S)] = Field(
+        default=30.0,
+        alias="max_wait",
+        description="longest time a request is held (its own deadline may end it sooner)",
+    )
+
+
 class _Function(Section):
     """What every serverless backend has."""
 
@@ -81,6 +97,9 @@ class _Function(Section):
     )
     idle_s: Annotated[float, Quantity(DURATION, 1.0, 24 * HOUR_S)] = Field(
         default=300.0, alias="idle", description="an environment unused for this long is reclaimed"
+    )
+    queue: QueueSettings = Field(
+        default_factory=QueueSettings, description="requests held until a call may be made"
     )
     limits: FunctionLimits = Field(
         default_factory=FunctionLimits, description="hard limits of the platform"
@@ -125,17 +144,6 @@ class AwsLambda(_Function):
 ServerlessSettings = Annotated[LocalFunction | AwsLambda, Field(discriminator="kind")]
 
 
-class QueueSettings(Section):
-    """Requests held while no replica can take them."""
-
-    max_requests: Annotated[int, Quantity(COUNT, 0, 100_000)] = Field(
-        default=100, description="most requests held; 0: none"
-    )
-    max_bytes: Annotated[int, Quantity(SIZE, 0, 64 * GIB)] = Field(
-        default=64 * MIB, description="most body bytes held"
-    )
-
-
 class PoolTimeouts(Section):
     """Deadlines towards a replica."""
 
@@ -144,6 +152,26 @@ class PoolTimeouts(Section):
     )
     response_s: Annotated[float, Quantity(DURATION, 0.01, 24 * HOUR_S)] = Field(
         default=60.0, alias="response", description="time until the response starts"
+    )
+
+
+class HealthSettings(Section):
+    """How replicas are probed."""
+
+    path: UrlPath = Field(
+        default="/v2/health/ready", description="path that answers 200 when ready"
+    )
+    interval_s: Annotated[float, Quantity(DURATION, 0.05, 600.0)] = Field(
+        default=1.0, alias="interval", description="time between probes"
+    )
+    timeout_s: Annotated[float, Quantity(DURATION, 0.01, 60.0)] = Field(
+        default=1.0, alias="timeout", description="time a probe may take"
+    )
+    unhealthy_after: Annotated[int, Quantity(COUNT, 1, 100)] = Field(
+        default=3, description="failed probes in a row until a replica gets no requests"
+    )
+    healthy_after: Annotated[int, Quantity(COUNT, 1, 100)] = Field(
+        default=1, description="good probes in a row until it gets them again"
     )
 
 
@@ -157,7 +185,7 @@ class _Pool(Section):
         default=0, description="replicas kept warm at all times"
     )
     max_replicas: Annotated[int, Quantity(COUNT, 1, 1000)] = Field(
-        default=1, description="most replicas at once"
+        default=1, validate_default=True, description="most replicas at once"
     )
     concurrency: Annotated[int, Quantity(COUNT, 1, 10_000)] = Field(
         default=4, description="requests one replica works on at once"
@@ -185,6 +213,9 @@ class _Pool(Section):
     )
     timeouts: PoolTimeouts = Field(
         default_factory=PoolTimeouts, description="deadlines towards a replica"
+    )
+    health: HealthSettings = Field(
+        default_factory=HealthSettings, description="how the replicas are probed"
     )
     service_time_s: Annotated[float, Quantity(MILLISECONDS, 0.01, 900_000)] = Field(
         default=0.05, alias="service_time_ms",
@@ -220,35 +251,12 @@ class ProcessPool(_Pool):
         return value
 
 
-class HealthSettings(Section):
-    """How the replicas of a static pool are probed."""
-
-    path: UrlPath = Field(
-        default="/v2/health/ready", description="path that answers 200 when ready"
-    )
-    interval_s: Annotated[float, Quantity(DURATION, 0.05, 600.0)] = Field(
-        default=1.0, alias="interval", description="time between probes"
-    )
-    timeout_s: Annotated[float, Quantity(DURATION, 0.01, 60.0)] = Field(
-        default=1.0, alias="timeout", description="time a probe may take"
-    )
-    unhealthy_after: Annotated[int, Quantity(COUNT, 1, 100)] = Field(
-        default=3, description="failed probes in a row until a replica gets no requests"
-    )
-    healthy_after: Annotated[int, Quantity(COUNT, 1, 100)] = Field(
-        default=1, description="good probes in a row until it gets them again"
-    )
-
-
 class StaticPool(_Pool):
     """Replicas that somebody else runs, at fixed addresses."""
 
     kind: Literal["static"] = Field(description="replicas that somebody else runs")
     urls: tuple[ReplicaUrl, ...] = Field(
         min_length=1, max_length=100, description="base URL of each replica"
-    )
-    health: HealthSettings = Field(
-        default_factory=HealthSettings, description="how the replicas are probed"
     )
 
 

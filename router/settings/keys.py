@@ -62,10 +62,11 @@ def hash_key(key: str) -> str:
 class KeyRing:
     """The keys of one configuration; immutable."""
 
-    __slots__ = ("_by_hash",)
+    __slots__ = ("_by_hash", "_by_name")
 
     def __init__(self, keys: Iterable[ApiKey] = ()) -> None:
         self._by_hash = {key.sha256: key for key in keys}
+        self._by_name = {key.name: key for key in self._by_hash.values()}
 
     def __len__(self) -> int:
         return len(self._by_hash)
@@ -82,3 +83,7 @@ class KeyRing:
         tells nothing about the keys; and it does not grow with their number.
         """
         return self._by_hash.get(hash_key(key)) if len(key) <= MAX_KEY_CHARS else None
+
+    def named(self, name: str) -> ApiKey | None:
+        """The entry of that name."""
+        return self._by_name.get(name)

@@ -26,10 +26,13 @@ ENDPOINT_CIRCUIT = CircuitParams(failures_to_open=3, pause_s=1.0, max_pause_s=30
 
 @dataclass(frozen=True, slots=True)
 class PoolParams:
-    """Bounds and priors of a pool; a reload replaces them and the endpoints stay."""
+    """Bounds and priors of a pool; a reload replaces them and the endpoints stay.
+
+    `can_start` says that somebody starts replicas when they are wanted.
+    """
 
     enabled: bool
-    max_replicas: int
+    can_start: bool
     max_queued: int
     max_queued_bytes: int
     service_time_s: float
@@ -121,7 +124,7 @@ class Pool:
         service = self.service_times.estimate(payload_bytes)
         return PoolSnapshot(
             enabled=self.params.enabled,
-            can_start=self._can_start,
+            can_start=self.params.can_start,
             ready=len(ready),
             wanted=self.wanted,
             slots=sum(endpoint.capacity for endpoint in ready),
@@ -139,11 +142,6 @@ class Pool:
 
     def _available(self, now: float) -> list[Endpoint]:
         return [endpoint for endpoint in self.endpoints.values() if endpoint.takes_traffic(now)]
-
-    @property
-    def _can_start(self) -> bool:
-        """A replica is on its way, or could be: the pool's size is ours or a peer's to choose."""
-        return self.params.max_replicas > 0
 
     def _ready_in_s(self, now: float) -> float:
         waited_s = now - self.starting_since if self.starting_since is not None else 0.0

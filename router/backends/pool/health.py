@@ -1,0 +1,83 @@
+"""Active health: asks every endpoint of a pool whether it is ready.
+
+Marks endpoints ready or not; never starts, stops or removes one.
+"""
+
+import asyncio
+import logging
+from dataclasses import dataclass
+
+from router.backends.pool.endpoints import Endpoint, Pool
+from router.domain.clock import Clock, Sleep
+from router.domain.errors import AttemptError
+from router.upstream.address import Address
+from router.upstream.client import Call, UpstreamClient
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeParams:
+    """How replicas are asked, and how many answers in a row change the verdict."""
+
+    path: str
+    interval_s: float
+    timeout_s: float
+    unhealthy_after: int
+    healthy_after: int
+
+
+async def is_ready(upstream: UpstreamClient, address: Address, params: ProbeParams) -> bool:
+    """Whether the endpoint answers 200 in time."""
+    call = Call(method="GET", target=params.path, headers=(), is_idempotent=True)
+    try:
+        response = await upstream.send(address, call, timeout_s=params.timeout_s)
+    except AttemptError:
+        return False
+    await response.aclose()
+    return response.status == 200
+
+
+class HealthProber:
+    """Probes all endpoints of one pool, each interval, at the same time."""
+
+    def __init__(
+        self, pool: Pool, upstream: UpstreamClient, params: ProbeParams, clock: Clock, sleep: Sleep
+    ) -> None:
+        self._pool = pool
+        self._upstream = upstream
+        self.params = params
+        self._clock = clock
+        self._sleep = sleep
+        self._streaks: dict[str, int] = {}
+
+    async def run(self) -> None:
+        """Probe until cancelled."""
+        while True:
+            await self.probe_all()
+            await self._sleep(self.params.interval_s)
+
+    async def probe_all(self) -> None:
+        """One round; also lets waiting requests have slots whose endpoint has recovered."""
+        endpoints = list(self._pool.endpoints.values())
+        verdicts = await asyncio.gather(
+            *(is_ready(self._upstream, endpoint.address, self.params) for endpoint in endpoints)
+        )
+        for endpoint, verdict in zip(endpoints, verdicts, strict=True):
+            self._judge(endpoint, verdict)
+        self._streaks = {id_: n for id_, n in self._streaks.items() if id_ in self._pool.endpoints}
+        self._pool.pump(self._clock())
+
+    def _judge(self, endpoint: Endpoint, verdict: bool) -> None:
+        if verdict == endpoint.is_ready:
+            self._streaks[endpoint.id] = 0
+            return
+        streak = self._streaks[endpoint.id] = self._streaks.get(endpoint.id, 0) + 1
+        if streak < (self.params.healthy_after if verdict else self.params.unhealthy_after):
+            return
+        self._streaks[endpoint.id] = 0
+        _log.info("endpoint %s is %s", endpoint.id, "ready" if verdict else "not ready")
+        self._pool.mark_ready(endpoint.id, is_ready=verdict)
+        if not verdict:
+            # Attempts that hang there fail now and go elsewhere.
+            self._upstream.abort(endpoint.address)

@@ -1,0 +1,162 @@
+"""The function host on this machine: kept running, and told which functions it has.
+
+Knows the host's own small API (`PUT /host/functions`); invoking goes through `aws_lambda` like
+everywhere else.
+"""
+
+import asyncio
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import msgspec
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
+from tenacity.wait import wait_exponential_jitter
+
+from router.backends.child_process import end, open_log, spawn
+from router.domain.clock import Clock
+from router.domain.errors import AttemptError
+from router.upstream.address import Address
+from router.upstream.client import Call, UpstreamClient
+
+_log = logging.getLogger(__name__)
+
+_START_TIMEOUT_S = 20.0
+_POLL_S = 0.05
+_CALL_TIMEOUT_S = 5.0
+
+
+class HostFailedError(Exception):
+    """The host exited, did not come up in time, or refused its functions."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalFunctionSpec:
+    """One function as the host wants it declared."""
+
+    name: str
+    handler: str
+    environment: Mapping[str, str]
+    memory_mb: int
+    timeout_s: float
+    max_concurrency: int
+    idle_s: float
+    init_timeout_s: float
+
+
+class LocalFunctionHost:
+    """Starts the host process, declares functions, and starts it again should it end."""
+
+    def __init__(
+        self,
+        address: Address,
+        command: Sequence[str],
+        upstream: UpstreamClient,
+        clock: Clock,
+        drain_s: float,
+    ) -> None:
+        self.address = address
+        self._command = command
+        self._upstream = upstream
+        self._clock = clock
+        self._drain_s = drain_s
+        self._specs: tuple[LocalFunctionSpec, ...] = ()
+        self._log_path: Path | None = None
+        self._declared: tuple[LocalFunctionSpec, ...] | None = None
+        self._changed = asyncio.Event()
+        self._process: asyncio.subprocess.Process | None = None
+        self._watch: asyncio.Task[None] | None = None
+        self.is_up = asyncio.Event()
+
+    def declare(self, specs: Sequence[LocalFunctionSpec], log: Path | None) -> None:
+        """Set the functions the host shall have; it is started once there is one."""
+        self._specs = tuple(specs)
+        self._log_path = log
+        if self._specs != self._declared:
+            self.is_up.clear()
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Work until cancelled, then stop the host."""
+        try:
+            while True:
+                await self._changed.wait()
+                self._changed.clear()
+                if self._specs or self._process is not None:
+                    await self._bring_up()
+        finally:
+            if self._watch is not None:
+                self._watch.cancel()
+            await end(self._process, self._drain_s)
+
+    async def _bring_up(self) -> None:
+        """Start and declare, with growing pauses until it works."""
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type((HostFailedError, OSError, AttemptError)),
+            wait=wait_exponential_jitter(initial=0.2, max=30.0),
+            before_sleep=_report_failure,
+        )
+        await retrying(self._bring_up_once)
+        self.is_up.set()
+
+    async def _bring_up_once(self) -> None:
+        if self._process is None or self._process.returncode is not None:
+            await self._start()
+        specs = self._specs
+        await self._put(specs)
+        self._declared = specs
+
+    async def _start(self) -> None:
+        log = await asyncio.to_thread(open_log, self._log_path)
+        try:
+            process = self._process = await spawn(self._command, {}, log)
+        finally:
+            if log is not None:
+                os.close(log)
+        started = self._clock()
+        while not await self._is_healthy():
+            if process.returncode is not None:
+                raise HostFailedError(f"exited with status {process.returncode}")
+            if self._clock() - started > _START_TIMEOUT_S:
+                await end(process, 0.0)
+                raise HostFailedError(f"not up after {_START_TIMEOUT_S:.0f} s")
+            await asyncio.sleep(_POLL_S)
+        self._watch = asyncio.create_task(self._restart_when_ended(process))
+
+    async def _restart_when_ended(self, process: asyncio.subprocess.Process) -> None:
+        status = await process.wait()
+        _log.warning("the function host ended with status %d and is started again", status)
+        self.is_up.clear()
+        self._changed.set()
+
+    async def _is_healthy(self) -> bool:
+        try:
+            response = await self._upstream.send(
+                self.address, Call("GET", "/host/health"), timeout_s=1.0
+            )
+        except AttemptError:
+            return False
+        await response.aclose()
+        return response.status == 200
+
+    async def _put(self, specs: Sequence[LocalFunctionSpec]) -> None:
+        body = msgspec.json.encode({"functions": [asdict(spec) for spec in specs]})
+        call = Call(
+            "PUT",
+            "/host/functions",
+            headers=(("content-type", "application/json"),),
+            body=body,
+            is_idempotent=True,
+        )
+        response = await self._upstream.send(self.address, call, timeout_s=_CALL_TIMEOUT_S)
+        await response.aclose()
+        if response.status != 200:
+            told = response.body[:500].decode("utf-8", "replace")
+            raise HostFailedError(f"refused its functions (status {response.status}): {told}")
+
+
+def _report_failure(state: RetryCallState) -> None:
+    error = state.outcome.exception() if state.outcome is not None else None
+    _log.warning("the function host did not come up: %s", error)

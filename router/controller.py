@@ -1,0 +1,234 @@
+"""The loop that sizes the pools: signals in, wanted replicas out, once per interval.
+
+Adds up the fleet's counters, turns them into demand, asks the sizing policy and tells the drivers.
+Also accounts for what replicas cost. Never touches a request.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from router.backends.pool.endpoints import Endpoint, Pool
+from router.domain.clock import Clock
+from router.policy.sizing import Demand, Sizing, SizingParams, size
+from router.runtime import ModelRuntime, RuntimeRef
+from router.settings.schema import ColdStart
+from router.signals.snapshot import FleetSnapshot, ModelTotals, SharedEndpoint
+from router.upstream.address import parse_address
+
+_log = logging.getLogger(__name__)
+
+
+class _Sample(NamedTuple):
+    """The fleet's cumulative counters of one model at one time, by gateway."""
+
+    at: float
+    totals: Mapping[str, ModelTotals]
+
+
+class Rates(NamedTuple):
+    """Increase per second of each field of `ModelTotals`."""
+
+    arrivals: float
+    work_s: float
+    serverless_usd: float
+    captive: float
+    captive_work_s: float
+
+
+class Window:
+    """A model's counters over the last seconds, per gateway, so that peers may come and go."""
+
+    def __init__(self, window_s: float) -> None:
+        self.window_s = window_s
+        self._samples: deque[_Sample] = deque()
+
+    def add(self, now: float, totals: Mapping[str, ModelTotals]) -> None:
+        """Add the current counters and forget what is older than the window."""
+        self._samples.append(_Sample(now, totals))
+        while len(self._samples) > 2 and self._samples[1].at <= now - self.window_s:
+            self._samples.popleft()
+
+    def rates(self) -> "Rates":
+        """Every counter's increase per second over the window."""
+        first, last = self._samples[0], self._samples[-1]
+        elapsed_s = last.at - first.at
+        if elapsed_s <= 0:
+            return Rates(0.0, 0.0, 0.0, 0.0, 0.0)
+        grown = [0.0] * len(ModelTotals())
+        for gateway, totals in last.totals.items():
+            before = self._first_seen(gateway, totals)
+            for index, (now, then) in enumerate(zip(totals, before, strict=True)):
+                # A peer that restarted begins again from zero.
+                grown[index] += max(now - then, 0.0) / elapsed_s
+        return Rates(*grown)
+
+    def _first_seen(self, gateway: str, default: ModelTotals) -> ModelTotals:
+        """A peer's counters when it was first seen in the window: what came before is unknown."""
+        seen = (sample.totals[gateway] for sample in self._samples if gateway in sample.totals)
+        return next(seen, default)
+
+
+class Controller:
+    """Sizes every model's pool and follows the fleet's shared state."""
+
+    def __init__(
+        self,
+        runtime: RuntimeRef,
+        fleet: Callable[[], FleetSnapshot],
+        clock: Clock,
+        gateway_id: str,
+    ) -> None:
+        self._runtime = runtime
+        self._fleet = fleet
+        self._clock = clock
+        self._gateway_id = gateway_id
+        self._windows: dict[str, Window] = {}
+        self._busy_s: dict[str, float] = {}
+        self._last_step: float | None = None
+        self._woken = asyncio.Event()
+
+    def wake(self) -> None:
+        """A request waits for a first replica: do not wait for the next interval."""
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Step until cancelled."""
+        while True:
+            self.step()
+            interval_s = self._runtime.current.settings.controller.interval_s
+            try:
+                async with asyncio.timeout(interval_s):
+                    await self._woken.wait()
+            except TimeoutError:
+                pass
+            self._woken.clear()
+
+    def step(self) -> None:
+        """One sizing decision for every model."""
+        now = self._clock()
+        dt = now - self._last_step if self._last_step is not None else 0.0
+        self._last_step = now
+        runtime, fleet = self._runtime.current, self._fleet()
+        for model in runtime.models.values():
+            self._step_model(model, fleet, runtime.settings.controller.window_s, dt, now)
+        for gone in self._windows.keys() - runtime.models.keys():
+            del self._windows[gone]
+            self._busy_s.pop(gone, None)
+
+    def _step_model(
+        self, model: ModelRuntime, fleet: FleetSnapshot, window_s: float, dt: float, now: float
+    ) -> None:
+        window = self._windows.setdefault(model.name, Window(window_s))
+        window.window_s = window_s
+        totals = {
+            peer: models[model.name] for peer, models in fleet.peers.items() if model.name in models
+        }
+        totals[self._gateway_id] = model.signals.totals()
+        window.add(now, totals)
+        if model.pool is None or model.sizing_params is None:
+            return
+        rates = window.rates()
+        demand = demand_of(model, rates, now)
+        state = model.sizing
+        sizing = size(model.sizing_params, state.levels, demand, dt, now)
+        if sizing.wanted != state.wanted:
+            _log.info(
+                "model %s: %d -> %d replicas (%s, load %.2f)",
+                model.name,
+                state.wanted,
+                sizing.wanted,
+                sizing.reason,
+                demand.load,
+            )
+        state.levels, state.wanted, state.reason = sizing.levels, sizing.wanted, sizing.reason
+        state.load = demand.load
+        state.arrivals_per_s = rates.arrivals
+        follow(model.pool, fleet.endpoints.get(model.name, ()), fleet.peer_in_flight)
+        self._command(model, fleet, sizing, now)
+        self._account(model, model.sizing_params, dt)
+
+    def _command(
+        self, model: ModelRuntime, fleet: FleetSnapshot, sizing: Sizing, now: float
+    ) -> None:
+        pool, driver = model.pool, model.driver
+        assert pool is not None  # noqa: S101
+        if pool.wanted == 0 and sizing.wanted and not pool.ready:
+            pool.starting_since = now
+        elif pool.ready or not sizing.wanted:
+            pool.starting_since = None
+        pool.wanted = sizing.wanted
+        pool.signals_stale = fleet.stale(
+            now, self._runtime.current.settings.shared_state.staleness_s
+        )
+        if driver is None:
+            return
+        elsewhere = sum(not endpoint.is_local for endpoint in pool.endpoints.values())
+        mine = max(0, sizing.wanted - elsewhere)
+        # Only the leader starts replicas. Others keep what they run until the leader covers it.
+        driver.want(mine if fleet.is_leader else min(mine, driver.billed))
+
+    def _account(self, model: ModelRuntime, params: SizingParams, dt: float) -> None:
+        """Split what this gateway's replicas cost into busy and idle."""
+        if model.driver is None or model.pool is None:
+            return
+        billed_s = model.driver.billed * dt
+        busy_s = model.pool.busy_s - self._busy_s.get(model.name, 0.0)
+        self._busy_s[model.name] = model.pool.busy_s
+        busy_s = min(max(busy_s, 0.0), billed_s)
+        busy_usd = busy_s * params.replica_usd_per_s
+        idle_usd = (billed_s - busy_s) * params.replica_usd_per_s
+        model.sizing.warm_busy_usd += busy_usd
+        model.sizing.warm_idle_usd += idle_usd
+
+
+def follow(pool: Pool, shared: Sequence[SharedEndpoint], peer_in_flight: Mapping[str, int]) -> None:
+    """Bring the pool's remote endpoints in line with what the other gateways run."""
+    known = {endpoint.id: endpoint for endpoint in pool.endpoints.values()}
+    wanted = {endpoint.id for endpoint in shared}
+    for endpoint in known.values():
+        endpoint.peer_in_flight = peer_in_flight.get(endpoint.id, 0)
+        if not endpoint.is_local and endpoint.id not in wanted:
+            pool.remove(endpoint.id)
+    for told in shared:
+        if told.id not in known:
+            # Ready once our own probe says so: what a peer reaches, we may not.
+            address = parse_address(told.url)
+            pool.add(Endpoint(told.id, address, told.concurrency, is_local=False))
+
+
+def demand_of(model: ModelRuntime, rates: Rates, now: float) -> Demand:
+    """The sizing policy's view of a model's traffic."""
+    pool, settings = model.pool, model.settings.pool
+    assert pool is not None and settings is not None  # noqa: S101, PT018
+    return Demand(
+        load=rates.work_s / settings.concurrency,
+        serverless_usd_per_s=rates.serverless_usd,
+        captive_load=rates.captive_work_s / settings.concurrency,
+        held=len(pool.queue),
+        latency_duty=has_latency_duty(model, now),
+    )
+
+
+def has_latency_duty(model: ModelRuntime, now: float) -> bool:
+    """Whether serverless alone would break the model's objective.
+
+    Either a warm call is too slow, or cold starts count and are too likely.
+    """
+    function, slo = model.serverless, model.policy.slo
+    if function is None or not function.params.enabled:
+        return False
+    view = function.snapshot(_USUAL_PAYLOAD_BYTES, now)
+    if view.upper_s > slo.latency_s:
+        return True
+    cold_breaks = view.upper_s + view.init_s > slo.latency_s
+    return (
+        model.settings.slo.cold_start is ColdStart.AVOID
+        and cold_breaks
+        and view.p_cold > 1 - slo.percentile / 100
+    )
+
+
+_USUAL_PAYLOAD_BYTES = 1024
