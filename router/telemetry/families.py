@@ -1,0 +1,259 @@
+"""Every metric family of the router: its name, type, labels and meaning.
+
+This table is what is exposed and what the documentation lists; there is no other.
+"""
+
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import NamedTuple
+
+
+class Kind(StrEnum):
+    """The type of a family, as Prometheus names it."""
+
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+    INFO = "info"
+
+
+class Family(NamedTuple):
+    """One metric family. `model` is always the first label where there is one."""
+
+    name: str
+    kind: Kind
+    labels: tuple[str, ...]
+    help: str
+
+    @property
+    def has_model(self) -> bool:
+        """Whether its series belong to models, and go when the model goes."""
+        return self.labels[:1] == ("model",)
+
+
+BUCKETS_S = (
+    *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),
+    *(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0),
+)
+"""Upper bounds of all histograms, in seconds: from the router's own work to a cold start."""
+
+REQUESTS = Family(
+    "router_requests_total",
+    Kind.COUNTER,
+    ("model", "backend", "outcome"),
+    "Requests that ended, by the backend that answered (empty: none did) and how they ended.",
+)
+DECISIONS = Family(
+    "router_decisions_total",
+    Kind.COUNTER,
+    ("model", "backend", "reason"),
+    "Decisions where to send an attempt, and why.",
+)
+ATTEMPTS = Family(
+    "router_attempts_total",
+    Kind.COUNTER,
+    ("model", "backend", "result"),
+    "Attempts at a backend, by result; a request may need several.",
+)
+REQUEST_DURATION = Family(
+    "router_request_duration_seconds",
+    Kind.HISTOGRAM,
+    ("model", "backend"),
+    "Time from the request's head to the end of the answer.",
+)
+ATTEMPT_DURATION = Family(
+    "router_attempt_duration_seconds",
+    Kind.HISTOGRAM,
+    ("model", "backend"),
+    "Time one attempt took at its backend.",
+)
+GATEWAY_OVERHEAD = Family(
+    "router_gateway_overhead_seconds",
+    Kind.HISTOGRAM,
+    ("model",),
+    "Time of a request that was spent neither at a backend nor in a queue.",
+)
+QUEUE_WAIT = Family(
+    "router_queue_wait_seconds",
+    Kind.HISTOGRAM,
+    ("model",),
+    "Time held requests waited for a replica.",
+)
+IN_FLIGHT = Family(
+    "router_in_flight",
+    Kind.GAUGE,
+    ("model", "backend"),
+    "Attempts now at a backend.",
+)
+QUEUE_DEPTH = Family(
+    "router_queue_depth",
+    Kind.GAUGE,
+    ("model", "backend"),
+    "Requests now held for a backend.",
+)
+REPLICAS_WANTED = Family(
+    "router_replicas_wanted",
+    Kind.GAUGE,
+    ("model",),
+    "Warm replicas the sizing asks for.",
+)
+REPLICAS_READY = Family(
+    "router_replicas_ready",
+    Kind.GAUGE,
+    ("model",),
+    "Warm replicas that take requests.",
+)
+REPLICAS_BILLED = Family(
+    "router_replicas_billed",
+    Kind.GAUGE,
+    ("model",),
+    "Warm replicas that cost money, ready or not.",
+)
+COLD_STARTS = Family(
+    "router_cold_starts_total",
+    Kind.COUNTER,
+    ("model",),
+    "Function calls that had to start an environment.",
+)
+COLD_START_DURATION = Family(
+    "router_cold_start_seconds",
+    Kind.HISTOGRAM,
+    ("model",),
+    "Time those starts took, as the platform reports it.",
+)
+COST = Family(
+    "router_cost_usd_total",
+    Kind.COUNTER,
+    ("model", "part"),
+    "Estimated cost in US dollars: function calls, replicas at work, replicas idle.",
+)
+RETRIES = Family(
+    "router_retries_total",
+    Kind.COUNTER,
+    ("model",),
+    "Attempts after the first one of a request.",
+)
+RETRY_BUDGET_EXHAUSTED = Family(
+    "router_retry_budget_exhausted_total",
+    Kind.COUNTER,
+    (),
+    "Retries that were not made because the retry budget was spent.",
+)
+BREAKER_OPEN = Family(
+    "router_breaker_open",
+    Kind.GAUGE,
+    ("model", "backend"),
+    "1 while the backend is not used after repeated failures.",
+)
+ENDPOINT_EJECTIONS = Family(
+    "router_endpoint_ejections_total",
+    Kind.COUNTER,
+    ("model",),
+    "Endpoints taken out of the pool because they failed.",
+)
+CONFIG_RELOADS = Family(
+    "router_config_reload_total",
+    Kind.COUNTER,
+    ("result",),
+    "Configurations read, by result (ok, failed).",
+)
+CONFIG_RELOAD_TIMESTAMP = Family(
+    "router_config_reload_success_timestamp_seconds",
+    Kind.GAUGE,
+    (),
+    "When a configuration last took effect, in seconds since 1970.",
+)
+CONFIG_LAST_RELOAD = Family(
+    "router_config_last_reload_successful",
+    Kind.GAUGE,
+    (),
+    "0 while the configuration file has an error and the one before it is in force.",
+)
+SIGNALS_DEGRADED = Family(
+    "router_signals_degraded",
+    Kind.GAUGE,
+    (),
+    "1 while the shared state is stale and this gateway acts alone.",
+)
+SHARED_STATE_FLUSHES = Family(
+    "router_shared_state_flushes_total",
+    Kind.COUNTER,
+    ("result",),
+    "Exchanges with the shared state, by result (ok, failed).",
+)
+SHARED_STATE_PEERS = Family(
+    "router_shared_state_peers",
+    Kind.GAUGE,
+    (),
+    "Other gateways seen in the shared state.",
+)
+SHARED_STATE_DROPPED = Family(
+    "router_shared_state_dropped_records_total",
+    Kind.COUNTER,
+    (),
+    "Records of other gateways that were not believed.",
+)
+ACCESS_LOG_DROPPED = Family(
+    "router_access_log_dropped_lines_total",
+    Kind.COUNTER,
+    (),
+    "Access log lines lost because the target was too slow or could not be written.",
+)
+BODY_BYTES = Family(
+    "router_body_bytes_buffered",
+    Kind.GAUGE,
+    (),
+    "Bytes of request bodies now in memory.",
+)
+BUILD_INFO = Family(
+    "router_build_info",
+    Kind.INFO,
+    ("version", "python"),
+    "Release of the router and of Python; always 1.",
+)
+
+FAMILIES: tuple[Family, ...] = (
+    REQUESTS,
+    DECISIONS,
+    ATTEMPTS,
+    REQUEST_DURATION,
+    ATTEMPT_DURATION,
+    GATEWAY_OVERHEAD,
+    QUEUE_WAIT,
+    IN_FLIGHT,
+    QUEUE_DEPTH,
+    REPLICAS_WANTED,
+    REPLICAS_READY,
+    REPLICAS_BILLED,
+    COLD_STARTS,
+    COLD_START_DURATION,
+    COST,
+    RETRIES,
+    RETRY_BUDGET_EXHAUSTED,
+    BREAKER_OPEN,
+    ENDPOINT_EJECTIONS,
+    CONFIG_RELOADS,
+    CONFIG_RELOAD_TIMESTAMP,
+    CONFIG_LAST_RELOAD,
+    SIGNALS_DEGRADED,
+    SHARED_STATE_FLUSHES,
+    SHARED_STATE_PEERS,
+    SHARED_STATE_DROPPED,
+    ACCESS_LOG_DROPPED,
+    BODY_BYTES,
+    BUILD_INFO,
+)
+"""All families, in the order in which they are exposed and listed."""
+
+
+def reference_table() -> str:
+    """The families as a Markdown table, for the documentation."""
+    return "\n".join(_rows())
+
+
+def _rows() -> Iterator[str]:
+    yield "| Name | Type | Labels | Meaning |"
+    yield "|---|---|---|---|"
+    for family in FAMILIES:
+        labels = ", ".join(f"`{label}`" for label in family.labels)
+        yield f"| `{family.name}` | {family.kind} | {labels} | {family.help} |"

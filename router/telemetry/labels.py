@@ -1,0 +1,53 @@
+"""Label values that only metrics use; the other labels are the enums of `domain.decision`.
+
+Decides how an attempt's error is named. Never builds a label from text.
+"""
+
+from enum import StrEnum
+
+from router.domain.errors import (
+    AttemptError,
+    ConnectFailedError,
+    EncodedTooLargeError,
+    ResponseLostError,
+    UpstreamBrokenError,
+    UpstreamRejectedError,
+    UpstreamTimeoutError,
+)
+
+
+class AttemptResult(StrEnum):
+    """How one attempt ended, from the router's point of view."""
+
+    OK = "ok"
+    CONNECT_FAILED = "connect_failed"
+    RESPONSE_LOST = "response_lost"
+    TIMEOUT = "timeout"
+    REJECTED = "rejected"
+    ENCODED_TOO_LARGE = "encoded_too_large"
+    BROKEN = "broken"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+
+
+class CostPart(StrEnum):
+    """What the money was spent on; the parts of a model add up to its estimated bill."""
+
+    SERVERLESS = "serverless"
+    WARM_BUSY = "warm_busy"
+    WARM_IDLE = "warm_idle"
+
+
+_RESULTS: dict[type[AttemptError], AttemptResult] = {
+    ConnectFailedError: AttemptResult.CONNECT_FAILED,
+    ResponseLostError: AttemptResult.RESPONSE_LOST,
+    UpstreamTimeoutError: AttemptResult.TIMEOUT,
+    UpstreamRejectedError: AttemptResult.REJECTED,
+    EncodedTooLargeError: AttemptResult.ENCODED_TOO_LARGE,
+    UpstreamBrokenError: AttemptResult.BROKEN,
+}
+
+
+def attempt_result(error: AttemptError) -> AttemptResult:
+    """The result that `error` stands for; `failed` where no name is more specific."""
+    return _RESULTS.get(type(error), AttemptResult.FAILED)

@@ -1,0 +1,272 @@
+"""The router's metrics: plain additions on the request path, Prometheus only at scrape time.
+
+Decides which label values may exist: enums, and the names of configured models. Anything said
+about another model counts under the empty name, so clients cannot create series.
+"""
+
+import platform
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+from router.domain.decision import Backend, Outcome, Reason
+from router.telemetry import families
+from router.telemetry.families import BUCKETS_S, FAMILIES, Family, Kind
+from router.telemetry.labels import AttemptResult, CostPart
+
+Labels = tuple[str, ...]
+Series = Mapping[Labels, float]
+_BOUNDS = (*(str(bound) for bound in BUCKETS_S), "+Inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Readings:
+    """State that is read when metrics are scraped, rather than recorded when it changes.
+
+    The mappings are by model, or by model and backend. The `*_total` counts only grow.
+    """
+
+    in_flight: Mapping[tuple[str, Backend], int] = field(default_factory=dict)
+    queue_depth: Mapping[tuple[str, Backend], int] = field(default_factory=dict)
+    breaker_open: Mapping[tuple[str, Backend], bool] = field(default_factory=dict)
+    replicas_wanted: Mapping[str, int] = field(default_factory=dict)
+    replicas_ready: Mapping[str, int] = field(default_factory=dict)
+    replicas_billed: Mapping[str, int] = field(default_factory=dict)
+    signals_degraded: bool = False
+    shared_state_peers: int = 0
+    flushes_ok_total: int = 0
+    flushes_failed_total: int = 0
+    dropped_records_total: int = 0
+    dropped_log_lines_total: int = 0
+    body_bytes_buffered: int = 0
+
+
+class _Histogram:
+    """Observations in seconds, counted by bucket."""
+
+    __slots__ = ("counts", "total_s")
+
+    def __init__(self) -> None:
+        self.counts = [0] * len(_BOUNDS)
+        self.total_s = 0.0
+
+    def observe(self, value_s: float) -> None:
+        self.counts[bisect_left(BUCKETS_S, value_s)] += 1
+        self.total_s += value_s
+
+    def cumulative(self) -> list[tuple[str, float]]:
+        """The buckets as Prometheus wants them: each with all that is below it."""
+        below, buckets = 0, []
+        for bound, count in zip(_BOUNDS, self.counts, strict=True):
+            below += count
+            buckets.append((bound, float(below)))
+        return buckets
+
+
+class Metrics(Collector):
+    """Records what happened; `readings` is asked at every scrape for what is the case.
+
+    The methods must be called on the event loop's thread, and none of them waits.
+    """
+
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        version: str,
+        readings: Callable[[], Readings] = Readings,
+    ) -> None:
+        self.readings = readings
+        self._registry = registry
+        self._build = {"version": version, "python": platform.python_version()}
+        self._models: frozenset[str] = frozenset()
+        self._last_reload: tuple[bool, float] = (False, 0.0)
+        self._counters: dict[str, defaultdict[Labels, float]] = {
+            family.name: defaultdict(float) for family in FAMILIES if family.kind is Kind.COUNTER
+        }
+        self._histograms: dict[str, defaultdict[Labels, _Histogram]] = {
+            family.name: defaultdict(_Histogram)
+            for family in FAMILIES
+            if family.kind is Kind.HISTOGRAM
+        }
+        # Looked up once: these are used for every request.
+        self._requests = self._counters[families.REQUESTS.name]
+        self._decisions = self._counters[families.DECISIONS.name]
+        self._attempts = self._counters[families.ATTEMPTS.name]
+        self._request_durations = self._histograms[families.REQUEST_DURATION.name]
+        self._attempt_durations = self._histograms[families.ATTEMPT_DURATION.name]
+        self._overheads = self._histograms[families.GATEWAY_OVERHEAD.name]
+        self._counters[families.RETRY_BUDGET_EXHAUSTED.name][()] = 0
+        for result in ("ok", "failed"):
+            self._counters[families.CONFIG_RELOADS.name][result,] = 0
+        registry.register(self)
+
+    def configure(self, models: Iterable[str]) -> None:
+        """Make `models` the only names that may be labels; the series of all others end."""
+        self._models = frozenset(models)
+        for family in FAMILIES:
+            if family.has_model:
+                self._forget(self._counters.get(family.name, {}))
+                self._forget(self._histograms.get(family.name, {}))
+        # A counter that starts at its first increment hides that increment from rate().
+        for model in self._models:
+            for family in (families.COLD_STARTS, families.RETRIES, families.ENDPOINT_EJECTIONS):
+                self._counters[family.name][model,] += 0
+            for part in CostPart:
+                self._counters[families.COST.name][model, part] += 0
+
+    def record_request(
+        self,
+        model: str,
+        backend: Backend | None,
+        outcome: Outcome,
+        total_s: float,
+        overhead_s: float,
+    ) -> None:
+        """Count a request that ended; `backend` is None when none was chosen."""
+        name = self._label(model)
+        where = backend or ""
+        self._requests[name, where, outcome] += 1
+        self._request_durations[name, where].observe(total_s)
+        self._overheads[name,].observe(overhead_s)
+
+    def record_decision(self, model: str, backend: Backend, reason: Reason) -> None:
+        """Count a decision."""
+        self._decisions[self._label(model), backend, reason] += 1
+
+    def record_attempt(
+        self, model: str, backend: Backend, result: AttemptResult, duration_s: float
+    ) -> None:
+        """Count an attempt that ended."""
+        name = self._label(model)
+        self._attempts[name, backend, result] += 1
+        self._attempt_durations[name, backend].observe(duration_s)
+
+    def record_cold_start(self, model: str, init_s: float | None) -> None:
+        """Count a cold start; `init_s` is None where the platform does not say how long it took."""
+        name = self._label(model)
+        self._counters[families.COLD_STARTS.name][name,] += 1
+        if init_s is not None:
+            self._histograms[families.COLD_START_DURATION.name][name,].observe(init_s)
+
+    def observe_queue_wait(self, model: str, waited_s: float) -> None:
+        """Note how long a held request waited, whether or not a slot came."""
+        self._histograms[families.QUEUE_WAIT.name][self._label(model),].observe(waited_s)
+
+    def add_cost(self, model: str, part: CostPart, usd: float) -> None:
+        """Add to the estimated bill. Raises ValueError for a negative amount."""
+        if not usd >= 0:
+            raise ValueError(f"cost = {usd}, must be at least 0")
+        self._counters[families.COST.name][self._label(model), part] += usd
+
+    def record_retry(self, model: str) -> None:
+        """Count a second or later attempt of one request."""
+        self._counters[families.RETRIES.name][self._label(model),] += 1
+
+    def record_retry_budget_exhausted(self) -> None:
+        """Count a retry that was not made for want of budget."""
+        self._counters[families.RETRY_BUDGET_EXHAUSTED.name][()] += 1
+
+    def record_ejection(self, model: str) -> None:
+        """Count an endpoint that was taken out of the pool."""
+        self._counters[families.ENDPOINT_EJECTIONS.name][self._label(model),] += 1
+
+    def record_reload(self, succeeded: bool, at: float) -> None:
+        """Count a reading of the configuration, the first included; `at` is seconds since 1970."""
+        self._counters[families.CONFIG_RELOADS.name]["ok" if succeeded else "failed",] += 1
+        self._last_reload = (succeeded, at if succeeded else self._last_reload[1])
+
+    def expose(self, accept_header: str) -> tuple[bytes, str]:
+        """The whole registry in the best format the scraper accepts, and its content type."""
+        try:
+            encoder, content_type = choose_encoder(accept_header)
+        except (TypeError, ValueError):  # a version that is not one
+            encoder, content_type = choose_encoder("")
+        return encoder(self._registry), content_type
+
+    def collect(self) -> Iterator[Metric]:
+        """Every family of FAMILIES, in that order, with or without series."""
+        readings = self.readings()
+        series = self._counters | _counted(readings) | _gauges(readings)
+        succeeded, at = self._last_reload
+        series[families.CONFIG_LAST_RELOAD.name] = {(): succeeded}
+        series[families.CONFIG_RELOAD_TIMESTAMP.name] = {(): at}
+        for family in FAMILIES:
+            if family.kind is Kind.INFO:
+                yield InfoMetricFamily(_base_name(family), family.help, value=self._build)
+            elif family.kind is Kind.HISTOGRAM:
+                yield _histogram_family(family, self._histograms[family.name])
+            else:
+                yield _value_family(family, series[family.name])
+
+    def _label(self, model: str) -> str:
+        return model if model in self._models else ""
+
+    def _forget(self, series: dict[Labels, float] | dict[Labels, _Histogram]) -> None:
+        for labels in [found for found in series if found[0] not in self._models and found[0]]:
+            del series[labels]
+
+
+def _counted(readings: Readings) -> dict[str, Series]:
+    """The counters that others keep."""
+    return {
+        families.SHARED_STATE_FLUSHES.name: {
+            ("ok",): readings.flushes_ok_total,
+            ("failed",): readings.flushes_failed_total,
+        },
+        families.SHARED_STATE_DROPPED.name: {(): readings.dropped_records_total},
+        families.ACCESS_LOG_DROPPED.name: {(): readings.dropped_log_lines_total},
+    }
+
+
+def _gauges(readings: Readings) -> dict[str, Series]:
+    return {
+        families.IN_FLIGHT.name: _by_backend(readings.in_flight),
+        families.QUEUE_DEPTH.name: _by_backend(readings.queue_depth),
+        families.BREAKER_OPEN.name: _by_backend(readings.breaker_open),
+        families.REPLICAS_WANTED.name: _by_model(readings.replicas_wanted),
+        families.REPLICAS_READY.name: _by_model(readings.replicas_ready),
+        families.REPLICAS_BILLED.name: _by_model(readings.replicas_billed),
+        families.SIGNALS_DEGRADED.name: {(): readings.signals_degraded},
+        families.SHARED_STATE_PEERS.name: {(): readings.shared_state_peers},
+        families.BODY_BYTES.name: {(): readings.body_bytes_buffered},
+    }
+
+
+def _by_backend(values: Mapping[tuple[str, Backend], int]) -> Series:
+    return {(model, backend): value for (model, backend), value in values.items()}
+
+
+def _by_model(values: Mapping[str, int]) -> Series:
+    return {(model,): value for model, value in values.items()}
+
+
+def _base_name(family: Family) -> str:
+    return family.name.removesuffix("_info")
+
+
+def _value_family(family: Family, series: Series) -> Metric:
+    is_counter = family.kind is Kind.COUNTER
+    cls = CounterMetricFamily if is_counter else GaugeMetricFamily
+    metric = cls(family.name, family.help, labels=family.labels)
+    for labels, value in series.items():
+        metric.add_metric(labels, float(value))
+    return metric
+
+
+def _histogram_family(family: Family, series: Mapping[Labels, _Histogram]) -> Metric:
+    metric = HistogramMetricFamily(family.name, family.help, labels=family.labels)
+    for labels, histogram in series.items():
+        metric.add_metric(labels, histogram.cumulative(), histogram.total_s)
+    return metric

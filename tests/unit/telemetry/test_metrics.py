@@ -1,0 +1,308 @@
+import platform
+from collections.abc import Callable
+
+import pytest
+from prometheus_client import CollectorRegistry
+from prometheus_client.openmetrics import parser as openmetrics_parser
+from prometheus_client.parser import text_string_to_metric_families
+
+from router.domain.decision import Backend, Outcome, Reason
+from router.telemetry.families import BUCKETS_S, FAMILIES, Kind, reference_table
+from router.telemetry.labels import AttemptResult, CostPart
+from router.telemetry.metrics import Metrics, Readings
+
+
+@pytest.fixture
+def registry() -> CollectorRegistry:
+    return CollectorRegistry()
+
+
+@pytest.fixture
+def metrics(registry: CollectorRegistry) -> Metrics:
+    made = Metrics(registry, version="1.2.3")
+    made.configure(["fraud", "ocr"])
+    return made
+
+
+def record_one_of_each(metrics: Metrics, model: str = "fraud") -> None:
+    metrics.record_request(model, Backend.POOL, Outcome.OK, 0.02, 0.0002)
+    metrics.record_decision(model, Backend.POOL, Reason.WARM_CAPACITY)
+    metrics.record_attempt(model, Backend.POOL, AttemptResult.OK, 0.019)
+    metrics.record_cold_start(model, 1.5)
+    metrics.observe_queue_wait(model, 0.3)
+    metrics.add_cost(model, CostPart.SERVERLESS, 0.25)
+    metrics.record_retry(model)
+    metrics.record_ejection(model)
+    metrics.record_retry_budget_exhausted()
+
+
+FRAUD_POOL = {"model": "fraud", "backend": "pool"}
+
+
+@pytest.mark.parametrize(
+    ("sample", "labels", "expected"),
+    [
+        ("router_requests_total", FRAUD_POOL | {"outcome": "ok"}, 1),
+        ("router_decisions_total", FRAUD_POOL | {"reason": "warm_capacity"}, 1),
+        ("router_attempts_total", FRAUD_POOL | {"result": "ok"}, 1),
+        ("router_request_duration_seconds_count", FRAUD_POOL, 1),
+        ("router_request_duration_seconds_sum", FRAUD_POOL, 0.02),
+        ("router_attempt_duration_seconds_sum", FRAUD_POOL, 0.019),
+        ("router_gateway_overhead_seconds_sum", {"model": "fraud"}, 0.0002),
+        ("router_queue_wait_seconds_sum", {"model": "fraud"}, 0.3),
+        ("router_cold_starts_total", {"model": "fraud"}, 1),
+        ("router_cold_start_seconds_sum", {"model": "fraud"}, 1.5),
+        ("router_cost_usd_total", {"model": "fraud", "part": "serverless"}, 0.25),
+        ("router_cost_usd_total", {"model": "fraud", "part": "warm_idle"}, 0),
+        ("router_retries_total", {"model": "fraud"}, 1),
+        ("router_endpoint_ejections_total", {"model": "fraud"}, 1),
+        ("router_endpoint_ejections_total", {"model": "ocr"}, 0),
+        ("router_retry_budget_exhausted_total", {}, 1),
+        ("router_config_reload_total", {"result": "ok"}, 0),
+        ("router_build_info", {"version": "1.2.3", "python": platform.python_version()}, 1),
+    ],
+)
+def test_what_is_recorded_is_exposed(
+    registry: CollectorRegistry,
+    metrics: Metrics,
+    sample: str,
+    labels: dict[str, str],
+    expected: float,
+) -> None:
+    record_one_of_each(metrics)
+
+    assert registry.get_sample_value(sample, labels) == expected
+
+
+def test_counters_add_up(registry: CollectorRegistry, metrics: Metrics) -> None:
+    for _ in range(3):
+        record_one_of_each(metrics)
+
+    labels = {"model": "fraud", "part": "serverless"}
+    assert registry.get_sample_value("router_cost_usd_total", labels) == 0.75
+    assert registry.get_sample_value("router_retries_total", {"model": "fraud"}) == 3
+
+
+def test_a_request_that_reached_no_backend_has_an_empty_one(
+    registry: CollectorRegistry, metrics: Metrics
+) -> None:
+    metrics.record_request("fraud", None, Outcome.SHED, 0.1, 0.1)
+
+    labels = {"model": "fraud", "backend": "", "outcome": "shed"}
+    assert registry.get_sample_value("router_requests_total", labels) == 1
+
+
+def test_a_cold_start_of_unknown_length_is_counted_and_not_measured(
+    registry: CollectorRegistry, metrics: Metrics
+) -> None:
+    metrics.record_cold_start("fraud", None)
+
+    assert registry.get_sample_value("router_cold_starts_total", {"model": "fraud"}) == 1
+    assert registry.get_sample_value("router_cold_start_seconds_count", {"model": "fraud"}) is None
+
+
+@pytest.mark.parametrize(
+    ("value_s", "first_bucket"),
+    [
+        pytest.param(0.0, "0.0001", id="nothing"),
+        pytest.param(0.0001, "0.0001", id="exactly the lowest bound"),
+        pytest.param(0.00011, "0.00025", id="just above a bound"),
+        pytest.param(0.25, "0.25", id="exactly a bound"),
+        pytest.param(60.0, "60.0", id="exactly the highest bound"),
+        pytest.param(61.0, "+Inf", id="above all bounds"),
+    ],
+)
+def test_an_observation_counts_in_its_bucket_and_all_above(
+    registry: CollectorRegistry, metrics: Metrics, value_s: float, first_bucket: str
+) -> None:
+    metrics.observe_queue_wait("fraud", value_s)
+
+    bounds = [*(str(bound) for bound in BUCKETS_S), "+Inf"]
+    counts = [
+        registry.get_sample_value("router_queue_wait_seconds_bucket", {"model": "fraud", "le": le})
+        for le in bounds
+    ]
+    start = bounds.index(first_bucket)
+    assert counts == [0] * start + [1] * (len(bounds) - start)
+
+
+def test_unknown_models_share_one_series(registry: CollectorRegistry, metrics: Metrics) -> None:
+    for number in range(1000):
+        record_one_of_each(metrics, model=f"made-up-{number}")
+
+    labels = {"model": "", "backend": "pool", "outcome": "ok"}
+    assert registry.get_sample_value("router_requests_total", labels) == 1000
+    models = {
+        sample.labels["model"]
+        for family in registry.collect()
+        for sample in family.samples
+        if "model" in sample.labels
+    }
+    assert models == {"", "fraud", "ocr"}
+
+
+def test_a_reload_keeps_what_stays_and_ends_the_series_of_what_goes(
+    registry: CollectorRegistry, metrics: Metrics
+) -> None:
+    for model in ("fraud", "ocr", "unknown"):
+        record_one_of_each(metrics, model)
+
+    metrics.configure(["fraud", "new"])
+    record_one_of_each(metrics, "ocr")  # a request that was still running
+
+    text, _ = metrics.expose("")
+    assert b'model="ocr"' not in text
+    assert registry.get_sample_value("router_retries_total", {"model": "fraud"}) == 1
+    assert registry.get_sample_value("router_retries_total", {"model": ""}) == 2
+    assert registry.get_sample_value("router_retries_total", {"model": "new"}) == 0
+    assert registry.get_sample_value("router_retry_budget_exhausted_total") == 4
+
+
+@pytest.mark.parametrize("usd", [-0.01, float("nan")])
+def test_a_cost_that_would_go_backwards_is_refused(metrics: Metrics, usd: float) -> None:
+    with pytest.raises(ValueError, match="at least 0"):
+        metrics.add_cost("fraud", CostPart.WARM_BUSY, usd)
+
+
+READINGS = Readings(
+    in_flight={("fraud", Backend.SERVERLESS): 3},
+    queue_depth={("fraud", Backend.POOL): 4},
+    breaker_open={("fraud", Backend.SERVERLESS): True},
+    replicas_wanted={"fraud": 5},
+    replicas_ready={"fraud": 6},
+    replicas_billed={"fraud": 7},
+    signals_degraded=True,
+    shared_state_peers=8,
+    flushes_ok_total=9,
+    flushes_failed_total=10,
+    dropped_records_total=11,
+    dropped_log_lines_total=12,
+    body_bytes_buffered=13,
+)
+
+
+@pytest.mark.parametrize(
+    ("sample", "labels", "expected"),
+    [
+        ("router_in_flight", {"model": "fraud", "backend": "serverless"}, 3),
+        ("router_queue_depth", FRAUD_POOL, 4),
+        ("router_breaker_open", {"model": "fraud", "backend": "serverless"}, 1),
+        ("router_replicas_wanted", {"model": "fraud"}, 5),
+        ("router_replicas_ready", {"model": "fraud"}, 6),
+        ("router_replicas_billed", {"model": "fraud"}, 7),
+        ("router_signals_degraded", {}, 1),
+        ("router_shared_state_peers", {}, 8),
+        ("router_shared_state_flushes_total", {"result": "ok"}, 9),
+        ("router_shared_state_flushes_total", {"result": "failed"}, 10),
+        ("router_shared_state_dropped_records_total", {}, 11),
+        ("router_access_log_dropped_lines_total", {}, 12),
+        ("router_body_bytes_buffered", {}, 13),
+    ],
+)
+def test_readings_are_asked_for_at_every_scrape(
+    registry: CollectorRegistry,
+    metrics: Metrics,
+    sample: str,
+    labels: dict[str, str],
+    expected: float,
+) -> None:
+    assert registry.get_sample_value(sample, labels) in (None, 0)
+
+    metrics.readings = lambda: READINGS
+
+    assert registry.get_sample_value(sample, labels) == expected
+
+
+def test_a_failed_reload_shows_and_keeps_the_time_of_the_last_good_one(
+    registry: CollectorRegistry, metrics: Metrics
+) -> None:
+    def read() -> tuple[float | None, ...]:
+        return (
+            registry.get_sample_value("router_config_last_reload_successful"),
+            registry.get_sample_value("router_config_reload_success_timestamp_seconds"),
+            registry.get_sample_value("router_config_reload_total", {"result": "ok"}),
+            registry.get_sample_value("router_config_reload_total", {"result": "failed"}),
+        )
+
+    assert read() == (0, 0, 0, 0)
+    metrics.record_reload(succeeded=True, at=1000.0)
+    assert read() == (1, 1000.0, 1, 0)
+    metrics.record_reload(succeeded=False, at=2000.0)
+    assert read() == (0, 1000.0, 1, 1)
+
+
+def everything(metrics: Metrics) -> None:
+    record_one_of_each(metrics)
+    metrics.record_reload(succeeded=True, at=1000.0)
+    metrics.readings = lambda: READINGS
+
+
+Parse = Callable[[str], object]
+
+
+@pytest.mark.parametrize(
+    ("accept", "content_type", "parse"),
+    [
+        pytest.param("", "text/plain; version=0.0.4", text_string_to_metric_families, id="none"),
+        pytest.param("*/*", "text/plain", text_string_to_metric_families, id="anything"),
+        pytest.param(
+            "application/openmetrics-text;version=1.0.0,text/plain;q=0.5",
+            "application/openmetrics-text; version=1.0.0",
+            openmetrics_parser.text_string_to_metric_families,
+            id="OpenMetrics",
+        ),
+        pytest.param(
+            "application/openmetrics-text;version=evil",
+            "text/plain",
+            text_string_to_metric_families,
+            id="a version that is not one",
+        ),
+    ],
+)
+def test_the_exposition_parses_in_the_format_that_was_asked_for(
+    metrics: Metrics, accept: str, content_type: str, parse: Parse
+) -> None:
+    everything(metrics)
+
+    body, answered = metrics.expose(accept)
+
+    assert answered.startswith(content_type)
+    parsed = {family.name for family in parse(body.decode())}  # type: ignore[attr-defined]
+    assert len(parsed) == len(FAMILIES)
+
+
+def test_odd_model_names_are_escaped(registry: CollectorRegistry, metrics: Metrics) -> None:
+    odd = 'a"b\\c\nd'
+    metrics.configure([odd])
+    record_one_of_each(metrics, odd)
+
+    families = text_string_to_metric_families(metrics.expose("")[0].decode())
+    models = {s.labels.get("model") for family in families for s in family.samples}
+    assert odd in models
+
+
+def test_exactly_the_listed_families_are_exposed_with_exactly_their_labels(
+    registry: CollectorRegistry, metrics: Metrics
+) -> None:
+    everything(metrics)
+
+    for family, exposed in zip(FAMILIES, registry.collect(), strict=True):
+        suffix = {Kind.COUNTER: "_total", Kind.INFO: "_info"}.get(family.kind, "")
+        assert exposed.name + suffix == family.name
+        assert exposed.type == family.kind
+        assert exposed.documentation == family.help
+        assert exposed.samples, f"nothing recorded {family.name}"
+        for sample in exposed.samples:
+            assert set(sample.labels) - {"le"} == set(family.labels)
+
+
+def test_the_reference_lists_every_family_once() -> None:
+    header, rule, *rows = reference_table().splitlines()
+
+    assert header.count("|") == rule.count("|")
+    assert [row.split("`")[1] for row in rows] == [family.name for family in FAMILIES]
+    assert all(row.count("|") == header.count("|") for row in rows)
+    assert (
+        "| `router_cost_usd_total` | counter | `model`, `part` |"
+        " Estimated cost in US dollars: function calls, replicas at work, replicas idle. |"
+    ) in rows
