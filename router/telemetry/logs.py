@@ -1,0 +1,245 @@
+"""The access log (one JSON line for each request) and the set-up of the process's own log.
+
+Decides what is kept of text that clients chose, and what is lost when the target cannot keep up:
+lines are then dropped and counted. The request path encodes a line and appends it; it never waits.
+"""
+
+import asyncio
+import logging
+import os
+import select
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+
+import msgspec
+from msgspec.structs import replace
+
+from router.domain.clock import Clock, Sleep
+
+FLUSH_INTERVAL_S = 0.1
+MAX_BUFFER_BYTES = 4 << 20
+# Clients choose these lengths (request id, model, version); no line may become longer than a
+# write to a pipe that is atomic.
+MAX_TEXT_LENGTH = 128
+ATOMIC_WRITE_BYTES = select.PIPE_BUF
+WRITE_TIMEOUT_S = 1.0
+STDERR_FD = 2
+
+_CLIENT_TEXT = ("request_id", "model", "version", "tenant")
+_CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
+
+_log = logging.getLogger(__name__)
+
+
+class AccessRecord(msgspec.Struct, frozen=True, gc=False):
+    """What is logged of one request. None, what is not known or did not happen, becomes null.
+
+    `deadline_ms` is what the client asked for, `queue_ms` the wait for a slot, `upstream_ms` the
+    time at backends; callers round to what they mean. Text that clients chose may be of any length
+    and content: it is cut to MAX_TEXT_LENGTH characters and escaped when it is written.
+    """
+
+    request_id: str
+    protocol: str
+    model: str
+    version: str | None
+    tenant: str | None
+    payload_bytes: int
+    backend: str | None
+    reason: str | None
+    rule: str | None
+    endpoint: str | None
+    attempts: int
+    status: int
+    outcome: str
+    cold_start: bool | None
+    total_ms: float
+    upstream_ms: float | None
+    queue_ms: float | None
+    deadline_ms: float | None
+    cost_usd: float | None
+
+
+class AccessLog:
+    """Writes access records to `target`: "stderr", "off", or the path of a file.
+
+    `record` and `run` belong to the event loop's thread. `dropped_lines` only grows.
+    """
+
+    def __init__(self, target: str, wall_clock: Clock, sleep: Sleep = asyncio.sleep) -> None:
+        self._wall_clock = wall_clock
+        self._sleep = sleep
+        self._writer = None if target == "off" else _Writer(target)
+        self._lines: list[bytes] = []
+        self._bytes = 0
+        self._failing = False
+        self.dropped_lines = 0
+
+    def record(self, record: AccessRecord) -> None:
+        """Add a line for one request, or drop and count it when the buffer is full."""
+        if self._writer is None:
+            return
+        if self._bytes >= MAX_BUFFER_BYTES:
+            self.dropped_lines += 1
+            return
+        line = encode_line(record, self._wall_clock())
+        self._lines.append(line)
+        self._bytes += len(line)
+
+    async def run(self) -> None:
+        """Write what was recorded every FLUSH_INTERVAL_S until cancelled; then the rest."""
+        try:
+            while True:
+                await self._sleep(FLUSH_INTERVAL_S)
+                await self._flush()
+        finally:
+            await self.close()
+
+    async def close(self) -> None:
+        """Write what is left, and close the file. Takes at most about two write time-outs."""
+        await self._flush()
+        if self._writer is not None:
+            await asyncio.to_thread(self._writer.close)
+
+    async def _flush(self) -> None:
+        if self._writer is None or not self._lines:
+            return
+        lines, self._lines, self._bytes = self._lines, [], 0
+        clock = asyncio.get_running_loop().time
+        error, written = await asyncio.to_thread(self._writer.write, lines, clock)
+        self.dropped_lines += len(lines) - written
+        if error is not None and not self._failing:
+            _log.error("access log: lines are being lost: %s", error)
+        self._failing = error is not None
+
+
+def encode_line(record: AccessRecord, now: float) -> bytes:
+    """One line of JSON, newline included; `now` is seconds since 1970. Accepts any text."""
+    try:
+        fields = msgspec.json.encode(_cut(record))
+    except UnicodeEncodeError:  # bytes of a header that are not UTF-8
+        fields = msgspec.json.encode(_cut(_printable(record)))
+    second = int(now)
+    stamp = f'{{"ts":"{_second_text(second)}.{int((now - second) * 1000):03d}Z",'
+    return stamp.encode() + fields[1:] + b"\n"
+
+
+@lru_cache(maxsize=2)  # formatting a date takes longer than encoding the line
+def _second_text(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def _cut(record: AccessRecord) -> AccessRecord:
+    for name in _CLIENT_TEXT:
+        value = getattr(record, name)
+        if value is not None and len(value) > MAX_TEXT_LENGTH:
+            record = replace(record, **{name: value[:MAX_TEXT_LENGTH]})
+    return record
+
+
+def _printable(record: AccessRecord) -> AccessRecord:
+    texts = {name: getattr(record, name) for name in _CLIENT_TEXT}
+    return replace(
+        record,
+        **{
+            name: text.encode("utf-8", "backslashreplace").decode("utf-8")
+            for name, text in texts.items()
+            if text is not None
+        },
+    )
+
+
+class _Writer:
+    """Appends lines to stderr or a file from any thread, and never hangs on a pipe nobody reads."""
+
+    def __init__(self, target: str) -> None:
+        self._path = None if target == "stderr" else Path(target)
+        self._lock = threading.Lock()  # a cancelled flush may still be writing when the last begins
+        self._fd: int | None = None
+
+    def write(self, lines: Sequence[bytes], clock: Clock) -> tuple[OSError | None, int]:
+        """Append the lines. Returns what went wrong, if anything, and how many were written."""
+        written, give_up_at = 0, clock() + WRITE_TIMEOUT_S
+        with self._lock:
+            try:
+                fd = self._open()
+                for count, chunk in _chunks(lines):
+                    _write_all(fd, chunk, give_up_at, clock)
+                    written += count
+            except OSError as error:
+                return error, written
+        return None, written
+
+    def close(self) -> None:
+        with self._lock:
+            self._close()
+
+    def _open(self) -> int:
+        if self._path is None:
+            return STDERR_FD
+        if self._fd is not None and not _is_same_file(self._path, self._fd):
+            self._close()  # rotated: whoever renamed it has the rest
+        if self._fd is None:
+            self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
+        return self._fd
+
+    def _close(self) -> None:
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+
+def _is_same_file(path: Path, fd: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(fd))
+    except FileNotFoundError:
+        return False
+
+
+def _chunks(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+    """Whole lines in writes that are atomic on a pipe, so that processes do not mix theirs."""
+    count, chunk = 0, b""
+    for line in lines:
+        if chunk and len(chunk) + len(line) > ATOMIC_WRITE_BYTES:
+            yield count, chunk
+            count, chunk = 0, b""
+        count, chunk = count + 1, chunk + line
+    if chunk:
+        yield count, chunk
+
+
+def _write_all(fd: int, chunk: bytes, give_up_at: float, clock: Clock) -> None:
+    """Write the chunk. Raises TimeoutError when the reader of a pipe has not made room by then."""
+    room = select.poll()
+    room.register(fd, select.POLLOUT)
+    while chunk:
+        # A pipe that has room takes an atomic write whole, so the write after this cannot hang.
+        if not room.poll(max(0.0, give_up_at - clock()) * 1000):
+            raise TimeoutError("nobody reads the other end")
+        chunk = chunk[os.write(fd, chunk) :]
+
+
+class _PlainFormatter(logging.Formatter):
+    """`time level logger message`, times in UTC; one line each, whatever the message contains."""
+
+    converter = staticmethod(time.gmtime)
+    default_time_format = "%Y-%m-%dT%H:%M:%S"
+    default_msec_format = "%s.%03dZ"
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        return super().formatMessage(record).translate(_CONTROL)
+
+
+def configure_logging(level: str) -> None:
+    """Send the process's own log events of `level` and above to stderr, as plain lines.
+
+    Replaces what was configured before. Raises ValueError for a level that does not exist.
+    """
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_PlainFormatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

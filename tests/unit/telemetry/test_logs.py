@@ -1,0 +1,320 @@
+import asyncio
+import json
+import logging
+import os
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from router.domain.decision import Backend, Outcome, Reason
+from router.telemetry import logs
+from router.telemetry.logs import (
+    ATOMIC_WRITE_BYTES,
+    MAX_TEXT_LENGTH,
+    AccessLog,
+    AccessRecord,
+    configure_logging,
+    encode_line,
+)
+
+NOW = 1_790_000_000.25
+RECORD = AccessRecord(
+    request_id="r-1",
+    protocol="oip",
+    model="fraud",
+    version="2",
+    tenant=None,
+    payload_bytes=300,
+    backend=Backend.POOL,
+    reason=Reason.WARM_CAPACITY,
+    rule="default",
+    endpoint="p-1",
+    attempts=1,
+    status=200,
+    outcome=Outcome.OK,
+    cold_start=False,
+    total_ms=12.5,
+    upstream_ms=11.25,
+    queue_ms=None,
+    deadline_ms=None,
+    cost_usd=0.0,
+)
+
+
+def numbered(number: int) -> AccessRecord:
+    return replace(RECORD, request_id=f"r-{number}")
+
+
+def ids(text: str | bytes) -> list[str]:
+    return [json.loads(line)["request_id"] for line in text.splitlines()]
+
+
+@asynccontextmanager
+async def running(log: AccessLog) -> AsyncIterator[None]:
+    task = asyncio.create_task(log.run())
+    try:
+        yield
+        assert not task.done(), "the access log stopped by itself"
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def eventually(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - what is waited for is a file's content
+            await asyncio.sleep(0.005)
+
+
+def test_a_line_holds_the_time_and_every_field_of_the_record() -> None:
+    line = encode_line(RECORD, NOW)
+
+    assert line.endswith(b"}\n")
+    assert json.loads(line) == {
+        "ts": "2026-09-21T14:13:20.250Z",
+        "request_id": "r-1",
+        "protocol": "oip",
+        "model": "fraud",
+        "version": "2",
+        "tenant": None,
+        "payload_bytes": 300,
+        "backend": "pool",
+        "reason": "warm_capacity",
+        "rule": "default",
+        "endpoint": "p-1",
+        "attempts": 1,
+        "status": 200,
+        "outcome": "ok",
+        "cold_start": False,
+        "total_ms": 12.5,
+        "upstream_ms": 11.25,
+        "queue_ms": None,
+        "deadline_ms": None,
+        "cost_usd": 0.0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "logged"),
+    [
+        pytest.param('a"}\n{"forged": 1}', 'a"}\n{"forged": 1}', id="an attempt to forge a line"),
+        pytest.param("\x1b[31mred\x00", "\x1b[31mred\x00", id="terminal control"),
+        pytest.param("naïve ☃", "naïve ☃", id="beyond ASCII"),
+        pytest.param("bad\udcff", "bad\\udcff", id="bytes that are not UTF-8"),
+        pytest.param("x" * 100_000, "x" * MAX_TEXT_LENGTH, id="huge"),
+        pytest.param("\udcff" * 9000, ("\\udcff" * 99)[:MAX_TEXT_LENGTH], id="huge and not UTF-8"),
+    ],
+)
+@pytest.mark.parametrize("name", ["request_id", "model", "version", "tenant"])
+def test_text_of_clients_cannot_break_a_line(name: str, text: str, logged: str) -> None:
+    line = encode_line(replace(RECORD, **{name: text}), NOW)
+
+    assert line.count(b"\n") == 1
+    assert b"\x1b" not in line
+    assert json.loads(line)[name] == logged
+
+
+def test_the_longest_line_is_still_one_atomic_write() -> None:
+    worst = "\x01" * 10_000  # six bytes for each character once escaped
+    record = replace(RECORD, request_id=worst, model=worst, version=worst, tenant=worst)
+
+    assert len(encode_line(record, NOW)) <= ATOMIC_WRITE_BYTES
+
+
+async def test_lines_are_written_in_order_while_it_runs(tmp_path: Path) -> None:
+    path = tmp_path / "access.log"
+    log = AccessLog(str(path), lambda: NOW)
+    async with running(log):
+        log.record(numbered(1))
+        await eventually(path.exists)
+        for number in range(2, 100):
+            log.record(numbered(number))
+        await eventually(lambda: len(path.read_text().splitlines()) == 99)
+
+    assert ids(path.read_text()) == [f"r-{number}" for number in range(1, 100)]
+    assert log.dropped_lines == 0
+
+
+async def test_stopping_writes_the_rest(tmp_path: Path) -> None:
+    path = tmp_path / "access.log"
+    never = asyncio.Event()
+
+    async def sleep(_: float) -> None:
+        await never.wait()
+
+    log = AccessLog(str(path), lambda: NOW, sleep)
+    async with running(log):
+        await asyncio.sleep(0)
+        log.record(RECORD)
+
+    assert ids(path.read_text()) == ["r-1"]
+
+
+async def test_a_rotated_file_is_opened_again(tmp_path: Path) -> None:
+    path = tmp_path / "access.log"
+    log = AccessLog(str(path), lambda: NOW)
+    async with running(log):
+        log.record(numbered(1))
+        await eventually(path.exists)
+        await eventually(lambda: bool(path.read_bytes()))
+
+        path.rename(tmp_path / "access.log.1")
+        log.record(numbered(2))
+        await eventually(lambda: path.exists() and bool(path.read_bytes()))
+
+    assert ids((tmp_path / "access.log.1").read_text()) == ["r-1"]
+    assert ids(path.read_text()) == ["r-2"]
+
+
+async def test_an_existing_file_is_appended_to(tmp_path: Path) -> None:
+    path = tmp_path / "access.log"
+    path.write_bytes(encode_line(numbered(1), NOW))
+    log = AccessLog(str(path), lambda: NOW)
+    log.record(numbered(2))
+    await log.close()
+
+    assert ids(path.read_text()) == ["r-1", "r-2"]
+
+
+async def test_a_new_file_is_closed_to_strangers(tmp_path: Path) -> None:
+    path = tmp_path / "access.log"
+    log = AccessLog(str(path), lambda: NOW)
+    log.record(RECORD)
+    await log.close()
+
+    assert not path.stat().st_mode & 0o007
+
+
+async def test_off_writes_and_keeps_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    log = AccessLog("off", lambda: NOW)
+    log.record(RECORD)
+    await log.close()
+
+    assert os.listdir() == []  # noqa: PTH208 - nothing, under any name
+    assert log._lines == []
+
+
+async def test_stderr_gets_the_lines(capfd: pytest.CaptureFixture[str]) -> None:
+    log = AccessLog("stderr", lambda: NOW)
+    log.record(RECORD)
+    await log.close()
+
+    assert ids(capfd.readouterr().err) == ["r-1"]
+
+
+async def test_a_full_buffer_drops_new_lines_and_counts_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs, "MAX_BUFFER_BYTES", 3 * len(encode_line(numbered(1), NOW)))
+    path = tmp_path / "access.log"
+    log = AccessLog(str(path), lambda: NOW)
+    for number in range(1, 6):
+        log.record(numbered(number))
+    await log.close()
+    assert ids(path.read_text()) == ["r-1", "r-2", "r-3"]
+    assert log.dropped_lines == 2
+
+    log.record(numbered(6))  # there is room again
+    await log.close()
+    assert ids(path.read_text())[-1] == "r-6"
+
+
+async def test_a_target_that_cannot_be_written_loses_lines_and_is_reported_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "missing"
+    log = AccessLog(str(folder / "access.log"), lambda: NOW)
+    async with running(log):
+        log.record(numbered(1))
+        await eventually(lambda: log.dropped_lines == 1)
+        log.record(numbered(2))
+        await eventually(lambda: log.dropped_lines == 2)
+        assert len(caplog.records) == 1
+        assert "access.log" in caplog.text
+
+        folder.mkdir()
+        log.record(numbered(3))
+        await eventually((folder / "access.log").exists)
+
+    assert ids((folder / "access.log").read_text()) == ["r-3"]
+    assert log.dropped_lines == 2
+
+
+async def test_a_reader_that_stopped_reading_costs_lines_and_not_the_shutdown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    count = 1000  # far more than a pipe holds
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as pipe:
+        with os.fdopen(writing, "wb"):
+            monkeypatch.setattr(logs, "STDERR_FD", writing)
+            monkeypatch.setattr(logs, "WRITE_TIMEOUT_S", 0.2)
+            log = AccessLog("stderr", lambda: NOW)
+            for number in range(count):
+                log.record(numbered(number))
+            async with asyncio.timeout(5):
+                await log.close()
+        written = ids(await asyncio.to_thread(pipe.read))
+
+    # What was written is whole lines from the beginning; the rest is accounted for.
+    assert 0 < len(written) < count
+    assert written == [f"r-{number}" for number in range(len(written))]
+    assert log.dropped_lines == count - len(written)
+
+
+@pytest.fixture
+def restored_logging() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    root.handlers.clear()
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+@pytest.mark.usefixtures("restored_logging")
+def test_the_process_log_is_plain_lines_in_utc(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("info")
+    log = logging.getLogger("router.test")
+    log.debug("too quiet")
+    log.info("ready on %s", "127.0.0.1:8080")
+    log.warning("evil\nFORGED line \x1b[31m")
+
+    first, second = capsys.readouterr().err.splitlines()
+    stamp, rest = first.split(" ", 1)
+    assert rest == "INFO router.test ready on 127.0.0.1:8080"
+    assert len(stamp) == len("2026-09-21T14:13:20.250Z")
+    assert stamp.endswith("Z")
+    assert second.endswith(r"WARNING router.test evil\x0aFORGED line \x1b[31m")
+
+
+@pytest.mark.usefixtures("restored_logging")
+def test_the_process_log_keeps_tracebacks(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("INFO")
+    try:
+        int("the cause")
+    except ValueError:
+        logging.getLogger("router.test").exception("it failed")
+
+    written = capsys.readouterr().err
+    assert "it failed\nTraceback" in written
+    assert "ValueError: invalid literal" in written
+
+
+@pytest.mark.usefixtures("restored_logging")
+def test_a_level_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(ValueError, match="LOUD"):
+        configure_logging("loud")
+
+
+def test_the_standard_error_descriptor_is_the_one_of_the_process() -> None:
+    assert sys.__stderr__ is not None
+    assert sys.__stderr__.fileno() == logs.STDERR_FD
