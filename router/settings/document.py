@@ -159,8 +159,9 @@ def _events(text: str) -> Iterator[yaml.Event]:
         yield from yaml.parse(text, Loader=_PARSER)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        line = mark.line if mark else 0
-        source = lines[line] if line < len(lines) else ""
+        # The end of the file is reported as the line after the last.
+        line = min(mark.line, len(lines) - 1) if mark else 0
+        source = lines[line] if lines else ""
         if "\t" in source[: len(source) - len(source.lstrip())]:
             raise _Unreadable(line + 1, "a tab cannot indent YAML; use spaces") from None
         raise _Unreadable(

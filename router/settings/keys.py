@@ -25,7 +25,7 @@ class ApiKey(Section):
 
     name: _Label = Field(description="shown in logs; unique")
     sha256: Annotated[
-        str, Text(r"[0-9a-fA-F]{64}", "the 64 hex digits of the key's SHA-256, not the key")
+        str, Text(r"[0-9a-f]{64}", "the 64 lower-case hex digits of the key's SHA-256, not the key")
     ] = Field(description="SHA-256 of the key in hex; unique")
     tenant: _Label = Field(description="whom requests with this key are counted for")
     rate_per_s: Annotated[float, Quantity(NUMBER, 0.001, 1_000_000)] | None = Field(
@@ -37,11 +37,6 @@ class ApiKey(Section):
     models: Annotated[tuple[str, ...], TextList()] = Field(
         default=(), description="globs of the models allowed; absent: all"
     )
-
-    @field_validator("sha256")
-    @classmethod
-    def _lower(cls, value: str) -> str:
-        return value.lower()
 
     @field_validator("burst")
     @classmethod
@@ -56,7 +51,7 @@ ApiKeys = Annotated[tuple[ApiKey, ...], Field(min_length=1, max_length=MAX_KEYS)
 
 def hash_key(key: str) -> str:
     """The SHA-256 of a key in lower-case hex, as the keys file wants it."""
-    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 class KeyRing:

@@ -56,7 +56,7 @@ def _field_rows(key: str, info: FieldInfo, default: str | None) -> Iterator[Row]
     annotation = annotation_of(info)
     plain = unwrap(annotation)
     members = union_members(plain)
-    if members and constraint(annotation) is None and "name" not in members:
+    if members and constraint(annotation) is None:
         yield from _kinds_rows(f"{key}.", members)
         return
     if _origin(plain) is tuple and _is_group(typing.get_args(plain)[0]):

@@ -101,6 +101,7 @@ _ROUTES = "one of auto, pool, serverless, or weights such as {serverless: 5, poo
 Route = Annotated[
     Annotated[RouteName, Tag("name"), Described(_ROUTES)] | Annotated[Weights, Tag("weights")],
     Discriminator(_route_tag),
+    Described(_ROUTES),
 ]
 
 

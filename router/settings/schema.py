@@ -119,6 +119,7 @@ class ServerSettings(Section):
     )
     admin_listen: Address = Field(
         default=Address("127.0.0.1", 9090),
+        validate_default=True,
         description="address of the admin port (health, metrics, status, reload); keep it private",
     )
     processes: Annotated[int, Quantity(COUNT, 1, 64)] = Field(
@@ -131,6 +132,7 @@ class ServerSettings(Section):
     )
     max_buffered_bytes: Annotated[int, Quantity(SIZE, 1024, 64 * GIB)] = Field(
         default=512 * MIB,
+        validate_default=True,
         alias="max_buffered",
         description="bytes of all bodies held in memory at once",
     )
@@ -224,13 +226,6 @@ class ControllerSettings(Section):
         default=10.0, alias="window", description="time over which a model's load is averaged"
     )
 
-    @field_validator("window_s")
-    @classmethod
-    def _window_spans_a_step(cls, value: float, info: ValidationInfo) -> float:
-        if value < info.data.get("interval_s", 0):
-            raise wrong("must be at least controller.interval")
-        return value
-
 
 class SloSettings(Section):
     """What a model promises."""
@@ -318,6 +313,12 @@ class Settings(Section):
     prices: Annotated[Path | None, FilePath(empty=True)] = Field(
         default=None, description="prices file; empty: the prices built in"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_paths_are_read_too(cls, data: object) -> object:
+        # A default path starts at the configuration file only if its group is validated.
+        return {"workers": None, **data} if isinstance(data, dict) else data
 
     def masked(self) -> dict[str, Any]:
         """The effective settings under their configuration keys, JSON-able, secrets masked."""

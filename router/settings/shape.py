@@ -65,15 +65,22 @@ def _step(place: Place, step: str | int) -> Place:
         return Place(place.path, members.get(str(step)), place.group)
     if step == "[key]":
         return Place(place.path, None, place.group)
-    path = (*place.path, step)
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        info = fields_by_key(annotation).get(str(step))
-        return Place(path, annotation_of(info) if info else None, annotation)
+        return _key_of(annotation, place.path, str(step))
+    path = (*place.path, step)
     if _origin(annotation) is tuple:
         return Place(path, typing.get_args(annotation)[0], None)
     if _origin(annotation) is Mapping:
         return Place(path, typing.get_args(annotation)[1], None)
     return Place(path, None, None)
+
+
+def _key_of(group: type[BaseModel], parent: KeyPath, step: str) -> Place:
+    # A default that is wrong beside other values is named by its field, not by the user's key.
+    named = group.model_fields.get(step)
+    key = (named.alias or step) if named else step
+    info = fields_by_key(group).get(key)
+    return Place((*parent, key), annotation_of(info) if info else None, group)
 
 
 def annotation_of(info: FieldInfo) -> Annotation:

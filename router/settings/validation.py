@@ -42,7 +42,10 @@ def _problem(root: Annotation, detail: ErrorDetails, document: Document) -> Prob
         return document.problem(place.path, wanted(place.annotation))
     if kind == "too_short" and _has_items(document.node(place.path), detail):
         return None
-    return document.problem(place.path, _message(kind, place, detail))
+    path = place.path
+    if kind == "extra_forbidden":
+        path = (*path[:-1], detail["loc"][-1])  # as written, even if it is the name of a field
+    return document.problem(path, _message(kind, place, detail))
 
 
 def _has_items(node: Node | None, detail: ErrorDetails) -> bool:
@@ -59,7 +62,7 @@ def _message(kind: str, place: Place, detail: ErrorDetails) -> str:
         case "missing":
             return f"is required, {wanted(place.annotation)}"
         case "extra_forbidden":
-            return _unknown_key(str(place.path[-1]), place.known_keys)
+            return _unknown_key(str(detail["loc"][-1]), place.known_keys)
         case "too_short":
             return f"must have at least {context['min_length']} entries"
         case "too_long":

@@ -1,0 +1,87 @@
+import hashlib
+
+import pytest
+
+from router.settings.keys import KeyRing, hash_key
+from tests.unit.settings.loading import MODEL, load_config, problems_of
+
+CONFIG = f"{MODEL}auth: {{api_keys_file: k.yaml}}\n"
+SHA = hash_key("key-of-nightly")
+ENTRY = f"name: a, tenant: t, sha256: {SHA}"
+
+
+def ring_of(keys: str) -> KeyRing:
+    return load_config(CONFIG, files={"k.yaml": keys}).keys
+
+
+def test_a_key_is_found_by_its_hash() -> None:
+    ring = ring_of(
+        f"- {{name: night, tenant: batch, sha256: {SHA}, rate_per_s: 5, burst: 9, models: 'b*'}}\n"
+        f"- {{name: web, tenant: shop, sha256: {hash_key('other')}}}\n"
+    )
+    found = ring.find("key-of-nightly")
+    assert found is not None
+    assert (found.name, found.tenant, found.rate_per_s, found.burst) == ("night", "batch", 5, 9)
+    assert found.models == ("b*",)
+    assert len(ring) == 2
+    assert not ring.is_open
+
+
+@pytest.mark.parametrize("key", ["", "key-of-nightly ", SHA, "x" * 10_000, "\ud800", "\x00"])
+def test_anything_else_is_nobodys_key(key: str) -> None:
+    assert ring_of(f"- {{{ENTRY}}}").find(key) is None
+
+
+def test_the_hash_is_plain_sha256_so_that_any_tool_can_make_it() -> None:
+    assert hash_key("k") == hashlib.sha256(b"k").hexdigest()
+
+
+def test_a_ring_is_open_only_without_a_keys_file() -> None:
+    assert load_config(MODEL).keys.is_open
+    assert load_config(MODEL).keys.find("any") is None
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ("", "/etc/router/k.yaml: is empty"),
+        ("[]", "/etc/router/k.yaml:1: must have at least 1 entries"),
+        ("{a: 1}", "/etc/router/k.yaml:1: must be a list"),
+        (
+            "- {name: a, tenant: t}",
+            "/etc/router/k.yaml:1: [0].sha256 is required, must be the 64 low",
+        ),
+        (
+            "- {name: a, tenant: t, sha256: sk-raw-key}",
+            "/etc/router/k.yaml:1: [0].sha256 = ***, must",
+        ),
+        (
+            f"- {{{ENTRY}, rate_per_s: 0}}",
+            "/etc/router/k.yaml:1: [0].rate_per_s = 0, must be a numb",
+        ),
+        (
+            f"- {{{ENTRY}, burst: 5}}",
+            "/etc/router/k.yaml:1: [0].burst = 5, needs rate_per_s beside",
+        ),
+        (f"- {{{ENTRY}, tennant: x}}", "/etc/router/k.yaml:1: [0].tennant = x, is not a known key"),
+    ],
+)
+def test_a_broken_keys_file_never_opens_the_gateway(keys: str, told: str) -> None:
+    (problem,) = problems_of(CONFIG, files={"k.yaml": keys})
+    assert problem.startswith(told)
+
+
+def test_names_and_hashes_are_unique() -> None:
+    entries = [ENTRY, f"name: b, tenant: t, sha256: {SHA}"]
+    entries += [f"name: b, tenant: t, sha256: {hash_key('x')}"]
+    keys = "".join(f"- {{{entry}}}\n" for entry in entries)
+    problems = problems_of(CONFIG, files={"k.yaml": keys})
+    assert [problem.split(": ", 1)[1] for problem in problems] == [
+        "[1].sha256 = ***, must be unique (also on line 1)",
+        "[2].name = b, must be unique (also on line 2)",
+    ]
+
+
+def test_a_missing_keys_file_is_a_problem() -> None:
+    (problem,) = problems_of(CONFIG)
+    assert problem == "/etc/router/k.yaml: cannot be read: No such file or directory"
