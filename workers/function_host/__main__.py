@@ -8,6 +8,7 @@ listen, 2 on wrong arguments or configuration.
 import argparse
 import asyncio
 import ipaddress
+import logging
 import os
 import signal
 import sys
@@ -17,7 +18,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from workers.function_host.console import Console
+from workers.function_host.console import Console, ConsoleHandler
 from workers.function_host.environment import Services
 from workers.function_host.host import Host
 from workers.function_host.host_api import HostApi, read_declaration
@@ -42,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.writelines(f"{arguments.config}: {line}\n" for line in errors)
         return 2
     console = Console()
+    logging.getLogger().addHandler(ConsoleHandler(console))
     try:
         asyncio.run(_serve(arguments.listen, specs, arguments.drain_s, console))
     except OSError as error:

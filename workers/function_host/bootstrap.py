@@ -3,7 +3,6 @@
 `python -m workers.function_host.bootstrap HOST_PID HANDLER`. Knows nothing about the function.
 """
 
-import os
 import sys
 
 from workers.lifetime import die_with_parent
@@ -12,9 +11,7 @@ from workers.lifetime import die_with_parent
 def main(arguments: list[str]) -> None:
     """Run the handler until the host ends this process."""
     host_pid, handler = arguments
-    die_with_parent()
-    if os.getppid() != int(host_pid):  # the host died before the line above took effect
-        sys.exit("the function host is gone")
+    die_with_parent(expected_parent=int(host_pid))
     # Imported late: a sandbox without a host should not spend time on it.
     from awslambdaric.__main__ import main as run_runtime  # noqa: PLC0415
 

@@ -6,9 +6,11 @@ It never blocks a caller and never raises because of stderr.
 """
 
 import json
+import logging
 import queue
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Mapping
 
 MAX_LINE_BYTES = 2048
@@ -76,16 +78,33 @@ class Console:
 
     def _run(self) -> None:
         while (text := self._lines.get()) is not None:
+            dropped, self._dropped = self._dropped, 0
+            if dropped:  # written here: the queue it would wait in is the one that was full
+                text += "\n" + json.dumps({"event": "log_lines_dropped", "lines": dropped})
             try:
                 self._write(text + "\n")
             except (OSError, ValueError):  # stderr is gone; nobody is left to tell
                 return
-            self._report_dropped()
 
-    def _report_dropped(self) -> None:
-        dropped, self._dropped = self._dropped, 0
-        if dropped:
-            self.event("log_lines_dropped", {"lines": dropped})
+
+class ConsoleHandler(logging.Handler):
+    """Brings what libraries log to the console, one bounded JSON line each."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(logging.WARNING)
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Queue one record."""
+        fields: dict[str, object] = {
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage()[:MAX_LINE_BYTES],
+        }
+        if record.exc_info:
+            text = "".join(traceback.format_exception(*record.exc_info))
+            fields["traceback"] = text[-MAX_LINE_BYTES:]  # the end names the error
+        self._console.event("log", fields)
 
 
 class FunctionLog:

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from workers.function_host.bodies import BodyTooLargeError, read_body
+from workers.function_host.bodies import BodyLostError, BodyTooLargeError, read_body
 from workers.function_host.host import Host
 from workers.function_host.settings import FunctionSpec, SettingsError, parse_functions
 
@@ -59,6 +59,8 @@ class HostApi:
             specs = read_declaration(await read_body(request, MAX_DECLARATION_BYTES))
         except BodyTooLargeError:
             return _refuse(413, [f"a declaration has at most {MAX_DECLARATION_BYTES} bytes"])
+        except BodyLostError:  # nobody reads this answer
+            return _refuse(400, ["the connection was lost"])
         except SettingsError as error:
             return _refuse(400, error.errors)
         if self._host.draining:

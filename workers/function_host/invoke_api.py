@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import msgspec
 from aiohttp import web
 
-from workers.function_host.bodies import BodyTooLargeError, read_body
+from workers.function_host.bodies import BodyLostError, BodyTooLargeError, read_body
 from workers.function_host.function import Function
 from workers.function_host.host import Host
 from workers.function_host.invocation import MAX_PAYLOAD_BYTES, Result, Status
@@ -112,6 +112,9 @@ class InvokeApi:
                 event = await read_body(request, MAX_PAYLOAD_BYTES)
         except BodyTooLargeError:
             raise _too_large() from None
+        except BodyLostError:  # nobody reads this answer
+            message = "The connection was lost."
+            raise RefusedError(400, "InvalidRequestContentException", message) from None
         except TimeoutError:
             message = f"The request body did not arrive within {self._body_s:g} seconds."
             raise RefusedError(408, "RequestTimeoutException", message) from None
@@ -177,7 +180,7 @@ def _result_response(result: Result, *, with_log: bool) -> web.Response:
 
 
 def _refusal_response(refusal: RefusedError) -> web.Response:
-    by_caller = refusal.status < 500  # noqa: PLR2004  # HTTP's own border
+    by_caller = refusal.status < 500  # HTTP's own border
     body = {"Type": "User" if by_caller else "Service", "message": refusal.message}
     if refusal.reason is not None:
         body["Reason"] = refusal.reason

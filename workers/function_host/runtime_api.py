@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from workers.function_host.bodies import BodyTooLargeError, read_body
+from workers.function_host.bodies import BodyLostError, BodyTooLargeError, read_body
 from workers.function_host.invocation import MAX_PAYLOAD_BYTES
 
 _BASE = "/2018-06-01/runtime"
@@ -140,6 +140,8 @@ class RuntimeApi:
             event = outcome(await read_body(request, MAX_PAYLOAD_BYTES))
         except BodyTooLargeError:
             event = AnsweredTooMuch()
+        except BodyLostError:  # the runtime died while it answered, or will try again
+            return _refuse(400, "InvalidRequest", "the answer was cut off")
         if request_id != self._running:  # answered twice at once: the first one counts
             return _refuse(400, "InvalidRequestID", "the invocation was answered already")
         self._running = None
@@ -153,6 +155,8 @@ class RuntimeApi:
             return _refuse(403, "InvalidStateTransition", "initialised already")
         try:
             payload = await read_body(request, MAX_PAYLOAD_BYTES)
+        except BodyLostError:
+            return _refuse(400, "InvalidRequest", "the error was cut off")
         except BodyTooLargeError:
             return _refuse(413, "RequestEntityTooLarge", f"over {MAX_PAYLOAD_BYTES} bytes")
         self._initialised = True
