@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from router.settings.problems import KeyPath, Problem, printable, show_key, show_value
+from router.settings.problems import MAX_PROBLEMS, KeyPath, Problem, printable, show_key, show_value
 from router.settings.sources import MAX_FILE_BYTES
 
 MAX_DEPTH = 32
@@ -230,7 +230,8 @@ class _Builder:
             self._add(path, line, f"has the tag {printable(str(tag))}: tags are not supported")
 
     def _add(self, path: KeyPath, line: int, message: str) -> None:
-        self.problems.append(Problem(self.file, line, show_key(path), None, message))
+        if len(self.problems) < MAX_PROBLEMS:
+            self.problems.append(Problem(self.file, line, show_key(path), None, message))
 
     def _sequence(self, line: int, events: Iterator[yaml.Event], path: KeyPath) -> SequenceNode:
         items: list[Node] = []

@@ -12,6 +12,9 @@ from router.settings.sources import Sources
 
 KeyPath = tuple[str | int, ...]
 MAX_SHOWN = 100
+MAX_PROBLEMS = 1000
+"""Problems told of one file by one check; a file with more is not a configuration."""
+
 _MAX_VALUE_CHARS = 80
 
 

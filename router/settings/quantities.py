@@ -4,7 +4,6 @@ Units are converted here and nowhere else. Each quantity knows the sentence that
 valid range, so that errors and the reference table cannot disagree.
 """
 
-import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -82,9 +81,8 @@ def _whole(value: object) -> int | None:
 
 
 def _number(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return value
+    # Not-a-number and infinity are left to the range, which holds neither.
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def _show_number(value: float) -> str:

@@ -10,11 +10,8 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from router.settings.document import Document, MappingNode, Node, SequenceNode
-from router.settings.problems import Problem, printable
+from router.settings.problems import MAX_PROBLEMS, Problem, printable
 from router.settings.shape import Annotation, Place, locate, union_members, unwrap, wanted
-
-MAX_PROBLEMS = 1000
-"""Problems told of one file; a file with more is not a configuration."""
 
 _SUGGESTIBLE_CHARS = 64
 

@@ -1,4 +1,5 @@
 import pytest
+import yaml
 
 from router.settings.document import MAX_NODES, ScalarNode, parse, plain
 from tests.unit.settings.loading import MODEL, load_config, problems_of
@@ -75,6 +76,20 @@ def test_a_wrong_entry_does_not_hide_the_others(text: str, told: str) -> None:
     first, last = [str(problem) for problem in document.problems]
     assert first.startswith(told)
     assert "last needs the environment variable ALSO" in last
+
+
+def test_a_missing_variable_is_the_only_problem_of_its_key() -> None:
+    (problem,) = problems_of(f"server: {{processes: '${{NONE}}'}}\n{MODEL}")
+    assert problem.endswith(
+        "server.processes needs the environment variable NONE, which is not set"
+    )
+
+
+def test_the_parser_without_libyaml_reads_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = ["a: &x [1, '2', {b: ${NAME}}]\nc: *x\nd:\n  - e:\n", "a: 1\n\tb: 2", "a: 1\na: 2"]
+    fast = [parse(text, ENVIRONMENT, "f") for text in texts]
+    monkeypatch.setattr("router.settings.document._PARSER", yaml.SafeLoader)
+    assert [parse(text, ENVIRONMENT, "f") for text in texts] == fast
 
 
 def test_an_alias_bomb_is_refused_before_it_is_expanded() -> None:
