@@ -73,7 +73,7 @@ class _Reading:
     problems: list[Problem] = field(default_factory=list)
 
     def document(self, path: Path, file: str) -> Document:
-        """Reads and parses a file; whatever is wrong joins the problems."""
+        """Reads and parses a file; whatever is wrong with it is in the document."""
         try:
             content = self.read_file(path)
         except OSError as error:
