@@ -164,9 +164,9 @@ def _events(text: str) -> Iterator[yaml.Event]:
         source = lines[line] if lines else ""
         if "\t" in source[: len(source) - len(source.lstrip())]:
             raise _Unreadable(line + 1, "a tab cannot indent YAML; use spaces") from None
-        raise _Unreadable(
-            line + 1, f"is not valid YAML: {error.problem or error.context}"
-        ) from None
+        hint = '; inside { } and [ ], write "${NAME}" in quotes' if "${" in source else ""
+        message = f"is not valid YAML: {error.problem or error.context}{hint}"
+        raise _Unreadable(line + 1, message) from None
     except yaml.YAMLError:
         raise _Unreadable(None, "is not valid YAML") from None
 

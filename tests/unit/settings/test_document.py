@@ -42,6 +42,10 @@ def test_values_follow_yaml_1_2_and_the_environment(text: str, value: object) ->
         ("a: \ud800", "f:1: is not UTF-8 text (byte 3)"),
         ("a: 1\n\tb: 2", "f:2: a tab cannot indent YAML; use spaces"),
         ("a: [1", "f:1: is not valid YAML: "),
+        (
+            "server: {listen: ${X}}",
+            "f:1: is not valid YAML: did not find expected ',' or '}'; inside",
+        ),
         ("a: 1\nb: *gone", "f:2: *gone names no anchor before it"),
         ("a: &x [*x]", "f:1: *x names no anchor before it"),
         ("a: 1\n---\nb: 1", "f:2: must be one document (no ---)"),
@@ -86,7 +90,7 @@ def test_a_missing_variable_is_the_only_problem_of_its_key() -> None:
 
 
 def test_the_parser_without_libyaml_reads_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    texts = ["a: &x [1, '2', {b: ${NAME}}]\nc: *x\nd:\n  - e:\n", "a: 1\n\tb: 2", "a: 1\na: 2"]
+    texts = ["a: &x [1, '2', {b: '${NAME}'}]\nc: *x\nd:\n  - e:\n", "a: 1\n\tb: 2", "a: 1\na: 2"]
     fast = [parse(text, ENVIRONMENT, "f") for text in texts]
     monkeypatch.setattr("router.settings.document._PARSER", yaml.SafeLoader)
     assert [parse(text, ENVIRONMENT, "f") for text in texts] == fast
