@@ -20,6 +20,7 @@ from prometheus_client import CollectorRegistry
 from workers.http_front import FrontLimits, HttpFront
 from workers.lifetime import die_with_parent
 from workers.metrics import WorkerMetrics
+from workers.operations import json_reply
 from workers.protocol import WorkerError
 from workers.service import Catalog
 
@@ -27,9 +28,12 @@ _log = logging.getLogger(__name__)
 
 # Clients do not retry a POST on a connection that was closed while idle: let them close first.
 KEEP_ALIVE_S = 3600.0
+# How long a refused body is read and thrown away, so that its sender sees the reply.
+LINGER_S = 2.0
 MAX_DRAIN_S = 3600.0
 MAX_PORT = 65535
 MAX_HEADER_BYTES = 32 * 1024
+_ERROR_CHARACTERS = 200
 # Once drained there is nothing to wait for but connections that are idle.
 _CLOSE_S = 1.0
 
@@ -115,7 +119,7 @@ async def serve(flags: Flags, catalog: Catalog) -> bool:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    runner = _runner(front)
+    runner = server_runner(front)
     await runner.setup()
     try:
         url = await _listen(runner, flags.listen)
@@ -128,18 +132,46 @@ async def serve(flags: Flags, catalog: Catalog) -> bool:
         front.close()
 
 
-def _runner(front: HttpFront) -> web.ServerRunner:
-    server = web.Server(
-        front.answer,
-        # A client that goes away must leave the queue.
-        handler_cancellation=True,
-        # Bodies are inflated by us, with a bound.
-        auto_decompress=False,
-        keepalive_timeout=KEEP_ALIVE_S,
-        max_line_size=MAX_HEADER_BYTES,
-        max_field_size=MAX_HEADER_BYTES,
-        access_log=None,
-    )
+class _Connection(web.RequestHandler):
+    """aiohttp's connection, with the protocol's error body also for bytes that are no HTTP."""
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """The response to a request that could not be parsed; closes the connection."""
+        _log.info("refused a malformed HTTP request: %s", type(exc).__name__)
+        text = " ".join((message or "bad request").split())[:_ERROR_CHARACTERS]
+        reply = json_reply({"error": text}, status)
+        response = web.Response(status=status, body=reply.body, headers=reply.headers)
+        response.force_close()
+        return response
+
+
+class _Server(web.Server):
+    """aiohttp's server, making our connections."""
+
+    def __call__(self) -> web.RequestHandler:
+        return _Connection(
+            self,
+            loop=asyncio.get_running_loop(),
+            # Bodies are inflated by us, with a bound.
+            auto_decompress=False,
+            keepalive_timeout=KEEP_ALIVE_S,
+            lingering_time=LINGER_S,
+            max_line_size=MAX_HEADER_BYTES,
+            max_field_size=MAX_HEADER_BYTES,
+            access_log=None,  # type: ignore[arg-type]  # off: the annotation forgets None
+        )
+
+
+def server_runner(front: HttpFront) -> web.ServerRunner:
+    """The front behind aiohttp's HTTP server, with our connection limits."""
+    # With cancellation, a client that goes away leaves the queue.
+    server = _Server(front.answer, handler_cancellation=True)
     return web.ServerRunner(server, handle_signals=False, shutdown_timeout=_CLOSE_S)
 
 

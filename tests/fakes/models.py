@@ -1,5 +1,6 @@
 """Small deterministic ONNX models, written into a repository at test time."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def write_identity(
     name: str,
     version: str = "1",
     *,
-    types: dict[str, int] | None = None,
+    types: Mapping[str, int] | None = None,
     shape: tuple[int | str, ...] = ("batch", "n"),
     options: dict[str, Any] | None = None,
 ) -> Path:

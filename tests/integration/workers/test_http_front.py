@@ -1,0 +1,271 @@
+"""The HTTP front on real sockets: hostile requests, limits, cancellation and drain."""
+
+import asyncio
+import gzip
+import io
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from prometheus_client import CollectorRegistry
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.fakes.oip import infer_json, json_input
+from workers.http_front import FrontLimits, HttpFront
+from workers.http_server import server_runner
+from workers.metrics import WorkerMetrics
+from workers.service import Catalog
+
+MAX_BODY = 200_000
+Session = aiohttp.ClientSession
+
+
+def slow_body(milliseconds: float, **fields: Any) -> bytes:
+    return infer_json(json_input("x", "FP32", [1], [milliseconds]), **fields)
+
+
+class Served:
+    """A front on a loopback port with a client for it."""
+
+    def __init__(self, front: HttpFront, session: Session, port: int) -> None:
+        self.front = front
+        self.session = session
+        self.port = port
+
+    async def post(self, model: str, body: Any, **headers: str) -> tuple[int, dict[str, Any]]:
+        path = f"/v2/models/{model}/infer"
+        async with self.session.post(path, data=body, headers=headers) as response:
+            return response.status, await response.json()
+
+    async def status(self, model: str, body: Any) -> int:
+        """The status alone: parsing a large answer would hold the loop that is under test."""
+        async with self.session.post(f"/v2/models/{model}/infer", data=body) as response:
+            await response.read()
+            return response.status
+
+    async def get(self, path: str) -> tuple[int, dict[str, Any]]:
+        async with self.session.get(path) as response:
+            return response.status, await response.json()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(10):
+            while not condition():  # noqa: ASYNC110 - counters have no event
+                await asyncio.sleep(0.001)
+
+    async def metric(self, name: str, **labels: str) -> float:
+        async with self.session.get("/metrics") as response:
+            families = text_string_to_metric_families(await response.text())
+        samples = [s for family in families for s in family.samples if s.name == name]
+        return sum(s.value for s in samples if labels.items() <= s.labels.items())
+
+    async def raw(self, *parts: bytes) -> bytes:
+        """Everything the server answers to bytes on a fresh connection, until it closes it."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        try:
+            for part in parts:
+                writer.write(part)
+                await writer.drain()
+            async with asyncio.timeout(10):
+                return await reader.read()
+        finally:
+            writer.close()
+
+
+@asynccontextmanager
+async def served(repository: Path, model: str, **changes: int) -> AsyncIterator[Served]:
+    catalog = Catalog(repository, [model])
+    await asyncio.to_thread(catalog.load, model)
+    limits = {"max_queue": 8, "max_body_bytes": MAX_BODY, "max_runs": 1, **changes}
+    clock = asyncio.get_running_loop().time
+    front = HttpFront(catalog, FrontLimits(**limits), WorkerMetrics(CollectorRegistry()), clock)
+    runner = server_runner(front)
+    await runner.setup()
+    site = aiohttp.web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    port = runner.addresses[0][1]
+    try:
+        async with Session(f"http://127.0.0.1:{port}") as session:
+            yield Served(front, session, port)
+    finally:
+        await runner.cleanup()
+        front.close()
+
+
+@pytest.fixture
+async def slow(repository: Path) -> AsyncIterator[Served]:
+    async with served(repository, "slow", max_queue=1) as made:
+        yield made
+
+
+@pytest.fixture
+async def mlp(repository: Path) -> AsyncIterator[Served]:
+    async with served(repository, "mlp") as made:
+        yield made
+
+
+ONES = infer_json(json_input("x", "FP32", [1, 32], [1] * 32))
+
+HOSTILE: list[tuple[str, bytes, dict[str, str], int, str]] = [
+    ("malformed JSON", b"{", {}, 400, "not valid JSON"),
+    ("empty body", b"", {}, 400, "no body"),
+    ("too large", b"x" * (MAX_BODY + 1), {}, 413, f"limit is {MAX_BODY}"),
+    ("bomb", gzip.compress(bytes(10**7)), {"Content-Encoding": "gzip"}, 413, "inflates to more"),
+    ("not gzip", ONES, {"Content-Encoding": "gzip"}, 400, "not valid gzip"),
+    ("unknown coding", ONES, {"Content-Encoding": "br"}, 415, "'br' is not supported"),
+    ("odd length header", ONES, {"Inference-Header-Content-Length": "-1"}, 400, "not a number"),
+    ("length past the body", ONES, {"Inference-Header-Content-Length": "9999"}, 400, "has only"),
+]
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "status", "message"), [r[1:] for r in HOSTILE], ids=[r[0] for r in HOSTILE]
+)
+async def test_hostile_body_gets_a_clear_error(
+    mlp: Served, body: bytes, headers: dict[str, str], status: int, message: str
+) -> None:
+    got, answer = await mlp.post("mlp", body, **headers)
+    assert got == status
+    assert list(answer) == ["error"]
+    assert message in answer["error"]
+    assert (await mlp.post("mlp", ONES))[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/nope", 404),
+        ("GET", "/v2/models/nope", 404),
+        ("GET", "/v2/models/mlp/versions/9", 404),
+        ("GET", "/v2/models/mlp/infer", 405),
+        ("DELETE", "/v2/models/mlp", 405),
+        ("GET", "/v2/models/..%2Fmlp", 404),
+    ],
+)
+async def test_wrong_path_or_verb_has_the_protocols_error(
+    mlp: Served, method: str, path: str, status: int
+) -> None:
+    async with mlp.session.request(method, path) as response:
+        assert response.status == status
+        assert list(await response.json()) == ["error"]
+
+
+async def test_declared_length_over_the_limit_is_refused_before_the_body(mlp: Served) -> None:
+    head = b"POST /v2/models/mlp/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n"
+    answer = await mlp.raw(head, b"a" * 1000)
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b'{"error":"the body has 1000000000 bytes' in answer
+
+
+async def test_chunked_body_over_the_limit_is_refused_where_it_passes_it(mlp: Served) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(MAX_BODY // 1000 + 1):
+            yield b"x" * 1000
+
+    status, answer = await mlp.post("mlp", chunks())
+    assert status == 413
+    assert "larger than the limit" in answer["error"]
+
+
+async def test_bad_chunk_framing_is_refused(mlp: Served) -> None:
+    head = b"POST /v2/models/mlp/infer HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    answer = await mlp.raw(head, b"zz\r\nabc\r\n")
+    assert b" 400 " in answer.split(b"\r\n")[0]
+    assert list(json.loads(answer.split(b"\r\n\r\n")[1])) == ["error"]
+
+
+async def test_long_header_is_refused_in_the_protocols_shape(mlp: Served) -> None:
+    answer = await mlp.raw(b"GET /v2 HTTP/1.1\r\nHost: x\r\nX-Long: " + b"a" * 40_000 + b"\r\n\r\n")
+    assert b" 400 " in answer.split(b"\r\n")[0]
+    assert list(json.loads(answer.split(b"\r\n\r\n")[1])) == ["error"]
+
+
+async def test_no_content_type_is_needed_and_only_protocol_headers_are_added(mlp: Served) -> None:
+    head = f"POST /v2/models/mlp/infer HTTP/1.1\r\nHost: x\r\nContent-Length: {len(ONES)}\r\n"
+    answer = await mlp.raw(head.encode() + b"Connection: close\r\n\r\n" + ONES)
+    lines = answer.split(b"\r\n\r\n")[0].decode().lower().split("\r\n")
+    assert lines[0] == "http/1.1 200 ok"
+    names = {line.split(":")[0] for line in lines[1:]}
+    assert names == {"content-type", "content-length", "date", "server", "connection"}
+
+
+async def test_full_worker_refuses_by_the_head_and_recovers(slow: Served) -> None:
+    async with asyncio.TaskGroup() as group:
+        accepted = [group.create_task(slow.post("slow", slow_body(200))) for _ in range(2)]
+        await slow.until(lambda: slow.front.in_flight == 2)
+        status, answer = await slow.post("slow", slow_body(1))
+    assert status == 503
+    assert "worker is full (1 requests wait for 'slow')" in answer["error"]
+    assert [task.result()[0] for task in accepted] == [200, 200]
+    assert (await slow.post("slow", slow_body(1)))[0] == 200
+    assert await slow.metric("worker_requests_total", code="503", model="slow") == 1
+    assert await slow.metric("worker_requests_total", code="200", model="slow") == 3
+
+
+async def test_clients_timeout_is_kept(slow: Served) -> None:
+    busy = asyncio.create_task(slow.post("slow", slow_body(300)))
+    await slow.until(lambda: slow.front.in_flight == 1)
+    status, answer = await slow.post("slow", slow_body(1, parameters={"timeout": 20_000}))
+    assert status == 504
+    assert "timeout of 0.02 s" in answer["error"]
+    assert (await busy)[0] == 200
+
+
+async def test_client_that_goes_away_leaves_the_queue(slow: Served) -> None:
+    busy = asyncio.create_task(slow.post("slow", slow_body(300)))
+    await slow.until(lambda: slow.front.in_flight == 1)
+    leaving = asyncio.create_task(slow.post("slow", slow_body(1)))
+    await slow.until(lambda: slow.front.in_flight == 2)
+    leaving.cancel()
+    await asyncio.wait([leaving])
+    await slow.until(lambda: slow.front.in_flight == 1)
+    assert not busy.done()
+    assert (await busy)[0] == 200
+    assert await slow.metric("worker_requests_total", code="499", model="slow") == 1
+
+
+async def test_drain_finishes_what_was_accepted_and_refuses_the_rest(slow: Served) -> None:
+    accepted = asyncio.create_task(slow.post("slow", slow_body(300)))
+    await slow.until(lambda: slow.front.in_flight == 1)
+    drain = asyncio.create_task(slow.front.drain(10))
+    await asyncio.sleep(0)
+    assert (await slow.get("/v2/health/ready"))[0] == 503
+    assert (await slow.get("/v2/models/slow/ready"))[0] == 503
+    assert (await slow.get("/v2/health/live"))[0] == 200
+    status, answer = await slow.post("slow", slow_body(1))
+    assert (status, "draining" in answer["error"]) == (503, True)
+    assert await slow.metric("worker_ready") == 0
+    assert (await accepted)[0] == 200
+    assert await drain is True
+
+
+async def test_drain_gives_up_at_its_bound(slow: Served) -> None:
+    accepted = asyncio.create_task(slow.post("slow", slow_body(400)))
+    await slow.until(lambda: slow.front.in_flight == 1)
+    assert await slow.front.drain(0.01) is False
+    await accepted
+
+
+async def test_loop_answers_while_a_large_body_is_decoded(repository: Path) -> None:
+    values = json.dumps([0.12345678] * 1_000_000).encode()
+    body = b'{"inputs":[{"name":"x","datatype":"FP32","shape":[500000,2],"data":%b}]}' % values
+    async with served(repository, "single", max_body_bytes=100_000_000) as front:
+        large = asyncio.create_task(front.status("single", io.BytesIO(body)))
+        loop = asyncio.get_running_loop()
+        longest, probes = 0.0, 0
+        while not large.done():
+            started = loop.time()
+            await front.get("/v2/health/live")
+            longest, probes = max(longest, loop.time() - started), probes + 1
+        assert await large == 200
+    assert probes > 10
+    assert longest < 0.15, (longest, probes)
+
+
+async def test_unknown_models_do_not_become_labels(mlp: Served) -> None:
+    for number in range(3):
+        assert (await mlp.post(f"nope-{number}", ONES))[0] == 404
+    assert await mlp.metric("worker_requests_total", code="404", model="") == 3
