@@ -14,7 +14,8 @@ from router.domain.errors import (
     UpstreamTimeoutError,
 )
 from router.upstream.deadlines import DeadlineWheel
-from router.upstream.response_reader import ResponseHead, ResponseReader
+from router.upstream.response_head import ResponseHead
+from router.upstream.response_reader import ResponseReader
 
 ONE_WRITE_BYTES = 64 * 1024
 """Head and body below this go out in one write; a larger body goes in slices."""
@@ -135,8 +136,9 @@ class Connection(asyncio.Protocol):
         if len(request.head) + len(request.body) <= ONE_WRITE_BYTES:
             transport.write(request.head + request.body)
             return
-        transport.write(request.head)
-        self._unsent = memoryview(request.body)
+        body = memoryview(request.body)
+        self._unsent = body[_SLICE_BYTES:] if len(body) > _SLICE_BYTES else None
+        transport.writelines([request.head, body[:_SLICE_BYTES]])
         self._send_more(transport)
 
     def lift_deadline(self) -> None:

@@ -13,7 +13,7 @@ from router.domain.clock import Clock
 from router.domain.errors import AttemptError, UpstreamTimeoutError
 from router.upstream.connection import Connection
 from router.upstream.deadlines import DeadlineWheel
-from router.upstream.response_reader import ResponseHead
+from router.upstream.response_head import ResponseHead
 
 STREAM_HIGH_WATER_BYTES = 128 * 1024
 """A stream that holds more than this stops its connection from reading."""

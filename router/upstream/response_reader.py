@@ -15,36 +15,20 @@ from aiohttp.http_parser import HttpResponseParser, RawResponseMessage
 from aiohttp.streams import StreamReader
 
 from router.domain.errors import ResponseLostError, UpstreamBrokenError
+from router.upstream.response_head import (
+    EVENT_STREAM,
+    MAX_HEADERS,
+    ResponseHead,
+    is_hop_by_hop,
+)
+from router.upstream.simple_response import read_simple
 
-MAX_HEADERS = 128
 _NEVER = 2**30  # the mark at which aiohttp's stream would pause; it is emptied long before
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(rb"[^\x00-\x08\x0a-\x1f\x7f]*")
-_HOP_BY_HOP = frozenset(
-    {"connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
-)
 _HTTP_VERSIONS = frozenset({(1, 0), (1, 1)})
+_MORE_THAN_ONE = "the upstream sent more than one answer"
 _SWITCHING, _OK, _NO_CONTENT, _NOT_MODIFIED = 101, 200, 204, 304
-
-
-class ResponseHead(NamedTuple):
-    """The head of the final answer: end-to-end headers only, names spelt as received.
-
-    `content_length` is the length of the body that follows, or None when only its end will tell.
-    """
-
-    status: int
-    reason: str
-    headers: list[tuple[str, str]]
-    content_length: int | None
-
-    @property
-    def is_event_stream(self) -> bool:
-        """Whether the body is server-sent events, which must not wait for their end."""
-        return any(
-            name.lower() == "content-type" and value.lower().startswith("text/event-stream")
-            for name, value in self.headers
-        )
 
 
 class Piece(NamedTuple):
@@ -62,26 +46,17 @@ class ResponseReader:
     """
 
     __slots__ = (
-        "_head_room", "_is_head_request", "_max_head_bytes", "_parser", "_payload", "_until_close",
-        "keep_alive",
+        "_head_room", "_is_head_request", "_loop", "_max_head_bytes", "_parser", "_payload",
+        "_until_close", "keep_alive",
     )  # fmt: skip
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, *, max_head_bytes: int, is_head_request: bool
     ) -> None:
-        self._parser = HttpResponseParser(
-            _NoFlowControl(loop),
-            loop,
-            _NEVER,
-            max_line_size=max_head_bytes,
-            max_headers=MAX_HEADERS,
-            max_field_size=max_head_bytes,
-            response_with_body=not is_head_request,
-            read_until_eof=True,
-            auto_decompress=False,
-        )
-        self._is_head_request = is_head_request
+        self._loop = loop
         self._max_head_bytes = max_head_bytes
+        self._is_head_request = is_head_request
+        self._parser: HttpResponseParser | None = None
         self._head_room = max_head_bytes
         self._payload: StreamReader | None = None
         self._until_close = False
@@ -89,38 +64,62 @@ class ResponseReader:
 
     def feed(self, data: bytes) -> Piece:
         """Take the next bytes, in any segmentation. Raises UpstreamBrokenError."""
+        if self._parser is None:
+            simple = None if self._is_head_request else read_simple(data, self._max_head_bytes)
+            if simple is not None:
+                self.keep_alive = True
+                return Piece(simple[0], simple[1], is_complete=True)
+            self._parser = self._make_parser()
+        return self._feed_parser(self._parser, data)
+
+    def _feed_parser(self, parser: HttpResponseParser, data: bytes) -> Piece:
         if self._payload is not None:
-            head = self._parse(data)
+            head = self._parse(parser, data)
         elif len(data) <= self._head_room:
             self._head_room -= len(data)
-            head = self._parse(data)
+            head = self._parse(parser, data)
         else:
-            head = self._parse_across_head_limit(data)
+            head = self._parse_across_head_limit(parser, data)
         payload = self._payload
         if payload is None:
             return Piece(None, b"", is_complete=False)
         is_complete = payload.is_eof()
         if is_complete:
-            self._require_nothing_left()
+            _require_nothing_left(parser)
         return Piece(head, payload.read_nowait(), is_complete)
+
+    def _make_parser(self) -> HttpResponseParser:
+        return HttpResponseParser(
+            _NoFlowControl(self._loop),
+            self._loop,
+            _NEVER,
+            max_line_size=self._max_head_bytes,
+            max_headers=MAX_HEADERS,
+            max_field_size=self._max_head_bytes,
+            response_with_body=not self._is_head_request,
+            read_until_eof=True,
+            auto_decompress=False,
+        )
 
     def feed_eof(self) -> None:
         """Take the end of the connection as the end of the body; raises ResponseLostError."""
         if not self._until_close:
             raise ResponseLostError("the upstream closed the connection before its answer ended")
 
-    def _parse_across_head_limit(self, data: bytes) -> ResponseHead | None:
-        head = self._parse(data[: self._head_room])
+    def _parse_across_head_limit(
+        self, parser: HttpResponseParser, data: bytes
+    ) -> ResponseHead | None:
+        head = self._parse(parser, data[: self._head_room])
         if head is None:
             raise UpstreamBrokenError(
                 f"the head of the upstream's answer is longer than {self._max_head_bytes} bytes"
             )
-        self._parse(data[self._head_room :])
+        self._parse(parser, data[self._head_room :])
         return head
 
-    def _parse(self, data: bytes) -> ResponseHead | None:
+    def _parse(self, parser: HttpResponseParser, data: bytes) -> ResponseHead | None:
         try:
-            messages, _, _ = self._parser.feed_data(data)
+            messages, _, _ = parser.feed_data(data)
         except HttpProcessingError as error:
             raise UpstreamBrokenError("the upstream's answer is not valid HTTP/1.1") from error
         head = None
@@ -128,7 +127,7 @@ class ResponseReader:
             if 100 <= message.code < _OK and message.code != _SWITCHING:
                 continue  # interim: the final answer follows
             if self._payload is not None:
-                raise UpstreamBrokenError("the upstream sent more than one answer")
+                raise UpstreamBrokenError(_MORE_THAN_ONE)
             head = self._accept(message, payload)
         return head
 
@@ -141,17 +140,18 @@ class ResponseReader:
         self.keep_alive = has_end and not message.should_close
         return head
 
-    def _require_nothing_left(self) -> None:
-        """Refuse the beginning of another answer: the parser holds it without a word.
 
-        `feed_eof` after a complete message answers None unless a next one has begun.
-        """
-        try:
-            has_more = self._parser.feed_eof() is not None
-        except HttpProcessingError as error:
-            raise UpstreamBrokenError("the upstream sent more than one answer") from error
-        if has_more:
-            raise UpstreamBrokenError("the upstream sent more than one answer")
+def _require_nothing_left(parser: HttpResponseParser) -> None:
+    """Refuse the beginning of another answer: the parser holds it without a word.
+
+    `feed_eof` after a complete message answers None unless a next one has begun.
+    """
+    try:
+        has_more = parser.feed_eof() is not None
+    except HttpProcessingError as error:
+        raise UpstreamBrokenError(_MORE_THAN_ONE) from error
+    if has_more:
+        raise UpstreamBrokenError(_MORE_THAN_ONE)
 
 
 class _NoFlowControl(BaseProtocol):
@@ -180,12 +180,17 @@ def _read_head(message: RawResponseMessage, *, has_body: bool) -> ResponseHead:
     headers = [
         (name, value)
         for key, name, value in received
-        if key not in _HOP_BY_HOP and key not in dropped and not key.startswith("proxy-")
+        if key not in dropped and not is_hop_by_hop(key)
     ]
-    if not has_body or status in {_NO_CONTENT, _NOT_MODIFIED}:
-        return ResponseHead(status, message.reason, headers, 0)
+    is_event_stream = any(
+        key == "content-type" and value.lower().startswith(EVENT_STREAM)
+        for key, _, value in received
+    )
     lengths = [int(value) for key, _, value in received if key == "content-length"]
-    return ResponseHead(status, message.reason, headers, lengths[0] if lengths else None)
+    length = lengths[0] if lengths else None
+    if not has_body or status in {_NO_CONTENT, _NOT_MODIFIED}:
+        length = 0
+    return ResponseHead(status, message.reason, headers, length, is_event_stream)
 
 
 def _require_plain_framing(
