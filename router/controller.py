@@ -16,6 +16,8 @@ from router.policy.sizing import Demand, Sizing, SizingParams, size
 from router.runtime import ModelRuntime, RuntimeRef
 from router.settings.schema import ColdStart
 from router.signals.snapshot import FleetSnapshot, ModelTotals, SharedEndpoint
+from router.telemetry.labels import CostPart
+from router.telemetry.metrics import Metrics
 from router.upstream.address import parse_address
 
 _log = logging.getLogger(__name__)
@@ -78,11 +80,13 @@ class Controller:
         self,
         runtime: RuntimeRef,
         fleet: Callable[[], FleetSnapshot],
+        metrics: Metrics,
         clock: Clock,
         gateway_id: str,
     ) -> None:
         self._runtime = runtime
         self._fleet = fleet
+        self._metrics = metrics
         self._clock = clock
         self._gateway_id = gateway_id
         self._windows: dict[str, Window] = {}
@@ -182,6 +186,8 @@ class Controller:
         idle_usd = (billed_s - busy_s) * params.replica_usd_per_s
         model.sizing.warm_busy_usd += busy_usd
         model.sizing.warm_idle_usd += idle_usd
+        self._metrics.add_cost(model.name, CostPart.WARM_BUSY, busy_usd)
+        self._metrics.add_cost(model.name, CostPart.WARM_IDLE, idle_usd)
 
 
 def follow(pool: Pool, shared: Sequence[SharedEndpoint], peer_in_flight: Mapping[str, int]) -> None:

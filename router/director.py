@@ -11,7 +11,7 @@ from random import Random
 
 from router.admission.retries import may_retry
 from router.domain.clock import Clock, Sleep
-from router.domain.decision import AttemptResult, Backend, Decision, Outcome, Reason
+from router.domain.decision import Backend, Decision, Outcome, Reason, TraceStep, Verdict
 from router.domain.errors import (
     AttemptError,
     ClientClosedError,
@@ -28,6 +28,7 @@ from router.domain.ports import BackendResponse, Lease, Slots
 from router.domain.request import InferenceRequest
 from router.policy.decide import captive, decide
 from router.runtime import ModelRuntime
+from router.telemetry.labels import AttemptResult, CostPart, attempt_result
 from router.telemetry.metrics import Metrics
 
 _FIRST_PAUSE_S = 0.05
@@ -38,7 +39,6 @@ _MAX_PAUSE_S = 1.0
 class Record:
     """What happened to a request, as it goes along; ends up in headers, log and metrics."""
 
-    started: float
     decision: Decision | None = None
     endpoint_id: str = ""
     attempts: int = 0
@@ -48,14 +48,6 @@ class Record:
     cost_usd: float = 0.0
     failed: dict[Backend, Reason] = field(default_factory=dict)
     avoid: set[str] = field(default_factory=set)
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A backend's response and the record of how it was got; valid inside `Director.serve`."""
-
-    response: BackendResponse
-    record: Record
 
 
 class Director:
@@ -72,19 +64,20 @@ class Director:
     @asynccontextmanager
     async def serve(
         self, model: ModelRuntime, request: InferenceRequest, body: bytes, record: Record
-    ) -> AsyncIterator[Answer]:
+    ) -> AsyncIterator[BackendResponse]:
         """Get an answer and hold its slot until the caller has passed it on.
 
         Raises RouterError. Leaving by an exception cancels what the backend still sends.
         """
-        self._count_arrival(model, request)
+        if request.is_inference:
+            self._count_arrival(model, request)
         lease, response = await self._answered(model, request, body, record)
         result = AttemptResult.CANCELLED
         try:
-            yield Answer(response, record)
+            yield response
             result = AttemptResult.OK
-        except AttemptError:
-            result = AttemptResult.FAILED
+        except AttemptError as error:
+            result = attempt_result(error)
             raise
         finally:
             try:
@@ -92,10 +85,11 @@ class Director:
             finally:
                 self._release(model, lease, record, result, response)
 
-    def explain(self, model: ModelRuntime, request: InferenceRequest) -> Decision:
-        """What would happen to such a request now. Raises what `decide` raises."""
+    def check(self, model: ModelRuntime, request: InferenceRequest) -> None:
+        """Raise now what `serve` would raise, before the body has been read."""
         now = self._clock()
-        return decide(request, model.policy, model.state(request, now, {}), now, [])
+        self._check_deadline(request)
+        decide(request, model.policy, model.state(request, now, {}), now)
 
     # -- one answer, by as many attempts as are allowed ------------------------------------------
 
@@ -171,16 +165,10 @@ class Director:
         response = None
         try:
             response = await lease.send(request, body, max(timeout_s, 0.001))
-            result = AttemptResult.OK
-        except UpstreamRejectedError:
-            result = AttemptResult.REJECTED
-            raise
-        except EncodedTooLargeError:
-            raise  # nothing was sent and the backend is not to blame
-        except AttemptError:
+        except AttemptError as error:
             late = request.deadline is not None and self._clock() >= request.deadline
             # A client's short deadline says nothing about the backend's health.
-            result = AttemptResult.CANCELLED if late else AttemptResult.FAILED
+            result = AttemptResult.CANCELLED if late else attempt_result(error)
             raise
         finally:
             record.upstream_s += self._clock() - started
@@ -188,7 +176,7 @@ class Director:
                 self._release(model, lease, record, result, None)
         record.cold_start = response.cold_start
         if response.cold_start:
-            self._metrics.record_cold_start(model.name, response.init_s or 0.0)
+            self._metrics.record_cold_start(model.name, response.init_s)
         return response
 
     def _give_up_unless_retriable(
@@ -236,18 +224,12 @@ class Director:
     def _count_arrival(self, model: ModelRuntime, request: InferenceRequest) -> None:
         now = self._clock()
         model.budget.deposit(now)
-        signals = model.signals
-        signals.arrivals += 1
-        if model.pool is None:
-            return
-        work_s = model.pool.service_times.estimate(request.payload_bytes).mean_s
-        signals.work_s += work_s
-        serverless = model.state(request, now, {}).serverless
-        if serverless is None or captive(request, serverless):
-            signals.captive += 1
-            signals.captive_work_s += work_s
-        else:
-            signals.serverless_usd += serverless.price_usd
+        size = request.payload_bytes
+        work_s = model.pool.service_times.estimate(size).mean_s if model.pool is not None else 0.0
+        function = model.serverless.snapshot(size, now) if model.serverless is not None else None
+        is_captive = captive(request, function)
+        price_usd = function.price_usd if function is not None and not is_captive else 0.0
+        model.signals.arrived(work_s, price_usd, is_captive)
 
     def _release(
         self,
@@ -258,12 +240,40 @@ class Director:
         response: BackendResponse | None,
     ) -> None:
         now = self._clock()
-        before = model.serverless.cost_usd if model.serverless is not None else 0.0
-        lease.release(result, now, response)
-        if model.serverless is not None:
-            record.cost_usd += model.serverless.cost_usd - before
+        function, pool = model.serverless, model.pool
+        cost_before = function.cost_usd if function is not None else 0.0
+        ejections_before = pool.ejections if pool is not None else 0
+        lease.release(_VERDICTS.get(result, Verdict.FAILED), now, response)
+        if function is not None and (spent := function.cost_usd - cost_before) > 0:
+            record.cost_usd += spent
+            self._metrics.add_cost(model.name, CostPart.SERVERLESS, spent)
+        if pool is not None and pool.ejections > ejections_before:
+            self._metrics.record_ejection(model.name)
         assert record.decision is not None  # noqa: S101
-        self._metrics.record_attempt(model.name, record.decision.backend, result, record.upstream_s)
+        backend = record.decision.backend
+        self._metrics.record_attempt(model.name, backend, result, record.upstream_s)
+
+
+_VERDICTS = {
+    AttemptResult.OK: Verdict.OK,
+    AttemptResult.REJECTED: Verdict.REJECTED,
+    AttemptResult.CANCELLED: Verdict.CANCELLED,
+    # Nothing was sent and the backend is not to blame.
+    AttemptResult.ENCODED_TOO_LARGE: Verdict.CANCELLED,
+}
+
+
+def explain_request(
+    model: ModelRuntime, request: InferenceRequest, now: float
+) -> tuple[Decision | None, list[TraceStep], RouterError | None]:
+    """What would happen to such a request now: the decision or the refusal, step by step."""
+    trace: list[TraceStep] = []
+    try:
+        decision = decide(request, model.policy, model.state(request, now, {}), now, trace)
+    except RouterError as refusal:
+        trace.append(TraceStep("choice", "none", str(refusal)))
+        return None, trace, refusal
+    return decision, trace, None
 
 
 _OUTCOMES: tuple[tuple[type[BaseException], Outcome], ...] = (

@@ -94,8 +94,8 @@ class Outcome(StrEnum):
     INTERNAL_ERROR = "internal_error"
 
 
-class AttemptResult(StrEnum):
-    """How one attempt at a backend ended; only `failed` counts against the backend."""
+class Verdict(StrEnum):
+    """What an attempt says about the backend that had it; only `failed` counts against it."""
 
     OK = "ok"
     FAILED = "failed"

@@ -43,9 +43,13 @@ class NotFoundError(RouterError):
 
 
 class MethodNotAllowedError(RouterError):
-    """The path exists, the method does not."""
+    """The path exists, the method does not; `allowed` lists those that do."""
 
     code = "method_not_allowed"
+
+    def __init__(self, message: str, allowed: str) -> None:
+        super().__init__(message)
+        self.allowed = allowed
 
 
 class ModelNotFoundError(RouterError):

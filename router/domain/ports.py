@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from router.domain.decision import AttemptResult
+from router.domain.decision import Verdict
 from router.domain.request import InferenceRequest
 
 Headers = Sequence[tuple[str, str]]
@@ -56,7 +56,7 @@ class Lease(Protocol):
         """Carry out the attempt."""
         ...
 
-    def release(self, result: AttemptResult, now: float, response: BackendResponse | None) -> None:
+    def release(self, verdict: Verdict, now: float, response: BackendResponse | None) -> None:
         """Free the slot and learn from how the attempt went."""
         ...
 

@@ -21,8 +21,10 @@ class InferenceRequest:
 
     `payload_bytes` is the length as received (compressed if the client compressed it).
     `is_text` says that the body is plain JSON, which a function takes without base64.
-    `deadline` is the client's hard deadline (monotonic seconds) or None; `received_at` is
-    monotonic too. `headers` has lower-case names and holds end-to-end headers only.
+    `is_inference` is false for questions about a model (metadata, config, statistics), which run
+    like a request but tell nothing about load. `deadline` is the client's hard deadline (monotonic
+    seconds) or None; `received_at` is monotonic too. `headers` has lower-case names and holds
+    end-to-end headers only.
     """
 
     request_id: str
@@ -43,3 +45,4 @@ class InferenceRequest:
     priority: int = 0
     sequence_id: str | None = None
     is_idempotent: bool = True
+    is_inference: bool = True

@@ -41,7 +41,8 @@ class PoolSnapshot(NamedTuple):
     """One model's warm pool, as seen for one payload size.
 
     `ready` endpoints take traffic now; `wanted` is what the sizing asks for; `can_start` says that
-    a replica is starting or could be started. `ready_in_s` predicts when the first starting replica takes traffic.
+    a replica is starting or could be started. `ready_in_s` predicts when the first starting replica
+    takes traffic.
     `signals_stale` says that `wanted` may be out of date because shared state is unreachable.
     """
 

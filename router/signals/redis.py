@@ -190,7 +190,7 @@ class SharedState:
                 ids.append(gateway_id(member))
             except RecordError as error:
                 self._drop("a member", error)
-        return sorted(peer for peer in ids if peer != self._config.gateway_id)[:MAX_PEERS]
+        return sorted(peer for peer in ids if peer != self._config.gateway_id)
 
     def _believed(self, peer_id: str, answer: dict[bytes, bytes] | RedisError) -> PeerRecord | None:
         if isinstance(answer, RedisError):

@@ -145,6 +145,14 @@ class Metrics(Collector):
         """Count a decision."""
         self._decisions[self._label(model), backend, reason] += 1
 
+    def decisions_of(self, model: str) -> dict[tuple[Backend, Reason], int]:
+        """How often each backend was chosen for the model, by reason."""
+        return {
+            (Backend(labels[1]), Reason(labels[2])): int(count)
+            for labels, count in self._decisions.items()
+            if labels[0] == model
+        }
+
     def record_attempt(
         self, model: str, backend: Backend, result: AttemptResult, duration_s: float
     ) -> None:

@@ -81,6 +81,16 @@ class UpstreamClient:
         connection = await self._connect(address, call, deadline)
         return await self._exchange(connection, request, deadline)
 
+    def abort(self, address: Address) -> None:
+        """Fail every exchange with an address that is known to be gone, so that none waits for it.
+
+        Later calls open fresh connections.
+        """
+        pool = self._pools.get(address)
+        if pool is not None:
+            pool.close()
+            self._drop_pool(pool)
+
     async def close(self) -> None:
         """Close every connection; exchanges in flight fail, later calls are refused."""
         self._is_closed = True

@@ -13,7 +13,7 @@ from router.admission.circuit import CircuitBreaker, CircuitParams
 from router.admission.slots import SlotQueue
 from router.backends.pool.caller import PoolCaller
 from router.domain.clock import Clock
-from router.domain.decision import AttemptResult
+from router.domain.decision import Verdict
 from router.domain.ports import BackendResponse
 from router.domain.request import InferenceRequest
 from router.domain.snapshot import PoolSnapshot
@@ -204,11 +204,11 @@ class Pool:
         self._vacate(endpoint)
         self.pump(self._clock())
 
-    def release(self, endpoint: Endpoint, result: AttemptResult, now: float) -> None:
+    def release(self, endpoint: Endpoint, verdict: Verdict, now: float) -> None:
         """An attempt has ended. Callers release exactly once."""
-        if result is AttemptResult.OK:
+        if verdict is Verdict.OK:
             endpoint.circuit.succeeded()
-        elif result is AttemptResult.FAILED and endpoint.circuit.failed(now):
+        elif verdict is Verdict.FAILED and endpoint.circuit.failed(now):
             self.ejections += 1
         self._vacate(endpoint)
         self.pump(now)
@@ -266,7 +266,7 @@ class PoolLease:
         self._caller = caller
         self._clock = clock
         self._since = since
-        self._payload_bytes = 0
+        self._payload_bytes: int | None = None
         self._served_s = 0.0
 
     @property
@@ -279,15 +279,16 @@ class PoolLease:
     ) -> BackendResponse:
         """Send to the endpoint."""
         started = self._clock()
-        self._payload_bytes = request.payload_bytes
+        self._payload_bytes = request.payload_bytes if request.is_inference else None
         response = await self._caller.send(self._endpoint.address, request, body, timeout_s)
         self._served_s = self._clock() - started
         return response
 
-    def release(self, result: AttemptResult, now: float, response: BackendResponse | None) -> None:
+    def release(self, verdict: Verdict, now: float, response: BackendResponse | None) -> None:
         """Free the slot; learn the endpoint's health, the model's service time, what was used."""
         pool = self._pool
         pool.busy_s += (now - self._since) / self._endpoint.capacity
-        if response is not None and response.status < 400:
+        learns = response is not None and response.status < 400
+        if learns and self._payload_bytes is not None:
             pool.service_times.observe(self._payload_bytes, self._served_s)
-        pool.release(self._endpoint, result, now)
+        pool.release(self._endpoint, verdict, now)

@@ -5,8 +5,10 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 from tenacity.wait import wait_exponential_jitter
@@ -100,7 +102,7 @@ class ProcessDriver:
             replica = _Replica(next(self._numbers))
             task = asyncio.create_task(self._supervise(replica), name=f"replica {replica.number}")
             self._replicas[replica] = task
-            task.add_done_callback(lambda _task, replica=replica: self._ended(replica, _task))
+            task.add_done_callback(partial(self._ended, replica))
         # The youngest goes first: its start-up is the least paid back.
         for replica in staying[self._wanted :]:
             replica.stop.set()
@@ -219,10 +221,8 @@ async def _wait(
 ) -> None:
     """Wait for the event, for `also`, or for so long, whichever comes first."""
     waiter = asyncio.ensure_future(event.wait())
+    waiting: list[asyncio.Future[Any]] = [waiter] if also is None else [waiter, also]
     try:
-        waiting: list[asyncio.Future[bool] | asyncio.Future[int]] = [waiter]
-        if also is not None:
-            waiting.append(also)
         await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
     finally:
         waiter.cancel()

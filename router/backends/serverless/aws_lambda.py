@@ -27,7 +27,8 @@ from router.domain.errors import (
 from router.domain.ports import BackendResponse
 from router.domain.request import InferenceRequest
 from router.upstream.address import Address
-from router.upstream.client import Call, UpstreamClient, UpstreamResponse
+from router.upstream.client import Call, UpstreamClient
+from router.upstream.response import UpstreamResponse
 
 _THREAD_FROM_BYTES = 128 * 1024
 """Encoding more than this would hold up the event loop noticeably."""

@@ -11,7 +11,7 @@ from router.admission.circuit import CircuitBreaker, CircuitParams
 from router.admission.limits import AimdLimit
 from router.admission.slots import SlotQueue
 from router.domain.clock import Clock
-from router.domain.decision import AttemptResult
+from router.domain.decision import Verdict
 from router.domain.ports import BackendResponse
 from router.domain.request import InferenceRequest
 from router.domain.snapshot import ServerlessLimits, ServerlessSnapshot
@@ -129,21 +129,21 @@ class Function:
             if not self.queue.hand_over(slot=True):
                 self.in_flight -= 1
 
-    def finish(self, lease: "FunctionLease", result: AttemptResult, now: float) -> None:
+    def finish(self, lease: "FunctionLease", verdict: Verdict, now: float) -> None:
         """Learn from one call and free its slot."""
-        match result:
-            case AttemptResult.OK:
+        match verdict:
+            case Verdict.OK:
                 self.circuit.succeeded()
                 self.limit.succeeded()
-            case AttemptResult.REJECTED:
+            case Verdict.REJECTED:
                 self.limit.refused(self.in_flight)
-            case AttemptResult.FAILED:
+            case Verdict.FAILED:
                 self.circuit.failed(now)
-            case AttemptResult.CANCELLED:
+            case Verdict.CANCELLED:
                 pass
         if lease.response is not None:
             self._learn(lease, lease.response, now)
-        elif result is not AttemptResult.REJECTED:
+        elif verdict is not Verdict.REJECTED:
             # Ran without telling what it cost; a refused call never ran.
             self.cost_usd += self.price_usd(lease.served_s)
         self._vacate()
@@ -158,7 +158,7 @@ class Function:
         if was_cold:
             self.cold_calls += 1
             self.init.observe(max(lease.served_s - usual_s, response.init_s or 0.0))
-        if response.status < 400:
+        if response.status < 400 and lease.is_inference:
             billed_warm_s = billed_s - (response.init_s or 0.0)
             self.billed_times.observe(lease.payload_bytes, max(billed_warm_s, 0.0))
             if not was_cold:
@@ -168,13 +168,22 @@ class Function:
 class FunctionLease:
     """A concurrency slot of a function."""
 
-    __slots__ = ("_clock", "_function", "expected_warm", "payload_bytes", "response", "served_s")
+    __slots__ = (
+        "_clock",
+        "_function",
+        "expected_warm",
+        "is_inference",
+        "payload_bytes",
+        "response",
+        "served_s",
+    )
 
     def __init__(self, function: Function, clock: Clock, *, expected_warm: bool) -> None:
         self._function = function
         self._clock = clock
         self.expected_warm = expected_warm
         self.payload_bytes = 0
+        self.is_inference = True
         self.served_s = 0.0
         self.response: BackendResponse | None = None
 
@@ -189,13 +198,14 @@ class FunctionLease:
         """Call the function."""
         started = self._clock()
         self.payload_bytes = request.payload_bytes
+        self.is_inference = request.is_inference
         try:
             self.response = await self._function.caller.call(request, body, timeout_s)
         finally:
             self.served_s = self._clock() - started
         return self.response
 
-    def release(self, result: AttemptResult, now: float, response: BackendResponse | None) -> None:
+    def release(self, verdict: Verdict, now: float, response: BackendResponse | None) -> None:
         """Free the slot; learn times, cost and warmth."""
         del response  # kept from send: its billing counts even if the client never read it
-        self._function.finish(self, result, now)
+        self._function.finish(self, verdict, now)

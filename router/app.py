@@ -1,0 +1,297 @@
+"""A running gateway: listeners, background loops, reload, drain.
+
+The one place that starts and stops things. Decides nothing about requests.
+"""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+
+from router import __version__
+from router.assembly import Parts, assemble, host_command, local_functions
+from router.backends.serverless.local_host import LocalFunctionHost
+from router.background import Background
+from router.controller import Controller
+from router.director import Director
+from router.gateway.admin import AdminPort
+from router.gateway.server import DataPlane
+from router.gateway.status import ReloadState, StatusSources, readings
+from router.runtime import ModelRuntime, Runtime, RuntimeRef
+from router.settings.loader import ConfigError, Loaded, load
+from router.settings.sources import Sources
+from router.settings.values import Address as ListenAddress
+from router.settings.watcher import ConfigWatcher
+from router.signals.records import Publication
+from router.signals.redis import SharedState, SharedStateConfig
+from router.signals.snapshot import ALONE, FleetSnapshot, SharedEndpoint
+from router.telemetry.logs import AccessLog
+from router.telemetry.metrics import Metrics
+
+_log = logging.getLogger(__name__)
+
+_WATCH_EVERY_S = 1.0
+_HOST_UP_WITHIN_S = 30.0
+_DRAIN_POLL_S = 0.02
+
+
+class Gateway:
+    """One gateway process; `run` returns when it has drained."""
+
+    def __init__(
+        self,
+        path: Path,
+        environment: Mapping[str, str],
+        loaded: Loaded,
+        parts: Parts,
+        instance_id: str,
+    ) -> None:
+        self._path = path
+        self._environment = environment
+        self._parts = parts
+        self._wall_clock = parts.wall_clock
+        self._instance_id = instance_id
+        self._background = Background()
+        self._reloading = asyncio.Lock()
+        self._sources = loaded.sources
+        settings = loaded.settings
+        self._runtime = RuntimeRef(assemble(loaded, parts))
+        self._metrics = Metrics(CollectorRegistry(), __version__)
+        self._access_log = AccessLog(str(settings.server.access_log), parts.wall_clock)
+        director = Director(self._metrics, parts.clock, parts.rng)
+        self._data = DataPlane(
+            self._runtime, director, self._metrics, self._access_log, parts.clock, instance_id
+        )
+        self._shared = self._shared_state() if settings.shared_state.redis_url else None
+        self._controller = Controller(
+            self._runtime, self._fleet, self._metrics, parts.clock, instance_id
+        )
+        self._host = LocalFunctionHost(
+            parts.local_host,
+            host_command(parts.local_host, settings.server.drain_timeout_s),
+            parts.upstream,
+            parts.clock,
+            settings.server.drain_timeout_s,
+        )
+        self._reloads = ReloadState(parts.wall_clock())
+        sources = StatusSources(
+            self._runtime, self._data, self._access_log, self._shared, self._reloads, parts.clock,
+            self._metrics.decisions_of,
+        )  # fmt: skip
+        self._metrics.readings = lambda: readings(sources)
+        self._admin = AdminPort(sources, self._metrics, self.reload)
+        self._take_up(None, self._runtime.current)
+
+    async def run(self, stop: asyncio.Event, on_ready: Callable[[str, str], None]) -> None:
+        """Serve until `stop` is set, then drain. `on_ready` gets the URLs of both ports.
+
+        Raises OSError if a port cannot be opened.
+        """
+        server = self._runtime.current.settings.server
+        data = web.ServerRunner(self._data.server(), handle_signals=False)
+        admin = web.AppRunner(self._admin.application(), access_log=None)
+        try:
+            # Ports first: a gateway that cannot listen should not have started workers.
+            data_url = await _listen(data, server.listen)
+            admin_url = await _listen(admin, server.admin_listen)
+            self._start_loops()
+            await self._wait_for_host(stop)
+            on_ready(data_url, admin_url)
+            await stop.wait()
+            await self._drain(data)
+        finally:
+            await data.cleanup()
+            await self._background.stop_all()
+            await self._parts.upstream.close()
+            await admin.cleanup()
+
+    # -- background --------------------------------------------------------------------------------
+
+    def _start_loops(self) -> None:
+        self._background.start("access log", self._access_log.run)
+        self._background.start("function host", self._host.run)
+        if self._shared is not None:
+            self._background.start("shared state", self._shared.run)
+        for model in self._runtime.current.models.values():
+            self._start_model(model)
+        self._background.start("controller", self._controller.run)
+        watcher = ConfigWatcher(self._sources, _WATCH_EVERY_S, self._on_file_change)
+        self._background.start("config watcher", watcher.run)
+
+    def _start_model(self, model: ModelRuntime) -> None:
+        if model.driver is not None and model.prober is not None:
+            self._background.start(_loop_name("driver", model), model.driver.run)
+            self._background.start(_loop_name("prober", model), model.prober.run)
+
+    async def _wait_for_host(self, stop: asyncio.Event) -> None:
+        """Functions should be callable when the gateway says that it is ready."""
+        if not local_functions(self._runtime.current.settings):
+            return
+        waiting = [asyncio.create_task(event.wait()) for event in (self._host.is_up, stop)]
+        done, _ = await asyncio.wait(
+            waiting, timeout=_HOST_UP_WITHIN_S, return_when=asyncio.FIRST_COMPLETED
+        )
+        for task in waiting:
+            task.cancel()
+        if not done:
+            _log.warning("the function host is not up yet; its functions will fail until it is")
+
+    async def _drain(self, data: web.ServerRunner) -> None:
+        """Take nothing new and let what was accepted finish, within the drain time-out."""
+        self._data.is_draining = True
+        timeout_s = self._runtime.current.settings.server.drain_timeout_s
+        _log.info("draining: %d requests in flight", self._data.in_flight)
+        for site in list(data.sites):
+            await site.stop()
+        if data.server is not None:
+            data.server.pre_shutdown()
+        give_up_at = self._parts.clock() + timeout_s
+        while self._data.in_flight and self._parts.clock() < give_up_at:
+            await self._parts.sleep(_DRAIN_POLL_S)
+        if self._data.in_flight:
+            _log.warning("%d requests did not end in time and are cut off", self._data.in_flight)
+
+    # -- configuration -----------------------------------------------------------------------------
+
+    async def reload(self) -> str:
+        """Load the file again and put it in force; returns its hash.
+
+        Raises ConfigError, and changes nothing, if it is not valid.
+        """
+        async with self._reloading:
+            try:
+                loaded = await asyncio.to_thread(load, self._path, self._environment)
+            except ConfigError as error:
+                self._sources = error.sources
+                self._reloads.last_error = str(error)
+                self._metrics.record_reload(succeeded=False, at=self._wall_clock())
+                _log.error("the configuration is not valid and was not taken up:\n%s", error)
+                raise
+            self._sources = loaded.sources
+            new = assemble(loaded, self._parts, self._runtime.current)
+            old = self._runtime.swap(new)
+            self._take_up(old, new)
+            for name in new.models.keys() | old.models.keys():
+                await self._replace_model(old.models.get(name), new.models.get(name))
+            self._reloads.loaded_at, self._reloads.last_error = self._wall_clock(), None
+            _log.info("configuration %s is in force", new.content_hash[:12])
+            return new.content_hash
+
+    async def _on_file_change(self) -> Sources:
+        try:
+            await self.reload()
+        except ConfigError as error:
+            return error.sources
+        return self._sources
+
+    def _take_up(self, old: Runtime | None, new: Runtime) -> None:
+        """Tell everybody else about a runtime that was put in force."""
+        for warning in new.warnings:
+            _log.warning("%s", warning)
+        if old is not None and _needs_restart(old, new):
+            _log.warning("listeners, access log and shared state change at the next start")
+        self._metrics.configure(new.models)
+        self._metrics.record_reload(succeeded=True, at=self._wall_clock())
+        self._parts.book.retain(new.models)
+        self._host.declare(local_functions(new.settings), new.settings.workers.log)
+        for model in new.models.values():
+            if model.pool is not None:
+                model.pool.wake = self._controller.wake
+
+    async def _replace_model(self, old: ModelRuntime | None, new: ModelRuntime | None) -> None:
+        """Start and stop what a reload changed; what stayed the same is not touched."""
+        old_driver = old.driver if old is not None else None
+        new_driver = new.driver if new is not None else None
+        if old_driver is new_driver:
+            return
+        if old is not None and old_driver is not None:
+            await self._retire(old)
+        if new is not None:
+            self._start_model(new)
+
+    async def _retire(self, model: ModelRuntime) -> None:
+        """Let the requests of a replaced pool finish in the background, then stop its replicas."""
+        driver, prober, pool = (_loop_name(kind, model) for kind in ("driver", "prober", "pool"))
+        drain_s = self._runtime.current.settings.server.drain_timeout_s
+
+        async def stop_when_idle() -> None:
+            give_up_at = self._parts.clock() + drain_s
+            while _is_busy(model) and self._parts.clock() < give_up_at:
+                await self._parts.sleep(_DRAIN_POLL_S)
+            await self._background.stop(prober)
+            await self._background.stop(driver)
+
+        self._background.start(f"retiring {pool}", stop_when_idle)
+
+    # -- shared state ------------------------------------------------------------------------------
+
+    def _shared_state(self) -> SharedState:
+        settings = self._runtime.current.settings.shared_state
+        config = SharedStateConfig(
+            settings.redis_url,
+            settings.namespace,
+            self._instance_id,
+            settings.flush_interval_s,
+            settings.operation_timeout_s,
+            settings.staleness_s,
+        )
+        return SharedState(config, self._publication, self._parts.clock, self._parts.sleep)
+
+    def _fleet(self) -> FleetSnapshot:
+        return self._shared.snapshot if self._shared is not None else ALONE
+
+    def _publication(self) -> Publication:
+        """What the other gateways may know: counters, our ready replicas, our load on any."""
+        endpoints: dict[str, list[SharedEndpoint]] = {}
+        in_flight: dict[str, int] = {}
+        for name, model in self._runtime.current.models.items():
+            for endpoint in model.pool.endpoints.values() if model.pool is not None else ():
+                in_flight[endpoint.id] = endpoint.in_flight
+                if endpoint.is_local and endpoint.is_ready and not endpoint.is_draining:
+                    told = SharedEndpoint(
+                        endpoint.id, endpoint.address.url, endpoint.capacity, self._instance_id
+                    )
+                    endpoints.setdefault(name, []).append(told)
+        return Publication(self._parts.book.totals(), endpoints, in_flight)
+
+
+def _loop_name(kind: str, model: ModelRuntime) -> str:
+    # A replaced pool and its successor run side by side for a while.
+    return f"{kind} {model.name} {id(model.driver):x}"
+
+
+def _is_busy(model: ModelRuntime) -> bool:
+    return model.pool is not None and bool(model.pool.in_flight or len(model.pool.queue))
+
+
+def _needs_restart(old: Runtime, new: Runtime) -> bool:
+    before, after = old.settings, new.settings
+    return before.shared_state != after.shared_state or any(
+        getattr(before.server, name) != getattr(after.server, name)
+        for name in (
+            "listen",
+            "admin_listen",
+            "access_log",
+            "max_buffered_bytes",
+            "max_header_bytes",
+        )
+    )
+
+
+async def _listen(runner: web.ServerRunner | web.AppRunner, address: ListenAddress) -> str:
+    """Open a listener; returns its URL, with the port that the system chose for port 0."""
+    await runner.setup()
+    site = web.TCPSite(runner, address.host, address.port, backlog=1024)
+    await site.start()
+    bound: tuple[str, int] = runner.addresses[0][:2]
+    host = f"[{bound[0]}]" if ":" in bound[0] else bound[0]
+    return f"http://{host}:{bound[1]}"
+
+
+def hostname() -> str:
+    """This machine's name, for ids of gateways that share state."""
+    return socket.gethostname().partition(".")[0][:40]

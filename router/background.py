@@ -1,0 +1,42 @@
+"""Long-lived loops: started by name, restarted if they fail, awaited when they are stopped."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+_log = logging.getLogger(__name__)
+
+_RESTART_AFTER_S = 1.0
+
+
+class Background:
+    """Owns the tasks of one gateway. A loop that fails is reported and started again."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    def start(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
+        """Start a loop; names are unique among those that run."""
+        self._tasks[name] = asyncio.create_task(_keep_running(name, run), name=name)
+
+    async def stop(self, name: str) -> None:
+        """Cancel a loop and wait until it has cleaned up."""
+        task = self._tasks.pop(name, None)
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+
+    async def stop_all(self) -> None:
+        """Stop what still runs, all at the same time."""
+        await asyncio.gather(*(self.stop(name) for name in list(self._tasks)))
+
+
+async def _keep_running(name: str, run: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        try:
+            await run()
+        except Exception:  # noqa: BLE001  root of a background task: reported, then tried again
+            _log.exception("background loop %s failed and is started again", name)
+        else:
+            return
+        await asyncio.sleep(_RESTART_AFTER_S)

@@ -1,0 +1,186 @@
+"""The command line: serve, check, explain, status. The only reader of argv and of the environment.
+
+Exit codes: 0 fine, 1 the answer is no, 2 usage.
+"""
+
+import asyncio
+import gc
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from random import SystemRandom
+from typing import Any, NoReturn
+
+import click
+import uvloop
+from rich.console import Console
+
+from router import __version__
+from router.app import Gateway, hostname
+from router.assembly import assemble, new_parts
+from router.domain.errors import RouterError
+from router.gateway.admin import ExplainQuestion
+from router.gateway.admin import explain as explain_from
+from router.settings.loader import ConfigError, Loaded, load
+from router.status_view import AdminError, ask, show_live, show_once
+from router.telemetry.logs import configure_logging
+
+_ADMIN = "http://127.0.0.1:9090"
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="hybrid-router")
+def main() -> None:
+    """Inference gateway: each request runs on a serverless function or on a warm pool."""
+
+
+@main.command()
+@click.option("--config", required=True, type=click.Path(path_type=Path), help="Settings file.")
+@click.option(
+    "--log-level",
+    default="info",
+    show_default=True,
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    help="Least severe events that are logged.",
+)
+def serve(config: Path, log_level: str) -> None:
+    """Run the gateway until SIGTERM or Ctrl-C, then finish what was accepted."""
+    configure_logging(log_level)
+    loaded = _load_or_exit(config)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        try:
+            runner.run(_serve(config, loaded))
+        except OSError as error:
+            _fail(f"cannot listen: {error}")
+
+
+async def _serve(config: Path, loaded: Loaded) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    instance_id = f"{hostname()}-{os.getpid():x}-{SystemRandom().getrandbits(24):06x}"
+    gateway = Gateway(config, os.environ, loaded, new_parts(), instance_id)
+
+    def on_ready(data_url: str, admin_url: str) -> None:
+        # What has been built by now lives as long as the process: no need to look at it again.
+        gc.collect()
+        gc.freeze()
+        model = loaded.settings.models[0].name
+        click.echo(f"ready: inference {data_url}  admin {admin_url}  (stop with Ctrl-C)")
+        click.echo(f"try:   curl {data_url}/v2/models/{model}")
+        sys.stdout.flush()
+
+    await gateway.run(stop, on_ready)
+
+
+@main.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+def check(files: tuple[Path, ...]) -> None:
+    """Check settings files as `serve` would load them; shows all mistakes at once."""
+    valid = True
+    for path in files:
+        try:
+            loaded = load(path, os.environ)
+        except ConfigError as error:
+            click.echo(str(error), err=True)
+            valid = False
+            continue
+        assemble(loaded, new_parts())
+        for warning in loaded.warnings:
+            click.echo(f"warning: {warning}", err=True)
+        click.echo(f"{path}: valid, {len(loaded.settings.models)} models")
+    sys.exit(0 if valid else 1)
+
+
+@main.command()
+@click.option("--config", type=click.Path(path_type=Path), help="Settings file: a gateway at rest.")
+@click.option("--admin", metavar="URL", help="Admin port of a running gateway: its present state.")
+@click.option("--model", required=True, help="Model name.")
+@click.option("--version", help="Model version.")
+@click.option("--bytes", "payload_bytes", required=True, type=click.IntRange(0), help="Body size.")
+@click.option("--header", "headers", multiple=True, metavar="NAME=VALUE", help="Repeatable.")
+@click.option("--deadline-ms", type=click.FloatRange(0, min_open=True), help="Client's deadline.")
+@click.option("--tenant", help="Tenant of the caller's API key.")
+@click.option("--json", "as_json", is_flag=True, help="Print the document instead of text.")
+def explain(
+    config: Path | None, admin: str | None, headers: tuple[str, ...], as_json: bool, **facts: object
+) -> None:
+    """Show where a request would run, and why, step by step."""
+    if (config is None) == (admin is None):
+        raise click.UsageError("give either --config FILE or --admin URL")
+    question: dict[str, Any] = {**facts, "headers": _headers(headers)}
+    try:
+        if admin is not None:
+            document = asyncio.run(ask(admin, "/v1/explain", question))
+        else:
+            assert config is not None  # noqa: S101
+            document = asyncio.run(_explain_offline(_load_or_exit(config), question))
+    except (AdminError, RouterError) as error:
+        _fail(str(error))
+    if as_json:
+        click.echo(json.dumps(document, indent=2))
+    else:
+        _print_explanation(document)
+    sys.exit(1 if document.get("error") else 0)
+
+
+async def _explain_offline(loaded: Loaded, question: dict[str, Any]) -> dict[str, Any]:
+    parts = new_parts()
+    return explain_from(assemble(loaded, parts), ExplainQuestion(**question), parts.clock())
+
+
+def _print_explanation(document: dict[str, Any]) -> None:
+    for step in document.get("trace", ()):
+        click.echo(f"{step['stage']:<9} {step['subject']:<18} {step['verdict']}")
+    if document.get("error"):
+        click.echo(f"refused: {document['error']}", err=True)
+        return
+    held = ", held until there is capacity" if document["held"] else ""
+    click.echo(
+        f"=> {document['backend']}  reason {document['reason']}  rule {document['rule']}{held}"
+    )
+
+
+@main.command()
+@click.option("--admin", default=_ADMIN, show_default=True, metavar="URL", help="Admin port.")
+@click.option("--once", is_flag=True, help="Print once instead of redrawing.")
+@click.option("--json", "as_json", is_flag=True, help="Print the document instead of a table.")
+@click.option("--interval", default=1.0, show_default=True, help="Seconds between redraws.")
+def status(admin: str, once: bool, as_json: bool, interval: float) -> None:
+    """Show models, replicas, functions, cost and traffic split of a running gateway."""
+    try:
+        if as_json:
+            click.echo(json.dumps(asyncio.run(ask(admin, "/v1/status")), indent=2))
+        elif once:
+            asyncio.run(show_once(admin, Console()))
+        else:
+            asyncio.run(show_live(admin, Console(), interval))
+    except AdminError as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        return
+
+
+def _headers(given: tuple[str, ...]) -> dict[str, str]:
+    headers = {}
+    for item in given:
+        name, equals, value = item.partition("=")
+        if not equals or not name:
+            raise click.BadParameter(f"{item!r} is not NAME=VALUE", param_hint="--header")
+        headers[name.strip().lower()] = value
+    return headers
+
+
+def _load_or_exit(path: Path) -> Loaded:
+    try:
+        return load(path, os.environ)
+    except ConfigError as error:
+        _fail(str(error))
+
+
+def _fail(message: str) -> NoReturn:
+    click.echo(message, err=True)
+    sys.exit(1)

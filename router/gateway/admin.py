@@ -1,0 +1,157 @@
+"""The admin port: health, metrics, status, configuration, explain, reload, drain.
+
+Local by default; changes nothing but on reload and drain.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from router.director import explain_request
+from router.domain.errors import RouterError
+from router.domain.request import InferenceRequest, Protocol
+from router.gateway.responses import error_answer, not_found_model
+from router.gateway.status import StatusSources, status
+from router.runtime import Runtime
+from router.settings.loader import ConfigError
+from router.telemetry.metrics import Metrics
+
+_MAX_BODY_BYTES = 64 * 1024
+
+
+class ExplainQuestion(msgspec.Struct, forbid_unknown_fields=True):
+    """The request to be explained."""
+
+    model: str
+    payload_bytes: int
+    version: str | None = None
+    headers: dict[str, str] = {}
+    deadline_ms: float | None = None
+    tenant: str | None = None
+
+    def request(self, now: float) -> InferenceRequest:
+        """The request as it would be seen on the data port."""
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        binary = {"inference-header-content-length", "content-encoding"}
+        return InferenceRequest(
+            request_id=headers.get("x-request-id", "explain"),
+            protocol=Protocol.OIP,
+            model=self.model,
+            method="POST",
+            path=f"/v2/models/{self.model}/infer",
+            payload_bytes=self.payload_bytes,
+            received_at=now,
+            version=self.version,
+            is_text=not binary & headers.keys(),
+            headers=headers,
+            tenant=self.tenant,
+            deadline=now + self.deadline_ms / 1e3 if self.deadline_ms is not None else None,
+        )
+
+
+def explain(
+    runtime: Runtime,
+    question: ExplainQuestion,
+    now: float,
+) -> dict[str, Any]:
+    """The answer of `/v1/explain`: the decision with its trace, or the refusal.
+
+    Raises ModelNotFoundError.
+    """
+    model = runtime.models.get(question.model)
+    if model is None:
+        raise not_found_model(question.model)
+    decision, trace, refusal = explain_request(model, question.request(now), now)
+    document: dict[str, Any] = dict.fromkeys(("backend", "reason", "rule", "held", "finish_ms"))
+    if decision is not None:
+        document = {
+            "backend": decision.backend,
+            "reason": decision.reason,
+            "rule": decision.rule,
+            "held": decision.hold,
+            "finish_ms": round(decision.finish_s * 1e3, 3),
+            "price_usd": decision.price_usd,
+        }
+    document["error"] = str(refusal) if refusal is not None else None
+    document["trace"] = [step._asdict() for step in trace]
+    return document
+
+
+@dataclass(frozen=True, slots=True)
+class AdminPort:
+    """Handlers of the admin port."""
+
+    sources: StatusSources
+    metrics: Metrics
+    reload: Callable[[], Awaitable[str]]
+
+    def application(self) -> web.Application:
+        """The aiohttp application that serves them."""
+        app = web.Application(client_max_size=_MAX_BODY_BYTES, middlewares=[_errors_as_json])
+        app.router.add_get("/healthz", self._health)
+        app.router.add_get("/readyz", self._ready)
+        app.router.add_get("/metrics", self._metrics)
+        app.router.add_get("/v1/status", self._status)
+        app.router.add_get("/v1/config", self._config)
+        app.router.add_post("/v1/explain", self._explain)
+        app.router.add_post("/v1/reload", self._reload)
+        app.router.add_post("/v1/drain", self._drain)
+        return app
+
+    async def _health(self, _request: web.Request) -> web.Response:
+        return _json({"live": True})
+
+    async def _ready(self, _request: web.Request) -> web.Response:
+        is_ready = not self.sources.data.is_draining
+        return _json({"ready": is_ready}, 200 if is_ready else 503)
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        body, content_type = self.metrics.expose(request.headers.get("accept", ""))
+        return web.Response(body=body, headers={"content-type": content_type})
+
+    async def _status(self, _request: web.Request) -> web.Response:
+        return _json(status(self.sources))
+
+    async def _config(self, _request: web.Request) -> web.Response:
+        return _json(self.sources.runtime.current.settings.masked())
+
+    async def _explain(self, request: web.Request) -> web.Response:
+        try:
+            question = msgspec.json.decode(await request.read(), type=ExplainQuestion)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            return _json({"error": f"the question is not valid: {error}"}, 400)
+        runtime = self.sources.runtime.current
+        return _json(explain(runtime, question, self.sources.clock()))
+
+    async def _reload(self, _request: web.Request) -> web.Response:
+        try:
+            return _json({"reloaded": True, "hash": await self.reload()})
+        except ConfigError as error:
+            problems = [str(problem) for problem in error.problems]
+            return _json({"reloaded": False, "errors": problems}, 422)
+
+    async def _drain(self, _request: web.Request) -> web.Response:
+        """Take the gateway out of rotation: not ready, connections close after their answer."""
+        self.sources.data.is_draining = True
+        return _json({"draining": True, "in_flight": self.sources.data.in_flight})
+
+
+def _json(document: object, status_: int = 200) -> web.Response:
+    body = msgspec.json.encode(document)
+    return web.Response(status=status_, body=body, content_type="application/json")
+
+
+@web.middleware
+async def _errors_as_json(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except RouterError as error:
+        answer = error_answer(error, Protocol.OIP)
+        return web.Response(status=answer.status, body=answer.body, content_type="application/json")
+    except web.HTTPException as error:
+        return _json({"error": f"{error.status}: {error.reason}"}, error.status)

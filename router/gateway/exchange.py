@@ -1,0 +1,87 @@
+"""One request as the data port sees it: its clock, what it became, and its line in log and metrics.
+
+Collects while the request runs; writes exactly once at its end.
+"""
+
+from dataclasses import dataclass, field
+
+from router.director import Record
+from router.domain.decision import Outcome
+from router.domain.request import InferenceRequest, Protocol
+from router.telemetry.logs import AccessLog, AccessRecord
+from router.telemetry.metrics import Metrics
+
+
+@dataclass(slots=True)
+class Exchange:
+    """What is known of a request so far. `read_s` is time spent waiting for its body."""
+
+    request_id: str
+    received_at: float
+    protocol: Protocol = Protocol.OIP
+    model: str | None = None
+    version: str | None = None
+    tenant: str | None = None
+    payload_bytes: int = 0
+    deadline_ms: float | None = None
+    request: InferenceRequest | None = None
+    record: Record = field(default_factory=Record)
+    read_s: float = 0.0
+    status: int = 0
+    outcome: Outcome = Outcome.OK
+
+    def router_s(self, now: float) -> float:
+        """Seconds so far that the gateway itself is answerable for."""
+        waited_s = self.record.upstream_s + self.record.queue_s + self.read_s
+        return max(0.0, now - self.received_at - waited_s)
+
+    def headers(self, now: float) -> list[tuple[str, str]]:
+        """The response headers that say what the gateway did."""
+        record = self.record
+        headers = [("x-request-id", self.request_id)]
+        if record.decision is not None:
+            headers += [
+                ("x-router-backend", record.decision.backend),
+                ("x-router-reason", record.decision.reason),
+            ]
+        if record.attempts:
+            headers += [
+                ("x-router-endpoint", record.endpoint_id),
+                ("x-router-attempts", str(record.attempts)),
+            ]
+        if record.cold_start is not None:
+            headers.append(("x-router-cold-start", "true" if record.cold_start else "false"))
+        router_ms, upstream_ms = self.router_s(now) * 1e3, record.upstream_s * 1e3
+        timing = f"router;dur={router_ms:.3f}, upstream;dur={upstream_ms:.3f}"
+        headers.append(("server-timing", timing))
+        return headers
+
+    def finish(self, now: float, metrics: Metrics, log: AccessLog) -> None:
+        """Count and log the request; called once, however it ended."""
+        record, decision = self.record, self.record.decision
+        total_s = now - self.received_at
+        backend = decision.backend if decision is not None else None
+        metrics.record_request(self.model or "", backend, self.outcome, total_s, self.router_s(now))
+        log.record(
+            AccessRecord(
+                request_id=self.request_id,
+                protocol=self.protocol,
+                model=self.model or "",
+                version=self.version,
+                tenant=self.tenant,
+                payload_bytes=self.payload_bytes,
+                backend=backend,
+                reason=decision.reason if decision is not None else None,
+                rule=decision.rule if decision is not None else None,
+                endpoint=record.endpoint_id or None,
+                attempts=record.attempts,
+                status=self.status,
+                outcome=self.outcome,
+                cold_start=record.cold_start,
+                total_ms=round(total_s * 1e3, 3),
+                upstream_ms=round(record.upstream_s * 1e3, 3),
+                queue_ms=round(record.queue_s * 1e3, 3),
+                deadline_ms=self.deadline_ms,
+                cost_usd=round(record.cost_usd, 12),
+            )
+        )

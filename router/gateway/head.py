@@ -1,0 +1,130 @@
+"""A request's head -> what the router knows of it. Bodies stay opaque; nothing here waits.
+
+Every client-given value is checked here: lengths, encodings, deadlines, hints, ids.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from multidict import CIMultiDictProxy
+
+from router.domain.decision import Backend
+from router.domain.errors import InvalidRequestError, UnsupportedMediaError
+
+HOP_BY_HOP = frozenset(
+    {
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+_NOT_FORWARDED = HOP_BY_HOP | {"host", "content-length", "expect"}
+_OURS = "x-router-"
+_KEYS = frozenset({"authorization", "x-api-key"})
+_REQUEST_ID = re.compile(r"[!-~]{1,128}")
+_MILLISECONDS = re.compile(r"[0-9]{1,10}(\.[0-9]{1,6})?")
+_MAX_DEADLINE_MS = 86_400_000.0
+_CODINGS = {"", "identity", "gzip", "deflate"}
+# Command-line and standard-library clients label any body a form unless told otherwise.
+_UNLABELLED = {"", "application/x-www-form-urlencoded"}
+_MEDIA = _UNLABELLED | {"application/json", "application/octet-stream"}
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The parts of a head that decide: `headers` is what goes upstream, in lower case."""
+
+    headers: Mapping[str, str]
+    request_id: str | None
+    deadline_ms: float | None
+    hint: Backend | None
+    is_text: bool
+    key: str | None
+
+
+def read_head(headers: CIMultiDictProxy[str], *, keys_are_ours: bool) -> Head:
+    """Check and sort a request's headers.
+
+    `keys_are_ours` keeps the caller's API key from travelling on. Raises InvalidRequestError or
+    UnsupportedMediaError.
+    """
+    listed = {
+        name.strip().lower()
+        for value in headers.getall("connection", ())
+        for name in value.split(",")
+    }
+    forwarded: dict[str, str] = {}
+    for name, value in headers.items():
+        lower = name.lower()
+        if lower in _NOT_FORWARDED or lower in listed or lower.startswith(_OURS):
+            continue
+        if keys_are_ours and lower in _KEYS:
+            continue
+        before = forwarded.get(lower)
+        forwarded[lower] = value if before is None else f"{before}, {value}"
+    coding = headers.get("content-encoding", "").strip().lower()
+    if coding not in _CODINGS:
+        raise UnsupportedMediaError(
+            f"content-encoding {coding[:40]!r} is not supported; use gzip, deflate or none"
+        )
+    _label(forwarded)
+    is_binary = "inference-header-content-length" in headers
+    return Head(
+        headers=forwarded,
+        request_id=_request_id(headers.get("x-request-id")),
+        deadline_ms=_deadline_ms(headers.get("x-router-deadline-ms")),
+        hint=_hint(headers.get("x-router-backend")),
+        is_text=coding in {"", "identity"} and not is_binary,
+        key=_key(headers) if keys_are_ours else None,
+    )
+
+
+def _label(forwarded: dict[str, str]) -> None:
+    media = forwarded.get("content-type", "").partition(";")[0].strip().lower()
+    if media not in _MEDIA:
+        raise UnsupportedMediaError(
+            f"content-type {media[:80]!r} is not supported; send application/json, or"
+            " application/octet-stream with an Inference-Header-Content-Length"
+        )
+    if media in _UNLABELLED:
+        forwarded.pop("content-type", None)
+
+
+def _request_id(given: str | None) -> str | None:
+    return given if given is not None and _REQUEST_ID.fullmatch(given) else None
+
+
+def _deadline_ms(given: str | None) -> float | None:
+    if given is None:
+        return None
+    if not _MILLISECONDS.fullmatch(given) or not 0 < float(given) <= _MAX_DEADLINE_MS:
+        raise InvalidRequestError(
+            f"x-router-deadline-ms = {given[:40]!r}, must be a number above 0, at most"
+            f" {_MAX_DEADLINE_MS:.0f}"
+        )
+    return float(given)
+
+
+def _hint(given: str | None) -> Backend | None:
+    if given is None:
+        return None
+    try:
+        return Backend(given)
+    except ValueError:
+        raise InvalidRequestError(
+            f"x-router-backend = {given[:40]!r}, must be pool or serverless"
+        ) from None
+
+
+def _key(headers: CIMultiDictProxy[str]) -> str | None:
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and token:
+        return token.strip()
+    return headers.get("x-api-key")

@@ -1,0 +1,162 @@
+"""From the wire to a request that can be decided: path, head, caller, body, in that order.
+
+What can be refused is refused from the head, before a byte of the body has been read.
+"""
+
+from dataclasses import dataclass, replace
+
+from aiohttp import web
+
+from router.director import Director
+from router.domain.clock import Clock
+from router.domain.errors import InvalidRequestError, NotFoundError
+from router.domain.request import InferenceRequest, Protocol
+from router.gateway import kserve_v1, oip, openai
+from router.gateway.access import admit, identify
+from router.gateway.body import Body
+from router.gateway.exchange import Exchange
+from router.gateway.head import Head, read_head
+from router.gateway.parameters import read_parameters
+from router.gateway.responses import not_found_model
+from router.gateway.target import Document, Target, segments_of
+from router.runtime import ModelRuntime, Runtime
+from router.settings.schema import BackendHint
+
+_OPEN_PATHS = ("/v2/health/",)
+"""Answered without a key: probes have none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A request whose body is here and whose model is known."""
+
+    model: ModelRuntime
+    request: InferenceRequest
+    body: bytes
+
+
+class Intake:
+    """Reads requests of the data port."""
+
+    def __init__(self, director: Director, clock: Clock) -> None:
+        self._director = director
+        self._clock = clock
+
+    async def take(
+        self,
+        http: web.BaseRequest,
+        body: Body,
+        exchange: Exchange,
+        runtime: Runtime,
+        *,
+        is_ready: bool,
+    ) -> Taken | Document:
+        """The request, or the answer where the gateway has it itself. Raises RouterError."""
+        path, _, query = http.raw_path.partition("?")
+        target = _resolve(http.method, path, exchange, runtime, is_ready=is_ready)
+        head = read_head(http.headers, keys_are_ours=not runtime.keys.is_open)
+        exchange.request_id = head.request_id or exchange.request_id
+        caller = None if path.startswith(_OPEN_PATHS) else identify(runtime, head.key)
+        if isinstance(target, Document):
+            return target
+        exchange.tenant = caller.tenant if caller is not None else None
+        exchange.deadline_ms = head.deadline_ms
+        exchange.model, exchange.version = target.model or "", target.version
+        exchange.payload_bytes = body.declared_bytes or 0
+
+        content = None
+        asked = openai.Asked(target.model or "")
+        if target.model is None:
+            content = await self._read(body, exchange, runtime)
+            asked = openai.read(content)
+            exchange.model = asked.model
+        model = runtime.models.get(asked.model)
+        if model is None:
+            raise not_found_model(asked.model)
+        admit(runtime, caller, model.name, exchange.received_at)
+        request = InferenceRequest(
+            request_id=exchange.request_id,
+            protocol=target.protocol,
+            model=model.name,
+            method=http.method,
+            path=path,
+            payload_bytes=exchange.payload_bytes,
+            received_at=exchange.received_at,
+            version=target.version,
+            query=query,
+            is_text=head.is_text,
+            headers=head.headers,
+            tenant=exchange.tenant,
+            deadline=_deadline(head, exchange),
+            hint=head.hint if _hints_allowed(runtime) else None,
+            stream=asked.stream,
+            is_idempotent=model.settings.idempotent,
+            is_inference=target.is_inference,
+        )
+        if content is None:
+            self._director.check(model, request)
+            content = await self._read(body, exchange, runtime)
+            request = _with_body(request, model, content, exchange)
+        return Taken(model, request, content)
+
+    async def _read(self, body: Body, exchange: Exchange, runtime: Runtime) -> bytes:
+        server = runtime.settings.server
+        started = self._clock()
+        try:
+            content = await body.read(server.max_body_bytes, server.body_timeout_s)
+        finally:
+            exchange.read_s += self._clock() - started
+        exchange.payload_bytes = len(content)
+        return content
+
+
+def _resolve(
+    method: str, path: str, exchange: Exchange, runtime: Runtime, *, is_ready: bool
+) -> Target | Document:
+    match segments_of(path):
+        case ["v2", *rest]:
+            return oip.resolve(method, rest, runtime, exchange.received_at, is_ready=is_ready)
+        case ["v1", "models", *rest]:
+            exchange.protocol = Protocol.KSERVE_V1
+            return kserve_v1.resolve(method, rest, runtime, exchange.received_at)
+        case ["v1", *rest]:
+            exchange.protocol = Protocol.OPENAI
+            return openai.resolve(method, rest)
+        case _:
+            raise NotFoundError("this path is not part of the API; inference is under /v2")
+
+
+def _deadline(head: Head, exchange: Exchange) -> float | None:
+    if head.deadline_ms is None:
+        return None
+    return exchange.received_at + head.deadline_ms / 1e3
+
+
+def _hints_allowed(runtime: Runtime) -> bool:
+    return runtime.settings.server.backend_hint is BackendHint.ALLOW
+
+
+def _with_body(
+    request: InferenceRequest, model: ModelRuntime, content: bytes, exchange: Exchange
+) -> InferenceRequest:
+    """Complete the facts that only the body tells: a chunked length, and OIP parameters."""
+    if request.is_inference and not content:
+        raise InvalidRequestError("the request has no body; send an inference request")
+    if len(content) != request.payload_bytes:
+        request = replace(request, payload_bytes=len(content))
+    if not (model.settings.read_parameters and request.protocol is Protocol.OIP and content):
+        return request
+    parameters = read_parameters(content, request.headers)
+    deadline = request.deadline
+    if parameters.timeout is not None and parameters.timeout > 0:
+        asked = exchange.received_at + parameters.timeout / 1e6
+        deadline = asked if deadline is None else min(deadline, asked)
+        exchange.deadline_ms = (deadline - exchange.received_at) * 1e3
+    sequence = parameters.sequence_id
+    return replace(
+        request,
+        deadline=deadline,
+        priority=parameters.priority,
+        # 0 and "" mean that the request belongs to no sequence.
+        sequence_id=str(sequence) if sequence else None,
+    )

@@ -1,0 +1,86 @@
+"""Open Inference Protocol v2: what each path means, and the answers the gateway gives itself.
+
+Infer, metadata, config and statistics go to a backend untouched; health, readiness and lists are
+answered from the runtime.
+"""
+
+from router import __version__
+from router.domain.errors import NotFoundError
+from router.domain.request import Protocol
+from router.gateway.responses import not_found_model
+from router.gateway.target import Document, Target, can_serve, require
+from router.runtime import Runtime
+
+_QUESTIONS = {"config", "stats"}
+_NOT_OIP = NotFoundError("this path is not part of the Open Inference Protocol")
+
+
+def resolve(
+    method: str, segments: list[str], runtime: Runtime, now: float, *, is_ready: bool
+) -> Target | Document:
+    """What the path (segments after `v2`) asks for. Raises NotFoundError and its like."""
+    match segments:
+        case ["models", model, "versions", version, *rest]:
+            return _of_model(method, model, version, rest, runtime, now)
+        case ["models", model, *rest]:
+            return _of_model(method, model, None, rest, runtime, now)
+        case ["repository", "index"]:
+            require(method, "POST")
+            return Document(_index(runtime, now))
+        case _:
+            require(method, "GET")
+            return _of_server(segments, runtime, is_ready=is_ready)
+
+
+def _of_server(segments: list[str], runtime: Runtime, *, is_ready: bool) -> Document:
+    match segments:
+        case [] | [""]:
+            return Document(_server())
+        case ["health", "live"]:
+            return Document({"live": True})
+        case ["health", "ready"]:
+            return Document({"ready": is_ready}, 200 if is_ready else 503)
+        case ["models"]:
+            return Document({"models": list(runtime.models)})
+        case _:
+            raise _NOT_OIP
+
+
+def _of_model(
+    method: str, model: str, version: str | None, rest: list[str], runtime: Runtime, now: float
+) -> Target | Document:
+    match rest:
+        case ["infer"]:
+            require(method, "POST")
+            return Target(Protocol.OIP, model, version)
+        case []:
+            require(method, "GET")
+            return Target(Protocol.OIP, model, version, is_inference=False)
+        case [question] if question in _QUESTIONS:
+            require(method, "GET")
+            return Target(Protocol.OIP, model, version, is_inference=False)
+        case ["ready"]:
+            require(method, "GET")
+            found = runtime.models.get(model)
+            if found is None:
+                raise not_found_model(model)
+            ready = can_serve(found, now)
+            return Document({"name": model, "ready": ready}, 200 if ready else 503)
+        case _:
+            raise _NOT_OIP
+
+
+def _server() -> dict[str, object]:
+    extensions = ["binary_tensor_data", "model_configuration", "model_repository", "statistics"]
+    return {"name": "hybrid-router", "version": __version__, "extensions": extensions}
+
+
+def _index(runtime: Runtime, now: float) -> list[dict[str, str]]:
+    return [
+        {
+            "name": name,
+            "state": "READY" if can_serve(model, now) else "UNAVAILABLE",
+            "reason": "",
+        }
+        for name, model in runtime.models.items()
+    ]

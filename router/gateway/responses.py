@@ -1,0 +1,93 @@
+"""THE map from error code to HTTP status, headers and the client's error shape.
+
+Says what happened and what to do; never shows addresses, paths or stack traces.
+"""
+
+from collections.abc import Callable, Mapping
+from math import ceil
+
+import msgspec
+
+from router.domain.errors import (
+    BodyTimeoutError,
+    MethodNotAllowedError,
+    ModelNotFoundError,
+    PayloadTooLargeError,
+    RateLimitedError,
+    RouterError,
+    ShedError,
+)
+from router.domain.request import Protocol
+
+STATUS: Mapping[str, int] = {
+    "invalid_request": 400,
+    "unauthorized": 401,
+    "forbidden": 403,
+    "not_found": 404,
+    "model_not_found": 404,
+    "method_not_allowed": 405,
+    "body_timeout": 408,
+    "payload_too_large": 413,
+    "unsupported_media": 415,
+    "rate_limited": 429,
+    "client_closed": 499,
+    "internal_error": 500,
+    "upstream_failed": 502,
+    "shed": 503,
+    "queue_full": 503,
+    "queue_timeout": 503,
+    "no_endpoint": 503,
+    "draining": 503,
+    "upstream_timeout": 504,
+    "deadline_exceeded": 504,
+}
+
+INTERNAL_ERROR = "internal error; the request id identifies it in the gateway's log"
+
+
+class ErrorAnswer(msgspec.Struct, frozen=True):
+    """A finished error response; `closes` says that the body was not read to its end."""
+
+    status: int
+    headers: list[tuple[str, str]]
+    body: bytes
+    closes: bool
+
+
+def not_found_model(model: str) -> ModelNotFoundError:
+    """The error for a model that is not configured; the name is cut, it may be anything."""
+    return ModelNotFoundError(f"model {model[:200]!r} is not configured on this gateway")
+
+
+def error_answer(error: Exception, protocol: Protocol) -> ErrorAnswer:
+    """The response for an error, in the shape of the protocol the client speaks."""
+    code = error.code if isinstance(error, RouterError) else "internal_error"
+    message = str(error) if isinstance(error, RouterError) else INTERNAL_ERROR
+    status = STATUS[code]
+    headers = [("content-type", "application/json")]
+    if isinstance(error, ShedError | RateLimitedError):
+        headers.append(("retry-after", str(max(1, ceil(error.retry_after_s)))))
+    if code == "unauthorized":
+        headers.append(("www-authenticate", 'Bearer realm="hybrid-router"'))
+    if isinstance(error, MethodNotAllowedError):
+        headers.append(("allow", error.allowed))
+    body = msgspec.json.encode(_SHAPES[protocol](message, code, status))
+    closes = isinstance(error, PayloadTooLargeError | BodyTimeoutError)
+    return ErrorAnswer(status, headers, body, closes)
+
+
+def _plain(message: str, code: str, status: int) -> dict[str, object]:
+    del code, status
+    return {"error": message}
+
+
+def _openai(message: str, code: str, status: int) -> dict[str, object]:
+    kind = "invalid_request_error" if status < 500 else "server_error"
+    return {"error": {"message": message, "type": kind, "param": None, "code": code}}
+
+
+_SHAPES: Mapping[Protocol, Callable[[str, str, int], dict[str, object]]] = {
+    Protocol.OIP: _plain,
+    Protocol.KSERVE_V1: _plain,
+    Protocol.OPENAI: _openai,
+}

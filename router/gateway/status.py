@@ -1,0 +1,179 @@
+"""The documents of the admin port: the state of every model, and metrics' readings of it.
+
+Reads the runtime and changes nothing.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from router.backends.pool.endpoints import Endpoint, Pool
+from router.backends.serverless.function import Function
+from router.domain.clock import Clock
+from router.domain.decision import Backend, Reason
+from router.gateway.server import DataPlane
+from router.runtime import ModelRuntime, RuntimeRef
+from router.signals.redis import SharedState
+from router.telemetry.logs import AccessLog
+from router.telemetry.metrics import Readings
+
+
+@dataclass(slots=True)
+class ReloadState:
+    """How the configuration came to be what it is; times are seconds since 1970."""
+
+    loaded_at: float = 0.0
+    last_error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StatusSources:
+    """Where the documents come from."""
+
+    runtime: RuntimeRef
+    data: DataPlane
+    access_log: AccessLog
+    shared_state: SharedState | None
+    reloads: ReloadState
+    clock: Clock
+    decisions_of: Callable[[str], Mapping[tuple[Backend, Reason], int]]
+
+
+def status(sources: StatusSources) -> dict[str, Any]:
+    """The answer of `/v1/status`."""
+    now, runtime = sources.clock(), sources.runtime.current
+    return {
+        "models": [_model(model, sources, now) for model in runtime.models.values()],
+        "shared_state": _shared_state(sources, now),
+        "config": {
+            "hash": runtime.content_hash,
+            "loaded_at": sources.reloads.loaded_at,
+            "last_error": sources.reloads.last_error,
+            "warnings": list(runtime.warnings),
+        },
+        "draining": sources.data.is_draining,
+        "in_flight": sources.data.in_flight,
+    }
+
+
+def _model(model: ModelRuntime, sources: StatusSources, now: float) -> dict[str, Any]:
+    pool, function, sizing = model.pool, model.serverless, model.sizing
+    return {
+        "name": model.name,
+        "load_rps": round(sizing.arrivals_per_s, 3),
+        "load_replicas": round(sizing.load, 4),
+        "replicas_wanted": sizing.wanted,
+        "replicas_ready": pool.ready if pool is not None else 0,
+        "replicas_billed": model.driver.billed if model.driver is not None else 0,
+        "sizing_reason": sizing.reason,
+        "queued": len(pool.queue) if pool is not None else 0,
+        "endpoints": [_endpoint(e, now) for e in _endpoints(pool)],
+        "serverless": _function(function, now) if function is not None else None,
+        "cost_usd": {
+            "serverless": function.cost_usd if function is not None else 0.0,
+            "warm_busy": sizing.warm_busy_usd,
+            "warm_idle": sizing.warm_idle_usd,
+        },
+        **_decisions(sources.decisions_of(model.name)),
+    }
+
+
+def _decisions(counts: Mapping[tuple[Backend, Reason], int]) -> dict[str, Any]:
+    split = dict.fromkeys(Backend, 0)
+    reasons: dict[str, int] = {}
+    for (backend, reason), count in counts.items():
+        split[backend] += count
+        reasons[reason] = reasons.get(reason, 0) + count
+    return {"split": split, "reasons": reasons}
+
+
+def _endpoints(pool: Pool | None) -> list[Endpoint]:
+    return list(pool.endpoints.values()) if pool is not None else []
+
+
+def _endpoint(endpoint: Endpoint, now: float) -> dict[str, Any]:
+    if endpoint.is_draining:
+        state = "draining"
+    elif not endpoint.is_ready:
+        state = "not_ready"
+    else:
+        state = "ejected" if endpoint.circuit.is_open(now) else "ready"
+    return {
+        "id": endpoint.id,
+        "state": state,
+        "in_flight": endpoint.in_flight,
+        "capacity": endpoint.capacity,
+        "local": endpoint.is_local,
+    }
+
+
+def _function(function: Function, now: float) -> dict[str, Any]:
+    usual = function.snapshot(1024, now)
+    return {
+        "enabled": usual.enabled,
+        "breaker_open": usual.breaker_open,
+        "in_flight": usual.in_flight,
+        "max_concurrency": usual.max_concurrency,
+        "queued": usual.queued,
+        "calls": function.calls,
+        "cold_calls": function.cold_calls,
+        "p_cold": round(usual.p_cold, 4),
+        "environments_idle": function.environments.idle(now),
+        "init_ms": round(usual.init_s * 1e3, 1),
+        "expected_ms": round(usual.expected_s * 1e3, 2),
+    }
+
+
+def _shared_state(sources: StatusSources, now: float) -> dict[str, Any]:
+    shared = sources.shared_state
+    if shared is None:
+        return {"mode": "in_process", "degraded": False, "leader": True, "peers": 0}
+    staleness_s = sources.runtime.current.settings.shared_state.staleness_s
+    snapshot = shared.snapshot
+    return {
+        "mode": "redis",
+        "degraded": snapshot.stale(now, staleness_s),
+        "leader": snapshot.is_leader,
+        "peers": len(snapshot.peers),
+        "age_s": round(now - snapshot.taken_at, 3),
+    }
+
+
+def readings(sources: StatusSources) -> Readings:
+    """What metrics show of the present state."""
+    now, models = sources.clock(), sources.runtime.current.models
+    in_flight: dict[tuple[str, Backend], int] = {}
+    queued: dict[tuple[str, Backend], int] = {}
+    open_: dict[tuple[str, Backend], bool] = {}
+    wanted: dict[str, int] = {}
+    ready: dict[str, int] = {}
+    billed: dict[str, int] = {}
+    for name, model in models.items():
+        if (function := model.serverless) is not None:
+            key = name, Backend.SERVERLESS
+            in_flight[key], queued[key] = function.in_flight, len(function.queue)
+            open_[key] = function.circuit.is_open(now)
+        if (pool := model.pool) is not None:
+            key = name, Backend.POOL
+            in_flight[key], queued[key] = pool.in_flight, len(pool.queue)
+            # A pool's circuits are per endpoint: it is open when none is left.
+            open_[key] = bool(pool.endpoints) and pool.ready == 0
+            wanted[name], ready[name] = model.sizing.wanted, pool.ready
+            billed[name] = model.driver.billed if model.driver is not None else 0
+    shared = sources.shared_state
+    degraded = bool(_shared_state(sources, now)["degraded"])
+    return Readings(
+        in_flight=in_flight,
+        queue_depth=queued,
+        breaker_open=open_,
+        replicas_wanted=wanted,
+        replicas_ready=ready,
+        replicas_billed=billed,
+        signals_degraded=degraded,
+        shared_state_peers=len(shared.snapshot.peers) if shared is not None else 0,
+        flushes_ok_total=shared.flushes_ok if shared is not None else 0,
+        flushes_failed_total=shared.flushes_failed if shared is not None else 0,
+        dropped_records_total=shared.dropped_records if shared is not None else 0,
+        dropped_log_lines_total=sources.access_log.dropped_lines,
+        body_bytes_buffered=sources.data.bodies.held_bytes,
+    )

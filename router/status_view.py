@@ -1,0 +1,98 @@
+"""A gateway's status as a table for people, once or live. Talks to the admin port only."""
+
+import asyncio
+from typing import Any
+
+import aiohttp
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+_TIMEOUT = aiohttp.ClientTimeout(total=5.0)
+
+
+class AdminError(Exception):
+    """The admin port did not answer, or not as one."""
+
+
+async def ask(url: str, path: str, question: dict[str, Any] | None = None) -> dict[str, Any]:
+    """A document of the admin port at `url`; POSTs the question where there is one."""
+    method = "GET" if question is None else "POST"
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=_TIMEOUT) as session,
+            session.request(method, url.rstrip("/") + path, json=question) as response,
+        ):
+            document = await response.json()
+    except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+        raise AdminError(f"no gateway answers at {url}: {error}") from error
+    if not isinstance(document, dict):
+        raise AdminError(f"{url} is not the admin port of a gateway")
+    return document
+
+
+async def show_once(url: str, console: Console) -> None:
+    """Print the table. Raises AdminError."""
+    console.print(render(await ask(url, "/v1/status")))
+
+
+async def show_live(url: str, console: Console, interval_s: float) -> None:
+    """Redraw the table until interrupted. Raises AdminError if nothing answers at first."""
+    document = await ask(url, "/v1/status")
+    with Live(render(document), console=console, auto_refresh=False) as live:
+        while True:
+            try:
+                live.update(render(await ask(url, "/v1/status")), refresh=True)
+            except AdminError as error:
+                live.update(Text(str(error), style="red"), refresh=True)
+            await asyncio.sleep(interval_s)
+
+
+def render(document: dict[str, Any]) -> Group:
+    """The status document as a table with a line on the configuration and the shared state."""
+    table = Table(title="models")
+    for name in ("model", "req/s", "replicas", "why", "queued", "function", "cold", "split", "USD"):
+        table.add_column(name, justify="left" if name in {"model", "why"} else "right")
+    for model in document["models"]:
+        table.add_row(*_row(model))
+    return Group(table, Text(_footer(document)))
+
+
+def _row(model: dict[str, Any]) -> list[str]:
+    function, cost = model["serverless"], model["cost_usd"]
+    replicas = (
+        f"{model['replicas_ready']} ready / {model['replicas_wanted']} wanted"
+        f" / {model['replicas_billed']} billed"
+    )
+    calls = "none"
+    cold = ""
+    if function is not None:
+        calls = f"{function['in_flight']}/{function['max_concurrency']} in flight"
+        calls += " OPEN" if function["breaker_open"] else ""
+        cold = f"{function['cold_calls']} of {function['calls']}"
+    return [
+        model["name"],
+        f"{model['load_rps']:.1f}",
+        replicas,
+        model["sizing_reason"],
+        str(model["queued"]),
+        calls,
+        cold,
+        f"{model['split']['serverless']} fn / {model['split']['pool']} pool",
+        f"{sum(cost.values()):.6f}",
+    ]
+
+
+def _footer(document: dict[str, Any]) -> str:
+    config, shared = document["config"], document["shared_state"]
+    parts = [
+        f"configuration {config['hash'][:12]}",
+        f"shared state: {shared['mode']}{' DEGRADED' if shared['degraded'] else ''}",
+        f"{document['in_flight']} in flight",
+    ]
+    if document["draining"]:
+        parts.append("DRAINING")
+    if config["last_error"]:
+        parts.append(f"last reload failed: {config['last_error'].splitlines()[0]}")
+    return "  |  ".join(parts)
