@@ -155,7 +155,7 @@ class HttpFront:
         with self._accepted(operation.model):
             model = await self._model(operation)
             self._check_room(model)
-            headers = {name.lower(): value for name, value in request.headers.items()}
+            headers = request.headers  # looked up without regard to case
             body = await self._read_body(request)
             size = len(body)
             if headers.get("content-encoding"):
