@@ -26,8 +26,8 @@ class PoolMachine(RuleBasedStateMachine):
         self.pool = EnvironmentPool(limit)
         self.waiting = 0  # admitted, not yet given to an environment
         self.holding: dict[int, State] = {}
-        self.returning: list[int] = []
-        self.idle: list[int] = []
+        self.free: list[int] = []  # in the order of their answers
+        self.polled: set[int] = set()
 
     @rule()
     def admit(self) -> None:
@@ -43,12 +43,11 @@ class PoolMachine(RuleBasedStateMachine):
         number = choice.environment
         assert number not in self.holding, "a second invocation for a busy environment"
         if isinstance(choice, Reuse):
-            candidates = self.idle or self.returning
-            assert number == candidates.pop(), "not the most recently used"
+            assert number == self.free.pop(), "not the most recently used"
+            self.polled.discard(number)
             self.holding[number] = State.BUSY
         else:
-            assert not self.idle
-            assert not self.returning
+            assert not self.free
             self.holding[number] = State.STARTING
         return number
 
@@ -61,13 +60,12 @@ class PoolMachine(RuleBasedStateMachine):
             self.pool.answered(number)
             self.pool.release()
             del self.holding[number]
-            self.returning.append(number)
+            self.free.append(number)
 
     @rule(number=environments)
     def poll(self, number: int) -> None:
-        if number in self.returning:
-            self.returning.remove(number)
-            self.idle.append(number)
+        if number in self.free:
+            self.polled.add(number)
             self.pool.polled(number)
         elif number in self.holding:
             self.pool.polled(number)
@@ -79,8 +77,8 @@ class PoolMachine(RuleBasedStateMachine):
         self.pool.remove(number)
         if self.holding.pop(number, None):
             self.pool.release()
-        self.returning = [other for other in self.returning if other != number]
-        self.idle = [other for other in self.idle if other != number]
+        self.free = [other for other in self.free if other != number]
+        self.polled.discard(number)
 
     @rule()
     def hand_back(self) -> None:
@@ -97,11 +95,11 @@ class PoolMachine(RuleBasedStateMachine):
         if not hasattr(self, "pool"):
             return
         assert self.pool.reserved == self.waiting + len(self.holding) <= self.limit
-        assert len(self.holding) + len(self.returning) + len(self.idle) <= self.limit
+        assert len(self.holding) + len(self.free) <= self.limit
         states = {
             **self.holding,
-            **dict.fromkeys(self.returning, State.RETURNING),
-            **dict.fromkeys(self.idle, State.IDLE),
+            **dict.fromkeys(self.free, State.RETURNING),
+            **dict.fromkeys(self.polled, State.IDLE),
         }
         assert {number: self.pool.state(number) for number in states} == states
 

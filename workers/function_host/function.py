@@ -70,7 +70,7 @@ class Function:
         done: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         invocation = Invocation(str(uuid.uuid4()), event, done)
         self.dispatch(invocation)
-        return await asyncio.shield(done)
+        return await done  # cancelled with the caller; `finish` finds nobody to answer then
 
     def dispatch(self, invocation: Invocation) -> None:
         """Give an admitted invocation to an environment. Must not await: see pool.py."""

@@ -46,9 +46,8 @@ class EnvironmentPool:
         self._reserved = 0
         self._ids = itertools.count(1)
         self._states: dict[int, State] = {}
-        # Insertion-ordered sets; the last key is the one used most recently.
-        self._idle: dict[int, None] = {}
-        self._returning: dict[int, None] = {}
+        # Returning and idle ones, as an insertion-ordered set: the last key answered last.
+        self._free: dict[int, None] = {}
 
     @property
     def reserved(self) -> int:
@@ -73,16 +72,17 @@ class EnvironmentPool:
         self._reserved -= 1
 
     def choose(self) -> Reuse | Start:
-        """Pick for one admitted invocation: idle, else just answered, else a new environment.
+        """Pick for one admitted invocation: what answered last, else a new environment.
 
+        One that has yet to poll counts as well: a caller that follows up at once would otherwise
+        take turns between environments of which one could idle out.
         There is always room: every other environment that is starting or busy belongs to another
         reservation, so they are fewer than `limit`.
         """
-        for candidates in (self._idle, self._returning):
-            if candidates:
-                environment, _ = candidates.popitem()
-                self._states[environment] = State.BUSY
-                return Reuse(environment)
+        if self._free:
+            environment, _ = self._free.popitem()
+            self._states[environment] = State.BUSY
+            return Reuse(environment)
         if len(self._states) >= self._limit:
             raise RuntimeError("chose without a reservation")
         environment = next(self._ids)
@@ -98,20 +98,17 @@ class EnvironmentPool:
         """Its invocation is over; it may be chosen again at once."""
         self._expect(environment, State.BUSY)
         self._states[environment] = State.RETURNING
-        self._returning[environment] = None
+        self._free[environment] = None
 
     def polled(self, environment: int) -> None:
         """It asks for work: idle, unless an invocation was given to it in the meantime."""
         if self._states[environment] is State.RETURNING:
-            del self._returning[environment]
             self._states[environment] = State.IDLE
-            self._idle[environment] = None
 
     def remove(self, environment: int) -> None:
         """It serves no more, whatever it was doing."""
         del self._states[environment]
-        self._idle.pop(environment, None)
-        self._returning.pop(environment, None)
+        self._free.pop(environment, None)
 
     def _expect(self, environment: int, state: State) -> None:
         if self._states[environment] is not state:

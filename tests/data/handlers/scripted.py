@@ -55,7 +55,7 @@ def _ignore_sigterm(_: object) -> None:
 
 
 def _stop_polling(_: object) -> None:
-    LambdaRuntimeClient.wait_next_invocation = lambda _self: time.sleep(_GATE_S)
+    LambdaRuntimeClient.wait_next_invocation = lambda _self: time.sleep(300)
 
 
 def _spawn_child(_: object) -> int:

@@ -33,16 +33,19 @@ def test_prefers_the_environment_used_most_recently() -> None:
     assert chosen == [Reuse(first), Reuse(third), Reuse(second)]
 
 
-def test_an_idle_environment_is_preferred_to_one_that_has_yet_to_poll() -> None:
+def test_calls_in_a_row_stay_with_one_environment_even_before_it_polls() -> None:
     pool = EnvironmentPool(2)
     first, second = _serve_at_once(pool, 2)
     _finish(pool, first)
     pool.answered(second)
     pool.release()
-    assert pool.try_reserve()
-    assert pool.choose() == Reuse(first)
-    assert pool.try_reserve()
-    assert pool.choose() == Reuse(second)
+    for _ in range(3):
+        assert pool.try_reserve()
+        assert pool.choose() == Reuse(second)
+        pool.polled(second)
+        pool.answered(second)
+        pool.release()
+    assert pool.state(first) is State.IDLE
 
 
 def test_an_environment_chosen_before_its_poll_does_not_become_idle() -> None:
