@@ -13,7 +13,7 @@ from router.domain.errors import InvalidRequestError
 _MAX_JSON_BYTES = 16 * 1024 * 1024
 
 
-class Parameters(msgspec.Struct):
+class Parameters(msgspec.Struct, frozen=True):
     """Reserved request parameters; `timeout` is in microseconds, priority 1 is the highest."""
 
     timeout: int | None = None

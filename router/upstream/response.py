@@ -156,6 +156,8 @@ class Collector:
 
     def on_head(self, head: ResponseHead) -> None:
         """Keep the head; an answer that will not be collected is given out right away."""
+        if self.result.done():
+            return  # cancelled; the caller is about to say so
         self._head = head
         if head.is_event_stream or (head.content_length or 0) > self._buffer_bytes:
             self._become_stream(head)
@@ -164,6 +166,8 @@ class Collector:
         """Collect, or pass on to the stream."""
         if self._stream is not None:
             self._stream.push(data)
+            return
+        if self.result.done():
             return
         self._chunks.append(data)
         self._size += len(data)
@@ -176,7 +180,7 @@ class Collector:
         if self._stream is not None:
             self._stream.finish(error)
         elif self.result.done():
-            return  # cancelled
+            return
         elif error is not None or self._head is None:
             self.result.set_exception(error or RuntimeError("an answer ended without a head"))
         else:
