@@ -6,7 +6,7 @@ import io
 import json
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,8 @@ class Served:
                 return await reader.read()
         finally:
             writer.close()
+            with suppress(ConnectionError):  # the server may have reset it already
+                await writer.wait_closed()
 
 
 @asynccontextmanager

@@ -171,5 +171,7 @@ def test_broken_model_shows_in_the_index_and_stays_broken(tmp_path: Path) -> Non
 
 
 def test_version_is_that_of_the_project() -> None:
-    project = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))
+    project = tomllib.loads(
+        (Path(__file__).parents[3] / "pyproject.toml").read_text(encoding="utf-8")
+    )
     assert project["project"]["version"] == SERVER_VERSION
