@@ -19,7 +19,7 @@ class FlowControl(BaseProtocol):
     def pause_reading(self):
         self.pauses += 1
 
-    def resume_reading(self, resume_parser=True):  # noqa: FBT002
+    def resume_reading(self, resume_parser=True):
         pass
 
 

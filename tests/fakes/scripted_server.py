@@ -2,7 +2,7 @@
 
 It parses nothing but the length of requests, so it can be as wrong as a test needs it to be.
 
-    async with scripted_server([read_request(), send(b"HTTP/1.1 200 OK\\r\\n..."), close()]) as server:
+    async with scripted_server([read_request(), send(ANSWER), close()]) as server:
         ... server.url, server.connections[0].received
 """
 
@@ -14,6 +14,7 @@ import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from typing import cast
 
 STEP_TIMEOUT_S = 20.0
 _CONTENT_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
@@ -163,6 +164,15 @@ def reset() -> Step:
     return step
 
 
+def stop_reading() -> Step:
+    """Leave whatever the peer sends in the socket, until it is full."""
+
+    async def step(connection: ServerConnection) -> None:
+        cast(asyncio.Transport, connection.writer.transport).pause_reading()
+
+    return step
+
+
 def until_peer_closes() -> Step:
     """Never answer: read and drop until the peer closes."""
 
@@ -220,7 +230,8 @@ async def scripted_server(
 
 
 async def _play(script: Sequence[Step], connection: ServerConnection) -> None:
-    with suppress(PeerClosedError, ConnectionError, asyncio.CancelledError):
+    # A peer that has gone makes any step fail with an OSError: the test looks at the peer's side.
+    with suppress(PeerClosedError, OSError, asyncio.CancelledError):
         for step in script:
             async with asyncio.timeout(STEP_TIMEOUT_S):
                 await step(connection)

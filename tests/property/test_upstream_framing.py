@@ -10,7 +10,7 @@ from router.domain.errors import InvalidRequestError, UpstreamBrokenError
 from router.upstream.head import build_head
 from router.upstream.response_reader import Piece, ResponseReader
 from router.upstream.simple_response import read_simple
-from tests.unit.upstream.answers import ANSWERS, BROKEN, Answer, read_all
+from tests.unit.upstream.answers import ANSWERS, BROKEN, read_all
 
 MAX_HEAD_BYTES = 512
 
@@ -23,7 +23,7 @@ def loop():
 
 
 @given(answer=st.sampled_from(ANSWERS), sizes=st.lists(st.integers(1, 80), min_size=1, max_size=40))
-def test_every_split_of_an_answer_reads_the_same(loop, answer: Answer, sizes):
+def test_every_split_of_an_answer_reads_the_same(loop, answer, sizes):
     result = read_all(loop, answer, sizes)
     assert result == read_all(loop, answer, [len(answer.data)])
     assert (result.status, result.body) == (answer.status, answer.body)
@@ -190,5 +190,5 @@ def test_a_head_is_refused_or_has_exactly_the_lines_asked_for(method, target, he
     assert text.count("\n") == text.count("\r") == len(lines) + 1
 
 
-def make_reader(loop):
+def make_reader(loop: asyncio.AbstractEventLoop) -> ResponseReader:
     return ResponseReader(loop, max_head_bytes=MAX_HEAD_BYTES, is_head_request=False)

@@ -1,24 +1,25 @@
 import asyncio
 import time
+from collections.abc import Callable
 
 from router.upstream.deadlines import TICK_S, DeadlineWheel
 
 
 class ManualClock:
-    def __init__(self):
+    def __init__(self) -> None:
         self.now = 1000.0
 
-    def __call__(self):
+    def __call__(self) -> float:
         return self.now
 
 
 class Entry:
-    def __init__(self, on_expire=lambda: None):
+    def __init__(self, on_expire: Callable[[], object] = lambda: None) -> None:
         self.expired = asyncio.Event()
         self.times = 0
         self._on_expire = on_expire
 
-    def expire(self):
+    def expire(self) -> None:
         self.times += 1
         self.expired.set()
         self._on_expire()
@@ -54,9 +55,9 @@ async def test_an_entry_that_expires_may_disarm_and_arm_others():
     clock = ManualClock()
     wheel = DeadlineWheel(clock)
     victim, later = Entry(), Entry()
-    ticks = {}
+    ticks: dict[str, int] = {}
 
-    def rearrange():
+    def rearrange() -> None:
         wheel.disarm(ticks["victim"], victim)
         wheel.arm(1005.0, later)
 

@@ -6,7 +6,7 @@ import pytest
 
 from router.domain.errors import ResponseLostError, UpstreamBrokenError
 from router.upstream.response_reader import ResponseReader
-from tests.unit.upstream.answers import ANSWERS, BROKEN, Answer, read_all
+from tests.unit.upstream.answers import ANSWERS, BROKEN, read_all
 
 MAX_HEAD_BYTES = 4096
 
@@ -18,13 +18,15 @@ def loop():
     loop.close()
 
 
-def make_reader(loop, *, is_head_request=False):
+def make_reader(
+    loop: asyncio.AbstractEventLoop, *, is_head_request: bool = False
+) -> ResponseReader:
     return ResponseReader(loop, max_head_bytes=MAX_HEAD_BYTES, is_head_request=is_head_request)
 
 
 @pytest.mark.parametrize("answer", ANSWERS, ids=lambda answer: answer.name)
 @pytest.mark.parametrize("size", [1, 7, 10**6], ids=["bytes", "sevens", "whole"])
-def test_reads_every_framing(loop, answer: Answer, size):
+def test_reads_every_framing(loop, answer, size):
     result = read_all(loop, answer, [size])
     assert (result.status, result.body, result.headers) == (
         answer.status,
