@@ -248,9 +248,11 @@ class Batcher:
             future.set_result(Outcome(result, timing.batch_rows, timing.queue_s, timing.run_s))
 
     async def close(self) -> None:
-        """Fail what still waits, and wait for the runs that have begun."""
+        """Give up what waits or runs; a run that has begun ends in its thread, unheard."""
         if self._timer is not None:
             self._timer.cancel()
         for future in list(self._futures.values()):
             future.cancel()
+        for task in self._tasks:
+            task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

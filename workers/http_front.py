@@ -18,7 +18,7 @@ from aiohttp import ClientPayloadError, web
 
 from workers.batching import Batcher, BatchQueue, Outcome
 from workers.engine import Feeds
-from workers.metrics import CLIENT_GONE, UNKNOWN_MODEL, ModelMetrics, WorkerMetrics
+from workers.metrics import CLIENT_GONE, UNKNOWN_MODEL, WorkerMetrics
 from workers.operations import (
     Endpoint,
     Operation,
@@ -40,7 +40,7 @@ from workers.protocol import (
     WorkerDraining,
     WorkerError,
 )
-from workers.service import Catalog, Model
+from workers.service import SERVER_NAME, Catalog, Model
 from workers.statistics import Timing
 
 _log = logging.getLogger(__name__)
@@ -49,7 +49,6 @@ _Result = TypeVar("_Result")
 METRICS_PATH: Final = "/metrics"
 # Decoding less than this takes less time than handing it to a thread.
 ASIDE_BYTES: Final = 32 * 1024
-BODY_TIMEOUT_S: Final = 60.0
 # Upper bound for requests that set no timeout of their own; the longest function runs as long.
 REQUEST_TIMEOUT_S: Final = 900.0
 _CODEC_THREADS: Final = 2
@@ -57,11 +56,12 @@ _CODEC_THREADS: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class FrontLimits:
-    """Bounds of one worker: waiting requests, body bytes, concurrent runs of a model."""
+    """Bounds of one worker: waiting requests, bodies, concurrent runs of a model."""
 
     max_queue: int
     max_body_bytes: int
     max_runs: int
+    body_timeout_s: float = 60.0
 
 
 class HttpFront:
@@ -82,11 +82,8 @@ class HttpFront:
         self._runs = ThreadPoolExecutor(limits.max_runs, thread_name_prefix="run")
         self._codecs = ThreadPoolExecutor(_CODEC_THREADS, thread_name_prefix="codec")
         self._batchers: dict[tuple[str, str], Batcher] = {}
-        self._model_metrics: defaultdict[str, ModelMetrics] = defaultdict(
-            lambda: metrics.for_model(UNKNOWN_MODEL)
-        )
-        for name in catalog.names:
-            self._model_metrics[name] = metrics.for_model(name)
+        self._model_metrics = {name: metrics.for_model(name) for name in catalog.names}
+        self._unknown_model = metrics.for_model(UNKNOWN_MODEL)
         self._in_flight: dict[str, int] = defaultdict(int)
         self._idle = asyncio.Event()
         self._idle.set()
@@ -111,7 +108,7 @@ class HttpFront:
         except Exception:  # noqa: BLE001 - root of the request: counted as 500 and logged, the worker lives on
             _log.exception("request failed")
             reply = json_reply({"error": "internal error"}, 500)
-        response = web.Response(status=reply.status, body=reply.body, headers=reply.headers)
+        response = to_response(reply)
         if self._draining:
             response.force_close()
         return response
@@ -134,7 +131,7 @@ class HttpFront:
 
     async def _counted_infer(self, request: web.BaseRequest, operation: Operation) -> Reply:
         """The inference, counted with its status whatever becomes of it."""
-        metrics = self._model_metrics.get(operation.model) or self._metrics.for_model(UNKNOWN_MODEL)
+        metrics = self._model_metrics.get(operation.model, self._unknown_model)
         started = self._clock()
         code = 500
         try:
@@ -197,20 +194,20 @@ class HttpFront:
 
     async def _read_body(self, request: web.BaseRequest) -> bytearray:
         """The body, not kept by aiohttp; refused by its declared length where there is one."""
-        limit = self._limits.max_body_bytes
+        limit, timeout_s = self._limits.max_body_bytes, self._limits.body_timeout_s
         if (request.content_length or 0) > limit:
             raise PayloadTooLarge(
                 f"the body has {request.content_length} bytes, the limit is {limit}"
             )
         body = bytearray()
         try:
-            async with asyncio.timeout(BODY_TIMEOUT_S):
+            async with asyncio.timeout(timeout_s):
                 async for chunk in request.content.iter_any():
                     body += chunk
                     if len(body) > limit:
                         raise PayloadTooLarge(f"the body is larger than the limit of {limit} bytes")
         except TimeoutError as error:
-            raise RequestTimeout(f"the body did not arrive within {BODY_TIMEOUT_S:g} s") from error
+            raise RequestTimeout(f"the body did not arrive within {timeout_s:g} s") from error
         except (ClientPayloadError, web.RequestPayloadError) as error:
             raise InvalidRequest(f"the body is malformed: {error}") from error
         return body
@@ -277,10 +274,18 @@ class HttpFront:
             return False
         return True
 
-    def close(self) -> None:
-        """Release the threads; runs that have begun are not waited for."""
+    async def close(self) -> None:
+        """Release queues and threads; runs that have begun are not waited for."""
+        for batcher in self._batchers.values():
+            await batcher.close()
         self._runs.shutdown(wait=False, cancel_futures=True)
         self._codecs.shutdown(wait=False, cancel_futures=True)
+
+
+def to_response(reply: Reply) -> web.Response:
+    """The reply as aiohttp sends it, without aiohttp's and Python's versions."""
+    headers = {**reply.headers, "server": SERVER_NAME}
+    return web.Response(status=reply.status, body=reply.body, headers=headers)
 
 
 def _ns(seconds: float) -> int:

@@ -17,7 +17,7 @@ from pathlib import Path
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from workers.http_front import FrontLimits, HttpFront
+from workers.http_front import FrontLimits, HttpFront, to_response
 from workers.lifetime import die_with_parent
 from workers.metrics import WorkerMetrics
 from workers.operations import json_reply
@@ -46,6 +46,7 @@ class Flags:
     model: str
     listen: str
     threads: int | None
+    runs: int | None
     max_queue: int
     max_body: int
     drain_s: float
@@ -62,6 +63,7 @@ def parse_flags(argv: Sequence[str] | None) -> Flags:
     add("--model", required=True, help="the model to load and serve")
     add("--listen", default="127.0.0.1:0", type=_address, help="HOST:PORT (0: any) or unix:/PATH")
     add("--threads", type=_positive, help="CPU threads of one run (default: model.yaml, else 1)")
+    add("--runs", type=_positive, help="runs at once (default: the cores, divided by the threads)")
     add("--max-queue", type=_positive, default=256, help="requests that may wait (default 256)")
     add("--max-body", type=_positive, default=64 * 1024 * 1024, help="bytes (default 64 MiB)")
     add("--drain-s", type=_seconds, default=30.0, help="longest drain after SIGTERM (default 30)")
@@ -108,12 +110,14 @@ def load_catalog(flags: Flags) -> Catalog:
 
 def concurrent_runs(threads_per_run: int) -> int:
     """How many runs the cores carry at once; more would only make each of them slower."""
-    return max(1, len(os.sched_getaffinity(0)) // threads_per_run)
+    allowed = getattr(os, "sched_getaffinity", None)  # not on every system
+    cores = len(allowed(0)) if allowed else os.cpu_count() or 1
+    return max(1, cores // threads_per_run)
 
 
 async def serve(flags: Flags, catalog: Catalog) -> bool:
     """Serve until SIGTERM or SIGINT, then drain; False if requests had to be cut off."""
-    runs = concurrent_runs(catalog.load(flags.model).threads)
+    runs = flags.runs or concurrent_runs(catalog.load(flags.model).threads)
     limits = FrontLimits(flags.max_queue, flags.max_body, runs)
     front = HttpFront(catalog, limits, WorkerMetrics(CollectorRegistry()), time.monotonic)  # noqa: TID251 - composition root
     stop = asyncio.Event()
@@ -129,7 +133,7 @@ async def serve(flags: Flags, catalog: Catalog) -> bool:
         return await front.drain(flags.drain_s)
     finally:
         await runner.cleanup()
-        front.close()
+        await front.close()
 
 
 class _Connection(web.RequestHandler):
@@ -146,7 +150,7 @@ class _Connection(web.RequestHandler):
         _log.info("refused a malformed HTTP request: %s", type(exc).__name__)
         text = " ".join((message or "bad request").split())[:_ERROR_CHARACTERS]
         reply = json_reply({"error": text}, status)
-        response = web.Response(status=status, body=reply.body, headers=reply.headers)
+        response = to_response(reply)
         response.force_close()
         return response
 

@@ -163,7 +163,7 @@ class Model:
             "platform": PLATFORM,
             "backend": "onnxruntime",
             "max_batch_size": self.max_batch,
-            "version_policy": {"latest": {"num_versions": 1}},
+            "version_policy": {"all": {}},
             "input": [_tensor_config(spec, skipped) for spec in self._engine.inputs],
             "output": [_tensor_config(spec, skipped) for spec in self._engine.outputs],
             "instance_group": [{"kind": "KIND_CPU", "count": 1}],

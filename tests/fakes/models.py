@@ -58,6 +58,15 @@ def write_identity(
     return _write(repository, name, version, graph, options)
 
 
+def write_sum(repository: Path, name: str, version: str = "1") -> Path:
+    """`y = a + b` (FP32) of two lists; lists of different lengths fail inside the model."""
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [f"n_{n}"]) for n in "aby"]
+    graph = helper.make_graph(
+        [helper.make_node("Add", ["a", "b"], ["y"])], name, ends[:2], ends[2:]
+    )
+    return _write(repository, name, version, graph, None)
+
+
 def write_slow(
     repository: Path,
     name: str,

@@ -81,10 +81,10 @@ class Served:
 
 
 @asynccontextmanager
-async def served(repository: Path, model: str, **changes: int) -> AsyncIterator[Served]:
+async def served(repository: Path, model: str, **changes: float) -> AsyncIterator[Served]:
     catalog = Catalog(repository, [model])
     await asyncio.to_thread(catalog.load, model)
-    limits = {"max_queue": 8, "max_body_bytes": MAX_BODY, "max_runs": 1, **changes}
+    limits: dict[str, Any] = {"max_queue": 8, "max_body_bytes": MAX_BODY, "max_runs": 1, **changes}
     clock = asyncio.get_running_loop().time
     front = HttpFront(catalog, FrontLimits(**limits), WorkerMetrics(CollectorRegistry()), clock)
     runner = server_runner(front)
@@ -97,7 +97,7 @@ async def served(repository: Path, model: str, **changes: int) -> AsyncIterator[
             yield Served(front, session, port)
     finally:
         await runner.cleanup()
-        front.close()
+        await front.close()
 
 
 @pytest.fixture
@@ -194,6 +194,7 @@ async def test_no_content_type_is_needed_and_only_protocol_headers_are_added(mlp
     lines = answer.split(b"\r\n\r\n")[0].decode().lower().split("\r\n")
     assert lines[0] == "http/1.1 200 ok"
     names = {line.split(":")[0] for line in lines[1:]}
+    assert b"aiohttp" not in answer
     assert names == {"content-type", "content-length", "date", "server", "connection"}
 
 
@@ -278,6 +279,30 @@ async def test_loop_answers_while_a_large_body_is_decoded(repository: Path) -> N
     assert probes > 10
     # At once, the slower of decoding and encoding would take more than half of their time.
     assert longest < codec_s / 2
+
+
+async def test_slow_body_is_given_up(repository: Path) -> None:
+    async with served(repository, "mlp", body_timeout_s=0.05) as front:
+        head = b"POST /v2/models/mlp/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n"
+        answer = await front.raw(head, b"{")
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b'{"error":"the body did not arrive within 0.05 s"}' in answer
+
+
+async def test_other_version_is_loaded_when_first_asked_for(mlp: Served) -> None:
+    assert (await mlp.get("/v2/models/mlp/versions/1"))[1]["inputs"][0]["shape"] == [-1, 16]
+
+
+async def test_unexpected_failure_is_logged_and_not_shown(
+    mlp: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(*_: object) -> None:
+        raise ZeroDivisionError("secret")
+
+    monkeypatch.setattr("workers.http_front.read_infer", fails)
+    assert await mlp.post("mlp", ONES) == (500, {"error": "internal error"})
+    assert "ZeroDivisionError: secret" in caplog.text
+    assert await mlp.metric("worker_requests_total", code="500", model="mlp") == 1
 
 
 async def test_unknown_models_do_not_become_labels(mlp: Served) -> None:

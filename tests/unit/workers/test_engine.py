@@ -6,9 +6,16 @@ import onnxruntime
 import pytest
 from onnx import TensorProto
 
-from tests.fakes.models import write_identity, write_mlp
+from tests.fakes.models import write_identity, write_mlp, write_sum
 from workers.engine import Engine, validate_inputs
-from workers.protocol import BrokenModel, Datatype, InvalidRequest, Tensor, TensorSpec
+from workers.protocol import (
+    BrokenModel,
+    Datatype,
+    InferenceFailed,
+    InvalidRequest,
+    Tensor,
+    TensorSpec,
+)
 from workers.repository import ModelFile, find_model
 
 SPECS = (
@@ -131,3 +138,10 @@ def test_tensor_type_the_protocol_lacks_is_refused(tmp_path: Path) -> None:
 def test_input_the_runtime_refuses_is_the_clients_fault(repository: Path) -> None:
     with pytest.raises(InvalidRequest, match="the model refuses the inputs"):
         load(repository, "mlp").run({"x": np.zeros((1, 5), np.float32)})
+
+
+def test_failure_inside_the_model_is_its_own_fault(tmp_path: Path) -> None:
+    write_sum(tmp_path, "sum")
+    feeds = {"a": np.zeros(2, np.float32), "b": np.zeros(3, np.float32)}
+    with pytest.raises(InferenceFailed, match=r"the model failed: .*Add"):
+        load(tmp_path, "sum").run(feeds)
