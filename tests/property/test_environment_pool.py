@@ -1,45 +1,41 @@
 """Whatever happens in whatever order, the pool keeps its promises."""
 
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    Bundle,
-    RuleBasedStateMachine,
-    consumes,
-    initialize,
-    invariant,
-    precondition,
-    rule,
-)
 
 from workers.function_host.pool import EnvironmentPool, Reuse, State
 
+# What happens, and to which of the environments there are (taken modulo their number).
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["admit", "call", "call", "finish", "finish", "poll", "die", "hand_back"]),
+        st.integers(0, 11),
+    ),
+    max_size=60,
+)
 
-class PoolMachine(RuleBasedStateMachine):
-    """A model beside the pool: who holds an invocation, and the order of idleness."""
 
-    environments = Bundle("environments")
+class Model:
+    """What should be true, in lists; drives the pool beside it and compares."""
 
-    @initialize(limit=st.integers(1, 4))
-    def create(self, limit: int) -> None:
+    def __init__(self, limit: int) -> None:
         self.limit = limit
         self.pool = EnvironmentPool(limit)
         self.waiting = 0  # admitted, not yet given to an environment
-        self.holding: dict[int, State] = {}
+        self.holding: dict[int, State] = {}  # environments with an invocation
         self.free: list[int] = []  # in the order of their answers
         self.polled: set[int] = set()
 
-    @rule()
     def admit(self) -> None:
         in_flight = self.waiting + len(self.holding)
         assert self.pool.try_reserve() == (in_flight < self.limit)
         self.waiting += in_flight < self.limit
 
-    @precondition(lambda self: self.waiting)
-    @rule(target=environments)
-    def choose(self) -> int:
-        choice = self.pool.choose()
+    def choose(self) -> None:
+        if not self.waiting:
+            return
         self.waiting -= 1
+        choice = self.pool.choose()
         number = choice.environment
         assert number not in self.holding, "a second invocation for a busy environment"
         if isinstance(choice, Reuse):
@@ -47,53 +43,49 @@ class PoolMachine(RuleBasedStateMachine):
             self.polled.discard(number)
             self.holding[number] = State.BUSY
         else:
-            assert not self.free
+            assert not self.free, "started although one was free"
             self.holding[number] = State.STARTING
-        return number
 
-    @rule(number=environments)
     def finish(self, number: int) -> None:
         if self.holding.get(number) is State.STARTING:
             self.pool.started(number)
-            self.holding[number] = State.BUSY
-        elif self.holding.get(number) is State.BUSY:
-            self.pool.answered(number)
-            self.pool.release()
-            del self.holding[number]
-            self.free.append(number)
+        elif number not in self.holding:
+            return
+        self.pool.answered(number)
+        self.pool.release()
+        del self.holding[number]
+        self.free.append(number)
 
-    @rule(number=environments)
     def poll(self, number: int) -> None:
+        self.pool.polled(number)
         if number in self.free:
             self.polled.add(number)
-            self.pool.polled(number)
-        elif number in self.holding:
-            self.pool.polled(number)
 
-    @rule(number=consumes(environments))
     def die(self, number: int) -> None:
-        if self.pool.state(number) is None:
-            return
         self.pool.remove(number)
         if self.holding.pop(number, None):
             self.pool.release()
         self.free = [other for other in self.free if other != number]
         self.polled.discard(number)
 
-    @rule()
-    def hand_back(self) -> None:
+    def hand_back(self, number: int) -> None:
         """An environment dies with an invocation it was given but never saw."""
-        if not self.holding:
-            return
-        number = next(iter(self.holding))
-        del self.holding[number]
-        self.pool.remove(number)
-        self.waiting += 1
+        if number in self.holding:
+            self.pool.remove(number)
+            del self.holding[number]
+            self.waiting += 1
 
-    @invariant()
-    def agrees_with_the_model(self) -> None:
-        if not hasattr(self, "pool"):
-            return
+    def step(self, name: str, pick: int) -> None:
+        environments = [*self.holding, *self.free]
+        if name == "admit":
+            self.admit()
+        elif name == "call":
+            self.admit()
+            self.choose()
+        elif environments:
+            getattr(self, name)(environments[pick % len(environments)])
+
+    def check(self) -> None:
         assert self.pool.reserved == self.waiting + len(self.holding) <= self.limit
         assert len(self.holding) + len(self.free) <= self.limit
         states = {
@@ -104,5 +96,12 @@ class PoolMachine(RuleBasedStateMachine):
         assert {number: self.pool.state(number) for number in states} == states
 
 
-TestEnvironmentPool = PoolMachine.TestCase
-TestEnvironmentPool.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+@settings(max_examples=200, deadline=None)
+@given(limit=st.integers(1, 5), steps=STEPS)
+def test_never_over_the_limit_never_two_at_once_and_most_recent_first(
+    limit: int, steps: list[tuple[str, int]]
+) -> None:
+    model = Model(limit)
+    for name, pick in steps:
+        model.step(name, pick)
+        model.check()
