@@ -45,18 +45,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Console()
     logging.getLogger().addHandler(ConsoleHandler(console))
     try:
-        asyncio.run(_serve(arguments.listen, specs, arguments.drain_s, console))
-    except OSError as error:
-        console.line(f"cannot listen on {arguments.listen[0]}:{arguments.listen[1]}: {error}")
-        return 1
+        return asyncio.run(_serve(arguments.listen, specs, arguments.drain_s, console))
     finally:
         console.close()
-    return 0
 
 
 async def _serve(
     listen: tuple[str, int], specs: list[FunctionSpec], drain_s: float, console: Console
-) -> None:
+) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -73,13 +69,18 @@ async def _serve(
     )
     await runner.setup()
     try:
-        await web.TCPSite(runner, *listen).start()
+        try:
+            await web.TCPSite(runner, *listen).start()
+        except OSError as error:
+            console.line(f"cannot listen on {listen[0]}:{listen[1]}: {error}")
+            return 1
         host.replace(specs)
         address, port = runner.addresses[0][:2]
         shown = f"[{address}]" if ":" in address else address
         print(f"ready http://{shown}:{port}", flush=True)  # noqa: T201  # the readiness contract
         await stop.wait()
         await host.drain(drain_s)
+        return 0
     finally:
         await runner.cleanup()
 
