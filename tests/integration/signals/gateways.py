@@ -16,7 +16,9 @@ NAMESPACE = "test"
 class Gateway:
     """One gateway's shared state with a book of its own; `run` works until the block ends."""
 
-    def __init__(self, url: str, gateway_id: str, staleness_s: float) -> None:
+    def __init__(
+        self, url: str, gateway_id: str, staleness_s: float, operation_timeout_s: float
+    ) -> None:
         self.id = gateway_id
         self.book = SignalBook()
         self.endpoints: dict[str, list[SharedEndpoint]] = {}
@@ -27,7 +29,7 @@ class Gateway:
             namespace=NAMESPACE,
             gateway_id=gateway_id,
             flush_interval_s=0.02,
-            operation_timeout_s=0.1,
+            operation_timeout_s=operation_timeout_s,
             staleness_s=staleness_s,
         )
         self.state = SharedState(config, self.publication, time.monotonic, asyncio.sleep)
@@ -49,12 +51,14 @@ class Gateway:
 
 
 @asynccontextmanager
-async def running(url: str, gateway_id: str, staleness_s: float = 30.0) -> AsyncIterator[Gateway]:
+async def running(
+    url: str, gateway_id: str, staleness_s: float = 30.0, operation_timeout_s: float = 0.1
+) -> AsyncIterator[Gateway]:
     """A gateway whose shared state runs, and is stopped in good order. The run must not end early.
 
     The default staleness is longer than any test, so that nothing happens by expiry.
     """
-    gateway = Gateway(url, gateway_id, staleness_s)
+    gateway = Gateway(url, gateway_id, staleness_s, operation_timeout_s)
     task = asyncio.create_task(gateway.state.run())
     try:
         yield gateway

@@ -66,6 +66,42 @@ async def test_a_hung_server_does_not_hold_up_the_event_loop(valkey_server: Valk
     assert time.monotonic() - failed_at < 3
 
 
+async def test_an_operation_is_given_up_at_its_timeout(valkey_server: ValkeyProcess) -> None:
+    async with running(valkey_server.url, "a", operation_timeout_s=1.0) as a:
+        await eventually(lambda: a.state.flushes_ok > 0)
+        valkey_server.pause()
+        took_s = await eventually(lambda: a.state.flushes_failed > 0)
+        valkey_server.resume()
+
+    assert 0.5 < took_s < 3  # the whole exchange might have taken 5 s
+
+
+class Slow(asyncio.Protocol):
+    """Says OK again and again, each time just before anyone would call it late."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._answer()
+
+    def _answer(self) -> None:
+        if not self._transport.is_closing():
+            self._transport.write(b"+OK\r\n")
+            asyncio.get_running_loop().call_later(0.25, self._answer)
+
+
+async def test_slow_answers_may_not_add_up(caplog: pytest.LogCaptureFixture) -> None:
+    server = await asyncio.get_running_loop().create_server(Slow, "127.0.0.1", 0)
+    async with server:
+        host, port = server.sockets[0].getsockname()
+        url = f"redis://{host}:{port}?protocol=2"
+        async with running(url, "a", operation_timeout_s=0.35) as a:
+            await eventually(lambda: a.state.flushes_failed > 0)
+
+    # Given up on the whole exchange; read to its end, it would have failed for its content.
+    assert "not reached, TimeoutError" in caplog.text
+
+
 async def test_gateways_meet_again_when_the_server_was_killed_and_restarted(
     valkey_server: ValkeyProcess,
 ) -> None:

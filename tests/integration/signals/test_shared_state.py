@@ -126,6 +126,16 @@ async def test_the_next_takes_over_when_the_leader_has_vanished(
         assert not a.is_stale
 
 
+async def test_the_leader_extends_its_lease(valkey_server: ValkeyProcess) -> None:
+    async with running(valkey_server.url, "a") as a:
+        await eventually(lambda: a.leads)
+        with valkey_server.client() as client:
+            client.pexpire("test:leader", 5_000)
+            await next_flush(a)
+            assert client.get("test:leader") == b"a"
+            assert client.pttl("test:leader") > 20_000
+
+
 async def test_a_gateway_that_vanished_is_forgotten(valkey_server: ValkeyProcess) -> None:
     put_member(valkey_server, "ghost", VALID)
 
