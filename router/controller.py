@@ -6,71 +6,20 @@ Also accounts for what replicas cost. Never touches a request.
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
 
 from router.backends.pool.endpoints import Endpoint, Pool
 from router.domain.clock import Clock
+from router.policy.demand import USUAL_PAYLOAD_BYTES, Rates, breaks_objective, demand_from
 from router.policy.sizing import Demand, Sizing, SizingParams, size
 from router.runtime import ModelRuntime, RuntimeRef
-from router.settings.schema import ColdStart
-from router.signals.snapshot import FleetSnapshot, ModelTotals, SharedEndpoint
+from router.signals.snapshot import FleetSnapshot, SharedEndpoint
+from router.signals.window import Window
 from router.telemetry.labels import CostPart
 from router.telemetry.metrics import Metrics
 from router.upstream.address import parse_address
 
 _log = logging.getLogger(__name__)
-
-
-class _Sample(NamedTuple):
-    """The fleet's cumulative counters of one model at one time, by gateway."""
-
-    at: float
-    totals: Mapping[str, ModelTotals]
-
-
-class Rates(NamedTuple):
-    """Increase per second of each field of `ModelTotals`."""
-
-    arrivals: float
-    work_s: float
-    serverless_usd: float
-    captive: float
-    captive_work_s: float
-
-
-class Window:
-    """A model's counters over the last seconds, per gateway, so that peers may come and go."""
-
-    def __init__(self, window_s: float) -> None:
-        self.window_s = window_s
-        self._samples: deque[_Sample] = deque()
-
-    def add(self, now: float, totals: Mapping[str, ModelTotals]) -> None:
-        """Add the current counters and forget what is older than the window."""
-        self._samples.append(_Sample(now, totals))
-        while len(self._samples) > 2 and self._samples[1].at <= now - self.window_s:
-            self._samples.popleft()
-
-    def rates(self) -> "Rates":
-        """Every counter's increase per second over the window."""
-        first, last = self._samples[0], self._samples[-1]
-        elapsed_s = last.at - first.at
-        if elapsed_s <= 0:
-            return Rates(0.0, 0.0, 0.0, 0.0, 0.0)
-        grown = [0.0] * len(ModelTotals())
-        for gateway, totals in last.totals.items():
-            before = self._first_seen(gateway, totals)
-            for index, (now, then) in enumerate(zip(totals, before, strict=True)):
-                # A peer that restarted begins again from zero.
-                grown[index] += max(now - then, 0.0) / elapsed_s
-        return Rates(*grown)
-
-    def _first_seen(self, gateway: str, default: ModelTotals) -> ModelTotals:
-        """A peer's counters when it was first seen in the window: what came before is unknown."""
-        seen = (sample.totals[gateway] for sample in self._samples if gateway in sample.totals)
-        return next(seen, default)
 
 
 class Controller:
@@ -209,32 +158,16 @@ def demand_of(model: ModelRuntime, rates: Rates, now: float) -> Demand:
     """The sizing policy's view of a model's traffic."""
     pool, settings = model.pool, model.settings.pool
     assert pool is not None and settings is not None  # noqa: S101, PT018
-    return Demand(
-        load=rates.work_s / settings.concurrency,
-        serverless_usd_per_s=rates.serverless_usd,
-        captive_load=rates.captive_work_s / settings.concurrency,
-        held=len(pool.queue),
+    return demand_from(
+        rates,
+        settings.concurrency,
+        len(pool.queue),
         latency_duty=has_latency_duty(model, now),
     )
 
 
 def has_latency_duty(model: ModelRuntime, now: float) -> bool:
-    """Whether serverless alone would break the model's objective.
-
-    Either a warm call is too slow, or cold starts count and are too likely.
-    """
-    function, slo = model.serverless, model.policy.slo
-    if function is None or not function.params.enabled:
-        return False
-    view = function.snapshot(_USUAL_PAYLOAD_BYTES, now)
-    if view.upper_s > slo.latency_s:
-        return True
-    cold_breaks = view.upper_s + view.init_s > slo.latency_s
-    return (
-        model.settings.slo.cold_start is ColdStart.AVOID
-        and cold_breaks
-        and view.p_cold > 1 - slo.percentile / 100
-    )
-
-
-_USUAL_PAYLOAD_BYTES = 1024
+    """Whether serverless alone would break the model's objective."""
+    function = model.serverless
+    view = function.snapshot(USUAL_PAYLOAD_BYTES, now) if function is not None else None
+    return breaks_objective(model.policy.slo, view)

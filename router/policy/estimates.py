@@ -6,15 +6,17 @@ State machines over plain numbers; they read no clock and forget nothing they we
 from collections import deque
 
 _BUCKETS = 40
-_MEMORY = 0.05
-"""Weight of one new observation once a bucket has seen twenty."""
+_LEARNED = 20
+_MEMORY = 1.0 / _LEARNED
+"""Weight of one new observation once a bucket has seen so many."""
 _UPPER_DEVIATIONS = 3.0
 """mean + 3 mean absolute deviations: near p99 for a normal, p95 for an exponential."""
 
 
 def payload_bucket(payload_bytes: int) -> int:
     """log2 bucket of a payload size: 0, 1, 2-3, 4-7, ..."""
-    return min(payload_bytes.bit_length(), _BUCKETS - 1)
+    bucket = payload_bytes.bit_length()
+    return bucket if bucket < _BUCKETS else _BUCKETS - 1
 
 
 class DurationEstimate:
@@ -29,12 +31,12 @@ class DurationEstimate:
 
     def observe(self, seconds: float) -> None:
         """Learn one duration; the first one replaces the prior."""
-        self.count += 1
-        weight = max(1.0 / self.count, _MEMORY)
+        count = self.count = self.count + 1
+        weight = 1.0 / count if count < _LEARNED else _MEMORY
         error = seconds - self.mean_s
         self.mean_s += weight * error
         # The first error is the prior's, not the model's.
-        spread = abs(error) if self.count > 1 else 0.25 * seconds
+        spread = (error if error >= 0 else -error) if count > 1 else 0.25 * seconds
         self.deviation_s += weight * (spread - self.deviation_s)
 
     @property
@@ -74,6 +76,30 @@ class ServiceTimes:
                 if 0 <= neighbour < _BUCKETS and (seen := self._buckets[neighbour]) is not None:
                     return seen
         return self._prior
+
+
+class FunctionTimes:
+    """What one function's calls take as the gateway sees them, as billed, and when cold."""
+
+    __slots__ = ("billed", "init", "service")
+
+    def __init__(self, service_time_s: float, cold_start_s: float) -> None:
+        self.service = ServiceTimes(service_time_s)
+        self.billed = ServiceTimes(service_time_s)
+        self.init = DurationEstimate(cold_start_s)
+
+    def cold(self, payload_bytes: int, served_s: float, init_s: float) -> None:
+        """Learn what a cold start added to a call; `init_s` is what the platform says, or 0."""
+        usual_s = self.service.estimate(payload_bytes).mean_s
+        self.init.observe(max(served_s - usual_s, init_s))
+
+    def answered(
+        self, payload_bytes: int, served_s: float, billed_warm_s: float, *, was_cold: bool
+    ) -> None:
+        """Learn from a call that did its work: how long it took (if warm) and what it billed."""
+        self.billed.observe(payload_bytes, billed_warm_s)
+        if not was_cold:
+            self.service.observe(payload_bytes, served_s)
 
 
 class WarmEnvironments:

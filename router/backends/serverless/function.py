@@ -15,7 +15,7 @@ from router.domain.decision import Verdict
 from router.domain.ports import BackendResponse
 from router.domain.request import InferenceRequest
 from router.domain.snapshot import ServerlessLimits, ServerlessSnapshot
-from router.policy.estimates import DurationEstimate, ServiceTimes, WarmEnvironments
+from router.policy.estimates import FunctionTimes, WarmEnvironments
 
 FUNCTION_CIRCUIT = CircuitParams(failures_to_open=5, pause_s=1.0, max_pause_s=30.0)
 
@@ -56,9 +56,10 @@ class Function:
         self.circuit = CircuitBreaker(FUNCTION_CIRCUIT)
         self.limit = AimdLimit(params.max_concurrency)
         self.environments = WarmEnvironments(params.reclaim_s, params.max_concurrency)
-        self.service_times = ServiceTimes(params.service_time_s)
-        self.billed_times = ServiceTimes(params.service_time_s)
-        self.init = DurationEstimate(params.cold_start_s)
+        self.times = FunctionTimes(params.service_time_s, params.cold_start_s)
+        self.service_times = self.times.service
+        self.billed_times = self.times.billed
+        self.init = self.times.init
         self.in_flight = 0
         self.cost_usd = 0.0
         self.calls = 0
@@ -154,15 +155,15 @@ class Function:
         self.calls += 1
         billed_s = response.billed_s if response.billed_s is not None else lease.served_s
         self.cost_usd += self.price_usd(billed_s)
-        usual_s = self.service_times.estimate(lease.payload_bytes).mean_s
+        init_s = response.init_s or 0.0
         if was_cold:
             self.cold_calls += 1
-            self.init.observe(max(lease.served_s - usual_s, response.init_s or 0.0))
+            self.times.cold(lease.payload_bytes, lease.served_s, init_s)
         if response.status < 400 and lease.is_inference:
-            billed_warm_s = billed_s - (response.init_s or 0.0)
-            self.billed_times.observe(lease.payload_bytes, max(billed_warm_s, 0.0))
-            if not was_cold:
-                self.service_times.observe(lease.payload_bytes, lease.served_s)
+            billed_warm_s = max(billed_s - init_s, 0.0)
+            self.times.answered(
+                lease.payload_bytes, lease.served_s, billed_warm_s, was_cold=bool(was_cold)
+            )
 
 
 class FunctionLease:

@@ -1,0 +1,51 @@
+"""What the sizing policy is told of a model's traffic: rates in, demand out.
+
+Also the latency duty: whether the function alone would break the objective. Knows no counters and
+no clock; the gateway's controller and the replay both come through here.
+"""
+
+from typing import NamedTuple
+
+from router.domain.snapshot import ServerlessSnapshot
+from router.policy.sizing import Demand
+from router.policy.steering import Slo
+
+USUAL_PAYLOAD_BYTES = 1024
+"""The payload for which the latency duty is judged."""
+
+
+class Rates(NamedTuple):
+    """Increase per second of a model's running totals: arrivals, the service time they need in the
+    pool, their price on serverless, and the part of both that only the pool can carry.
+    """
+
+    arrivals: float
+    work_s: float
+    serverless_usd: float
+    captive: float
+    captive_work_s: float
+
+
+def demand_from(rates: Rates, concurrency: int, held: int, *, latency_duty: bool) -> Demand:
+    """Demand in replicas that serve `concurrency` requests at once; `held` requests wait."""
+    return Demand(
+        load=rates.work_s / concurrency,
+        serverless_usd_per_s=rates.serverless_usd,
+        captive_load=rates.captive_work_s / concurrency,
+        held=held,
+        latency_duty=latency_duty,
+    )
+
+
+def breaks_objective(slo: Slo, function: ServerlessSnapshot | None) -> bool:
+    """Whether serverless alone would break the model's objective.
+
+    Either a warm call is too slow, or cold starts count and are too likely. `function` is the
+    function as seen for `USUAL_PAYLOAD_BYTES`.
+    """
+    if function is None or not function.enabled:
+        return False
+    if function.upper_s > slo.latency_s:
+        return True
+    cold_breaks = function.upper_s + function.init_s > slo.latency_s
+    return not slo.cold_allowed and cold_breaks and function.p_cold > 1 - slo.percentile / 100
