@@ -29,6 +29,7 @@ from router.signals.records import (
 )
 from router.signals.snapshot import FleetSnapshot, SharedEndpoint
 
+CLIENT_NAME = "hybrid-router"  # in the server's list of clients
 MAX_PEERS = 64
 MAX_BACKOFF_S = 1.0
 # Connecting, logging in and two pipelines: each step may take the operation timeout, and no more.
@@ -241,7 +242,7 @@ class SharedState:
         try:
             async with asyncio.timeout(self._budget_s), self._redis.pipeline() as pipe:
                 await _queued(pipe, commands).execute()
-        except (RedisError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - what is left behind expires by itself
             _log.info("shared state: left without notice, %s: %s", type(error).__name__, error)
         finally:
             await self._redis.aclose()
@@ -268,6 +269,8 @@ def _client(config: SharedStateConfig) -> Redis:
             socket_timeout=config.operation_timeout_s,
             socket_connect_timeout=config.operation_timeout_s,
             retry=Retry(NoBackoff(), 0),
+            client_name=CLIENT_NAME,
+            driver_info=None,  # the default reads package metadata from disk at every connect
             # Its handshake may resolve the host's name on the event loop.
             maint_notifications_config=MaintNotificationsConfig(enabled=False),
         )

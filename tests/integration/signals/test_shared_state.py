@@ -148,6 +148,17 @@ async def test_a_gateway_that_vanished_is_forgotten(valkey_server: ValkeyProcess
             assert 0 < client.pttl("test:gateway:a") <= 1300
 
 
+async def test_a_member_whose_record_has_expired_is_neither_a_peer_nor_an_error(
+    valkey_server: ValkeyProcess,
+) -> None:
+    put_member(valkey_server, "leaving", {})
+
+    async with running(valkey_server.url, "a") as a:
+        await next_flush(a)
+        assert a.peers == set()
+        assert a.state.dropped_records == 0
+
+
 async def test_entries_from_the_future_are_removed(valkey_server: ValkeyProcess) -> None:
     with valkey_server.client() as client:
         client.zadd("test:gateways", {"future": 1e15})
