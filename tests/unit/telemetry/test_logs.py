@@ -67,7 +67,7 @@ async def running(log: AccessLog) -> AsyncIterator[None]:
 
 async def eventually(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110 - what is waited for is a file's content
+        while not condition():
             await asyncio.sleep(0.005)
 
 
