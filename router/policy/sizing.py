@@ -11,6 +11,7 @@ delay. Pure: state goes in, state comes out.
 
 from dataclasses import dataclass
 from enum import StrEnum
+from math import inf
 from typing import NamedTuple
 
 
@@ -102,7 +103,7 @@ def _rent(params: SizingParams, demand: Demand, k: int) -> float:
     mu = params.packing
     captive_levels = demand.captive_load / mu
     if k < captive_levels or (k == 0 and demand.held):
-        return float("inf")
+        return inf
     share = min(max(demand.load - k * mu, 0.0), mu)
     return demand.serverless_usd_per_s * share / demand.load if demand.load > 0 else 0.0
 
@@ -110,8 +111,11 @@ def _rent(params: SizingParams, demand: Demand, k: int) -> float:
 def _step(params: SizingParams, level: Level, rent: float, dt: float, now: float) -> Level:
     age_s = now - level.on_since if level.on_since is not None else 0.0
     beta = params.beta_usd(age_s)
-    counter = level.counter_usd + (rent - params.replica_usd_per_s) * dt
-    counter = min(max(counter, 0.0), beta)
+    if rent == inf:
+        counter = beta  # also in a step without duration, where inf * 0 would be no number
+    else:
+        counter = level.counter_usd + (rent - params.replica_usd_per_s) * dt
+        counter = min(max(counter, 0.0), beta)
     if level.on_since is None:
         starts = counter >= beta and rent > params.replica_usd_per_s
         return Level(counter, now if starts else None)

@@ -1,0 +1,79 @@
+import pytest
+
+from router.admission.circuit import CircuitBreaker, CircuitParams
+
+PARAMS = CircuitParams(failures_to_open=3, pause_s=1.0, max_pause_s=4.0)
+
+
+@pytest.fixture
+def circuit():
+    return CircuitBreaker(PARAMS)
+
+
+def fail(circuit, times, now=0.0):
+    return [circuit.failed(now) for _ in range(times)]
+
+
+def test_it_opens_at_the_third_failure_in_a_row(circuit):
+    assert fail(circuit, 3) == [False, False, True]
+    assert circuit.is_open(0.5)
+    assert circuit.opened == 1
+
+
+def test_a_success_in_between_starts_the_count_again(circuit):
+    fail(circuit, 2)
+    circuit.succeeded()
+    fail(circuit, 2)
+    assert not circuit.is_open(0.0)
+
+
+def test_after_the_pause_one_trial_is_made_and_others_wait_for_it(circuit):
+    fail(circuit, 3)
+    assert circuit.is_open(0.99)
+    assert not circuit.is_open(1.0)
+    circuit.admit(1.0)
+    assert circuit.is_open(1.5)
+
+
+def test_a_good_trial_closes_it_and_resets_the_pause(circuit):
+    fail(circuit, 3)
+    circuit.admit(1.0)
+    circuit.succeeded()
+    assert not circuit.is_open(1.1)
+    circuit.admit(1.1)
+    assert not circuit.is_open(1.1)
+    assert fail(circuit, 3, 2.0) == [False, False, True]
+    assert not circuit.is_open(3.0)
+
+
+def test_every_bad_trial_doubles_the_pause_up_to_the_maximum(circuit):
+    fail(circuit, 3)
+    now, pauses = 0.0, []
+    for _ in range(4):
+        opened_at = now
+        while circuit.is_open(now):
+            now += 0.25
+        pauses.append(now - opened_at)
+        circuit.admit(now)
+        assert circuit.failed(now) is True
+    assert pauses == [1.0, 2.0, 4.0, 4.0]
+
+
+def test_a_trial_without_an_outcome_does_not_close_the_door_for_ever(circuit):
+    fail(circuit, 3)
+    circuit.admit(1.0)
+    # The pause has doubled; the trial's outcome is waited for as long as that.
+    assert circuit.is_open(2.9)
+    assert not circuit.is_open(3.0)
+
+
+def test_stragglers_that_fail_while_it_is_open_do_not_lengthen_the_pause(circuit):
+    fail(circuit, 3)
+    assert fail(circuit, 5, 0.5) == [False] * 5
+    assert not circuit.is_open(1.0)
+    assert circuit.opened == 1
+
+
+def test_calls_admitted_while_it_is_closed_are_no_trials(circuit):
+    circuit.admit(0.0)
+    assert not circuit.is_open(0.0)

@@ -1,0 +1,124 @@
+"""Slots here are letters; one that its waiter could not use comes to `back`."""
+
+import asyncio
+import time
+
+import pytest
+
+from router.admission.slots import SlotQueue
+from router.domain.errors import QueueFullError, QueueTimeoutError
+
+
+@pytest.fixture
+def back():
+    return []
+
+
+@pytest.fixture
+def queue(back):
+    return SlotQueue[str](max_requests=2, max_bytes=100, give_back=back.append)
+
+
+async def waiting(queue, size=1, timeout_s=30.0):
+    """A task that waits in the queue, already queued."""
+    task = asyncio.create_task(queue.wait(size, timeout_s))
+    await asyncio.sleep(0)
+    return task
+
+
+async def ended(*tasks):
+    async with asyncio.timeout(5):
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_waiters_are_served_in_the_order_of_their_coming(queue):
+    first, second = await waiting(queue), await waiting(queue)
+    assert queue.hand_over("a")
+    assert queue.hand_over("b")
+    assert await ended(first, second) == ["a", "b"]
+    assert (len(queue), queue.queued_bytes) == (0, 0)
+
+
+async def test_nobody_waits_so_nobody_gets_it(queue):
+    assert queue.hand_over("a") is False
+
+
+@pytest.mark.parametrize(
+    ("before", "size", "fits"),
+    [([1, 1], 1, False), ([1], 1, True), ([60], 40, True), ([60], 41, False)],
+    ids=["full by count", "room by count", "just fits by bytes", "full by bytes"],
+)
+async def test_the_queue_is_bounded_exactly(queue, before, size, fits):
+    tasks = [await waiting(queue, size=queued) for queued in before]
+    last = await waiting(queue, size=size)
+    assert len(queue) == len(before) + fits
+    for task in (*tasks, last):
+        task.cancel()
+    results = await ended(*tasks, last)
+    assert isinstance(results[-1], asyncio.CancelledError if fits else QueueFullError)
+    assert queue.queued_bytes == 0
+
+
+async def test_a_queue_of_no_length_refuses_at_once(back):
+    with pytest.raises(QueueFullError, match="0 requests wait"):
+        await SlotQueue[str](0, 100, back.append).wait(1, 1.0)
+
+
+async def test_a_waiter_gives_up_after_its_time(queue, back):
+    with pytest.raises(QueueTimeoutError, match=r"within 0\.0 s"):
+        await queue.wait(50, 0.01)
+    assert (len(queue), queue.queued_bytes, back) == (0, 0, [])
+
+
+async def test_cancelling_a_waiter_frees_its_place(queue, back):
+    first, second = await waiting(queue), await waiting(queue)
+    first.cancel()
+    await ended(first)
+    assert len(queue) == 1
+    third = await waiting(queue)
+    assert queue.hand_over("a")
+    assert queue.hand_over("b")
+    assert await ended(second, third) == ["a", "b"]
+    assert back == []
+
+
+async def test_a_slot_skips_a_waiter_that_is_just_being_cancelled(queue, back):
+    first, second = await waiting(queue), await waiting(queue)
+    first.cancel()  # the cancellation has not been delivered yet
+    assert queue.hand_over("a")
+    results = await ended(first, second)
+    assert isinstance(results[0], asyncio.CancelledError)
+    assert results[1] == "a"
+    assert back == []
+
+
+async def test_a_slot_handed_to_a_waiter_that_is_then_cancelled_comes_back(queue, back):
+    first = await waiting(queue)
+    assert queue.hand_over("a")
+    first.cancel()  # before the waiter has run again
+    await ended(first)
+    assert back == ["a"], "the slot must be neither lost nor used"
+    assert (len(queue), queue.queued_bytes) == (0, 0)
+
+
+async def test_a_slot_handed_over_in_the_tick_of_the_time_out_comes_back(queue, back):
+    task = await waiting(queue, timeout_s=0.02)
+    asyncio.get_running_loop().call_later(0.01, queue.hand_over, "a")
+    time.sleep(0.03)  # noqa: ASYNC251  both timers are due now and run in one tick, slot first
+    results = await ended(task)
+    assert isinstance(results[0], QueueTimeoutError)
+    assert back == ["a"]
+    assert (len(queue), queue.queued_bytes) == (0, 0)
+
+
+async def test_bounds_can_change_while_others_wait(queue):
+    first, second = await waiting(queue), await waiting(queue)
+    queue.max_requests = 1
+    with pytest.raises(QueueFullError):
+        await queue.wait(1, 1.0)
+    queue.max_requests = 3
+    third = await waiting(queue)
+    assert len(queue) == 3
+    for slot in "abc":
+        queue.hand_over(slot)
+    assert await ended(first, second, third) == ["a", "b", "c"]
