@@ -37,13 +37,17 @@ _MAX_PAUSE_S = 1.0
 
 @dataclass(slots=True)
 class Record:
-    """What happened to a request, as it goes along; ends up in headers, log and metrics."""
+    """What happened to a request, as it goes along; ends up in headers, log and metrics.
+
+    `upstream_s` is the time of all attempts, `attempt_s` that of the last one.
+    """
 
     decision: Decision | None = None
     endpoint_id: str = ""
     attempts: int = 0
     queue_s: float = 0.0
     upstream_s: float = 0.0
+    attempt_s: float = 0.0
     cold_start: bool | None = None
     cost_usd: float = 0.0
     failed: dict[Backend, Reason] = field(default_factory=dict)
@@ -171,7 +175,8 @@ class Director:
             result = AttemptResult.CANCELLED if late else attempt_result(error)
             raise
         finally:
-            record.upstream_s += self._clock() - started
+            record.attempt_s = self._clock() - started
+            record.upstream_s += record.attempt_s
             if response is None:
                 self._release(model, lease, record, result, None)
         record.cold_start = response.cold_start
@@ -186,9 +191,11 @@ class Director:
         now = self._clock()
         if request.deadline is not None and now >= request.deadline:
             raise DeadlineExceededError("the deadline passed while a backend worked") from error
+        if isinstance(error, EncodedTooLargeError):
+            return  # nothing was tried; the function is ruled out, so this cannot come again
         if not may_retry(request, error, record.attempts, model.settings.attempts, now):
             raise error
-        if not isinstance(error, EncodedTooLargeError) and not model.budget.withdraw():
+        if not model.budget.withdraw():
             self._metrics.record_retry_budget_exhausted()
             raise error
 
@@ -251,7 +258,7 @@ class Director:
             self._metrics.record_ejection(model.name)
         assert record.decision is not None  # noqa: S101
         backend = record.decision.backend
-        self._metrics.record_attempt(model.name, backend, result, record.upstream_s)
+        self._metrics.record_attempt(model.name, backend, result, record.attempt_s)
 
 
 _VERDICTS = {
@@ -282,6 +289,7 @@ _OUTCOMES: tuple[tuple[type[BaseException], Outcome], ...] = (
     (DeadlineExceededError, Outcome.DEADLINE_EXCEEDED),
     (RateLimitedError, Outcome.RATE_LIMITED),
     (ShedError, Outcome.SHED),
+    (UpstreamRejectedError, Outcome.SHED),
     (AttemptError, Outcome.UPSTREAM_FAILED),
     (RouterError, Outcome.CLIENT_ERROR),
 )

@@ -152,6 +152,7 @@ class UpstreamTimeoutError(AttemptError):
 class UpstreamRejectedError(AttemptError):
     """The backend answered that it cannot take the request now (busy, draining, throttled)."""
 
+    code = "upstream_busy"
     was_sent = False
 
     def __init__(self, message: str, retry_after_s: float | None = None) -> None:

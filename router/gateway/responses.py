@@ -16,6 +16,7 @@ from router.domain.errors import (
     RateLimitedError,
     RouterError,
     ShedError,
+    UpstreamRejectedError,
 )
 from router.domain.request import Protocol
 
@@ -38,6 +39,7 @@ STATUS: Mapping[str, int] = {
     "queue_timeout": 503,
     "no_endpoint": 503,
     "draining": 503,
+    "upstream_busy": 503,
     "upstream_timeout": 504,
     "deadline_exceeded": 504,
 }
@@ -65,8 +67,8 @@ def error_answer(error: Exception, protocol: Protocol) -> ErrorAnswer:
     message = str(error) if isinstance(error, RouterError) else INTERNAL_ERROR
     status = STATUS[code]
     headers = [("content-type", "application/json")]
-    if isinstance(error, ShedError | RateLimitedError):
-        headers.append(("retry-after", str(max(1, ceil(error.retry_after_s)))))
+    if isinstance(error, ShedError | RateLimitedError | UpstreamRejectedError):
+        headers.append(("retry-after", str(max(1, ceil(error.retry_after_s or 0.0)))))
     if code == "unauthorized":
         headers.append(("www-authenticate", 'Bearer realm="hybrid-router"'))
     if isinstance(error, MethodNotAllowedError):

@@ -99,8 +99,9 @@ def decide(
         Backend.SERVERLESS: serverless_cause(request, state.serverless),
         Backend.POOL: pool_cause(request, state.pool),
     }
-    for backend in state.failed:
-        causes[backend] = Cause.FAILED
+    for backend, reason in state.failed.items():
+        # An event measured too large is a limit like one known from the head.
+        causes[backend] = Cause.PAYLOAD if reason is Reason.LIMIT_PAYLOAD else Cause.FAILED
     if trace is not None:
         _trace_backends(trace, request, policy.slo, state, causes, now)
     choice = _wished(request, rule, causes) or _chosen(request, policy.slo, state, causes, now)
@@ -228,8 +229,8 @@ def _refusal(
     if Cause.PAYLOAD in found and state.serverless is not None:
         limit = state.serverless.limits.max_payload_bytes
         return PayloadTooLargeError(
-            f"the payload needs {encoded_bytes(request)} bytes once encoded; the function of model"
-            f" {request.model} takes {limit} and the model has no usable pool"
+            f"the payload is over the {limit} bytes that the function of model {request.model}"
+            f" takes once encoded, and the model has no usable pool"
         )
     told = ", ".join(f"{backend}: {cause}" for backend, cause in causes.items())
     return NoEndpointError(f"no backend of model {request.model} can take the request ({told})")
