@@ -70,7 +70,7 @@ class GatewayProcess:
 
     def workers(self) -> list[psutil.Process]:
         """The pool's worker processes."""
-        return [child for child in self.children() if "workers.http_server" in child.cmdline()]
+        return [child for child in self.children() if runs(child, "workers.http_server")]
 
     def stop(self) -> int:
         assert self.process is not None
@@ -115,6 +115,14 @@ class GatewayProcess:
             session.get(self.admin + "/metrics") as response,
         ):
             return await response.text()
+
+
+def runs(process: psutil.Process, module: str) -> bool:
+    """Whether the process runs that Python module; one that has just ended does not."""
+    try:
+        return module in process.cmdline()
+    except psutil.NoSuchProcess:  # includes zombies
+        return False
 
 
 def gone(processes: list[psutil.Process], timeout_s: float = 5.0) -> list[psutil.Process]:

@@ -10,7 +10,7 @@ import pytest
 from tests.fakes.valkey import ValkeyProcess, valkey_server
 from tests.integration.end_to_end.client import MLP, count, infer, slow, steady
 from tests.integration.end_to_end.conftest import StartGateway
-from tests.integration.end_to_end.gateway import eventually, gone
+from tests.integration.end_to_end.gateway import eventually, gone, runs
 from tests.integration.end_to_end.models import model, settings
 from tests.integration.end_to_end.test_traffic import until_ready
 
@@ -124,7 +124,7 @@ async def test_a_dead_function_host_is_replaced(start_gateway: StartGateway, rep
     gateway = start_gateway(settings(repository, model("mlp", pool=None)))
 
     def host_pids() -> set[int]:
-        return {p.pid for p in gateway.children() if "workers.function_host" in p.cmdline()}
+        return {p.pid for p in gateway.children() if runs(p, "workers.function_host")}
 
     (old,) = host_pids()
     next(p for p in gateway.children() if p.pid == old).kill()
