@@ -31,6 +31,9 @@ $(VENV)/.dev: $(LOCKS)/dev.txt $(VENV)/.serve
 serve: $(VENV)/.serve .demo/.models  ## run the gateway with the demo models (config/router.yaml)
 	@exec $(BIN)/hybrid-router serve --config config/router.yaml
 
+demo: $(VENV)/.serve .demo/.models  ## send real traffic to a running `make serve` and watch it
+	@$(BIN)/python -m workers.demo
+
 check: $(VENV)/.dev  ## format, lint, types, import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .

@@ -161,7 +161,8 @@ def demand_of(model: ModelRuntime, rates: Rates, now: float) -> Demand:
     return demand_from(
         rates,
         settings.concurrency,
-        len(pool.queue),
+        # With replicas running, a queue is load like any other; without one it asks for the first.
+        0 if pool.ready else len(pool.queue),
         latency_duty=has_latency_duty(model, now),
     )
 

@@ -51,36 +51,39 @@ async def show_live(url: str, console: Console, interval_s: float) -> None:
 
 def render(document: dict[str, Any]) -> Group:
     """The status document as a table with a line on the configuration and the shared state."""
-    table = Table(title="models")
-    for name in ("model", "req/s", "replicas", "why", "queued", "function", "cold", "split", "USD"):
-        table.add_column(name, justify="left" if name in {"model", "why"} else "right")
+    table = Table(title="models", title_justify="left")
+    for name in _COLUMNS:
+        left = name in {"model", "because"}
+        table.add_column(name, justify="left" if left else "right", no_wrap=not left)
     for model in document["models"]:
         table.add_row(*_row(model))
     return Group(table, Text(_footer(document)))
 
 
+_COLUMNS = (
+    "model", "req/s", "ready", "want", "because", "queue", "calls", "cold", "fn", "pool", "USD",
+)  # fmt: skip
+
+
 def _row(model: dict[str, Any]) -> list[str]:
-    function, cost = model["serverless"], model["cost_usd"]
-    replicas = (
-        f"{model['replicas_ready']} ready / {model['replicas_wanted']} wanted"
-        f" / {model['replicas_billed']} billed"
-    )
-    calls = "none"
-    cold = ""
+    function = model["serverless"]
+    calls = cold = ""
     if function is not None:
-        calls = f"{function['in_flight']}/{function['max_concurrency']} in flight"
-        calls += " OPEN" if function["breaker_open"] else ""
-        cold = f"{function['cold_calls']} of {function['calls']}"
+        mark = "!" if function["breaker_open"] else ""
+        calls = f"{function['in_flight']}/{function['max_concurrency']}{mark}"
+        cold = str(function["cold_calls"])
     return [
         model["name"],
         f"{model['load_rps']:.1f}",
-        replicas,
+        str(model["replicas_ready"]),
+        str(model["replicas_wanted"]),
         model["sizing_reason"],
         str(model["queued"]),
         calls,
         cold,
-        f"{model['split']['serverless']} fn / {model['split']['pool']} pool",
-        f"{sum(cost.values()):.6f}",
+        str(model["split"]["serverless"]),
+        str(model["split"]["pool"]),
+        f"{sum(model['cost_usd'].values()):.6f}",
     ]
 
 

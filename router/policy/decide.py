@@ -147,7 +147,7 @@ def _chosen(
     now: float,
 ) -> _Choice | None:
     serverless_out, pool_out = causes[Backend.SERVERLESS], causes[Backend.POOL]
-    if serverless_out is None and pool_out is None:
+    if pool_out is None and (serverless_out is None or _both_wait(serverless_out, state)):
         assert state.serverless is not None  # noqa: S101  a missing backend has a cause
         assert state.pool is not None  # noqa: S101
         return _Choice(*steer(request, slo, state.serverless, state.pool, now))
@@ -156,6 +156,12 @@ def _chosen(
     if pool_out is None:
         return _Choice(Backend.POOL, _without_serverless(serverless_out, state))
     return _held(state, causes)
+
+
+def _both_wait(serverless_out: Cause, state: State) -> bool:
+    """Whether a request would queue on either side, so that the shorter queue is the question."""
+    crowded = state.pool is not None and not state.pool.free_slots
+    return crowded and serverless_out is Cause.CONCURRENCY
 
 
 def _held(state: State, causes: Mapping[Backend, Cause | None]) -> _Choice | None:
