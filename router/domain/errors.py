@@ -168,3 +168,12 @@ class EncodedTooLargeError(AttemptError):
 
 class UpstreamBrokenError(AttemptError):
     """The backend failed while it worked on the request (crash, gateway error, bad answer)."""
+
+
+class PlatformRefusedError(AttemptError):
+    """The platform turned the call away for a reason that waiting does not heal.
+
+    No valid credentials, no permission, no such function: nothing ran.
+    """
+
+    was_sent = False

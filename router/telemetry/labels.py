@@ -9,6 +9,7 @@ from router.domain.errors import (
     AttemptError,
     ConnectFailedError,
     EncodedTooLargeError,
+    PlatformRefusedError,
     ResponseLostError,
     UpstreamBrokenError,
     UpstreamRejectedError,
@@ -26,6 +27,7 @@ class AttemptResult(StrEnum):
     REJECTED = "rejected"
     ENCODED_TOO_LARGE = "encoded_too_large"
     BROKEN = "broken"
+    ACCESS_REFUSED = "access_refused"
     CANCELLED = "cancelled"
     FAILED = "failed"
 
@@ -45,6 +47,7 @@ _RESULTS: dict[type[AttemptError], AttemptResult] = {
     UpstreamRejectedError: AttemptResult.REJECTED,
     EncodedTooLargeError: AttemptResult.ENCODED_TOO_LARGE,
     UpstreamBrokenError: AttemptResult.BROKEN,
+    PlatformRefusedError: AttemptResult.ACCESS_REFUSED,
 }
 
 
