@@ -162,8 +162,10 @@ class Pool:
         return PoolLease(self, endpoint, self._caller, self._clock, now)
 
     async def reserve(self, request: InferenceRequest, timeout_s: float) -> "PoolLease":
-        """Wait for a slot, and see that a replica is started if there is none."""
-        self.wake()
+        """Wait for a slot, and see that a replica is started if none is wanted yet."""
+        if not self.wanted:
+            # Only then: under overload every request waits, and sizing must not run for each.
+            self.wake()
         endpoint = await self.queue.wait(request.payload_bytes, timeout_s)
         return PoolLease(self, endpoint, self._caller, self._clock, self._clock())
 

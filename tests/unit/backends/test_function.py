@@ -1,0 +1,252 @@
+import asyncio
+
+import pytest
+
+from router.backends.serverless.function import Function, FunctionParams
+from router.domain.decision import Verdict
+from router.domain.errors import QueueFullError, QueueTimeoutError, UpstreamBrokenError
+from router.domain.ports import BackendResponse
+from tests.fakes.builders import LIMITS, FakeClock, make_request
+
+REQUEST = make_request()
+
+
+def params(**changes):
+    defaults = {
+        "endpoint_id": "m-fn", "enabled": True, "limits": LIMITS, "max_concurrency": 2,
+        "max_queued": 2, "max_queued_bytes": 10_000, "reclaim_s": 300.0, "usd_per_request": 0.25,
+        "usd_per_billed_s": 10.0, "service_time_s": 0.05, "cold_start_s": 1.0,
+    }  # fmt: skip
+    return FunctionParams(**{**defaults, **changes})
+
+
+class Platform:
+    """A caller that needs `takes_s` and answers as told."""
+
+    def __init__(self, clock):
+        self.clock = clock
+        self.takes_s = 0.1
+        self.error = None
+        self.answer = {"cold_start": False, "billed_s": None, "init_s": None}
+        self.status = 200
+
+    async def call(self, request, body, timeout_s):
+        self.clock.advance(self.takes_s)
+        if self.error is not None:
+            raise self.error
+        return BackendResponse(self.status, [], b"{}", **self.answer)
+
+
+@pytest.fixture
+def clock():
+    return FakeClock()
+
+
+@pytest.fixture
+def platform(clock):
+    return Platform(clock)
+
+
+@pytest.fixture
+def make_function(clock, platform):
+    return lambda **changes: Function(params(**changes), platform, clock)
+
+
+async def call(function, clock, verdict=Verdict.OK, request=REQUEST):
+    lease = function.try_reserve(request, clock())
+    assert lease is not None
+    try:
+        response = await lease.send(request, b"{}", 1.0)
+    except UpstreamBrokenError:
+        response = None
+    lease.release(verdict, clock(), response)
+
+
+async def queued(function, timeout_s=30.0):
+    task = asyncio.create_task(function.reserve(REQUEST, timeout_s))
+    await asyncio.sleep(0)
+    return task
+
+
+async def result_of(task):
+    async with asyncio.timeout(5):
+        return await task
+
+
+class TestConcurrency:
+    def test_calls_are_made_up_to_the_limit(self, make_function, clock):
+        function = make_function()
+        leases = [function.try_reserve(REQUEST, clock()) for _ in range(3)]
+        assert leases[2] is None
+        assert function.in_flight == 2
+        leases[0].release(Verdict.CANCELLED, clock(), None)
+        assert function.in_flight == 1
+        assert leases[0].endpoint_id == "m-fn"
+
+    async def test_a_freed_slot_goes_to_the_first_waiter_and_nobody_overtakes(
+        self, make_function, clock
+    ):
+        function = make_function()
+        leases = [function.try_reserve(REQUEST, clock()) for _ in range(2)]
+        first, second = await queued(function), await queued(function)
+        leases[0].release(Verdict.OK, clock(), None)
+        assert function.in_flight == 2
+        assert function.try_reserve(REQUEST, clock()) is None
+        third = await result_of(first)
+        assert function.in_flight == 2
+        leases[1].release(Verdict.OK, clock(), None)
+        third.release(Verdict.OK, clock(), None)
+        (await result_of(second)).release(Verdict.OK, clock(), None)
+        assert function.in_flight == 0
+
+    async def test_a_waiter_cancelled_after_the_handover_passes_its_slot_on(
+        self, make_function, clock
+    ):
+        function = make_function(max_concurrency=1)
+        lease = function.try_reserve(REQUEST, clock())
+        first, second = await queued(function), await queued(function)
+        lease.release(Verdict.OK, clock(), None)
+        first.cancel()
+        (await result_of(second)).release(Verdict.OK, clock(), None)
+        assert function.in_flight == 0
+
+    async def test_the_queue_is_bounded_in_count_and_time(self, make_function, clock):
+        function = make_function(max_concurrency=1, max_queued=1)
+        lease = function.try_reserve(REQUEST, clock())
+        with pytest.raises(QueueTimeoutError):
+            await function.reserve(REQUEST, 0.01)
+        waiter = await queued(function)
+        with pytest.raises(QueueFullError):
+            await function.reserve(REQUEST, 1.0)
+        lease.release(Verdict.OK, clock(), None)
+        (await result_of(waiter)).release(Verdict.OK, clock(), None)
+        assert (function.in_flight, len(function.queue)) == (0, 0)
+
+    async def test_refusals_lower_the_limit_and_successes_raise_it(self, make_function, clock):
+        function = make_function(max_concurrency=10)
+        leases = [function.try_reserve(REQUEST, clock()) for _ in range(10)]
+        leases.pop().release(Verdict.REJECTED, clock(), None)
+        assert function.snapshot(1, clock()).max_concurrency == 7
+        assert function.try_reserve(REQUEST, clock()) is None, "9 are still in flight"
+        for lease in leases:
+            lease.release(Verdict.OK, clock(), None)
+        assert function.snapshot(1, clock()).max_concurrency == 8
+
+    def test_new_bounds_and_prices_apply_and_what_was_learned_stays(
+        self, make_function, clock, platform
+    ):
+        function = make_function(max_concurrency=10)
+        function.service_times.observe(300, 7.0)
+        leases = [function.try_reserve(REQUEST, clock()) for _ in range(3)]
+        function.reconfigure(params(max_concurrency=3, usd_per_request=9.0, max_queued=5), platform)
+        assert function.try_reserve(REQUEST, clock()) is None
+        snapshot = function.snapshot(300, clock())
+        assert (snapshot.max_concurrency, snapshot.max_queued) == (3, 5)
+        assert snapshot.expected_s == 7.0
+        assert function.price_usd(0.0) == 9.0
+        assert len(leases) == function.in_flight
+
+
+class TestCircuit:
+    async def test_five_failures_in_a_row_open_it(self, make_function, clock):
+        function = make_function()
+        for _ in range(4):
+            await call(function, clock, Verdict.FAILED)
+        assert not function.snapshot(1, clock()).breaker_open
+        await call(function, clock, Verdict.FAILED)
+        assert function.snapshot(1, clock()).breaker_open
+        clock.advance(1.0)
+        assert not function.snapshot(1, clock()).breaker_open
+
+    @pytest.mark.parametrize("verdict", [Verdict.REJECTED, Verdict.CANCELLED])
+    async def test_throttling_and_clients_that_leave_do_not_open_it(
+        self, make_function, clock, verdict
+    ):
+        function = make_function()
+        for _ in range(20):
+            await call(function, clock, verdict)
+        assert not function.snapshot(1, clock()).breaker_open
+
+
+class TestLearning:
+    async def test_the_first_call_is_expected_cold_and_the_next_warm(
+        self, make_function, clock, platform
+    ):
+        function = make_function()
+        assert function.snapshot(300, clock()).p_cold == 1.0
+        platform.answer["cold_start"] = True
+        await call(function, clock)
+        assert function.snapshot(300, clock()).p_cold == 0.0
+        assert (function.calls, function.cold_calls) == (1, 1)
+
+    async def test_a_cold_call_teaches_the_start_and_not_the_service_time(
+        self, make_function, clock, platform
+    ):
+        function = make_function()
+        platform.takes_s = 3.05
+        platform.answer.update(cold_start=True, init_s=2.5, billed_s=2.6)
+        await call(function, clock)
+        snapshot = function.snapshot(300, clock())
+        assert snapshot.init_s == pytest.approx(3.0), "what the client waited, not only the init"
+        assert snapshot.expected_s == 0.05
+        assert function.billed_times.estimate(300).mean_s == pytest.approx(0.1)
+
+    async def test_a_warm_call_teaches_the_service_time(self, make_function, clock):
+        function = make_function()
+        await call(function, clock)
+        assert function.snapshot(300, clock()).expected_s == pytest.approx(0.1)
+
+    @pytest.mark.parametrize(
+        ("status", "facts"), [(500, {}), (200, {"is_inference": False})], ids=["error", "metadata"]
+    )
+    async def test_what_does_not_run_the_model_teaches_nothing(
+        self, make_function, clock, platform, status, facts
+    ):
+        function = make_function()
+        platform.status = status
+        await call(function, clock, request=make_request(**facts))
+        assert function.snapshot(300, clock()).expected_s == 0.05
+
+    async def test_sizes_are_learned_apart(self, make_function, clock, platform):
+        function = make_function()
+        await call(function, clock)
+        platform.takes_s = 4.0
+        await call(function, clock, request=make_request(payload_bytes=1 << 20))
+        assert function.snapshot(300, clock()).expected_s == pytest.approx(0.1)
+        assert function.snapshot(1 << 20, clock()).expected_s == pytest.approx(4.0)
+
+
+class TestCost:
+    async def test_a_call_costs_its_request_and_what_was_billed(
+        self, make_function, clock, platform
+    ):
+        function = make_function()
+        platform.answer["billed_s"] = 0.2
+        await call(function, clock)
+        assert function.cost_usd == pytest.approx(0.25 + 10 * 0.2)
+
+    async def test_what_nobody_bills_is_estimated_by_the_time_it_took(self, make_function, clock):
+        function = make_function()
+        await call(function, clock)
+        assert function.cost_usd == pytest.approx(0.25 + 10 * 0.1)
+
+    async def test_a_call_that_failed_has_cost_its_time(self, make_function, clock, platform):
+        function = make_function()
+        platform.error = UpstreamBrokenError("x")
+        await call(function, clock, Verdict.FAILED)
+        assert function.cost_usd == pytest.approx(0.25 + 10 * 0.1)
+
+    async def test_a_call_that_was_refused_has_cost_nothing(self, make_function, clock, platform):
+        function = make_function()
+        platform.error = UpstreamBrokenError("x")
+        await call(function, clock, Verdict.REJECTED)
+        assert function.cost_usd == 0.0
+
+    async def test_the_price_predicted_is_that_of_a_warm_call_of_this_size(
+        self, make_function, clock, platform
+    ):
+        function = make_function()
+        assert function.snapshot(300, clock()).price_usd == pytest.approx(0.25 + 10 * 0.05)
+        platform.answer.update(billed_s=0.31, init_s=0.3, cold_start=True)
+        await call(function, clock)
+        assert function.snapshot(300, clock()).price_usd == pytest.approx(0.25 + 10 * 0.01)

@@ -1,0 +1,213 @@
+"""The Invoke API as a scripted server gives it: what each answer means to the director."""
+
+import json
+import time
+from base64 import b64encode
+
+import pytest
+
+from router.backends.serverless.aws_lambda import LambdaCaller, LambdaTarget
+from router.domain.errors import (
+    ConnectFailedError,
+    EncodedTooLargeError,
+    ResponseLostError,
+    UpstreamBrokenError,
+    UpstreamRejectedError,
+    UpstreamTimeoutError,
+)
+from router.upstream.address import parse_address
+from router.upstream.client import UpstreamClient
+from tests.fakes.builders import make_request
+from tests.fakes.scripted_server import (
+    close,
+    read_request,
+    scripted_server,
+    send,
+    until_peer_closes,
+)
+
+ANSWER = json.dumps({"statusCode": 200, "headers": {"x-m": "1"}, "body": "ok"}).encode()
+
+
+def http(status: int, body: bytes, *headers: str) -> bytes:
+    lines = [f"HTTP/1.1 {status} X", f"content-length: {len(body)}", *headers, "", ""]
+    return "\r\n".join(lines).encode() + body
+
+
+def report(text: str) -> str:
+    return "x-amz-log-result: " + b64encode(text.encode()).decode()
+
+
+@pytest.fixture
+async def client():
+    client = UpstreamClient(clock=time.monotonic)
+    yield client
+    await client.close()
+
+
+def caller(client, url, **changes):
+    facts = {"max_payload_bytes": 4096, "max_response_bytes": 4096, "qualifier": ""}
+    target = LambdaTarget(parse_address(url), "my:fn", **{**facts, **changes})
+    return LambdaCaller(target, client)
+
+
+async def call(client, answer, timeout_s=5.0, body=b"{}", **changes):
+    async with scripted_server([read_request(), send(answer)]) as server:
+        found = await caller(client, server.url, **changes).call(make_request(), body, timeout_s)
+        return found, server.connections[0].requests[0]
+
+
+async def test_the_call_is_an_invoke_with_the_event_as_its_body(client):
+    response, sent = await call(client, http(200, ANSWER), qualifier="live", body=b'{"a": 1}')
+    head, _, event = sent.partition(b"\r\n\r\n")
+    lines = head.decode().lower().split("\r\n")
+    assert lines[0] == "post /2015-03-31/functions/my%3afn/invocations?qualifier=live http/1.1"
+    assert {"x-amz-invocation-type: requestresponse", "x-amz-log-type: tail"} <= set(lines)
+    assert json.loads(event)["body"] == '{"a": 1}'
+    assert (response.status, response.headers, response.body) == (200, [("x-m", "1")], b"ok")
+
+
+@pytest.mark.parametrize(
+    ("log", "cold", "billed_s", "init_s"),
+    [
+        ("REPORT RequestId: 1 Duration: 9.1 ms Billed Duration: 10 ms Memory", False, 0.01, None),
+        (
+            "REPORT RequestId: 1 Billed Duration: 1510 ms Init Duration: 1500.5 ms",
+            True,
+            1.51,
+            1.5005,
+        ),
+        (
+            "I print Billed Duration: 9 ms\nREPORT RequestId: 1 Billed Duration: 20 ms",
+            False,
+            0.02,
+            None,
+        ),
+        ("nothing of the kind", None, None, None),
+    ],
+    ids=["warm", "cold", "a function that prints such words", "no report"],
+)
+async def test_the_log_tells_cost_and_cold_start(client, log, cold, billed_s, init_s):
+    response, _ = await call(client, http(200, ANSWER, report(log)))
+    assert (response.cold_start, response.billed_s, response.init_s) == (cold, billed_s, init_s)
+
+
+async def test_a_log_that_is_no_base64_is_ignored(client):
+    response, _ = await call(client, http(200, ANSWER, "x-amz-log-result: ???"))
+    assert response.billed_s is None
+
+
+def failed(kind: str) -> bytes:
+    payload = json.dumps({"errorType": kind, "errorMessage": "secret trace"}).encode()
+    return http(200, payload, "x-amz-function-error: Unhandled")
+
+
+def answered(status: int) -> bytes:
+    return http(200, json.dumps({"statusCode": status, "body": "secret"}).encode())
+
+
+ERRORS = {
+    "too large for the platform": (http(413, b"{}"), EncodedTooLargeError, "too large"),
+    "throttled": (
+        http(429, b'{"Reason": "ReservedFunctionConcurrentInvocationLimitExceeded"}'),
+        UpstreamRejectedError,
+        "throttles the function .Reserved",
+    ),
+    "throttled without a document": (http(429, b"x"), UpstreamRejectedError, "status 429"),
+    "platform not available": (http(503, b""), UpstreamRejectedError, "not available"),
+    "platform failure": (
+        http(500, b"secret", "x-amzn-errortype: ServiceException:http"),
+        UpstreamBrokenError,
+        r"\(ServiceException\)",
+    ),
+    "no such function": (http(404, b"secret"), UpstreamBrokenError, "status 404"),
+    "not allowed": (http(403, b"secret"), UpstreamBrokenError, "status 403"),
+    "bad gateway": (http(502, b""), UpstreamBrokenError, "status 502"),
+    "the handler raised": (failed("ValueError"), UpstreamBrokenError, r"failed \(ValueError\)"),
+    "the handler ran too long": (failed("Sandbox.Timedout"), UpstreamTimeoutError, "time limit"),
+    "the handler's error is no document": (
+        http(200, b"[]", "x-amz-function-error: Unhandled"),
+        UpstreamBrokenError,
+        "no error type",
+    ),
+    "the model is busy": (answered(503), UpstreamRejectedError, "the function is busy"),
+    "the model's proxy broke": (answered(502), UpstreamBrokenError, "the function failed"),
+    "an answer that is none": (http(200, b'"x"'), UpstreamBrokenError, "not an HTTP response"),
+    "an answer that is too long": (http(200, b"x" * 5000), UpstreamBrokenError, "over 4096"),
+    "a stream that is too long": (
+        b"HTTP/1.1 200 X\r\n\r\n" + b"x" * 400_000,
+        UpstreamBrokenError,
+        "over 4096",
+    ),
+    "an answer that is cut": (
+        b"HTTP/1.1 200 X\r\ncontent-length: 99\r\n\r\nx",
+        ResponseLostError,
+        "broke|closed|ended",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ERRORS.values(), ids=ERRORS)
+async def test_errors(client, case):
+    answer, error, told = case
+    script = [read_request(), send(answer), close()]
+    async with scripted_server(script) as server:
+        with pytest.raises(error, match=told) as caught:
+            await caller(client, server.url).call(make_request(), b"{}", 5.0)
+    assert type(caught.value) is error
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [("7", 7.0), ("soon", None), ("-1", None), ("9999999", None), ("1.5", None)],
+    ids=["seconds", "a word", "negative", "absurd", "not whole"],
+)
+async def test_the_platform_says_when_to_come_back(client, header, seconds):
+    with pytest.raises(UpstreamRejectedError) as caught:
+        await call(client, http(429, b"{}", f"retry-after: {header}"))
+    assert caught.value.retry_after_s == seconds
+
+
+@pytest.mark.parametrize("status", [200, 400, 404, 500])
+async def test_the_models_own_answers_are_passed_on(client, status):
+    response, _ = await call(client, answered(status))
+    assert response.status == status
+
+
+async def test_an_event_that_is_too_large_is_not_sent(client):
+    async with scripted_server([read_request(), send(http(200, ANSWER))]) as server:
+        with pytest.raises(EncodedTooLargeError, match="4096"):
+            await caller(client, server.url).call(make_request(), b"x" * 5000, 5.0)
+        assert server.connections == []
+
+
+async def test_a_large_event_is_encoded_off_the_loop_and_arrives_whole(client):
+    body = b'{"a": "' + b"x" * 200_000 + b'"}'
+    _, sent = await call(client, http(200, ANSWER), body=body, max_payload_bytes=1 << 20)
+    assert json.loads(sent.partition(b"\r\n\r\n")[2])["body"].encode() == body
+
+
+async def test_a_platform_that_does_not_answer_times_out(client):
+    async with scripted_server([until_peer_closes()]) as server:
+        with pytest.raises(UpstreamTimeoutError):
+            await caller(client, server.url).call(make_request(), b"{}", 0.05)
+
+
+async def test_a_platform_that_is_not_there(client):
+    with pytest.raises(ConnectFailedError):
+        await caller(client, "http://127.0.0.1:1").call(make_request(), b"{}", 1.0)
+
+
+class Signer:
+    def signed(self, url, headers, body):
+        return [*headers, ("authorization", f"signed {url} {len(body) > 0}")]
+
+
+async def test_a_signer_sees_url_and_body(client):
+    async with scripted_server([read_request(), send(http(200, ANSWER))]) as server:
+        target = LambdaTarget(parse_address(server.url), "f", "", 4096, 4096)
+        await LambdaCaller(target, client, Signer()).call(make_request(), b"{}", 5.0)
+        sent = server.connections[0].requests[0].decode()
+    expected = f"signed {server.url}/2015-03-31/functions/f/invocations True"
+    assert expected in sent

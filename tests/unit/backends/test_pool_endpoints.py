@@ -1,0 +1,314 @@
+import asyncio
+from random import Random
+
+import pytest
+
+from router.backends.pool.endpoints import Endpoint, Pool, PoolParams
+from router.domain.decision import Verdict
+from router.domain.errors import QueueFullError, QueueTimeoutError
+from router.domain.ports import BackendResponse
+from router.upstream.address import parse_address
+from tests.fakes.builders import FakeClock, make_request
+
+PARAMS = PoolParams(
+    enabled=True, can_start=True, max_queued=2, max_queued_bytes=10_000, service_time_s=0.1,
+    startup_s=5.0,
+)  # fmt: skip
+REQUEST = make_request()
+
+
+class Answers:
+    """A caller that needs `takes_s` and answers with `status`."""
+
+    def __init__(self, clock, status=200, takes_s=0.02):
+        self.clock = clock
+        self.status = status
+        self.takes_s = takes_s
+
+    async def send(self, address, request, body, timeout_s):
+        self.clock.advance(self.takes_s)
+        return BackendResponse(self.status, [], b"{}")
+
+
+@pytest.fixture
+def clock():
+    return FakeClock()
+
+
+@pytest.fixture
+def caller(clock):
+    return Answers(clock)
+
+
+@pytest.fixture
+def make_pool(clock, caller):
+    def make(*capacities, params=PARAMS):
+        pool = Pool("m", params, caller, clock, Random(1))
+        for number, capacity in enumerate(capacities):
+            pool.add(Endpoint(f"e{number}", parse_address("http://127.0.0.1:1"), capacity))
+            pool.mark_ready(f"e{number}", is_ready=True)
+        return pool
+
+    return make
+
+
+async def queued(pool, request=REQUEST, timeout_s=30.0):
+    """A task that waits in the pool's queue."""
+    task = asyncio.create_task(pool.reserve(request, timeout_s))
+    await asyncio.sleep(0)
+    return task
+
+
+async def result_of(task):
+    async with asyncio.timeout(5):
+        return await task
+
+
+def fail(pool, clock, times):
+    for _ in range(times):
+        lease = pool.try_reserve(REQUEST, clock())
+        assert lease is not None
+        lease.release(Verdict.FAILED, clock(), None)
+
+
+def test_slots_are_taken_up_to_capacity_and_given_back(make_pool, clock):
+    pool = make_pool(2, 1)
+    leases = [pool.try_reserve(REQUEST, clock()) for _ in range(4)]
+    assert leases[3] is None
+    assert sorted(lease.endpoint_id for lease in leases[:3]) == ["e0", "e0", "e1"]
+    assert (pool.in_flight, pool.snapshot(1, clock()).free_slots) == (3, 0)
+    leases[0].release(Verdict.OK, clock(), None)
+    assert (pool.in_flight, pool.snapshot(1, clock()).free_slots) == (2, 1)
+
+
+def test_endpoints_that_failed_this_request_are_avoided(make_pool, clock):
+    pool = make_pool(4, 4)
+    leases = [pool.try_reserve(REQUEST, clock(), {"e0"}) for _ in range(4)]
+    assert {lease.endpoint_id for lease in leases} == {"e1"}
+    assert pool.try_reserve(REQUEST, clock(), {"e0"}) is None
+    assert pool.others_available({"e0"}, clock())
+    assert not pool.others_available({"e0", "e1"}, clock())
+
+
+def test_slots_held_by_other_gateways_count(make_pool, clock):
+    pool = make_pool(2)
+    pool.endpoints["e0"].peer_in_flight = 1
+    assert pool.snapshot(1, clock()).free_slots == 1
+    assert pool.try_reserve(REQUEST, clock()) is not None
+    assert pool.try_reserve(REQUEST, clock()) is None
+
+
+def test_a_sequence_stays_on_its_endpoint(make_pool, clock):
+    pool = make_pool(4, 4, 4)
+    request = make_request(sequence_id="s1")
+    owners = set()
+    for _ in range(10):
+        lease = pool.try_reserve(request, clock())
+        owners.add(lease.endpoint_id)
+        lease.release(Verdict.OK, clock(), None)
+    assert len(owners) == 1
+
+
+def test_a_full_owner_does_not_hold_its_sequence_up(make_pool, clock):
+    pool = make_pool(1, 1)
+    request = make_request(sequence_id="s1")
+    first, second = (pool.try_reserve(request, clock()) for _ in range(2))
+    assert {first.endpoint_id, second.endpoint_id} == {"e0", "e1"}
+
+
+class TestQueue:
+    async def test_a_released_slot_goes_to_the_first_waiter(self, make_pool, clock):
+        pool = make_pool(1)
+        lease = pool.try_reserve(REQUEST, clock())
+        first, second = await queued(pool), await queued(pool)
+        lease.release(Verdict.OK, clock(), None)
+        assert pool.in_flight == 1, "the slot is the waiter's before anybody runs"
+        assert (await result_of(first)).endpoint_id == "e0"
+        assert not second.done()
+        (await result_of(first)).release(Verdict.OK, clock(), None)
+        (await result_of(second)).release(Verdict.OK, clock(), None)
+        assert pool.in_flight == 0
+
+    async def test_nobody_overtakes_those_who_wait(self, make_pool, clock):
+        pool = make_pool(1)
+        lease = pool.try_reserve(REQUEST, clock())
+        waiter = await queued(pool)
+        pool.endpoints["e0"].capacity = 2
+        assert pool.try_reserve(REQUEST, clock()) is None
+        assert pool.snapshot(1, clock()).free_slots == 0
+        lease.release(Verdict.OK, clock(), None)
+        await result_of(waiter)
+
+    async def test_the_queue_is_bounded_and_says_so(self, make_pool, clock):
+        pool = make_pool(1)
+        pool.try_reserve(REQUEST, clock())
+        waiters = [await queued(pool), await queued(pool)]
+        with pytest.raises(QueueFullError):
+            await pool.reserve(REQUEST, 1.0)
+        for waiter in waiters:
+            waiter.cancel()
+        await asyncio.wait(waiters)
+        assert (len(pool.queue), pool.in_flight) == (0, 1)
+
+    async def test_a_waiter_cancelled_after_the_handover_passes_its_slot_on(self, make_pool, clock):
+        pool = make_pool(1)
+        lease = pool.try_reserve(REQUEST, clock())
+        first, second = await queued(pool), await queued(pool)
+        lease.release(Verdict.OK, clock(), None)
+        first.cancel()
+        assert (await result_of(second)).endpoint_id == "e0"
+        assert pool.in_flight == 1
+
+    async def test_a_wait_that_is_too_long_ends(self, make_pool, clock):
+        pool = make_pool(1)
+        pool.try_reserve(REQUEST, clock())
+        with pytest.raises(QueueTimeoutError):
+            await pool.reserve(REQUEST, 0.01)
+        assert len(pool.queue) == 0
+
+    async def test_a_replica_that_becomes_ready_serves_those_held_for_it(self, make_pool, clock):
+        pool = make_pool()
+        pool.add(Endpoint("new", parse_address("http://127.0.0.1:1"), 2))
+        waiters = [await queued(pool), await queued(pool)]
+        pool.mark_ready("new", is_ready=True)
+        assert [(await result_of(task)).endpoint_id for task in waiters] == ["new", "new"]
+        assert pool.in_flight == 2
+
+    async def test_a_recovered_circuit_serves_waiters_at_the_next_pump(self, make_pool, clock):
+        pool = make_pool(1)
+        fail(pool, clock, 3)
+        waiter = await queued(pool)
+        pool.pump(clock())
+        assert not waiter.done()
+        clock.advance(1.0)
+        pool.pump(clock())
+        assert (await result_of(waiter)).endpoint_id == "e0"
+
+    async def test_only_a_pool_that_wants_no_replica_wakes_the_controller(self, make_pool, clock):
+        pool = make_pool()
+        woken = []
+        pool.wake = lambda: woken.append(True)
+        first = await queued(pool)
+        assert woken == [True]
+        pool.wanted = 1
+        second = await queued(pool)
+        assert woken == [True]
+        for waiter in (first, second):
+            waiter.cancel()
+        await asyncio.wait([first, second])
+
+    async def test_new_bounds_apply_at_once_and_endpoints_stay(self, make_pool, clock):
+        pool = make_pool(1)
+        pool.try_reserve(REQUEST, clock())
+        pool.reconfigure(PoolParams(True, True, 0, 0, 0.1, 5.0))
+        with pytest.raises(QueueFullError):
+            await pool.reserve(REQUEST, 1.0)
+        assert pool.in_flight == 1
+
+
+class TestHealth:
+    def test_an_endpoint_takes_traffic_once_it_is_ready(self, make_pool, clock):
+        pool = make_pool()
+        pool.add(Endpoint("new", parse_address("http://127.0.0.1:1"), 1))
+        assert pool.try_reserve(REQUEST, clock()) is None
+        pool.mark_ready("new", is_ready=True)
+        assert pool.try_reserve(REQUEST, clock()) is not None
+        pool.mark_ready("new", is_ready=False)
+        assert pool.ready == 0
+
+    def test_a_verdict_on_an_endpoint_that_is_gone_is_ignored(self, make_pool):
+        make_pool().mark_ready("gone", is_ready=True)
+
+    def test_three_failures_in_a_row_eject_for_a_while(self, make_pool, clock):
+        pool = make_pool(4)
+        fail(pool, clock, 2)
+        assert (pool.ready, pool.ejections) == (1, 0)
+        fail(pool, clock, 1)
+        assert (pool.ready, pool.ejections) == (0, 1)
+        clock.advance(1.0)
+        assert pool.ready == 1
+
+    def test_after_the_pause_one_request_tries_it(self, make_pool, clock):
+        pool = make_pool(4)
+        fail(pool, clock, 3)
+        clock.advance(1.0)
+        trial = pool.try_reserve(REQUEST, clock())
+        assert trial is not None
+        assert pool.try_reserve(REQUEST, clock()) is None
+        trial.release(Verdict.OK, clock(), None)
+        assert pool.try_reserve(REQUEST, clock()) is not None
+
+    @pytest.mark.parametrize("verdict", [Verdict.CANCELLED, Verdict.REJECTED])
+    def test_what_is_not_the_endpoints_fault_does_not_count(self, make_pool, clock, verdict):
+        pool = make_pool(4)
+        for _ in range(10):
+            pool.try_reserve(REQUEST, clock()).release(verdict, clock(), None)
+        assert (pool.ready, pool.ejections) == (1, 0)
+
+    def test_a_good_probe_after_bad_ones_readmits_an_ejected_endpoint(self, make_pool, clock):
+        pool = make_pool(4)
+        fail(pool, clock, 3)
+        pool.mark_ready("e0", is_ready=True)
+        assert pool.ready == 0, "it was ready all along: its attempts fail"
+        pool.mark_ready("e0", is_ready=False)
+        pool.mark_ready("e0", is_ready=True)
+        assert pool.ready == 1
+
+
+class TestDrain:
+    def test_an_idle_endpoint_has_drained_at_once(self, make_pool, clock):
+        pool = make_pool(1)
+        assert pool.drain("e0").is_set()
+        assert pool.try_reserve(REQUEST, clock()) is None
+
+    def test_a_busy_endpoint_drains_with_its_last_request(self, make_pool, clock):
+        pool = make_pool(2)
+        leases = [pool.try_reserve(REQUEST, clock()) for _ in range(2)]
+        drained = pool.drain("e0")
+        leases[0].release(Verdict.OK, clock(), None)
+        assert not drained.is_set()
+        leases[1].release(Verdict.OK, clock(), None)
+        assert drained.is_set()
+
+    def test_attempts_at_a_removed_endpoint_still_release(self, make_pool, clock):
+        pool = make_pool(1)
+        lease = pool.try_reserve(REQUEST, clock())
+        pool.remove("e0")
+        pool.remove("e0")
+        lease.release(Verdict.FAILED, clock(), None)
+        assert (pool.in_flight, pool.ready) == (0, 0)
+
+
+class TestLearning:
+    async def serve(self, pool, clock, request=REQUEST):
+        lease = pool.try_reserve(request, clock())
+        response = await lease.send(request, b"{}", 1.0)
+        lease.release(Verdict.OK, clock(), response)
+
+    async def test_service_times_and_use_are_learned(self, make_pool, clock):
+        pool = make_pool(2)
+        await self.serve(pool, clock)
+        assert pool.service_times.estimate(300).mean_s == pytest.approx(0.02)
+        assert pool.busy_s == pytest.approx(0.02 / 2), "half of a replica with two slots"
+
+    @pytest.mark.parametrize(
+        ("status", "facts"),
+        [(500, {}), (400, {}), (200, {"is_inference": False})],
+        ids=["errors are quick", "refusals are quick", "metadata is quick"],
+    )
+    async def test_what_does_not_run_the_model_teaches_nothing(
+        self, make_pool, clock, caller, status, facts
+    ):
+        pool = make_pool(2)
+        caller.status = status
+        await self.serve(pool, clock, make_request(**facts))
+        assert pool.service_times.estimate(300).mean_s == 0.1
+
+    def test_the_start_is_predicted_less_the_time_already_waited(self, make_pool, clock):
+        pool = make_pool()
+        assert pool.snapshot(1, clock()).ready_in_s == 5.0
+        pool.starting_since = clock()
+        clock.advance(2.0)
+        assert pool.snapshot(1, clock()).ready_in_s == 3.0
+        clock.advance(9.0)
+        assert pool.snapshot(1, clock()).ready_in_s == 0.0
