@@ -5,7 +5,7 @@ LOCKS := deploy/requirements
 MODELS := .demo/models
 
 .DEFAULT_GOAL := help
-.PHONY: help serve demo check test lock clean
+.PHONY: help serve demo check test test-system lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -42,6 +42,10 @@ check: $(VENV)/.dev  ## format, lint, types, import contracts
 
 test: $(VENV)/.dev .demo/.models  ## the test suite; needs no root and no installed service
 	$(BIN)/pytest
+
+test-system: $(VENV)/.dev .demo/.models  ## the tests that need system packages; installs them as root on Debian
+	tests/system/install
+	$(BIN)/pytest -m system --timeout 300
 
 clean:  ## remove everything that make has created
 	rm -rf $(VENV) .demo build *.egg-info

@@ -61,8 +61,13 @@ CASES: dict[str, tuple[dict, tuple, dict, tuple]] = {
         {}, (OPEN, ZERO), {}, ("pool", "breaker_open", True)),
     "the function is at its limit, the pool has room": (
         {}, (BUSY, IDLE), {}, ("pool", "warm_capacity", False)),
-    "the function is at its limit, the pool is crowded": (
-        {}, (BUSY, make_pool(free_slots=0)), {}, ("pool", "spillover", True)),
+    "the function is at its limit, the pool is crowded but in time": (
+        {}, (BUSY, make_pool(free_slots=0)), {}, ("pool", "warm_capacity", True)),
+    "both are crowded, the function's queue is in time": (
+        {}, (BUSY, CROWDED), {}, ("serverless", "spillover", True)),
+    "both are crowded and late: what finishes first": (
+        {}, (BUSY._replace(queued=99, expected_s=1.0, upper_s=1.0), CROWDED), {},
+        ("pool", "deadline", True)),
     "both have queues: the shorter wait": (
         {}, (BUSY, ZERO), {}, ("serverless", "below_break_even", True)),
     "both have queues: the pool is sooner": (
