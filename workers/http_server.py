@@ -73,7 +73,8 @@ def parse_flags(argv: Sequence[str] | None) -> Flags:
         type=int,
         const=0,
         metavar="PID",
-        help="die when the parent process does; its PID closes the race at start-up",
+        help="die when the parent process does; give its PID, or a parent that dies while this "
+        "process starts goes unnoticed",
     )
     return Flags(**vars(parser.parse_args(argv)))
 

@@ -1,13 +1,14 @@
 """The worker as a process: start, drain, and death with its parent."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
@@ -105,7 +106,10 @@ def test_failed_start_names_its_reason(
 
 
 # Starts the child with the parent's own stdout, so that its end of the pipe tells when it died.
-PARENT = "import subprocess, sys, time; subprocess.Popen(sys.argv[1:]); time.sleep(60)"
+PARENT = (
+    "import subprocess, sys, time; child = subprocess.Popen(sys.argv[1:]); "
+    "print(child.pid, flush=True); time.sleep(60)"
+)
 LOOKING = (
     "import sys, time; sys.platform = 'elsewhere'; from workers.lifetime import die_with_parent; "
     "die_with_parent(); print('ready x', flush=True); time.sleep(60)"
@@ -117,13 +121,26 @@ def test_child_dies_when_its_parent_is_killed(repository: Path, kind: str) -> No
     child = command(repository, "slow") if kind == "worker" else [sys.executable, "-c", LOOKING]
     with spawned([sys.executable, "-c", PARENT, *child]) as parent, ThreadPoolExecutor(1) as pool:
         assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
         assert parent.stdout.readline().startswith("ready ")
         parent.kill()
         # The read ends when no process holds the pipe any more: parent and child are gone.
-        assert pool.submit(parent.stdout.read).result(BOUND_S) == ""
+        rest = pool.submit(parent.stdout.read)
+        _, alive = wait([rest], BOUND_S)
+        if alive:
+            os.kill(pid, signal.SIGKILL)
+        assert not alive, "the child outlived its parent"
+        assert rest.result() == ""
 
 
 def test_parent_that_died_before_the_child_asked_is_noticed() -> None:
     code = "from workers.lifetime import die_with_parent; die_with_parent(999_999_999)"
     done = subprocess.run([sys.executable, "-c", code], timeout=BOUND_S, check=False)
     assert done.returncode == -signal.SIGKILL
+
+
+def test_worker_told_of_a_parent_that_is_gone_does_not_start(repository: Path) -> None:
+    argv = [*command(repository, "slow"), "--exit-with-parent", "999999999"]
+    done = subprocess.run(argv, capture_output=True, timeout=BOUND_S, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert done.stdout == b""
