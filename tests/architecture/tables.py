@@ -36,8 +36,8 @@ def written(file: str, name: str) -> str:
 
 
 def _pattern(name: str) -> re.Pattern[str]:
-    start, end = _BLOCK.format(name=name, table="\0").split("\0")
-    return re.compile(re.escape(start) + "(.*?)" + re.escape(end), re.DOTALL)
+    start, end = _BLOCK.format(name=name, table="").split("\n\n")
+    return re.compile(re.escape(start) + "\n(.*?)\n?" + re.escape(end), re.DOTALL)
 
 
 def _reasons() -> str:
