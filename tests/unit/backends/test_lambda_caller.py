@@ -6,10 +6,13 @@ from base64 import b64encode
 
 import pytest
 
+from router.backends.serverless.access import FixedHeaders
 from router.backends.serverless.aws_lambda import LambdaCaller, LambdaTarget
+from router.backends.serverless.bodies import Endpoint
 from router.domain.errors import (
     ConnectFailedError,
     EncodedTooLargeError,
+    PlatformRefusedError,
     ResponseLostError,
     UpstreamBrokenError,
     UpstreamRejectedError,
@@ -45,10 +48,10 @@ async def client():
     await client.close()
 
 
-def caller(client, url, **changes):
+def caller(client, url, access=FixedHeaders(), **changes):  # noqa: B008  frozen
     facts = {"max_payload_bytes": 4096, "max_response_bytes": 4096, "qualifier": ""}
-    target = LambdaTarget(parse_address(url), "my:fn", **{**facts, **changes})
-    return LambdaCaller(target, client)
+    target = LambdaTarget(Endpoint(parse_address(url)), "my:fn", **{**facts, **changes})
+    return LambdaCaller(target, client, access)
 
 
 async def call(client, answer, timeout_s=5.0, body=b"{}", **changes):
@@ -120,8 +123,8 @@ ERRORS = {
         UpstreamBrokenError,
         r"\(ServiceException\)",
     ),
-    "no such function": (http(404, b"secret"), UpstreamBrokenError, "status 404"),
-    "not allowed": (http(403, b"secret"), UpstreamBrokenError, "status 403"),
+    "no such function": (http(404, b"secret"), PlatformRefusedError, "status 404"),
+    "not allowed": (http(403, b"secret"), PlatformRefusedError, "status 403"),
     "bad gateway": (http(502, b""), UpstreamBrokenError, "status 502"),
     "the handler raised": (failed("ValueError"), UpstreamBrokenError, r"failed \(ValueError\)"),
     "the handler ran too long": (failed("Sandbox.Timedout"), UpstreamTimeoutError, "time limit"),
@@ -199,15 +202,8 @@ async def test_a_platform_that_is_not_there(client):
         await caller(client, "http://127.0.0.1:1").call(make_request(), b"{}", 1.0)
 
 
-class Signer:
-    def signed(self, url, headers, body):
-        return [*headers, ("authorization", f"signed {url} {len(body) > 0}")]
-
-
-async def test_a_signer_sees_url_and_body(client):
+async def test_what_authenticates_the_call_goes_with_it(client):
     async with scripted_server([read_request(), send(http(200, ANSWER))]) as server:
-        target = LambdaTarget(parse_address(server.url), "f", "", 4096, 4096)
-        await LambdaCaller(target, client, Signer()).call(make_request(), b"{}", 5.0)
-        sent = server.connections[0].requests[0].decode()
-    expected = f"signed {server.url}/2015-03-31/functions/f/invocations True"
-    assert expected in sent
+        access = FixedHeaders({"x-proof": "of-identity"})
+        await caller(client, server.url, access).call(make_request(), b"{}", 5.0)
+        assert b"x-proof: of-identity" in server.connections[0].requests[0].lower()

@@ -1,0 +1,130 @@
+import pytest
+from multidict import CIMultiDict, CIMultiDictProxy
+
+from router.domain.decision import Backend
+from router.domain.errors import InvalidRequestError, UnsupportedMediaError
+from router.gateway.head import read_head
+
+
+def read(*headers, keys_are_ours=False):
+    return read_head(CIMultiDictProxy(CIMultiDict(headers)), keys_are_ours=keys_are_ours)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["Host", "Content-Length", "Expect", "Connection", "Keep-Alive", "TE", "Trailer", "Upgrade",
+     "Transfer-Encoding", "Proxy-Authorization", "Proxy-Connection", "X-Router-Backend",
+     "X-Router-Deadline-Ms"],
+)  # fmt: skip
+def test_headers_of_this_hop_stay_here(name):
+    value = {"X-Router-Backend": "pool", "X-Router-Deadline-Ms": "5"}.get(name, "x")
+    assert read((name, value), ("X-Other", "1")).headers == {"x-other": "1"}
+
+
+def test_headers_named_in_connection_stay_here_too():
+    head = read(("Connection", "close, X-Mine"), ("X-Mine", "1"), ("X-Other", "2"))
+    assert head.headers == {"x-other": "2"}
+
+
+def test_names_are_lower_case_and_repeated_values_are_joined():
+    assert read(("X-A", "1"), ("x-a", "2")).headers == {"x-a": "1, 2"}
+
+
+@pytest.mark.parametrize(
+    ("headers", "is_text"),
+    [
+        ([], True),
+        ([("Content-Encoding", "identity")], True),
+        ([("Content-Encoding", "GZIP")], False),
+        ([("Content-Encoding", "deflate")], False),
+        ([("inference-header-content-length", "10")], False),
+    ],
+    ids=["plain", "identity", "gzip", "deflate", "binary tensors"],
+)
+def test_what_a_function_takes_without_base64(headers, is_text):
+    assert read(*headers).is_text is is_text
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [("Content-Encoding", "br")],
+        [("Content-Encoding", "gzip, gzip")],
+        [("Content-Type", "text/html")],
+        [("Content-Type", "multipart/form-data; boundary=x")],
+        [("Content-Type", "x" * 5000)],
+    ],
+)
+def test_unsupported_media(headers):
+    with pytest.raises(UnsupportedMediaError) as caught:
+        read(*headers)
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize(
+    ("given", "forwarded"),
+    [
+        ("application/json; charset=utf-8", "application/json; charset=utf-8"),
+        ("application/octet-stream", "application/octet-stream"),
+        ("application/x-www-form-urlencoded", None),
+        ("", None),
+    ],
+    ids=["json", "binary", "what curl says of anything", "empty"],
+)
+def test_content_types(given, forwarded):
+    assert read(("Content-Type", given)).headers.get("content-type") == forwarded
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [("abc-1", "abc-1"), ("x" * 128, "x" * 128), ("x" * 129, None), ("a b", None), ("ü", None)],
+    ids=["plain", "longest", "too long", "with a space", "not ASCII"],
+)
+def test_request_ids(given, kept):
+    assert read(("X-Request-Id", given)).request_id == kept
+
+
+@pytest.mark.parametrize(
+    ("given", "milliseconds"), [("250", 250.0), ("0.5", 0.5), ("86400000", 86_400_000.0)]
+)
+def test_deadlines(given, milliseconds):
+    assert read(("X-Router-Deadline-Ms", given)).deadline_ms == milliseconds
+
+
+@pytest.mark.parametrize(
+    "given", ["0", "-1", "soon", "1e3", "nan", "inf", "", "86400001", "9" * 40, " 5", "\u0665"]
+)
+def test_deadlines_that_are_none(given):
+    with pytest.raises(InvalidRequestError, match="x-router-deadline-ms"):
+        read(("X-Router-Deadline-Ms", given))
+
+
+def test_hints():
+    assert read(("X-Router-Backend", "serverless")).hint is Backend.SERVERLESS
+    assert read().hint is None
+    with pytest.raises(InvalidRequestError, match="must be pool or serverless"):
+        read(("X-Router-Backend", "gpu"))
+
+
+@pytest.mark.parametrize(
+    ("headers", "key"),
+    [
+        ([("Authorization", "Bearer secret")], "secret"),
+        ([("Authorization", "bearer  secret ")], "secret"),
+        ([("X-Api-Key", "secret")], "secret"),
+        ([("Authorization", "Basic abc")], None),
+        ([("Authorization", "Bearer ")], None),
+        ([], None),
+    ],
+    ids=["bearer", "in any case", "x-api-key", "another scheme", "no token", "nothing"],
+)
+def test_keys_that_are_ours_are_read_and_not_passed_on(headers, key):
+    head = read(*headers, keys_are_ours=True)
+    assert head.key == key
+    assert head.headers == {}
+
+
+def test_keys_that_are_not_ours_travel_on_unread():
+    head = read(("Authorization", "Bearer secret"))
+    assert head.key is None
+    assert head.headers == {"authorization": "Bearer secret"}

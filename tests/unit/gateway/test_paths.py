@@ -1,0 +1,183 @@
+"""What each path of the three protocols asks for; the gateway's own answers."""
+
+import pytest
+
+from router.domain.errors import (
+    InvalidRequestError,
+    MethodNotAllowedError,
+    ModelNotFoundError,
+    NotFoundError,
+)
+from router.domain.request import Protocol
+from router.gateway import kserve_v1, oip, openai
+from router.gateway.target import Document, Target, segments_of
+from tests.fakes.builders import NOW
+from tests.fakes.runtimes import make_runtime
+
+TWO = """
+models:
+  - {name: m, slo: {latency_ms: 250}, serverless: {kind: local}}
+  - {name: gone, slo: {latency_ms: 250}, pool: {kind: static, urls: ["http://127.0.0.1:1"]}}
+"""
+
+
+@pytest.fixture
+def runtime():
+    return make_runtime(TWO)
+
+
+def resolve_oip(runtime, method, path, is_ready=True):
+    return oip.resolve(method, segments_of(path)[1:], runtime, NOW, is_ready=is_ready)
+
+
+def resolve_v1(runtime, method, path):
+    return kserve_v1.resolve(method, segments_of(path)[2:], runtime, NOW)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "target"),
+    [
+        ("POST", "/v2/models/m/infer", Target(Protocol.OIP, "m")),
+        ("POST", "/v2/models/m/versions/2/infer", Target(Protocol.OIP, "m", "2")),
+        ("POST", "/v2/models/a%2Fb%20c/infer", Target(Protocol.OIP, "a/b c")),
+        ("GET", "/v2/models/m", Target(Protocol.OIP, "m", is_inference=False)),
+        ("GET", "/v2/models/m/versions/1", Target(Protocol.OIP, "m", "1", is_inference=False)),
+        ("GET", "/v2/models/m/config", Target(Protocol.OIP, "m", is_inference=False)),
+        ("GET", "/v2/models/m/versions/1/stats", Target(Protocol.OIP, "m", "1", False)),
+    ],
+)
+def test_oip_goes_to_a_backend(runtime, method, path, target):
+    assert resolve_oip(runtime, method, path) == target
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "part"),
+    [
+        ("GET", "/v2", 200, ("name", "hybrid-router")),
+        ("GET", "/v2/", 200, ("name", "hybrid-router")),
+        ("GET", "/v2/health/live", 200, ("live", True)),
+        ("GET", "/v2/health/ready", 200, ("ready", True)),
+        ("GET", "/v2/models", 200, ("models", ["m", "gone"])),
+        ("GET", "/v2/models/m/ready", 200, ("ready", True)),
+        ("GET", "/v2/models/gone/ready", 503, ("ready", False)),
+        ("GET", "/v2/models/m/versions/1/ready", 200, ("name", "m")),
+    ],
+)
+def test_oip_is_answered_here(runtime, method, path, status, part):
+    document = resolve_oip(runtime, method, path)
+    assert isinstance(document, Document)
+    assert document.status == status
+    assert isinstance(document.content, dict)
+    assert part in document.content.items()
+
+
+def test_oip_readiness_ends_with_a_drain_but_liveness_does_not(runtime):
+    assert resolve_oip(runtime, "GET", "/v2/health/ready", is_ready=False).status == 503
+    assert resolve_oip(runtime, "GET", "/v2/health/live", is_ready=False).status == 200
+
+
+def test_the_repository_index_tells_each_models_state(runtime):
+    document = resolve_oip(runtime, "POST", "/v2/repository/index")
+    states = {entry["name"]: entry["state"] for entry in document.content}
+    assert states == {"m": "READY", "gone": "UNAVAILABLE"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("GET", "/v2/models/m/infer", "POST"),
+        ("DELETE", "/v2/models/m", "GET"),
+        ("POST", "/v2/models/m/ready", "GET"),
+        ("POST", "/v2/models/m/config", "GET"),
+        ("POST", "/v2", "GET"),
+        ("GET", "/v2/repository/index", "POST"),
+    ],
+)
+def test_oip_methods(runtime, method, path, allowed):
+    with pytest.raises(MethodNotAllowedError) as caught:
+        resolve_oip(runtime, method, path)
+    assert caught.value.allowed == allowed
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "error"),
+    [
+        ("GET", "/v2/nothing", NotFoundError),
+        ("GET", "/v2/models/m/nothing", NotFoundError),
+        ("POST", "/v2/models/m/infer/more", NotFoundError),
+        ("GET", "/v2/health", NotFoundError),
+        ("GET", "/v2/models/x/ready", ModelNotFoundError),
+    ],
+)
+def test_oip_unknown(runtime, method, path, error):
+    with pytest.raises(error):
+        resolve_oip(runtime, method, path)
+
+
+@pytest.mark.parametrize("path", ["/v2/%ff", "/v2/a%00b", "/v2/a%0d%0ab", "/v2/%1b[31m"])
+def test_paths_that_are_no_text_are_refused(path):
+    with pytest.raises(InvalidRequestError, match="path"):
+        segments_of(path)
+
+
+def test_kserve_v1(runtime):
+    assert resolve_v1(runtime, "POST", "/v1/models/m:predict") == Target(Protocol.KSERVE_V1, "m")
+    assert resolve_v1(runtime, "POST", "/v1/models/m%3Apredict").model == "m"
+    assert resolve_v1(runtime, "GET", "/v1/models/m").content["ready"] is True
+    assert resolve_v1(runtime, "GET", "/v1/models/gone").content["ready"] is False
+
+
+def test_the_list_of_models_has_both_shapes(runtime):
+    content = resolve_v1(runtime, "GET", "/v1/models").content
+    assert content["models"] == ["m", "gone"]
+    assert content["object"] == "list"
+    assert [entry["id"] for entry in content["data"]] == ["m", "gone"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "error"),
+    [
+        ("GET", "/v1/models/m:predict", MethodNotAllowedError),
+        ("POST", "/v1/models/m", MethodNotAllowedError),
+        ("POST", "/v1/models", MethodNotAllowedError),
+        ("GET", "/v1/models/x", ModelNotFoundError),
+        ("POST", "/v1/models/m/predict", NotFoundError),
+        ("POST", "/v1/models/m:explain", MethodNotAllowedError),
+    ],
+)
+def test_kserve_v1_refusals(runtime, method, path, error):
+    with pytest.raises(error):
+        resolve_v1(runtime, method, path)
+
+
+@pytest.mark.parametrize("path", ["chat/completions", "completions", "embeddings"])
+def test_openai_paths_leave_the_model_to_the_body(path):
+    assert openai.resolve("POST", path.split("/")) == Target(Protocol.OPENAI, None)
+    with pytest.raises(MethodNotAllowedError):
+        openai.resolve("GET", path.split("/"))
+
+
+@pytest.mark.parametrize("path", ["files", "chat", "chat/completions/x", ""])
+def test_openai_unknown(path):
+    with pytest.raises(NotFoundError):
+        openai.resolve("POST", path.split("/"))
+
+
+@pytest.mark.parametrize(
+    ("body", "asked"),
+    [
+        (b'{"model": "m", "messages": []}', ("m", False)),
+        (b'{"stream": true, "model": "m"}', ("m", True)),
+    ],
+)
+def test_openai_bodies(body, asked):
+    found = openai.read(body)
+    assert (found.model, found.stream) == asked
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{}", b"[]", b"\xff", b'{"model": 5}', b'{"model": "m", "stream": "yes"}', b"{"]
+)
+def test_openai_bodies_that_are_none(body):
+    with pytest.raises(InvalidRequestError, match="not a valid request"):
+        openai.read(body)
