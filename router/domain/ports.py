@@ -14,8 +14,8 @@ Headers = Sequence[tuple[str, str]]
 class BackendResponse:
     """An answer of a backend.
 
-    `body` is the whole body, or its beginning when `rest` is not None. `cold_start`, `billed_s`
-    and `init_s` are what the platform said, None where it does not say.
+    `body` is the whole body, or its beginning when `rest` is not None. `cold_start`, `billed_s`,
+    `init_s` and `environment_id` are what the platform said, None where it does not say.
     """
 
     status: int
@@ -25,6 +25,7 @@ class BackendResponse:
     cold_start: bool | None = None
     billed_s: float | None = None
     init_s: float | None = None
+    environment_id: str | None = None
 
     async def close(self) -> None:
         """Drop what has not been read; cancels the upstream."""

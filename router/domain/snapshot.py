@@ -7,11 +7,15 @@ from typing import NamedTuple
 
 
 class ServerlessLimits(NamedTuple):
-    """Hard limits of a serverless platform: bytes after encoding, seconds, streaming."""
+    """Hard limits of a serverless platform: bytes after encoding, seconds, streaming.
+
+    `takes_events` says that bodies travel inside a JSON event, binary ones as base64.
+    """
 
     max_payload_bytes: int
     timeout_s: float
     can_stream: bool
+    takes_events: bool = True
 
 
 class ServerlessSnapshot(NamedTuple):

@@ -5,7 +5,7 @@ Hard limits and state only: cost and deadlines are the business of `steering`.
 
 from router.domain.decision import Cause
 from router.domain.request import InferenceRequest
-from router.domain.snapshot import PoolSnapshot, ServerlessSnapshot
+from router.domain.snapshot import PoolSnapshot, ServerlessLimits, ServerlessSnapshot
 
 EVENT_OVERHEAD_BYTES = 2048
 """Room kept for the event around a body: method, path, the headers that are forwarded."""
@@ -25,6 +25,10 @@ def encoded_bytes(request: InferenceRequest) -> int:
     return (request.payload_bytes + 2) // 3 * 4 + EVENT_OVERHEAD_BYTES
 
 
+def _sent_bytes(request: InferenceRequest, limits: ServerlessLimits) -> int:
+    return encoded_bytes(request) if limits.takes_events else request.payload_bytes
+
+
 def serverless_cause(
     request: InferenceRequest, serverless: ServerlessSnapshot | None
 ) -> Cause | None:
@@ -34,7 +38,7 @@ def serverless_cause(
     limits = serverless.limits
     if not serverless.enabled:
         cause = Cause.DISABLED
-    elif encoded_bytes(request) > limits.max_payload_bytes:
+    elif _sent_bytes(request, limits) > limits.max_payload_bytes:
         cause = Cause.PAYLOAD
     elif serverless.expected_s > limits.timeout_s:
         cause = Cause.TIMEOUT

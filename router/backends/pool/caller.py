@@ -1,5 +1,6 @@
 """Carries one attempt to one replica over HTTP, body untouched."""
 
+from router.backends.forwarding import forwarded_headers
 from router.backends.refusal import refusal_of
 from router.domain.ports import BackendResponse
 from router.domain.request import InferenceRequest
@@ -21,7 +22,7 @@ class PoolCaller:
         call = Call(
             method=request.method,
             target=f"{request.path}?{request.query}" if request.query else request.path,
-            headers=_headers(request),
+            headers=forwarded_headers(request),
             body=body,
             is_idempotent=request.is_idempotent,
             connect_timeout_s=self._connect_timeout_s,
@@ -31,15 +32,3 @@ class PoolCaller:
             await response.aclose()
             raise refusal
         return BackendResponse(response.status, response.headers, response.body, response.rest)
-
-
-def _headers(request: InferenceRequest) -> list[tuple[str, str]]:
-    headers = [(name, value) for name, value in request.headers.items() if name != "x-request-id"]
-    headers.append(("x-request-id", request.request_id))
-    if request.payload_bytes and "content-type" not in request.headers:
-        # Clients of the binary protocol send none; KServe's server refuses JSON without it.
-        is_json = request.is_text
-        headers.append(
-            ("content-type", "application/json" if is_json else "application/octet-stream")
-        )
-    return headers

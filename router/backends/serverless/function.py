@@ -5,11 +5,13 @@ Holds the state of a serverless backend; carrying bytes is the caller's job, dec
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from math import ceil
 from typing import Protocol
 
 from router.admission.circuit import CircuitBreaker, CircuitParams
 from router.admission.limits import AimdLimit
 from router.admission.slots import SlotQueue
+from router.backends.serverless.cold_starts import FirstSeen, InitTimes
 from router.domain.clock import Clock
 from router.domain.decision import Verdict
 from router.domain.ports import BackendResponse
@@ -45,6 +47,8 @@ class FunctionParams:
     usd_per_billed_s: float
     service_time_s: float
     cold_start_s: float
+    min_billed_s: float = 0.0
+    billing_step_s: float = 0.0
 
 
 class Function:
@@ -64,6 +68,8 @@ class Function:
         self.cost_usd = 0.0
         self.calls = 0
         self.cold_calls = 0
+        self.init_times = InitTimes()
+        self.seen = FirstSeen()
         self._clock = clock
         self.queue: SlotQueue[bool] = SlotQueue(
             params.max_queued, params.max_queued_bytes, lambda _slot: self._vacate()
@@ -100,8 +106,13 @@ class Function:
         )
 
     def price_usd(self, billed_s: float) -> float:
-        """What a call of that billed duration costs."""
-        return self.params.usd_per_request + billed_s * self.params.usd_per_billed_s
+        """What a call of that duration costs, by the platform's least and rounded duration."""
+        params = self.params
+        billed_s = max(billed_s, params.min_billed_s)
+        if params.billing_step_s:
+            # Not a step more for a float that came out a hair too long.
+            billed_s = ceil(billed_s / params.billing_step_s - 1e-9) * params.billing_step_s
+        return params.usd_per_request + billed_s * params.usd_per_billed_s
 
     def try_reserve(
         self, request: InferenceRequest, now: float, avoid: Collection[str] = ()
@@ -158,6 +169,8 @@ class Function:
         init_s = response.init_s or 0.0
         if was_cold:
             self.cold_calls += 1
+            usual_s = self.service_times.estimate(lease.payload_bytes).mean_s
+            self.init_times.add(init_s or max(lease.served_s - usual_s, 0.0))
             self.times.cold(lease.payload_bytes, lease.served_s, init_s)
         if response.status < 400 and lease.is_inference:
             billed_warm_s = max(billed_s - init_s, 0.0)
@@ -172,6 +185,7 @@ class FunctionLease:
     __slots__ = (
         "_clock",
         "_function",
+        "_started",
         "expected_warm",
         "is_inference",
         "payload_bytes",
@@ -187,6 +201,7 @@ class FunctionLease:
         self.is_inference = True
         self.served_s = 0.0
         self.response: BackendResponse | None = None
+        self._started = 0.0
 
     @property
     def endpoint_id(self) -> str:
@@ -197,16 +212,21 @@ class FunctionLease:
         self, request: InferenceRequest, body: bytes, timeout_s: float
     ) -> BackendResponse:
         """Call the function."""
-        started = self._clock()
+        self._started = self._clock()
         self.payload_bytes = request.payload_bytes
         self.is_inference = request.is_inference
         try:
-            self.response = await self._function.caller.call(request, body, timeout_s)
+            response = await self._function.caller.call(request, body, timeout_s)
         finally:
-            self.served_s = self._clock() - started
-        return self.response
+            self.served_s = self._clock() - self._started
+        if response.cold_start is None and response.environment_id is not None:
+            response.cold_start = self._function.seen.is_new(response.environment_id)
+        self.response = response
+        return response
 
     def release(self, verdict: Verdict, now: float, response: BackendResponse | None) -> None:
         """Free the slot; learn times, cost and warmth."""
-        del response  # kept from send: its billing counts even if the client never read it
+        # What send kept counts, even if the client never read it. A stream ran until now.
+        if response is not None and response.rest is not None:
+            self.served_s = now - self._started
         self._function.finish(self, verdict, now)

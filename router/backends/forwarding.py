@@ -1,0 +1,16 @@
+"""The headers with which a client's request goes on to a model server. Pure."""
+
+from router.domain.request import InferenceRequest
+
+
+def forwarded_headers(request: InferenceRequest) -> list[tuple[str, str]]:
+    """The client's headers, with the request's id and a content type where there was none."""
+    headers = [(name, value) for name, value in request.headers.items() if name != "x-request-id"]
+    headers.append(("x-request-id", request.request_id))
+    if request.payload_bytes and "content-type" not in request.headers:
+        # Clients of the binary protocol send none; KServe's server refuses JSON without it.
+        is_json = request.is_text
+        headers.append(
+            ("content-type", "application/json" if is_json else "application/octet-stream")
+        )
+    return headers
