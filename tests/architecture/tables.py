@@ -5,6 +5,7 @@
 
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from router.domain import errors
@@ -70,8 +71,13 @@ def main() -> None:
     """Write every table into its file."""
     for (file, name), table in tables().items():
         path = ROOT / file
-        block = _BLOCK.format(name=name, table=table)
-        path.write_text(_pattern(name).sub(lambda _match, block=block: block, path.read_text()))
+        # A function, because backslashes in a replacement text would be read as escapes.
+        block = partial(_block, name, table)
+        path.write_text(_pattern(name).sub(block, path.read_text()))
+
+
+def _block(name: str, table: str, _match: re.Match[str]) -> str:
+    return _BLOCK.format(name=name, table=table)
 
 
 if __name__ == "__main__":
