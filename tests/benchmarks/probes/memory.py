@@ -1,0 +1,65 @@
+"""The gateway's memory under large bodies in flight, and over many requests."""
+
+import time
+from pathlib import Path
+
+from tests.benchmarks.children import BenchmarkError
+from tests.benchmarks.load import load
+from tests.benchmarks.processes import peak_rss_bytes, reset_peak, rss_bytes
+from tests.benchmarks.results import Finding
+from tests.benchmarks.rounds import Bench, verify
+from tests.benchmarks.scenarios import BY_NAME, MIB, Scenario, Shape
+from tests.benchmarks.systems.system import Running
+
+_LARGE = Scenario("4m-64", "4 MiB tensor, 64 connections", Shape.TENSOR, 4 * MIB, 64)
+_MB = 1e6
+_EARLY, _LATE = 100_000, 1_000_000
+_STRETCH_S = 20.0
+_LONGEST_S = 1800.0
+
+
+def in_flight_growth(bench: Bench, live: Running, seconds: float) -> list[Finding]:
+    """Peak resident memory with 64 bodies of 4 MiB under way, over what it was before."""
+    body = _body(bench.folder, _LARGE)
+    verify(bench.upstream, BY_NAME["infer-1"], live.port, is_exact=True)
+    idle = rss_bytes(live.pid)
+    reset_peak(live.pid)
+    with load(bench.tools, live.port, _LARGE, body, seconds) as run:
+        told = run.result()
+    if told.errors:
+        raise BenchmarkError(f"{told.errors} errors with 64 x 4 MiB in flight")
+    growth = (peak_rss_bytes(live.pid) - idle) / _MB
+    title = f"RSS growth at 64 x 4 MiB in flight, over {idle / _MB:.0f} MB idle"
+    return [Finding("in-flight-growth", title, growth, "MB")]
+
+
+def growth_over_a_million(bench: Bench, live: Running) -> list[Finding]:
+    """Resident memory after 100 k and after 1 M requests; takes minutes."""
+    start, give_up_at = bench.upstream.posts(), time.monotonic() + _LONGEST_S
+    early = _rss_after(bench, live, start + _EARLY, give_up_at)
+    late = _rss_after(bench, live, start + _LATE, give_up_at)
+    return [
+        Finding("rss-100k", "RSS after 100 k requests", early, "MB"),
+        Finding("rss-1m", "RSS after 1 M requests", late, "MB"),
+        Finding("memory-growth", "growth in between", (late / early - 1) * 100, "%"),
+    ]
+
+
+def _rss_after(bench: Bench, live: Running, posts: int, give_up_at: float) -> float:
+    """Load the gateway until the upstream has answered that many requests."""
+    scenario = BY_NAME["infer-32"]
+    body = _body(bench.folder, scenario)
+    while (done := bench.upstream.posts()) < posts:
+        if time.monotonic() > give_up_at:
+            raise BenchmarkError(f"only {done} requests within {_LONGEST_S:.0f} s")
+        bench.tell(f"memory: {posts - done:,} requests to go")
+        with load(bench.tools, live.port, scenario, body, _STRETCH_S) as run:
+            if errors := run.result().errors:
+                raise BenchmarkError(f"{errors} errors while counting to {posts}")
+    return rss_bytes(live.pid) / _MB
+
+
+def _body(folder: Path, scenario: Scenario) -> Path:
+    body = folder / f"{scenario.name}.body"
+    body.write_bytes(scenario.body)
+    return body

@@ -1,0 +1,65 @@
+"""Every measurement that is not a scenario, by the name that `--only` takes."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from tests.benchmarks.children import free_port
+from tests.benchmarks.probes.decision import decision
+from tests.benchmarks.probes.idle import idle_connections
+from tests.benchmarks.probes.memory import growth_over_a_million, in_flight_growth
+from tests.benchmarks.results import Finding
+from tests.benchmarks.rounds import Bench
+from tests.benchmarks.systems.gateway import Gateway
+from tests.benchmarks.systems.system import Running, Site
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """One measurement; `is_long` ones run only when asked for."""
+
+    name: str
+    run: Callable[[Bench, float], list[Finding]]
+    is_long: bool = False
+
+
+def _decision(bench: Bench, seconds: float) -> list[Finding]:
+    del seconds  # it runs a fixed number of times
+    return decision(bench.folder)
+
+
+def _in_flight(bench: Bench, seconds: float) -> list[Finding]:
+    with _fresh_gateway(bench, "in-flight") as live:
+        return in_flight_growth(bench, live, max(seconds, 2.0))
+
+
+def _idle(connections: int, bench: Bench, seconds: float) -> list[Finding]:
+    with _fresh_gateway(bench, f"idle-{connections}") as live:
+        return idle_connections(bench, live, connections, seconds)
+
+
+def _memory(bench: Bench, seconds: float) -> list[Finding]:
+    del seconds  # it counts requests
+    with _fresh_gateway(bench, "memory") as live:
+        return growth_over_a_million(bench, live)
+
+
+@contextmanager
+def _fresh_gateway(bench: Bench, name: str) -> Iterator[Running]:
+    """A gateway that has not been used before: memory has no past."""
+    folder: Path = bench.folder / name
+    folder.mkdir()
+    site = Site(folder, free_port(), bench.upstream.port)
+    with Gateway().run(site, bench.tools) as live:
+        yield live
+
+
+PROBES = (
+    Probe("decision", _decision),
+    Probe("in-flight", _in_flight),
+    Probe("idle-1000", partial(_idle, 1_000)),
+    Probe("idle-10000", partial(_idle, 10_000)),
+    Probe("memory", _memory, is_long=True),
+)

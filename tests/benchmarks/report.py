@@ -1,0 +1,88 @@
+"""A run as Markdown: the targets, a table for each scenario, the other figures, the machine."""
+
+from collections.abc import Iterable, Sequence
+
+from tests.benchmarks.results import Results, Row, ScenarioResult, Summary, summary
+from tests.benchmarks.systems.registry import REFERENCE
+from tests.benchmarks.targets import OURS, verdicts
+
+_COLUMNS = (
+    "system", "CPU us/req", f"to {REFERENCE}", "rps", f"rps to {REFERENCE}", "p50 ms", "p99 ms",
+    "RSS MB", "errors",
+)  # fmt: skip
+_NONE = "-"
+
+
+def markdown(results: Results) -> str:
+    """The whole report."""
+    parts = [_targets(results)]
+    parts += [_scenario(result) for result in results.scenarios]
+    parts += [_findings(results), _absent(results), _origin(results)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _targets(results: Results) -> str:
+    rows = [
+        (v.title, f"<= {v.limit:g}", _short(v.measured), "yes" if v.met else "**no**")
+        for v in verdicts(results)
+    ]
+    return _section("Targets", _table(("target", "limit", "measured", "met"), rows)) if rows else ""
+
+
+def _scenario(result: ScenarioResult) -> str:
+    reference = result.row(REFERENCE)
+    ranked = sorted(result.rows, key=lambda row: _rank(summary(row, reference)))
+    rows = [_cells(row, summary(row, reference)) for row in ranked]
+    notes = [f"- {row.system}: {why}" for row in result.rows for why in row.failures]
+    return _section(
+        result.title, "\n".join([_table(_COLUMNS, rows), *([""] if notes else []), *notes])
+    )
+
+
+def _rank(found: Summary | None) -> float:
+    return found.cpu_us if found is not None else float("inf")
+
+
+def _cells(row: Row, found: Summary | None) -> list[str]:
+    name = f"**{row.system}**" if row.system.startswith(OURS) else row.system
+    failed = "failed" if row.failures else f"**{row.errors}**" if row.errors else "0"
+    if found is None:
+        return [name, *[_NONE] * (len(_COLUMNS) - 2), failed]
+    return [
+        name, _short(found.cpu_us), _short(found.cpu_ratio), f"{found.rps:,.0f}",
+        _short(found.rps_ratio), f"{found.p50_ms:.2f}", f"{found.p99_ms:.2f}",
+        f"{found.rss_mb:.0f}", failed,
+    ]  # fmt: skip
+
+
+def _findings(results: Results) -> str:
+    rows = [(item.title, f"{_short(item.value)} {item.unit}".strip()) for item in results.findings]
+    return _section("Other figures", _table(("what", "value"), rows)) if rows else ""
+
+
+def _absent(results: Results) -> str:
+    absent = {**results.missing, **results.broken}
+    lines = [f"- {name}: {why}" for name, why in absent.items()]
+    return _section("Not measured", "\n".join(lines)) if lines else ""
+
+
+def _origin(results: Results) -> str:
+    facts = {"taken": results.taken_at, "command": f"`{results.command}`", **results.machine}
+    rows = [*facts.items(), *results.versions.items()]
+    return _section("Machine and versions", _table(("what", "value"), rows))
+
+
+def _section(title: str, content: str) -> str:
+    return f"### {title}\n\n{content}"
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _short(value: float | None) -> str:
+    """Three digits that matter, or a dash."""
+    if value is None:
+        return _NONE
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
