@@ -255,23 +255,23 @@ class Connection(asyncio.Protocol):
 
     def _finish(self, *, keep_alive: bool) -> None:
         transport = self._transport
-        # An answer may overtake the body it answers (413): the rest of the body is then never
-        # sent, so the connection cannot carry another request.
-        was_sent = self._unsent is None
+        can_go_on = keep_alive and transport is not None and self._all_is_sent(transport)
         sink = self._end_exchange()
-        if (
-            keep_alive
-            and was_sent
-            and transport is not None
-            and not transport.is_closing()
-            and transport.get_write_buffer_size() == 0
-        ):
+        if can_go_on:
             self.resume_reading()
             self._owner.connection_idle(self)
         else:
             self.abort()
         if sink is not None:
             sink.on_done(None)
+
+    def _all_is_sent(self, transport: asyncio.Transport) -> bool:
+        """An answer may overtake the body it answers (413): who knows if the rest is ever read."""
+        return (
+            self._unsent is None
+            and not transport.is_closing()
+            and transport.get_write_buffer_size() == 0
+        )
 
     def _end_exchange(self) -> Sink | None:
         self.lift_deadline()

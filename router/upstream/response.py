@@ -70,7 +70,6 @@ class BodyStream(AsyncIterator[bytes]):
                 raise self._error
             if self._is_complete:
                 raise StopAsyncIteration
-            self._connection.resume_reading()
             await self._wait()
         chunk = self._chunks.popleft()
         self.buffered_bytes -= len(chunk)
@@ -199,8 +198,6 @@ class Collector:
     def _become_stream(self, head: ResponseHead) -> None:
         self._connection.lift_deadline()
         self._stream = self._make_stream(self._connection)
-        if self._size:
-            self._connection.pause_reading()  # until the stream has a reader
         self.result.set_result(self._response(head, self._stream))
 
     def _response(self, head: ResponseHead, rest: BodyStream | None) -> UpstreamResponse:

@@ -114,6 +114,32 @@ async def test_a_connection_closed_while_idle_is_noticed(client, ending):
         assert (await client.send(address, POST, timeout_s=10)).body == b"ok"
 
 
+async def test_only_the_connection_that_was_closed_leaves_the_idle_ones(client):
+    gate, go = asyncio.Event(), asyncio.Event()
+    closing = [read_request(), wait_for(gate), send(OK), wait_for(go), close()]
+    async with scripted_server(closing, [read_request(), wait_for(gate), send(OK)]) as server:
+        address = parse_address(server.url)
+        calls = [asyncio.create_task(client.send(address, POST, timeout_s=10)) for _ in range(2)]
+        await server.connection(1)
+        gate.set()
+        await asyncio.gather(*calls)
+        assert stats_of(client, server) == (2, 2)
+        go.set()
+        await until(lambda: stats_of(client, server)[0] == 1)
+        assert stats_of(client, server) == (1, 1)
+
+
+async def test_a_connection_that_is_closing_is_not_taken(client):
+    async with scripted_server(SERVE) as server:
+        address = parse_address(server.url)
+        await client.send(address, POST, timeout_s=10)
+        (pool,) = client._pools.values()
+        (connection,) = pool._open
+        connection.abort()  # the loop will tell in its next turn, after the next line
+        assert (await client.send(address, POST, timeout_s=10)).body == b"ok"
+        assert len(server.connections) == 2
+
+
 async def test_bytes_on_an_idle_connection_close_it(client):
     go = asyncio.Event()
     async with scripted_server([read_request(), send(OK), wait_for(go), send(OK)], SERVE) as server:
