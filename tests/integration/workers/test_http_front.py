@@ -56,7 +56,7 @@ class Served:
 
     async def until(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(10):
-            while not condition():  # noqa: ASYNC110 - counters have no event
+            while not condition():
                 await asyncio.sleep(0.001)
 
     async def metric(self, name: str, **labels: str) -> float:

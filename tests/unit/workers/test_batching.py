@@ -157,7 +157,7 @@ def batcher(run: Any, executor: ThreadPoolExecutor, **changes: Any) -> Batcher:
 
 async def waiting(target: Batcher, count: int) -> None:
     async with asyncio.timeout(10):
-        while target.queue_depth != count:  # noqa: ASYNC110 - the queue has no event
+        while target.queue_depth != count:
             await asyncio.sleep(0)
 
 
