@@ -1,0 +1,342 @@
+import asyncio
+import math
+from random import Random
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from router.admission.retries import RetryBudget
+from router.backends.pool.endpoints import Endpoint, Pool, PoolParams
+from router.backends.serverless.function import Function, FunctionParams
+from router.controller import Controller, Rates, Window, follow, has_latency_duty
+from router.policy.decide import ModelPolicy
+from router.policy.sizing import SizingParams, SizingReason
+from router.policy.steering import Slo
+from router.runtime import ModelRuntime, Runtime, RuntimeRef, SizingState
+from router.settings.keys import KeyRing
+from router.signals.memory import ModelSignals
+from router.signals.snapshot import ALONE, FleetSnapshot, ModelTotals, SharedEndpoint
+from router.telemetry.metrics import Metrics
+from router.upstream.address import parse_address
+from tests.fakes.builders import LIMITS, NOW, FakeClock
+from tests.unit.settings.loading import load_config
+
+TEXT = """
+controller: {window: 10s}
+models:
+  - name: m
+    slo: {latency_ms: 250, cold_start: %s}
+    serverless: {kind: local}
+    pool: {kind: process, concurrency: 2, max_replicas: 3}
+"""
+
+
+def totals(work_s, arrivals=0):
+    return ModelTotals(arrivals=arrivals, work_s=work_s, serverless_usd=2 * work_s)
+
+
+class TestWindow:
+    def rates(self, *samples, window_s=10.0) -> Rates:
+        window = Window(window_s)
+        for at, peers in samples:
+            window.add(at, {peer: totals(work) for peer, work in peers.items()})
+        return window.rates()
+
+    @pytest.mark.parametrize(
+        ("samples", "work"),
+        [
+            ([(0, {"a": 5.0})], 0.0),
+            ([(0, {"a": 0.0}), (2, {"a": 1.0})], 0.5),
+            ([(0, {"a": 0.0}), (2, {"a": 1.0}), (4, {"a": 1.0})], 0.25),
+            ([(0, {"a": 0, "b": 0}), (2, {"a": 1.0, "b": 2.0})], 1.5),
+            ([(0, {"a": 0.0}), (2, {"a": 1.0, "b": 900.0})], 0.5),
+            ([(0, {"a": 0.0}), (2, {"a": 1.0, "b": 900.0}), (4, {"a": 2, "b": 902})], 1.0),
+            ([(0, {"a": 0.0, "b": 50.0}), (2, {"a": 1.0})], 0.5),
+            ([(0, {"b": 50.0}), (2, {"b": 3.0})], 0.0),
+            ([(0, {"a": 0.0}), (0, {"a": 7.0})], 0.0),
+        ],
+        ids=[
+            "one sample tells no rate",
+            "the increase over the time",
+            "over the whole window",
+            "gateways add up",
+            "what a new peer counted before is not an increase",
+            "what it counts from then on is",
+            "a peer that leaves takes its past along",
+            "a peer that starts again is no decrease",
+            "two samples at one instant",
+        ],
+    )
+    def test_rates(self, samples, work):
+        assert self.rates(*samples).work_s == pytest.approx(work)
+
+    def test_what_is_older_than_the_window_is_forgotten(self):
+        samples = [(at, {"a": 100.0 if at >= 1 else 0.0}) for at in range(30)]
+        assert self.rates(*samples[:5]).work_s == pytest.approx(25.0)
+        assert self.rates(*samples).work_s == 0.0
+
+    def test_a_restarted_peer_counts_again_once_its_past_is_out_of_the_window(self):
+        samples = [(at, {"b": 500.0 + at if at < 5 else at - 5.0}) for at in range(30)]
+        assert self.rates(*samples).work_s == pytest.approx(1.0)
+
+    def test_every_counter_has_its_own_rate(self):
+        window = Window(10.0)
+        window.add(0.0, {"a": ModelTotals()})
+        window.add(2.0, {"a": ModelTotals(2, 4.0, 6.0, 8, 10.0)})
+        assert window.rates() == Rates(1.0, 2.0, 3.0, 4.0, 5.0)
+
+    def test_it_is_bounded_by_the_window_however_often_it_is_fed(self):
+        window = Window(10.0)
+        for number in range(5000):
+            window.add(number / 10, {"a": totals(0.0)})
+        assert len(window._samples) <= 102
+
+
+class Driver:
+    """Runs as many replicas as it is told, at once."""
+
+    def __init__(self):
+        self.wants = []
+        self.billed = 0
+
+    def want(self, replicas):
+        self.wants.append(replicas)
+
+    async def run(self):
+        raise NotImplementedError
+
+
+class Setup:
+    """A controller over one model, its clock, its driver and what the fleet looks like."""
+
+    def __init__(self, cold_start="allow", beta_s=0.0):
+        self.clock = FakeClock()
+        self.driver = Driver()
+        self.fleet = ALONE
+        pool_params = PoolParams(True, True, 10, 1 << 20, 0.1, 5.0)
+        function_params = FunctionParams(
+            endpoint_id="m-fn", enabled=True, limits=LIMITS, max_concurrency=20, max_queued=10,
+            max_queued_bytes=1 << 20, reclaim_s=300.0, usd_per_request=1.0, usd_per_billed_s=0.0,
+            service_time_s=0.1, cold_start_s=1.0,
+        )  # fmt: skip
+        loaded = load_config(TEXT % cold_start)
+        self.model = ModelRuntime(
+            settings=loaded.settings.models[0],
+            policy=ModelPolicy((), Slo(0.25, 99, cold_start == "allow")),
+            signals=ModelSignals(),
+            budget=RetryBudget(),
+            sizing=SizingState(),
+            serverless=Function(function_params, None, self.clock),  # type: ignore[arg-type]
+            pool=Pool("m", pool_params, None, self.clock, Random(1)),  # type: ignore[arg-type]
+            driver=self.driver,
+            sizing_params=SizingParams(0, 3, 1.0, 1.0, beta_s, 0.0),
+        )
+        self.metrics = Metrics(CollectorRegistry(), "0")
+        self.metrics.configure(["m"])
+        runtime = Runtime(loaded.settings, {"m": self.model}, KeyRing(), "hash")
+        self.ref = RuntimeRef(runtime)
+        self.controller = Controller(self.ref, lambda: self.fleet, self.metrics, self.clock, "self")
+
+    def arrive(self, requests, work_s=0.1, usd=1.0, captive=False):
+        for _ in range(requests):
+            self.model.signals.arrived(work_s, usd, captive)
+
+    def steps(self, number, requests=0, **facts):
+        for _ in range(number):
+            self.arrive(requests, **facts)
+            self.clock.advance(1.0)
+            self.controller.step()
+
+    @property
+    def pool(self):
+        assert self.model.pool is not None
+        return self.model.pool
+
+    def replica(self, name, is_local=True, is_ready=True):
+        address = parse_address("http://127.0.0.1:1")
+        self.pool.add(Endpoint(name, address, 2, is_local=is_local))
+        self.pool.mark_ready(name, is_ready=is_ready)
+
+
+@pytest.fixture
+def setup():
+    setup = Setup()
+    setup.controller.step()
+    return setup
+
+
+class TestSizing:
+    def test_silence_wants_nothing(self, setup):
+        setup.steps(3)
+        assert setup.driver.wants[-1] == 0
+        assert setup.model.sizing.reason is SizingReason.IDLE
+
+    def test_paying_traffic_wants_what_carries_it(self, setup):
+        # 30 requests/s of 0.1 s on replicas with two slots: 1.5 replicas, 20 USD/s each.
+        setup.steps(12, requests=30)
+        assert setup.model.sizing.load == pytest.approx(1.5)
+        assert setup.model.sizing.arrivals_per_s == pytest.approx(30)
+        assert (setup.driver.wants[-1], setup.pool.wanted) == (2, 2)
+
+    def test_captive_work_is_carried_whatever_it_costs(self, setup):
+        setup.steps(12, requests=1, usd=0.0, captive=True)
+        assert setup.driver.wants[-1] == 1
+        assert setup.model.sizing.reason is SizingReason.CAPTIVE_WORK
+
+    def test_the_load_of_other_gateways_counts(self, setup):
+        for step in range(12):
+            peer = {"m": ModelTotals(work_s=4.0 * step, serverless_usd=40.0 * step)}
+            setup.fleet = FleetSnapshot({"peer": peer}, {}, {}, True, setup.clock())
+            setup.steps(1)
+        assert setup.model.sizing.load == pytest.approx(2.0)
+        assert setup.driver.wants[-1] == 2
+
+    def test_a_model_that_is_gone_is_forgotten(self, setup):
+        setup.steps(2, requests=1)
+        runtime = setup.ref.current
+        setup.ref.swap(Runtime(runtime.settings, {}, KeyRing(), "hash2"))
+        setup.steps(1)
+        assert setup.controller._windows == {}
+        assert setup.controller._busy_s == {}
+
+    def test_the_start_of_the_first_replica_is_timed(self, setup):
+        setup.steps(5, requests=30)
+        started = setup.pool.starting_since
+        assert started is not None
+        assert started < setup.clock()
+        setup.replica("e1")
+        setup.steps(1, requests=30)
+        assert setup.pool.starting_since is None
+
+
+class TestLeaderAndFollowers:
+    def follow(self, setup, is_leader, elsewhere=0, wanted_load=30):
+        for number in range(elsewhere):
+            setup.replica(f"theirs{number}", is_local=False)
+        told = tuple(
+            SharedEndpoint(f"theirs{number}", "http://127.0.0.1:1", 2, "peer")
+            for number in range(elsewhere)
+        )
+        setup.fleet = FleetSnapshot({}, {"m": told}, {}, is_leader, math.inf)
+        setup.steps(12, requests=wanted_load)
+        return setup.driver.wants[-1]
+
+    def test_the_leader_starts_what_is_missing(self, setup):
+        assert self.follow(setup, is_leader=True) == 2
+
+    def test_the_leader_counts_what_others_run(self, setup):
+        assert self.follow(setup, is_leader=True, elsewhere=1) == 1
+
+    def test_a_follower_starts_nothing(self, setup):
+        assert self.follow(setup, is_leader=False) == 0
+
+    def test_a_follower_keeps_what_it_runs_while_it_is_wanted(self, setup):
+        setup.driver.billed = 1
+        assert self.follow(setup, is_leader=False) == 1
+
+    def test_a_follower_gives_up_what_is_wanted_no_more(self, setup):
+        setup.driver.billed = 3
+        assert self.follow(setup, is_leader=False, wanted_load=0) == 0
+
+    def test_a_follower_gives_up_what_others_run(self, setup):
+        setup.driver.billed = 2
+        assert self.follow(setup, is_leader=False, elsewhere=1) == 1
+
+    @pytest.mark.parametrize(("age_s", "stale"), [(2.9, False), (3.1, True)])
+    def test_stale_signals_are_marked(self, setup, age_s, stale):
+        setup.fleet = FleetSnapshot({}, {}, {}, True, setup.clock() + 1.0 - age_s)
+        setup.steps(1)
+        assert setup.pool.signals_stale is stale
+
+
+class TestFollow:
+    def test_replicas_of_others_come_and_go_and_ours_stay(self, setup):
+        setup.replica("ours")
+        theirs = SharedEndpoint("theirs", "http://127.0.0.1:9", 4, "peer")
+        follow(setup.pool, [theirs], {"ours": 1, "theirs": 3})
+        found = setup.pool.endpoints["theirs"]
+        assert (found.capacity, found.is_local, found.is_ready) == (4, False, False)
+        assert setup.pool.endpoints["ours"].peer_in_flight == 1
+        follow(setup.pool, [theirs], {"theirs": 3})
+        assert setup.pool.endpoints["theirs"] is found
+        assert found.peer_in_flight == 3
+        follow(setup.pool, [], {})
+        assert list(setup.pool.endpoints) == ["ours"]
+        assert setup.pool.endpoints["ours"].peer_in_flight == 0
+
+
+class TestCost:
+    def test_replicas_are_split_into_busy_and_idle(self, setup):
+        setup.driver.billed = 2
+        setup.pool.busy_s += 0.5
+        setup.steps(1)
+        sizing = setup.model.sizing
+        assert (sizing.warm_busy_usd, sizing.warm_idle_usd) == pytest.approx((0.5, 1.5))
+        setup.steps(1)
+        assert (sizing.warm_busy_usd, sizing.warm_idle_usd) == pytest.approx((0.5, 3.5))
+
+    def test_work_of_before_is_never_more_than_what_is_billed(self, setup):
+        setup.driver.billed = 1
+        setup.pool.busy_s += 5.0
+        setup.steps(1)
+        sizing = setup.model.sizing
+        assert (sizing.warm_busy_usd, sizing.warm_idle_usd) == pytest.approx((1.0, 0.0))
+
+    def test_nothing_runs_so_nothing_costs(self, setup):
+        setup.steps(5, requests=30)
+        assert setup.model.sizing.warm_idle_usd == 0.0
+
+    def test_metrics_show_the_same(self, setup):
+        setup.driver.billed = 1
+        setup.pool.busy_s += 0.25
+        setup.steps(1)
+        exposed = setup.metrics.expose("")[0].decode()
+        assert 'router_cost_usd_total{model="m",part="warm_busy"} 0.25' in exposed
+        assert 'router_cost_usd_total{model="m",part="warm_idle"} 0.75' in exposed
+
+
+class TestLatencyDuty:
+    def learn(self, setup, warm_s, calls=100):
+        for _ in range(calls):
+            setup.model.serverless.service_times.observe(300, warm_s)
+
+    @pytest.mark.parametrize(
+        ("cold_start", "warm_s", "is_warm", "duty"),
+        [
+            ("allow", 0.1, False, False),
+            ("allow", 0.5, True, True),
+            ("avoid", 0.1, False, True),
+            ("avoid", 0.1, True, False),
+        ],
+        ids=[
+            "a cold call now and then is allowed",
+            "even a warm call is too slow",
+            "cold calls are to be avoided and likely",
+            "cold calls are to be avoided and unlikely",
+        ],
+    )
+    def test_duty(self, cold_start, warm_s, is_warm, duty):
+        setup = Setup(cold_start)
+        self.learn(setup, warm_s)
+        if is_warm:
+            setup.model.serverless.environments.give_back(NOW, expected_warm=False, was_cold=True)
+        assert has_latency_duty(setup.model, NOW) is duty
+
+    def test_duty_keeps_one_replica(self):
+        setup = Setup("avoid")
+        self.learn(setup, 0.1)
+        setup.steps(2)
+        assert setup.driver.wants[-1] == 1
+        assert setup.model.sizing.reason is SizingReason.LATENCY_DUTY
+
+
+async def test_a_wake_makes_it_step_at_once(setup):
+    task = asyncio.create_task(setup.controller.run())
+    await asyncio.sleep(0)
+    before = len(setup.driver.wants)
+    setup.controller.wake()
+    async with asyncio.timeout(0.9):  # less than the interval of one second
+        while len(setup.driver.wants) == before:
+            await asyncio.sleep(0.001)
+    task.cancel()
+    await asyncio.wait([task])
