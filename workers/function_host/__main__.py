@@ -34,8 +34,8 @@ _LAST_BYTES_S = 2.0  # for responses already made when the drain ends
 def main(argv: Sequence[str] | None = None) -> int:
     """Run until told to stop; return the exit code."""
     arguments = _arguments(argv)
-    if arguments.exit_with_parent:
-        die_with_parent()
+    if arguments.exit_with_parent is not None:
+        die_with_parent(arguments.exit_with_parent or None)
     try:
         specs = read_declaration(arguments.config.read_bytes()) if arguments.config else []
     except (OSError, SettingsError) as error:
@@ -112,8 +112,12 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--exit-with-parent",
-        action="store_true",
-        help="die as soon as the process that started this one is gone",
+        nargs="?",
+        type=int,
+        const=0,
+        metavar="PID",
+        help="die when the parent process does; give its PID, or a parent that dies while this "
+        "process starts goes unnoticed",
     )
     return parser.parse_args(argv)
 
