@@ -6,8 +6,9 @@ The one place that starts and stops things. Decides nothing about requests.
 import asyncio
 import logging
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
+from typing import Any
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry
@@ -15,6 +16,7 @@ from prometheus_client import CollectorRegistry
 from router import __version__
 from router.assembly import Parts, assemble, host_command, local_functions
 from router.backends.serverless.local_host import LocalFunctionHost
+from router.backends.serverless.refresher import Refresher
 from router.background import Background
 from router.controller import Controller
 from router.director import Director
@@ -36,6 +38,7 @@ _log = logging.getLogger(__name__)
 
 _WATCH_EVERY_S = 1.0
 _HOST_UP_WITHIN_S = 30.0
+_CREDENTIALS_WITHIN_S = 5.0
 _DRAIN_POLL_S = 0.02
 
 
@@ -99,6 +102,7 @@ class Gateway:
             data_url = await _listen(data, server.listen)
             admin_url = await _listen(admin, server.admin_listen)
             self._start_loops()
+            await self._start_credentials(self._runtime.current, {})
             await self._wait_for_host(stop)
             on_ready(data_url, admin_url)
             await stop.wait()
@@ -126,6 +130,19 @@ class Gateway:
         if model.driver is not None and model.prober is not None:
             self._background.start(_loop_name("driver", model), model.driver.run)
             self._background.start(_loop_name("prober", model), model.prober.run)
+
+    async def _start_credentials(
+        self, runtime: Runtime, running: Mapping[Hashable, Refresher[Any]]
+    ) -> None:
+        """Start the loops of the credentials that are new, and give each time for a first try."""
+        new = [kept for key, kept in runtime.credentials.items() if key not in running]
+        for credential in new:
+            self._background.start(_credential_loop(credential), credential.run)
+        waiting = [asyncio.create_task(credential.was_tried.wait()) for credential in new]
+        if waiting:
+            await asyncio.wait(waiting, timeout=_CREDENTIALS_WITHIN_S)
+        for task in waiting:
+            task.cancel()
 
     async def _wait_for_host(self, stop: asyncio.Event) -> None:
         """Functions should be callable when the gateway says that it is ready."""
@@ -173,8 +190,12 @@ class Gateway:
                 raise
             self._sources = loaded.sources
             new = assemble(loaded, self._parts, self._runtime.current)
+            # Before requests need them; one that does not come holds nothing up for long.
+            await self._start_credentials(new, self._runtime.current.credentials)
             old = self._runtime.swap(new)
             self._take_up(old, new)
+            for key in old.credentials.keys() - new.credentials.keys():
+                await self._background.stop(_credential_loop(old.credentials[key]))
             for name in new.models.keys() | old.models.keys():
                 await self._replace_model(old.models.get(name), new.models.get(name))
             self._reloads.loaded_at, self._reloads.last_error = self._wall_clock(), None
@@ -257,6 +278,11 @@ class Gateway:
                     )
                     endpoints.setdefault(name, []).append(told)
         return Publication(self._parts.book.totals(), endpoints, in_flight)
+
+
+def _credential_loop(credential: Refresher[Any]) -> str:
+    # A replaced credential and its successor run side by side for a moment.
+    return f"credential {credential.what} {id(credential):x}"
 
 
 def _loop_name(kind: str, model: ModelRuntime) -> str:

@@ -4,14 +4,16 @@ A request takes `RuntimeRef.current` once and keeps it; state that outlives a re
 queues, estimates, counters) is shared between the old runtime and the new one by model name.
 """
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from router.admission.rates import RateLimit
 from router.admission.retries import RetryBudget
 from router.backends.pool.endpoints import Pool
 from router.backends.pool.health import HealthProber
 from router.backends.serverless.function import Function
+from router.backends.serverless.refresher import Refresher
 from router.domain.decision import Backend, Reason
 from router.domain.ports import PoolDriver
 from router.domain.request import InferenceRequest
@@ -39,7 +41,8 @@ class SizingState:
 class ModelRuntime:
     """One configured model: its policy, its backends and its counters.
 
-    `replicas` describes what the pool's replicas are: while it compares equal, a reload keeps them.
+    `source` says where the pool's replicas come from: while it compares equal, a reload keeps the
+    pool, and rolls its replicas if they are to be different ones.
     """
 
     settings: ModelSettings
@@ -51,7 +54,7 @@ class ModelRuntime:
     pool: Pool | None = None
     driver: PoolDriver | None = None
     prober: HealthProber | None = None
-    replicas: object = None
+    source: object = None
     sizing_params: SizingParams | None = None
 
     @property
@@ -81,6 +84,7 @@ class Runtime:
     content_hash: str
     warnings: tuple[str, ...] = ()
     rate_limits: dict[str, RateLimit] = field(default_factory=dict)
+    credentials: Mapping[Hashable, Refresher[Any]] = field(default_factory=dict)
 
     def over_limit_s(self, key: ApiKey, now: float) -> float:
         """Take one request of the key's rate limit: 0 if it has one left, else seconds to wait."""

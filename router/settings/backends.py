@@ -1,4 +1,4 @@
-"""Settings of the two backends of a model: its function and its pool.
+"""Settings of a model's pool, and of the queue that both of its backends have.
 
 Keys keep the user's names (the alias); field names carry the stored unit. See `schema`.
 """
@@ -8,7 +8,6 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StrictBool, ValidationInfo, field_validator
 
-from router.settings.prices import FunctionPrice
 from router.settings.quantities import (
     COUNT,
     DURATION,
@@ -25,43 +24,13 @@ from router.settings.quantities import (
 from router.settings.section import Section
 from router.settings.values import Text, Url
 
-FunctionName = Annotated[
-    str,
-    Text(
-        r"[A-Za-z0-9._:/-]{1,200}",
-        "a function name or ARN of 1..200 characters of A-Z a-z 0-9 . _ : / -",
-    ),
-]
-Region = Annotated[
-    str, Text(r"[a-z]{2}(-[a-z]{2,12}){1,3}-[0-9]{1,2}", "an AWS region such as eu-central-1")
-]
-Qualifier = Annotated[
-    str,
-    Text(
-        r"(\$LATEST|[A-Za-z0-9_-]{1,128})?",
-        "a version, alias, $LATEST or empty, at most 128 characters of A-Z a-z 0-9 _ -",
-    ),
-]
 UrlPath = Annotated[str, Text(r"/[!-~]{0,1000}", "a path starting with /, without spaces")]
-EndpointUrl = Annotated[str, Url(("http", "https"), empty=True)]
 ReplicaUrl = Annotated[str, Url(("http", "https"))]
 Argument = Annotated[str, Text(r".+", "a text of 1..4096 characters")]
 VariableName = Annotated[
     str, Text(r"[A-Za-z_][A-Za-z0-9_]{0,199}", "1..200 characters of A-Z a-z 0-9 _")
 ]
 VariableValue = Annotated[str, Text(r".*", "a text of 0..4096 characters")]
-
-
-class FunctionLimits(Section):
-    """Hard limits of a function; requests beyond them are never sent there."""
-
-    max_payload_bytes: Annotated[int, Quantity(SIZE, 1024, GIB)] = Field(
-        default=6_291_556, alias="max_payload",
-        description="largest request after encoding (base64 adds a third to binary bodies)",
-    )  # fmt: skip
-    max_response_bytes: Annotated[int, Quantity(SIZE, 1024, GIB)] = Field(
-        default=6_291_556, alias="max_response", description="largest response after encoding"
-    )
 
 
 class QueueSettings(Section):
@@ -78,70 +47,6 @@ class QueueSettings(Section):
         alias="max_wait",
         description="longest time a request is held (its own deadline may end it sooner)",
     )
-
-
-class _Function(Section):
-    """What every serverless backend has."""
-
-    enabled: StrictBool = Field(
-        default=True, description="false: no request is sent to this backend"
-    )
-    memory_mb: Annotated[int, Quantity(COUNT, 128, 10_240)] = Field(
-        default=1769, description="memory of one environment in MiB; the price follows it"
-    )
-    max_concurrency: Annotated[int, Quantity(COUNT, 1, 10_000)] = Field(
-        default=20, description="most calls in flight at once"
-    )
-    timeout_s: Annotated[float, Quantity(DURATION, 0.1, 900.0)] = Field(
-        default=30.0, alias="timeout", description="time limit of one call"
-    )
-    idle_s: Annotated[float, Quantity(DURATION, 1.0, 24 * HOUR_S)] = Field(
-        default=300.0, alias="idle", description="an environment unused for this long is reclaimed"
-    )
-    queue: QueueSettings = Field(
-        default_factory=QueueSettings, description="requests held until a call may be made"
-    )
-    limits: FunctionLimits = Field(
-        default_factory=FunctionLimits, description="hard limits of the platform"
-    )
-    price: FunctionPrice = Field(
-        description="what a call costs", json_schema_extra={"default": "from the prices"}
-    )
-    service_time_s: Annotated[float, Quantity(MILLISECONDS, 0.01, 900_000)] = Field(
-        default=0.05, alias="service_time_ms",
-        description="expected time of a warm call until it has been measured",
-    )  # fmt: skip
-    cold_start_s: Annotated[float, Quantity(MILLISECONDS, 0, 900_000)] = Field(
-        default=1.0, alias="cold_start_ms",
-        description="expected extra time of a cold call until it has been measured",
-    )  # fmt: skip
-
-
-class LocalFunction(_Function):
-    """A function on this machine's own scale-to-zero host."""
-
-    kind: Literal["local"] = Field(description="a function host started by the gateway")
-    function: FunctionName = Field(
-        description="function name", json_schema_extra={"default": "the model's name"}
-    )
-    init_timeout_s: Annotated[float, Quantity(DURATION, 0.1, 900.0)] = Field(
-        default=10.0, alias="init_timeout", description="time an environment has to start"
-    )
-
-
-class AwsLambda(_Function):
-    """An AWS Lambda function, called through the Invoke API."""
-
-    kind: Literal["aws_lambda"] = Field(description="an AWS Lambda function")
-    function: FunctionName = Field(description="function name or ARN")
-    qualifier: Qualifier = Field(default="", description="version or alias; empty: the latest")
-    region: Region = Field(description="AWS region; it also selects the price")
-    endpoint_url: EndpointUrl = Field(
-        default="", description="another Invoke endpoint; empty: AWS's own"
-    )
-
-
-ServerlessSettings = Annotated[LocalFunction | AwsLambda, Field(discriminator="kind")]
 
 
 class PoolTimeouts(Section):

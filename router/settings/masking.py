@@ -68,6 +68,8 @@ def mask_secrets(settings: Any) -> Any:  # noqa: ANN401 - any JSON value
 
 
 def _mask_entry(key: str, value: Any) -> Any:  # noqa: ANN401 - any JSON value
+    if key == "headers" and isinstance(value, dict):
+        return dict.fromkeys(value, MASK)  # added to calls to authenticate them
     if key in _USER_NAMED and isinstance(value, dict):
         return {
             name: MASK if is_secret_name(name) and item else mask_secrets(item)

@@ -10,7 +10,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
-from router.settings.quantities import NUMBER, Quantity, wrong
+from router.settings.quantities import MILLISECONDS, NUMBER, Quantity, wrong
 from router.settings.section import Section
 from router.settings.values import Described, Text
 
@@ -28,13 +28,24 @@ def _day(value: object) -> datetime.date:
 
 
 class FunctionPrice(Section):
-    """What a call costs: a fee, and its billed time times its memory."""
+    """What a call costs: a fee, and its billed time times its memory and CPUs."""
 
     usd_per_request: Annotated[float, Quantity(NUMBER, 0, 1)] = Field(
         description="USD for each call"
     )
     usd_per_gb_s: Annotated[float, Quantity(NUMBER, 0, 1)] = Field(
         description="USD for each second and GB of memory"
+    )
+    usd_per_vcpu_s: Annotated[float, Quantity(NUMBER, 0, 1)] = Field(
+        default=0.0, description="USD for each second and virtual CPU, where CPUs are paid apart"
+    )
+    min_billed_s: Annotated[float, Quantity(MILLISECONDS, 0, 60_000)] = Field(
+        default=0.0, alias="min_billed_ms", description="a call is billed for at least this long"
+    )
+    billing_step_s: Annotated[float, Quantity(MILLISECONDS, 0, 60_000)] = Field(
+        default=0.0,
+        alias="billing_step_ms",
+        description="billed time is rounded up to a multiple of this; 0: it is not",
     )
 
 
@@ -88,10 +99,22 @@ def built_in_prices() -> PriceBook:
     """The prices used when the configuration names no prices file."""
     function = FunctionPrice(usd_per_request=0.2e-6, usd_per_gb_s=0.0000166667)
     provider = ProviderPrices(default=function, regions={"us-east-1": function})
+    google = FunctionPrice(
+        usd_per_request=0.4e-6, usd_per_gb_s=0.0000025, usd_per_vcpu_s=0.000024, billing_step_ms=100
+    )
+    azure = FunctionPrice(usd_per_request=0.2e-6, usd_per_gb_s=0.000016, min_billed_ms=100)
     replica = ReplicaPrice(usd_per_replica_hour=0.0363)
     return PriceBook(
         dated=datetime.date(2026, 11, 1),
-        source="AWS Lambda and Amazon EC2 On-Demand pricing pages, us-east-1, November 2026",
-        serverless={"aws_lambda": provider, "local": ProviderPrices(default=function)},
+        source=(
+            "AWS Lambda and Amazon EC2 On-Demand (us-east-1), Google Cloud Run (request-based,"
+            " tier 1) and Azure Functions (consumption) pricing pages, November 2026"
+        ),
+        serverless={
+            "aws_lambda": provider,
+            "google_function": ProviderPrices(default=google),
+            "azure_function": ProviderPrices(default=azure),
+            "local": ProviderPrices(default=function),
+        },
         pool={"process": replica, "static": replica},
     )

@@ -33,7 +33,7 @@ def _priced_function(function: Data, prices: PriceBook) -> Data:
     given = function.get("price") or {}
     if found is None or not isinstance(given, dict):
         return function
-    return {**function, "price": {**found.model_dump(), **given}}
+    return {**function, "price": {**found.model_dump(mode="json", by_alias=True), **given}}
 
 
 def _priced_pool(pool: Data, prices: PriceBook) -> Data:

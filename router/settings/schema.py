@@ -18,16 +18,21 @@ from pydantic import (
 )
 
 from router.settings.backends import (
-    AwsLambda,
-    FunctionLimits,
     HealthSettings,
-    LocalFunction,
     PoolSettings,
     PoolTimeouts,
     ProcessPool,
     QueueSettings,
-    ServerlessSettings,
     StaticPool,
+)
+from router.settings.functions import (
+    AwsLambda,
+    AzureFunction,
+    FunctionLimits,
+    GoogleFunction,
+    HttpFunction,
+    LocalFunction,
+    ServerlessSettings,
 )
 from router.settings.masking import mask_secrets
 from router.settings.prices import FunctionPrice
@@ -55,12 +60,15 @@ from router.settings.values import (
 __all__ = [
     "AuthSettings",
     "AwsLambda",
+    "AzureFunction",
     "BackendHint",
     "ColdStart",
     "ControllerSettings",
     "FunctionLimits",
     "FunctionPrice",
+    "GoogleFunction",
     "HealthSettings",
+    "HttpFunction",
     "LocalFunction",
     "MatchSettings",
     "ModelSettings",

@@ -41,11 +41,14 @@ Fetch = Callable[[], Awaitable[Fetched[T]]]
 
 
 class Refresher(Generic[T]):
-    """Holds one credential. `run` is the loop that fetches it; the gateway owns that loop."""
+    """Holds one credential. `run` is the loop that fetches it; the gateway owns that loop.
+
+    `was_tried` is set once it was fetched, or could not be, for the first time.
+    """
 
     def __init__(self, what: str, fetch: Fetch[T], wall_clock: Clock) -> None:
         self.what = what
-        self.is_ready = asyncio.Event()
+        self.was_tried = asyncio.Event()
         self._fetch = fetch
         self._wall_clock = wall_clock
         self._fetched: Fetched[T] | None = None
@@ -67,7 +70,9 @@ class Refresher(Generic[T]):
         """Fetch until cancelled."""
         failures = 0
         while True:
-            if await self._fetch_once():
+            succeeded = await self._fetch_once()
+            self.was_tried.set()
+            if succeeded:
                 failures, pause_s = 0, self._until_refresh_s()
             else:
                 pause_s = min(_MAX_PAUSE_S, _FIRST_PAUSE_S * 2**failures)
@@ -84,7 +89,6 @@ class Refresher(Generic[T]):
         if self._failure:
             _log.info("credentials: got %s", self.what)
         self._failure = ""
-        self.is_ready.set()
         return True
 
     def _report(self, failure: str) -> None:

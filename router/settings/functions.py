@@ -1,0 +1,315 @@
+"""Settings of a model's function, one group for each platform.
+
+Keys keep the user's names (the alias); field names carry the stored unit. See `schema`.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, StrictBool, ValidationInfo, field_validator
+
+from router.settings.backends import QueueSettings
+from router.settings.prices import FunctionPrice
+from router.settings.quantities import (
+    COUNT,
+    DURATION,
+    GIB,
+    HOUR_S,
+    MIB,
+    MILLISECONDS,
+    NUMBER,
+    SIZE,
+    Quantity,
+    wrong,
+)
+from router.settings.section import Section
+from router.settings.values import FilePath, Text, Url
+
+LAMBDA_PAYLOAD_BYTES = 6_291_556
+CLOUD_RUN_PAYLOAD_BYTES = 32 * MIB
+AZURE_PAYLOAD_BYTES = 100_000_000
+
+FunctionName = Annotated[
+    str,
+    Text(
+        r"[A-Za-z0-9._:/-]{1,200}",
+        "a function name or ARN of 1..200 characters of A-Z a-z 0-9 . _ : / -",
+    ),
+]
+Region = Annotated[
+    str, Text(r"[a-z]{2}(-[a-z]{2,12}){1,3}-[0-9]{1,2}", "an AWS region such as eu-central-1")
+]
+Qualifier = Annotated[
+    str,
+    Text(
+        r"(\$LATEST|[A-Za-z0-9_-]{1,128})?",
+        "a version, alias, $LATEST or empty, at most 128 characters of A-Z a-z 0-9 _ -",
+    ),
+]
+Profile = Annotated[
+    str,
+    Text(
+        r"[A-Za-z0-9._@+ -]{0,128}",
+        "a profile's name of 0..128 characters of A-Z a-z 0-9 . _ @ + -",
+    ),
+]
+EndpointUrl = Annotated[str, Url(("http", "https"), empty=True)]
+FunctionUrl = Annotated[str, Url(("http", "https"))]
+Audience = Annotated[str, Text(r"[!-~]{0,1000}", "a text without spaces, or empty")]
+HostName = Annotated[
+    str, Text(r"[A-Za-z0-9._:-]{0,253}", "a host name, with or without a port, or empty")
+]
+HeaderName = Annotated[
+    str,
+    Text(r"[A-Za-z0-9_-]{0,100}", "a header's name of A-Z a-z 0-9 _ -, or empty"),
+]
+AddedHeader = Annotated[
+    str,
+    Text(
+        r"(?i)(?!(host|content-length|connection|transfer-encoding|te|upgrade|trailer|keep-alive)$)"
+        r"(?!proxy-)[A-Za-z0-9_-]{1,100}",
+        "a header's name of A-Z a-z 0-9 _ - that is not about the connection or the body's length",
+    ),
+]
+AddedValue = Annotated[str, Text(r"[ -~]{1,4096}", "a text of 1..4096 ASCII characters")]
+RoutePrefix = Annotated[
+    str, Text(r"(/[A-Za-z0-9._~-]+)*", "a path such as /api, without a slash at its end, or empty")
+]
+
+
+class FunctionLimits(Section):
+    """Hard limits of a function; requests beyond them are never sent there."""
+
+    max_payload_bytes: Annotated[int, Quantity(SIZE, 1024, GIB)] = Field(
+        default=LAMBDA_PAYLOAD_BYTES, alias="max_payload",
+        description="largest request after encoding (base64 adds a third to binary bodies)",
+    )  # fmt: skip
+    max_response_bytes: Annotated[int, Quantity(SIZE, 1024, GIB)] = Field(
+        default=LAMBDA_PAYLOAD_BYTES,
+        alias="max_response",
+        description="largest response after encoding",
+    )
+
+
+class HttpLimits(Section):
+    """Hard limits of a function that is called by URL; nothing is encoded."""
+
+    max_payload_bytes: Annotated[int, Quantity(SIZE, 1024, 4 * GIB)] = Field(
+        default=CLOUD_RUN_PAYLOAD_BYTES, alias="max_payload", description="largest request body"
+    )
+    max_response_bytes: Annotated[int, Quantity(SIZE, 1024, 4 * GIB)] = Field(
+        default=CLOUD_RUN_PAYLOAD_BYTES, alias="max_response", description="largest response body"
+    )
+
+
+class AzureLimits(HttpLimits):
+    """Hard limits of Azure Functions."""
+
+    max_payload_bytes: Annotated[int, Quantity(SIZE, 1024, 4 * GIB)] = Field(
+        default=AZURE_PAYLOAD_BYTES, alias="max_payload", description="largest request body"
+    )
+    max_response_bytes: Annotated[int, Quantity(SIZE, 1024, 4 * GIB)] = Field(
+        default=AZURE_PAYLOAD_BYTES, alias="max_response", description="largest response body"
+    )
+
+
+class TlsSettings(Section):
+    """Certificates for calls over https; files are read again when they change."""
+
+    ca_file: Annotated[Path | None, FilePath(empty=True)] = Field(
+        default=None, description="authorities to trust; empty: the system's"
+    )
+    cert_file: Annotated[Path | None, FilePath(empty=True)] = Field(
+        default=None, description="client certificate for mutual TLS, with its chain"
+    )
+    key_file: Annotated[Path | None, FilePath(empty=True)] = Field(
+        default=None, description="the client certificate's key; empty: it is in cert_file"
+    )
+
+    @field_validator("key_file")
+    @classmethod
+    def _key_has_a_certificate(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if value is not None and info.data.get("cert_file", value) is None:
+            raise wrong("needs cert_file: a key alone proves nothing")
+        return value
+
+
+class _Function(Section):
+    """What every serverless backend has."""
+
+    enabled: StrictBool = Field(
+        default=True, description="false: no request is sent to this backend"
+    )
+    memory_mb: Annotated[int, Quantity(COUNT, 128, 10_240)] = Field(
+        default=1769, description="memory of one environment in MiB; the price follows it"
+    )
+    max_concurrency: Annotated[int, Quantity(COUNT, 1, 10_000)] = Field(
+        default=20, description="most calls in flight at once"
+    )
+    timeout_s: Annotated[float, Quantity(DURATION, 0.1, 900.0)] = Field(
+        default=30.0, alias="timeout", description="time limit of one call"
+    )
+    idle_s: Annotated[float, Quantity(DURATION, 1.0, 24 * HOUR_S)] = Field(
+        default=300.0, alias="idle", description="an environment unused for this long is reclaimed"
+    )
+    queue: QueueSettings = Field(
+        default_factory=QueueSettings, description="requests held until a call may be made"
+    )
+    price: FunctionPrice = Field(
+        description="what a call costs", json_schema_extra={"default": "from the prices"}
+    )
+    service_time_s: Annotated[float, Quantity(MILLISECONDS, 0.01, 900_000)] = Field(
+        default=0.05, alias="service_time_ms",
+        description="expected time of a warm call until it has been measured",
+    )  # fmt: skip
+    cold_start_s: Annotated[float, Quantity(MILLISECONDS, 0, 900_000)] = Field(
+        default=1.0, alias="cold_start_ms",
+        description="expected extra time of a cold call until it has been measured",
+    )  # fmt: skip
+
+
+class LocalFunction(_Function):
+    """A function on this machine's own scale-to-zero host."""
+
+    kind: Literal["local"] = Field(description="a function host started by the gateway")
+    function: FunctionName = Field(
+        description="function name", json_schema_extra={"default": "the model's name"}
+    )
+    limits: FunctionLimits = Field(
+        default_factory=FunctionLimits, description="hard limits of the platform"
+    )
+    init_timeout_s: Annotated[float, Quantity(DURATION, 0.1, 900.0)] = Field(
+        default=10.0, alias="init_timeout", description="time an environment has to start"
+    )
+
+
+class _RemoteFunction(_Function):
+    """What every function on somebody else's machines has."""
+
+    connect_timeout_s: Annotated[float, Quantity(DURATION, 0.05, 60.0)] = Field(
+        default=3.0, alias="connect_timeout", description="time to open a connection"
+    )
+    tls: TlsSettings = Field(
+        default_factory=TlsSettings, description="certificates for calls over https"
+    )
+
+
+class AwsLambda(_RemoteFunction):
+    """An AWS Lambda function, called through the Invoke API or by its Function URL."""
+
+    kind: Literal["aws_lambda"] = Field(description="an AWS Lambda function")
+    function: FunctionName = Field(description="function name or ARN")
+    qualifier: Qualifier = Field(default="", description="version or alias; empty: the latest")
+    region: Region = Field(description="AWS region; it also selects the price")
+    endpoint_url: EndpointUrl = Field(
+        default="", description="another Invoke endpoint; empty: AWS's own"
+    )
+    function_url: EndpointUrl = Field(
+        default="",
+        validate_default=True,
+        description="the function's URL, called instead of the Invoke API",
+    )
+    auth: Literal["iam", "none"] = Field(
+        default="iam", description="iam: calls are signed; none: for emulators and open URLs"
+    )
+    profile: Profile = Field(
+        default="", description="AWS profile, also for an assumed role; empty: the standard chain"
+    )
+    limits: FunctionLimits = Field(
+        default_factory=FunctionLimits, description="hard limits of the platform"
+    )
+
+    @field_validator("function_url")
+    @classmethod
+    def _one_way_to_call(cls, value: str, info: ValidationInfo) -> str:
+        if value and (info.data.get("qualifier") or info.data.get("endpoint_url")):
+            raise wrong("excludes qualifier and endpoint_url: a Function URL has its own")
+        return value
+
+
+class _UrlFunction(_RemoteFunction):
+    """What every function called by URL has."""
+
+    url: FunctionUrl = Field(description="URL of the function; a request's own path is appended")
+    memory_mb: Annotated[int, Quantity(COUNT, 128, 32_768)] = Field(
+        default=1769, description="memory of one environment in MiB; the price follows it"
+    )
+    limits: HttpLimits = Field(
+        default_factory=HttpLimits, description="hard limits of the platform"
+    )
+    cold_start_header: HeaderName = Field(
+        default="x-cold-start",
+        description="header of an answer that says true after a cold start; empty: none does",
+    )
+    instance_header: HeaderName = Field(
+        default="",
+        description="header of an answer with the environment's id: a new one was a cold start",
+    )
+
+
+class HttpFunction(_UrlFunction):
+    """Any function that is called by URL: Knative, OpenFaaS, and others."""
+
+    kind: Literal["http_function"] = Field(
+        description="a function called by URL: Knative, OpenFaaS, any other"
+    )
+    price: FunctionPrice = Field(
+        description="what a call costs", json_schema_extra={"default": "required"}
+    )
+    host: HostName = Field(
+        default="", description="Host header, by which Knative routes; empty: the URL's own"
+    )
+    headers: Mapping[AddedHeader, AddedValue] = Field(
+        default={}, max_length=20,
+        description="headers added to each call; secrets come from the environment: ${NAME}",
+    )  # fmt: skip
+    timeout_s: Annotated[float, Quantity(DURATION, 0.1, HOUR_S)] = Field(
+        default=30.0, alias="timeout", description="time limit of one call"
+    )
+
+
+class GoogleFunction(_UrlFunction):
+    """A Google Cloud Function or Cloud Run service, called with an ID token."""
+
+    kind: Literal["google_function"] = Field(
+        description="a Google Cloud Function or Cloud Run service"
+    )
+    audience: Audience = Field(default="", description="audience of the ID tokens; empty: the URL")
+    credentials_file: Annotated[Path | None, FilePath(empty=True)] = Field(
+        default=None,
+        description="a service account's key; empty: the metadata server's account is used",
+    )
+    metadata_url: FunctionUrl = Field(
+        default="http://metadata.google.internal", description="the metadata server"
+    )
+    vcpus: Annotated[float, Quantity(NUMBER, 0.08, 8)] = Field(
+        default=1.0, description="virtual CPUs of one environment; the price follows them"
+    )
+    timeout_s: Annotated[float, Quantity(DURATION, 0.1, HOUR_S)] = Field(
+        default=30.0, alias="timeout", description="time limit of one call"
+    )
+
+
+class AzureFunction(_UrlFunction):
+    """An Azure Function, called with a function key."""
+
+    kind: Literal["azure_function"] = Field(description="an Azure Function")
+    key_file: Annotated[Path | None, FilePath(empty=True)] = Field(
+        default=None, description="file that holds the function key; empty: no key is needed"
+    )
+    route_prefix: RoutePrefix = Field(
+        default="/api", description="the route prefix in the function app's host.json"
+    )
+    limits: AzureLimits = Field(
+        default_factory=AzureLimits, description="hard limits of the platform"
+    )
+    timeout_s: Annotated[float, Quantity(DURATION, 0.1, 230.0)] = Field(
+        default=30.0, alias="timeout", description="time limit of one call; Azure cuts at 230 s"
+    )
+
+
+ServerlessSettings = Annotated[
+    LocalFunction | AwsLambda | HttpFunction | GoogleFunction | AzureFunction,
+    Field(discriminator="kind"),
+]
