@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from router.domain.clock import Clock
+from router.domain.clock import Clock, Sleep
 from router.domain.errors import PlatformRefusedError
 
 _log = logging.getLogger(__name__)
@@ -46,11 +46,14 @@ class Refresher(Generic[T]):
     `was_tried` is set once it was fetched, or could not be, for the first time.
     """
 
-    def __init__(self, what: str, fetch: Fetch[T], wall_clock: Clock) -> None:
+    def __init__(
+        self, what: str, fetch: Fetch[T], wall_clock: Clock, sleep: Sleep = asyncio.sleep
+    ) -> None:
         self.what = what
         self.was_tried = asyncio.Event()
         self._fetch = fetch
         self._wall_clock = wall_clock
+        self._sleep = sleep
         self._fetched: Fetched[T] | None = None
         self._failure = "it has not been fetched yet"
         self._wake = asyncio.Event()
@@ -110,17 +113,19 @@ class Refresher(Generic[T]):
     async def _rest(self, pause_s: float, *, may_be_woken: bool) -> None:
         """Sleep; a refusal ends it, but never sooner than one first pause: no stampede."""
         least_s = min(pause_s, _FIRST_PAUSE_S)
-        await asyncio.sleep(least_s)
-        if not may_be_woken:
-            await asyncio.sleep(pause_s - least_s)
-            return
+        await self._sleep(least_s)
+        waits = [asyncio.ensure_future(self._sleep(pause_s - least_s))]
+        if may_be_woken:
+            waits.append(asyncio.create_task(self._wait_for_refusal()))
         try:
-            async with asyncio.timeout(pause_s - least_s):
-                await self._wake.wait()
-        except TimeoutError:
-            return
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            for wait in waits:
+                wait.cancel()
             self._wake.clear()
+
+    async def _wait_for_refusal(self) -> None:
+        await self._wake.wait()
 
     def _is_expired(self, fetched: Fetched[T]) -> bool:
         return fetched.expires_at is not None and self._wall_clock() >= fetched.expires_at
