@@ -31,7 +31,12 @@ class BenchmarkError(Exception):
 
 
 def prepare_this_process() -> None:
-    """Stay off the core under test, and allow as many open files as the system lets us."""
+    """Stay off the core under test, and allow as many open files as the system lets us.
+
+    Raises BenchmarkError where there is nothing to pin to.
+    """
+    if not {SYSTEM_CORE, LOAD_CORE} <= os.sched_getaffinity(0):
+        raise BenchmarkError(f"cores {SYSTEM_CORE} and {LOAD_CORE} are needed, to pin work to them")
     os.sched_setaffinity(0, {LOAD_CORE})
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -74,8 +74,6 @@ def execute(plan: Plan, tools: Tools, tell: Tell) -> Results:
 def _bench(tools: Tools, tell: Tell) -> Iterator[Bench]:
     with TemporaryDirectory(prefix="benchmark-") as name:
         folder = Path(name)
-        # nginx drops root for its spool files; the folder must let it in.
-        folder.chmod(0o711)
         with upstream(tools, folder) as server:
             yield Bench(tools, folder, server, tell)
 
