@@ -1,0 +1,154 @@
+"""Settings of a warm pool to its objects: pool, driver, prober. Starts nothing.
+
+Given the pool in force, it keeps what a reload shall not disturb: endpoints, queue, learned times,
+and the driver with its replicas as long as they come from the same source.
+"""
+
+import sys
+from dataclasses import dataclass
+from random import Random
+
+from router.backends.pool.caller import PoolCaller
+from router.backends.pool.endpoints import Pool, PoolParams
+from router.backends.pool.health import HealthProber, ProbeParams
+from router.backends.pool.process import ProcessLauncher, ProcessSpec
+from router.backends.pool.static import StaticDriver
+from router.backends.pool.supervisor import ReplicaSupervisor, SupervisionParams
+from router.domain.clock import Clock, Sleep
+from router.domain.ports import PoolDriver
+from router.runtime import ModelRuntime
+from router.settings.schema import ModelSettings, PoolSettings, ProcessPool, Settings, StaticPool
+from router.upstream.address import parse_address
+from router.upstream.client import UpstreamClient
+
+
+@dataclass(frozen=True, slots=True)
+class PoolParts:
+    """What pools share with the rest of the gateway."""
+
+    upstream: UpstreamClient
+    clock: Clock
+    sleep: Sleep
+    rng: Random
+
+
+@dataclass(frozen=True, slots=True)
+class PoolRuntime:
+    """A pool and what keeps it. `source` says where its replicas come from."""
+
+    pool: Pool
+    driver: PoolDriver
+    prober: HealthProber
+    source: object
+
+
+def assemble_pool(
+    model: ModelSettings, settings: Settings, parts: PoolParts, old: ModelRuntime | None
+) -> PoolRuntime | None:
+    """The pool of a model; None if it has none."""
+    if model.pool is None:
+        return None
+    params, probe = pool_params(model.pool), _probe_params(model.pool)
+    source = _source(model.pool)
+    kept = _kept(old, source)
+    if kept is not None:
+        kept.pool.reconfigure(params)
+        kept.prober.params = probe
+        _reconfigure(kept.driver, model, settings, probe)
+        return kept
+    caller = PoolCaller(parts.upstream, model.pool.timeouts.connect_s)
+    pool = Pool(model.name, params, caller, parts.clock, parts.rng)
+    driver = _driver(model, settings, parts, pool, probe)
+    prober = HealthProber(pool, parts.upstream, probe, parts.clock, parts.sleep)
+    return PoolRuntime(pool, driver, prober, source)
+
+
+def _kept(old: ModelRuntime | None, source: object) -> PoolRuntime | None:
+    if old is None or old.pool is None or old.driver is None or old.prober is None:
+        return None
+    return PoolRuntime(old.pool, old.driver, old.prober, source) if old.source == source else None
+
+
+def pool_params(pool: PoolSettings) -> PoolParams:
+    """Bounds and priors of a pool."""
+    return PoolParams(
+        enabled=pool.enabled,
+        can_start=not isinstance(pool, StaticPool),
+        max_queued=pool.queue.max_requests,
+        max_queued_bytes=pool.queue.max_bytes,
+        service_time_s=pool.service_time_s,
+        startup_s=pool.startup_s,
+    )
+
+
+def _source(pool: PoolSettings) -> object:
+    """What makes replicas of another reload the same kind of thing, so that they can be rolled."""
+    if isinstance(pool, StaticPool):
+        return pool.kind, pool.urls, pool.concurrency
+    return pool.kind
+
+
+def _driver(
+    model: ModelSettings, settings: Settings, parts: PoolParts, pool: Pool, probe: ProbeParams
+) -> PoolDriver:
+    of = model.pool
+    assert of is not None  # noqa: S101
+    if isinstance(of, StaticPool):
+        return StaticDriver(pool, [parse_address(url) for url in of.urls], of.concurrency)
+    supervision = _supervision(of, settings)
+    launcher = ProcessLauncher(model.name, _process_spec(of, settings))
+    return ReplicaSupervisor(pool, parts.upstream, launcher, supervision, probe, parts.clock)
+
+
+def _reconfigure(
+    driver: PoolDriver, model: ModelSettings, settings: Settings, probe: ProbeParams
+) -> None:
+    of = model.pool
+    if not isinstance(driver, ReplicaSupervisor) or of is None or isinstance(of, StaticPool):
+        return
+    if isinstance(driver.launcher, ProcessLauncher):
+        driver.launcher.configured = _process_spec(of, settings)
+    driver.reconfigure(_supervision(of, settings), probe)
+
+
+def _supervision(pool: ProcessPool, settings: Settings) -> SupervisionParams:
+    return SupervisionParams(
+        concurrency=pool.concurrency,
+        start_timeout_s=max(30.0, 10 * pool.startup_s),
+        drain_s=settings.server.drain_timeout_s,
+    )
+
+
+def _probe_params(pool: PoolSettings) -> ProbeParams:
+    health = pool.health
+    return ProbeParams(
+        path=health.path,
+        interval_s=health.interval_s,
+        timeout_s=health.timeout_s,
+        unhealthy_after=health.unhealthy_after,
+        healthy_after=health.healthy_after,
+    )
+
+
+# -- worker processes ----------------------------------------------------------------------------
+
+
+def _process_spec(pool: ProcessPool, settings: Settings) -> ProcessSpec:
+    return ProcessSpec(
+        command=pool.command or _worker_command(settings),
+        env=dict(pool.env),
+        log=settings.workers.log,
+    )
+
+
+def _worker_command(settings: Settings) -> tuple[str, ...]:
+    options = {
+        "--repository": settings.workers.repository,
+        "--model": "{model}",
+        "--listen": "127.0.0.1:{port}",
+        "--threads": settings.workers.threads,
+        "--max-body": settings.server.max_body_bytes,
+        "--drain-s": settings.server.drain_timeout_s,
+    }
+    pairs = (part for name, value in options.items() for part in (name, str(value)))
+    return (sys.executable, "-m", "workers.http_server", *pairs, "--exit-with-parent")
