@@ -9,7 +9,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from workers.http_events import load_catalog, serve
+from workers.direct import load_catalog
+from workers.http_events import serve
 
 _catalog = load_catalog(os.environ)
 

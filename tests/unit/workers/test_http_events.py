@@ -7,7 +7,8 @@ import pytest
 
 from tests.fakes.models import write_mlp
 from tests.fakes.oip import binary_input, event_body, http_event, infer_json, json_input
-from workers.http_events import load_catalog, serve
+from workers.direct import load_catalog
+from workers.http_events import serve
 from workers.protocol import ModelNotFound
 from workers.service import Catalog
 

@@ -1,0 +1,53 @@
+"""One environment of a function that is called over HTTP: its models, and its first answer.
+
+Decides what an answer tells about the start of its environment. Imports nothing heavy by itself:
+loading the runtime is part of the start that it measures.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from itertools import count
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from workers.protocol import Reply
+
+COLD_START_HEADER: Final = "x-cold-start"
+INIT_HEADER: Final = "x-init-ms"
+
+# No platform here takes a larger request; a compressed body may inflate to as much.
+MAX_BODY_BYTES: Final = 100_000_000
+
+
+class FunctionEnvironment:
+    """Answers requests; may be called from several threads."""
+
+    def __init__(
+        self, environment: Mapping[str, str], clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        """Load what the variables name; raises as `direct.load_catalog` does."""
+        started = clock()
+        from workers import direct  # noqa: PLC0415 - what takes the time is to be measured
+
+        self._direct = direct
+        self._catalog = direct.load_catalog(environment)
+        self._init_s = clock() - started
+        self._answers = count()  # counting is atomic
+
+    def answer(
+        self, verb: str, path: str, headers: Mapping[str, str], body: Callable[[], bytes]
+    ) -> "Reply":
+        """The reply to a request; `path` is still quoted, header names may have any case."""
+        lowered = {name.lower(): value for name, value in headers.items()}
+        work = partial(
+            self._direct.answer, self._catalog, verb, path, lowered, body, MAX_BODY_BYTES
+        )
+        reply = self._direct.guarded(work)
+        return replace(reply, headers={**reply.headers, **self._start_headers()})
+
+    def _start_headers(self) -> dict[str, str]:
+        if next(self._answers):
+            return {COLD_START_HEADER: "false"}
+        return {COLD_START_HEADER: "true", INIT_HEADER: f"{self._init_s * 1e3:.1f}"}
