@@ -81,6 +81,10 @@ class UpstreamClient:
         connection = await self._connect(address, call, deadline)
         return await self._exchange(connection, request, deadline)
 
+    def take_idle(self, address: Address) -> Connection | None:
+        """An open idle connection for the caller to start an exchange on, None if there is none."""
+        return self._pool(address).take()
+
     def abort(self, address: Address) -> None:
         """Fail every exchange with an address that is known to be gone, so that none waits for it.
 
@@ -137,8 +141,7 @@ class UpstreamClient:
         return pool
 
     def _drop_pool(self, pool: ConnectionPool) -> None:
-        if self._pools.get(pool.address) is pool:
-            del self._pools[pool.address]
+        del self._pools[pool.address]
         if not self._pools:
             self._all_gone.set()
 

@@ -6,7 +6,7 @@ held for a slow reader. Never touches a socket except to pause or close its conn
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
 from router.domain.clock import Clock
@@ -28,7 +28,7 @@ class UpstreamResponse:
 
     status: int
     reason: str
-    headers: list[tuple[str, str]]
+    headers: Sequence[tuple[str, str]]
     body: bytes
     rest: "BodyStream | None" = None
 
@@ -192,8 +192,6 @@ class Collector:
         elif not self._is_done:
             self._is_done = True
             self._connection.cancel()
-        if self.result.done() and not self.result.cancelled():
-            self.result.exception()  # seen: asyncio must not report it
 
     def _become_stream(self, head: ResponseHead) -> None:
         self._connection.lift_deadline()

@@ -18,7 +18,7 @@ class ResponseHead(NamedTuple):
 
     status: int
     reason: str
-    headers: list[tuple[str, str]]
+    headers: tuple[tuple[str, str], ...]
     content_length: int | None
     is_event_stream: bool
 

@@ -177,11 +177,11 @@ def _read_head(message: RawResponseMessage, *, has_body: bool) -> ResponseHead:
     dropped = _connection_options(received)
     if status == _NO_CONTENT:  # no body, so no length of it either (RFC 9110 section 8.6)
         dropped.add("content-length")
-    headers = [
+    headers = tuple(
         (name, value)
         for key, name, value in received
         if key not in dropped and not is_hop_by_hop(key)
-    ]
+    )
     is_event_stream = any(
         key == "content-type" and value.lower().startswith(EVENT_STREAM)
         for key, _, value in received

@@ -15,7 +15,8 @@ from router.upstream.response_head import EVENT_STREAM, MAX_HEADERS, ResponseHea
 _STATUS_LINE = re.compile(rb"HTTP/1\.1 ([2-9][0-9]{2}) ([!-~](?:[ -~]*[!-~])?)")
 _HEADER_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+): ?([!-~](?:[ -~]*[!-~])?)")
 _LENGTH = re.compile(r"[0-9]{1,15}")
-_MAX_LINE_BYTES = 256  # bounds the memory of the two caches
+_MAX_KNOWN_BYTES = 1024
+_MAX_LINE_BYTES = 256  # bounds the memory of the caches
 _BODYLESS = frozenset({204, 304})
 _REFUSED = frozenset({"sec-websocket-key1"})  # the parser does not accept an answer with it
 
@@ -26,11 +27,22 @@ class _Line(NamedTuple):
 
 
 def read_simple(data: bytes, max_head_bytes: int) -> tuple[ResponseHead, bytes] | None:
-    """Return the head and body if `data` is exactly one simple answer, else None."""
+    """Return the head and body if `data` is exactly one simple answer, else None.
+
+    Equal heads give the same head object, so whoever needs more of it can remember that too.
+    """
     end = data.find(b"\r\n\r\n", 0, max_head_bytes)
     if end < 0:
         return None
-    lines = data[:end].split(b"\r\n")
+    head = _read_known_head(data[:end]) if end <= _MAX_KNOWN_BYTES else _read_head(data[:end])
+    if head is None or head.content_length is None:
+        return None
+    body = data[end + 4 :]
+    return (head, body) if len(body) == head.content_length else None
+
+
+def _read_head(block: bytes) -> ResponseHead | None:
+    lines = block.split(b"\r\n")
     status_line = _read_status_line(lines[0])
     if status_line is None or len(lines) > MAX_HEADERS:
         return None
@@ -47,11 +59,16 @@ def read_simple(data: bytes, max_head_bytes: int) -> tuple[ResponseHead, bytes] 
             if content_length is not None:
                 return None
             content_length = length
-    if content_length is None or len(data) != end + 4 + content_length:
+    if content_length is None:
         return None
     status, reason = status_line
-    head = ResponseHead(status, reason, headers, content_length, is_event_stream=False)
-    return head, data[end + 4 :]
+    return ResponseHead(status, reason, tuple(headers), content_length, is_event_stream=False)
+
+
+@lru_cache(maxsize=256)
+def _read_known_head(block: bytes) -> ResponseHead | None:
+    """Answers of one upstream mostly repeat their head to the letter."""
+    return _read_head(block)
 
 
 @lru_cache(maxsize=256)
