@@ -18,6 +18,10 @@ class InvalidRequestError(RouterError):
     code = "invalid_request"
 
 
+class BrokenBodyError(InvalidRequestError):
+    """The body's framing is broken, so nothing after it on the connection can be understood."""
+
+
 class UnsupportedMediaError(RouterError):
     """The body's encoding or media type is not one the router passes on."""
 

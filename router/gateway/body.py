@@ -9,8 +9,8 @@ from aiohttp import web
 
 from router.domain.errors import (
     BodyTimeoutError,
+    BrokenBodyError,
     ClientClosedError,
-    InvalidRequestError,
     PayloadTooLargeError,
     ShedError,
 )
@@ -59,7 +59,7 @@ class Body:
         """The whole body.
 
         Raises PayloadTooLargeError (from the declared length where there is one, without reading),
-        BodyTimeoutError, InvalidRequestError (bad framing), ClientClosedError, ShedError.
+        BodyTimeoutError, BrokenBodyError, ClientClosedError, ShedError.
         """
         declared = self.declared_bytes
         if declared == 0:
@@ -73,7 +73,7 @@ class Body:
                 return await self._collect(declared, max_bytes)
         except TimeoutError:
             raise BodyTimeoutError(
-                f"the body did not arrive within {timeout_s:.0f} s; send it faster or in parts"
+                f"the body did not arrive within {timeout_s:g} s; send it faster or in parts"
             ) from None
 
     @staticmethod
@@ -95,7 +95,7 @@ class Body:
                     self._reserve(len(chunk))
                 chunks.append(chunk)
         except web.RequestPayloadError as error:
-            raise InvalidRequestError("the body's framing is broken") from error
+            raise BrokenBodyError("the body's framing is broken") from error
         except ConnectionError as error:
             raise ClientClosedError("the client went away while sending its body") from error
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)

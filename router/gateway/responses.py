@@ -10,6 +10,7 @@ import msgspec
 
 from router.domain.errors import (
     BodyTimeoutError,
+    BrokenBodyError,
     MethodNotAllowedError,
     ModelNotFoundError,
     PayloadTooLargeError,
@@ -74,7 +75,7 @@ def error_answer(error: Exception, protocol: Protocol) -> ErrorAnswer:
     if isinstance(error, MethodNotAllowedError):
         headers.append(("allow", error.allowed))
     body = msgspec.json.encode(_SHAPES[protocol](message, code, status))
-    closes = isinstance(error, PayloadTooLargeError | BodyTimeoutError)
+    closes = isinstance(error, PayloadTooLargeError | BodyTimeoutError | BrokenBodyError)
     return ErrorAnswer(status, headers, body, closes)
 
 

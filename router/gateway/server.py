@@ -10,7 +10,7 @@ from itertools import count
 
 import msgspec
 from aiohttp import web
-from aiohttp.web_protocol import RequestHandler
+from aiohttp.web_protocol import RequestHandler, _ErrInfo
 from multidict import CIMultiDict
 
 from router.director import Director, outcome_of
@@ -38,7 +38,9 @@ _log = logging.getLogger(__name__)
 
 Headers = Sequence[tuple[str, str]]
 
-_SET_BY_US = HOP_BY_HOP | {"content-length", "x-request-id", "server-timing"}
+_SET_BY_US = HOP_BY_HOP | {"content-length", "x-request-id", "server-timing", "server"}
+_OURS = [("server", "hybrid-router")]
+"""Sent with every answer, so that no software versions are told."""
 _LINGER_S = 2.0
 """How long an unread body is drained so that its sender can read our refusal."""
 _MALFORMED = InvalidRequestError("the request is not valid HTTP, or its head is too large")
@@ -110,6 +112,7 @@ class DataPlane:
 
     async def _answer(self, http: web.BaseRequest, exchange: Exchange) -> web.StreamResponse:
         runtime = self._runtime.current
+        _check_head(http, runtime.settings.server.max_header_bytes)
         with Body(http, self.bodies) as body:
             taken = await self._intake.take(
                 http, body, exchange, runtime, is_ready=not self.is_draining
@@ -150,8 +153,17 @@ def _outcome(status: int) -> Outcome:
     return Outcome.CLIENT_ERROR if status < 500 else Outcome.MODEL_ERROR
 
 
+def _check_head(http: web.BaseRequest, max_bytes: int) -> None:
+    """The parser bounds each line of a head, this all of them. Raises InvalidRequestError."""
+    size = len(http.raw_path) + sum(len(name) + len(value) + 4 for name, value in http.raw_headers)
+    if size > max_bytes:
+        raise InvalidRequestError(
+            f"the request's head has {size} bytes, this gateway takes at most {max_bytes}"
+        )
+
+
 def _reply(status: int, headers: Headers, body: bytes) -> web.Response:
-    return web.Response(status=status, headers=CIMultiDict(headers), body=body)
+    return web.Response(status=status, headers=CIMultiDict([*headers, *_OURS]), body=body)
 
 
 def _error_response(answer: ErrorAnswer, headers: Headers = ()) -> web.Response:
@@ -169,7 +181,7 @@ async def _stream(
     Once the head is out nothing can be repeated: if the upstream breaks, so does the connection.
     """
     assert response.rest is not None  # noqa: S101
-    reply = web.StreamResponse(status=response.status, headers=CIMultiDict(headers))
+    reply = web.StreamResponse(status=response.status, headers=CIMultiDict([*headers, *_OURS]))
     length = {name.lower(): value for name, value in response.headers}.get("content-length")
     if length is not None:
         reply.content_length = int(length)
@@ -202,6 +214,14 @@ class _Server(web.Server):
 
 class _Connection(RequestHandler):
     """One client connection; framing is aiohttp's hardened parser's business."""
+
+    def data_received(self, data: bytes) -> None:
+        """Also end a body in whose middle the framing broke: aiohttp lets its reader wait."""
+        super().data_received(data)
+        if self._messages and isinstance(self._messages[-1][0], _ErrInfo):
+            request = self._current_request
+            if request is not None and not request.content.is_eof():
+                request.content.set_exception(web.RequestPayloadError("the framing is broken"))
 
     def handle_error(
         self,
