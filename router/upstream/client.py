@@ -83,7 +83,8 @@ class UpstreamClient:
 
     def take_idle(self, address: Address) -> Connection | None:
         """An open idle connection for the caller to start an exchange on, None if there is none."""
-        return self._pool(address).take()
+        pool = self._pools.get(address)  # made only to connect: an empty one would never go
+        return None if pool is None else pool.take()
 
     def abort(self, address: Address) -> None:
         """Fail every exchange with an address that is known to be gone, so that none waits for it.
@@ -141,7 +142,9 @@ class UpstreamClient:
         return pool
 
     def _drop_pool(self, pool: ConnectionPool) -> None:
-        del self._pools[pool.address]
+        # One that was aborted is gone from here already, and another may have taken its place.
+        if self._pools.get(pool.address) is pool:
+            del self._pools[pool.address]
         if not self._pools:
             self._all_gone.set()
 

@@ -1,6 +1,7 @@
 """Which connection a call gets, how long one is kept, and what happens when it went stale."""
 
 import asyncio
+import socket
 
 import pytest
 
@@ -235,6 +236,56 @@ async def test_addresses_do_not_share_connections(client):
             await client.send(parse_address(server.url), Call("GET", "/"), timeout_s=10)
         assert [len(one.connections), len(two.connections)] == [1, 1]
         assert len(client.stats()) == 2
+
+
+async def test_only_an_open_idle_connection_is_given_out_to_start_on(client):
+    async with scripted_server(SERVE) as server:
+        address = parse_address(server.url)
+        assert client.take_idle(address) is None
+        assert client.stats() == {}  # asking opens nothing, and leaves nothing to close
+        await client.send(address, POST, timeout_s=10)
+        connection = client.take_idle(address)
+        assert connection is not None
+        assert connection.is_open
+        assert client.take_idle(address) is None
+        connection.cancel()
+
+
+async def test_closing_a_client_that_was_only_asked_for_idle_connections_ends(client):
+    client.take_idle(parse_address("http://127.0.0.1:1"))
+    async with asyncio.timeout(5):
+        await client.close()
+
+
+async def test_aborting_an_address_fails_its_exchanges_and_later_calls_connect_anew(client):
+    gone = [read_request(), until_peer_closes()]
+    async with scripted_server(gone, SERVE) as server, scripted_server(SERVE) as other:
+        address = parse_address(server.url)
+        await client.send(parse_address(other.url), POST, timeout_s=10)
+        sending = asyncio.create_task(client.send(address, POST, timeout_s=60))
+        await requested(server, 0)
+        client.abort(address)
+        assert (await client.send(address, POST, timeout_s=10)).body == b"ok"
+        with pytest.raises(ResponseLostError):
+            await sending
+        await closed(server)
+        assert stats_of(client, server) == (1, 1)
+        assert stats_of(client, other) == (1, 1)
+
+
+async def test_aborting_an_address_fails_a_dial_to_it(client):
+    with socket.socket() as listener, socket.socket() as filler:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        filler.connect(listener.getsockname())
+        address = parse_address(f"http://127.0.0.1:{listener.getsockname()[1]}")
+        call = Call("GET", "/", connect_timeout_s=60)
+        sending = asyncio.create_task(client.send(address, call, timeout_s=60))
+        await until(client.stats)
+        client.abort(address)
+        with pytest.raises(ConnectFailedError):
+            await sending
+        client.abort(address)  # gone already
 
 
 async def requested(server: ScriptedServer, index: int) -> None:

@@ -26,7 +26,7 @@ class Result:
     """What a reader made of an answer."""
 
     status: int
-    headers: list[tuple[str, str]]
+    headers: tuple[tuple[str, str], ...]
     body: bytes
     keep_alive: bool
 

@@ -31,7 +31,7 @@ def test_reads_every_framing(loop, answer, size):
     assert (result.status, result.body, result.headers) == (
         answer.status,
         answer.body,
-        list(answer.headers),
+        answer.headers,
     )
     assert result.keep_alive is answer.keep_alive
 
@@ -102,7 +102,7 @@ def test_the_answer_to_head_has_no_body_whatever_it_says(loop):
     piece = reader.feed(b"HTTP/1.1 200 OK\r\nContent-Length: 5000000\r\n\r\n")
     assert (piece.is_complete, piece.body, reader.keep_alive) == (True, b"", True)
     assert piece.head is not None
-    assert piece.head.headers == [("Content-Length", "5000000")]
+    assert piece.head.headers == (("Content-Length", "5000000"),)
     assert piece.head.content_length == 0
 
 
