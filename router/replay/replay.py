@@ -1,0 +1,184 @@
+"""A trace through the router and through everything it is compared with.
+
+Reads the trace twice: once to measure the demand, once to simulate. Every policy gets the same
+requests with the same service times and cold starts. Joins the parts; prints nothing.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from router.replay.arrivals import Arrivals, Dropped, ModelMap, Names, TraceError
+from router.replay.measure import Measure
+from router.replay.policies import Bound, bound_of, simulations
+from router.replay.simulator import Simulation
+from router.replay.tally import Sums, Tally, Timeline
+from router.replay.traces import OnProgress, Trace
+from router.replay.workload import Block, ModelSetup, Workload
+from router.replay.world import World, model_world
+from router.runtime import Runtime
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayOptions:
+    """How to replay: the length of a timeline's interval, what to compare with, what to train on.
+
+    `train_share` of the trace, from its start, is only for choosing the baselines' parameters and
+    is not reported; 0 lets them be chosen on the whole trace, in their favour.
+    """
+
+    seed: int
+    interval_s: float = 60.0
+    with_baselines: bool = True
+    train_share: float = 0.0
+    model_map: tuple[tuple[str, str], ...] = ()
+    each_like: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelResult:
+    """One model under one policy."""
+
+    sums: Sums
+    timeline: Timeline
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """All results: by policy and model, and the strict lower bound by model."""
+
+    policies: Mapping[str, Mapping[str, ModelResult]]
+    bounds: Mapping[str, Bound]
+    horizon_s: float
+    interval_s: float
+    dropped: Dropped
+
+
+@dataclass(slots=True)
+class _Model:
+    """A model of the trace while it is replayed."""
+
+    setup: ModelSetup
+    measure: Measure
+    workload: Workload
+    runs: dict[str, tuple[Simulation, Tally]] = field(default_factory=dict)
+
+
+class Replay:
+    """One trace, one configuration, one world."""
+
+    def __init__(
+        self, runtime: Runtime, world: World, trace: Trace, options: ReplayOptions
+    ) -> None:
+        self._runtime = runtime
+        self._world = world
+        self._trace = trace
+        self._options = options
+        self._map = ModelMap(frozenset(runtime.models), options.model_map)
+        self._models: dict[str, _Model] = {}
+
+    def run(self, on_progress: OnProgress = lambda _bytes: None) -> Replayed:
+        """Measure, then simulate. Raises TraceError if nothing can be replayed.
+
+        `on_progress` is told the bytes read, of twice the file's size.
+        """
+        dropped = Dropped()
+        for model, block in self._blocks(dropped, on_progress):
+            model.measure.add(block)
+        if not self._models:
+            told = "; ".join(dropped.told()) or "it is empty"
+            raise TraceError(f"{self._trace.path}: no request of a configured model ({told})")
+        start_s, end_s = self._reported()
+        bounds = {
+            name: self._prepare(model, start_s, end_s) for name, model in self._models.items()
+        }
+        size = self._trace.size_bytes
+        for model, block in self._blocks(Dropped(), lambda done: on_progress(size + done)):
+            part = block.since(start_s)
+            if len(part):
+                for simulation, tally in model.runs.values():
+                    tally.add(part, simulation.run(part))
+        return self._finished(bounds, end_s - start_s, dropped)
+
+    def _reported(self) -> tuple[float, float]:
+        """Which part of the trace is reported, in whole intervals."""
+        interval_s = self._options.interval_s
+        last_at = max(model.measure.last_at for model in self._models.values())
+        intervals = int(last_at / interval_s) + 1
+        first = min(round(intervals * self._options.train_share), intervals - 1)
+        return first * interval_s, intervals * interval_s
+
+    # -- reading -----------------------------------------------------------------------------------
+
+    def _blocks(self, dropped: Dropped, on_progress: OnProgress) -> Iterator[tuple[_Model, Block]]:
+        """The trace in order, a block of one model at a time; the same at every reading."""
+        for model in self._models.values():
+            model.workload = Workload(model.setup, self._options.seed)
+        names = Names()
+        for arrivals in self._trace.read(names, dropped, on_progress):
+            yield from self._split(arrivals, names, dropped)
+
+    def _split(
+        self, arrivals: Arrivals, names: Names, dropped: Dropped
+    ) -> Iterator[tuple[_Model, Block]]:
+        known, senders = list(names.models), list(names.senders)
+        by_target: dict[str, list[int]] = {}
+        for number in np.unique(arrivals.model).tolist():
+            target = self._target(known[number])
+            if target is None:
+                count = int((arrivals.model == number).sum())
+                dropped.add(f"model {known[number]} is not configured", rows=count)
+                continue
+            by_target.setdefault(target, []).append(number)
+        for target, numbers in by_target.items():
+            rows = np.flatnonzero(np.isin(arrivals.model, numbers))
+            model = self._models[target]
+            yield model, model.workload.block(arrivals.take(rows), senders)
+
+    def _target(self, name: str) -> str | None:
+        """The model of the replay that a model of the trace is, made known at its first mention."""
+        like = self._map.target(name)
+        target = like
+        if like is None and self._options.each_like is not None:
+            like, target = self._options.each_like, name
+        if like is None or target is None:
+            return None
+        if target not in self._models:
+            configured = self._runtime.models[like]
+            setup = ModelSetup(target, configured, model_world(self._world, configured, target))
+            self._models[target] = _Model(
+                setup, Measure(setup), Workload(setup, self._options.seed)
+            )
+        return target
+
+    # -- policies ----------------------------------------------------------------------------------
+
+    def _prepare(self, model: _Model, start_s: float, end_s: float) -> Bound:
+        """Set up a simulation for every policy; returns the model's optimum."""
+        options = self._options
+        bound = bound_of(model.setup, model.measure.series(start_s, end_s))
+        train = model.measure.series(0.0, start_s if start_s > 0 else end_s)
+        runs = simulations(
+            model.setup,
+            self._runtime.settings.controller,
+            bound,
+            train if options.with_baselines else None,
+            options.seed,
+        )
+        model.runs = {
+            name: (simulation, Tally(model.setup, end_s - start_s, options.interval_s))
+            for name, simulation in runs.items()
+        }
+        return bound
+
+    def _finished(
+        self, bounds: Mapping[str, Bound], horizon_s: float, dropped: Dropped
+    ) -> Replayed:
+        policies: dict[str, dict[str, ModelResult]] = {}
+        for name, model in self._models.items():
+            for policy, (simulation, tally) in model.runs.items():
+                tally.add_late(simulation.finish(horizon_s))
+                timeline = tally.close(simulation.replicas.paid(), simulation.throttled)
+                policies.setdefault(policy, {})[name] = ModelResult(tally.sums, timeline)
+        return Replayed(policies, bounds, horizon_s, self._options.interval_s, dropped)

@@ -1,0 +1,274 @@
+"""One model under one policy: where each request goes, and what came of it.
+
+Drives the live policy under a virtual clock: `decide` with its estimates for every request. The
+common decisions are taken by shortcuts that are tested to equal `decide`.
+"""
+
+import heapq
+from dataclasses import dataclass
+from math import inf, isnan, nan
+from random import Random
+
+import numpy as np
+
+from router.admission.retries import RetryBudget
+from router.domain.decision import Backend, Reason
+from router.domain.errors import RouterError
+from router.domain.request import InferenceRequest, Protocol
+from router.domain.snapshot import ServerlessSnapshot
+from router.policy.decide import ModelPolicy, State, decide
+from router.policy.demand import USUAL_PAYLOAD_BYTES
+from router.policy.estimates import DurationEstimate, payload_bucket
+from router.policy.rules import Match, Route, Rule
+from router.replay.beliefs import BUCKETS, Waiter
+from router.replay.distributions import Floats, Ints
+from router.replay.machine import (
+    HELD,
+    IN_POOL,
+    ON_SERVERLESS,
+    POOL_DONE,
+    REFUSED,
+    SPILLED,
+    WARM,
+    Late,
+    Machine,
+    Outcome,
+)
+from router.replay.sizers import Sizer
+from router.replay.workload import WISH_NONE, WISH_POOL, WISH_SERVERLESS, Block, ModelSetup, Row
+
+_BACKENDS = {WISH_NONE: None, WISH_POOL: Backend.POOL, WISH_SERVERLESS: Backend.SERVERLESS}
+_SPILL_REASONS = frozenset({Reason.SPILLOVER, Reason.DEADLINE})
+_NOT_TRIED: dict[Backend, Reason] = {}
+_FIRST_PAUSE_S, _MAX_PAUSE_S = 0.05, 1.0
+_NO_TIMES = [DurationEstimate(0.0)] * BUCKETS
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """What became of a block's rows: seconds (NaN while held or refused) and bits.
+
+    `late` are the outcomes of rows of earlier blocks that were held.
+    """
+
+    latency_s: Floats
+    bits: Ints
+    late: list[Late]
+
+
+class Simulation(Machine):
+    """A model's traffic through a gateway with one sizer (None: replicas are not used).
+
+    `may_overflow` False leaves the function out: everything waits for replicas. `shortcuts` False
+    asks `decide` for every request, to the same effect.
+    """
+
+    def __init__(
+        self,
+        setup: ModelSetup,
+        sizer: Sizer | None,
+        seed: int,
+        *,
+        may_overflow: bool = True,
+        shortcuts: bool = True,
+    ) -> None:
+        super().__init__(setup, sizer, seed, may_overflow=may_overflow)
+        self._name, self._slo = setup.name, setup.runtime.policy.slo
+        self._max_attempts = setup.runtime.settings.attempts
+        self._policies = {
+            wish: ModelPolicy((Rule("", Match(), Route(backend)),), self._slo)
+            for wish, backend in _BACKENDS.items()
+        }
+        self._shortcuts = shortcuts
+        self._budget, self._budget_used = RetryBudget(), False
+        self._jitter = Random(seed)  # noqa: S311  simulated pauses
+
+    def function(self, now: float) -> ServerlessSnapshot | None:
+        """The function as it is believed to be, for a usual payload."""
+        bucket = payload_bucket(USUAL_PAYLOAD_BYTES)
+        function = self._function
+        return function.snapshot(bucket, now, self._function_queue) if function else None
+
+    def run(self, block: Block) -> Results:
+        """Take the block's requests, which come after all earlier ones."""
+        self._latencies, self._bits = [], []
+        self._advance(block)
+        results = Results(np.array(self._latencies), np.array(self._bits, np.int64), self._late)
+        self._late = []
+        self._first_row += len(block)
+        self._latencies, self._bits = [], []
+        return results
+
+    def finish(self, horizon: float) -> list[Late]:
+        """Go on to the horizon, where sizing stops, and let what is under way end."""
+        while self._events[0][0] <= horizon:
+            self._step(horizon)
+        self._stop_sizing()
+        while self._events[0][0] < inf:
+            self._step(inf)
+        late, self._late = self._late, []
+        return late
+
+    def _advance(self, block: Block) -> None:  # noqa: C901 - see below
+        """Route each row. One pass with few calls for most of them, because rows are millions."""
+        latencies, bits = self._latencies, self._bits
+        events, step, push = self._events, self._step, heapq.heappush
+        replicas, waiting, arrived = self.replicas, self._pool_queue.waiting, self.signals.arrived
+        pool_best = self._pool.table.best if self._pool is not None else _NO_TIMES
+        shortcuts = self._shortcuts and bool(np.isnan(block.deadline_s).all())
+        sizes = block.payload_bytes.tolist()
+        for index, row in enumerate(block.rows(self._slo.latency_s)):
+            at, bucket, wish, fits, left_s, service_s, _, _, _ = row
+            while events[0][0] <= at:
+                step(at)
+            service = pool_best[bucket]
+            usd = self._price_usd(bucket) if fits else -1.0
+            arrived(service.mean_s, usd if usd >= 0 else 0.0, usd < 0)
+            if self._budget_used:
+                self._budget.deposit(at)
+            elif shortcuts:
+                if (
+                    replicas.free > 0
+                    and not waiting
+                    and wish != WISH_SERVERLESS
+                    and (wish == WISH_POOL or service.upper_s <= left_s)
+                ):
+                    slot, ends = replicas.take(at, service_s)
+                    push(events, (ends, POOL_DONE, slot, bucket, ends - at, 0.0, WARM))
+                    latencies.append(ends - at)
+                    bits.append(IN_POOL)
+                    continue
+                outcome = self._obvious(row, usd, sizes[index], index)
+                if outcome is not None:
+                    latencies.append(outcome[0])
+                    bits.append(outcome[1])
+                    continue
+            outcome = self._routed(self._waiter(block, index, row), at)
+            latencies.append(outcome[0])
+            bits.append(outcome[1])
+
+    def _price_usd(self, bucket: int) -> float:
+        """Expected price of a call, negative if only the pool can carry such a request."""
+        function = self._function
+        if function is None or not function.params.enabled:
+            return -1.0
+        if function.service.best[bucket].mean_s > function.limits.timeout_s:
+            return -1.0
+        return function.price_usd(bucket)
+
+    def _obvious(self, row: Row, usd: float, payload_bytes: int, index: int) -> Outcome | None:
+        """What `_routed` would do, where little needs to be looked at; None: more is needed."""
+        at, _, wish, _, _, _, _, _, _ = row
+        function, pool = self._function, self._pool
+        if function is None or usd < 0 or wish == WISH_POOL:
+            return None
+        if function.in_flight >= function.limit.current:
+            return None
+        spilled = 0
+        if wish == WISH_NONE and pool is not None and pool.params.enabled:
+            if not self._pool_queue.has_room(payload_bytes):
+                return None
+            if self.replicas.ready:
+                if self._waits_for_pool(row):
+                    if self.replicas.free > 0 and not self._pool_queue.waiting:
+                        return None
+                    waiter = Waiter(self._first_row + index, row, payload_bytes, inf)
+                    return self._hold(waiter, self._pool_queue, at)
+                spilled = SPILLED
+        called = self._call(at, row)
+        if called is None:
+            waiter = Waiter(self._first_row + index, row, payload_bytes, inf)
+            return self._refused_call(waiter, at)
+        return called[0], called[1] | spilled
+
+    def _waits_for_pool(self, row: Row) -> bool:
+        """`steer` between two backends that can carry the request, replicas being ready."""
+        at, bucket, _, _, left_s, _, _, _, _ = row
+        function, pool, waiting = self._function, self._pool, self._pool_queue.waiting
+        assert function is not None and pool is not None  # noqa: S101, PT018
+        service, call = pool.table.best[bucket], function.service.best[bucket]
+        wait_s = 0.0
+        if waiting or self.replicas.free <= 0:
+            wait_s = (len(waiting) + 1) * service.mean_s / self.replicas.slots
+        if wait_s + service.upper_s <= left_s:
+            return True
+        cold_s = function.environments.p_cold(at) * function.times.init.mean_s
+        if call.upper_s + (0.0 if self._slo.cold_allowed else cold_s) <= left_s:
+            return False
+        return wait_s + service.mean_s <= call.mean_s + cold_s
+
+    # -- one request, with all that may happen to it -----------------------------------------------
+
+    def _waiter(self, block: Block, index: int, row: Row) -> Waiter:
+        deadline_s = float(block.deadline_s[index])
+        deadline = inf if isnan(deadline_s) else row[0] + deadline_s
+        return Waiter(self._first_row + index, row, int(block.payload_bytes[index]), deadline)
+
+    def _routed(self, waiter: Waiter, now: float) -> Outcome:
+        """Do what the policy says: the outcome, or HELD."""
+        decided = self._decided(waiter, now, waiter.failed or _NOT_TRIED)
+        if decided is None and waiter.failed:
+            # No other way: the backend that refused is better than no answer.
+            decided = self._decided(waiter, now, _NOT_TRIED)
+        if decided is None:
+            return nan, REFUSED
+        backend, spilled = decided
+        if backend is Backend.POOL:
+            if self.replicas.free > 0 and not self._pool_queue.waiting:
+                return self._in_pool(waiter, now)
+            if not self.replicas.wanted:
+                self._tick_at(now)
+            return self._hold(waiter, self._pool_queue, now)
+        function = self._function
+        assert function is not None  # noqa: S101  the policy only chooses what exists
+        if self._function_queue.waiting or function.in_flight >= function.limit.current:
+            latency_s, bits = self._hold(waiter, self._function_queue, now)
+            return latency_s, bits | ON_SERVERLESS
+        latency_s, bits = self._called(waiter, now)
+        return latency_s, bits if bits & HELD else bits | spilled
+
+    def _decided(
+        self, waiter: Waiter, now: float, failed: dict[Backend, Reason]
+    ) -> tuple[Backend, int] | None:
+        at, bucket, wish, _, _, _, _, _, _ = waiter.row
+        request = InferenceRequest(
+            request_id="",
+            protocol=Protocol.OIP,
+            model=self._name,
+            method="POST",
+            path="",
+            payload_bytes=waiter.payload_bytes,
+            received_at=at,
+            deadline=None if waiter.deadline == inf else waiter.deadline,
+        )
+        function, pool = self._function, self._pool
+        state = State(
+            function.snapshot(bucket, now, self._function_queue) if function else None,
+            pool.snapshot(bucket, now, self.replicas, self._pool_queue) if pool else None,
+            failed,
+        )
+        try:
+            decision = decide(request, self._policies[wish], state, now)
+        except RouterError:
+            return None
+        crowded = decision.reason in _SPILL_REASONS and decision.backend is Backend.SERVERLESS
+        return decision.backend, SPILLED if crowded else 0
+
+    def _refused_call(self, waiter: Waiter, now: float) -> Outcome:
+        """Another attempt, as far as attempts, deadline and the retry budget go."""
+        waiter.attempts += 1
+        if waiter.attempts >= self._max_attempts or now >= waiter.deadline:
+            return nan, REFUSED
+        if not self._budget_used:
+            # A full budget stays full, so deposits count from the first withdrawal on.
+            self._budget_used = True
+            self._budget.deposit(now)
+        if not self._budget.withdraw():
+            return nan, REFUSED
+        failed = waiter.failed or {}
+        is_only = self._pool is None or Backend.SERVERLESS in failed
+        waiter.failed = {**failed, Backend.SERVERLESS: Reason.SPILLOVER}
+        if not is_only:
+            return self._routed(waiter, now)
+        longest_s = min(_MAX_PAUSE_S, _FIRST_PAUSE_S * 2**waiter.attempts)
+        return self._retry_at(now + self._jitter.uniform(0.0, longest_s), waiter)
