@@ -34,7 +34,7 @@ class Answer:
 
 
 class Hangup(Exception):  # noqa: N818  not an error: what the upstream does
-    """Close the connection without an answer."""
+    """Close the connection without an answer, or in the middle of a stream."""
 
 
 Behaviour = Callable[[Received], Awaitable[Answer]]
@@ -107,10 +107,19 @@ class Upstream:
             return web.Response()
         if answer.chunks is None:
             return web.Response(status=answer.status, body=answer.body, headers=answer.headers)
+        return await self._stream(http, answer, answer.chunks())
+
+    async def _stream(
+        self, http: web.BaseRequest, answer: Answer, chunks: AsyncIterator[bytes]
+    ) -> web.StreamResponse:
         reply = web.StreamResponse(status=answer.status, headers=answer.headers)
         await reply.prepare(http)
-        async for chunk in answer.chunks():
-            await reply.write(chunk)
+        try:
+            async for chunk in chunks:
+                await reply.write(chunk)
+        except Hangup:
+            assert http.transport is not None
+            http.transport.abort()
         return reply
 
 

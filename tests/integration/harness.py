@@ -208,9 +208,11 @@ class Harness:
         return (await self.ask("GET", "/v1/status")).json()["models"][0]
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """A bare connection to the data port."""
+        """A bare connection to the data port, closed at the end if the test does not."""
         host, port = self.url.removeprefix("http://").split(":")
-        return await asyncio.open_connection(host, int(port))
+        reader, writer = await asyncio.open_connection(host, int(port), limit=1 << 20)
+        self._stack.callback(writer.transport.abort)
+        return reader, writer
 
     async def raw(self, *parts: bytes, half_close: bool = False) -> bytes:
         """Send bytes as they are; what comes back until the gateway closes, or has answered."""
