@@ -1,4 +1,4 @@
-"""The command line: serve, check, explain, status. The only reader of argv and of the environment.
+"""The command line: serve, check, explain, replay, status. Here and in `replay_cli` argv is read.
 
 Exit codes: 0 fine, 1 the answer is no, 2 usage.
 """
@@ -23,6 +23,7 @@ from router.assembly import assemble, new_parts
 from router.domain.errors import RouterError
 from router.gateway.admin import ExplainQuestion
 from router.gateway.admin import explain as explain_from
+from router.replay_cli import replay
 from router.settings.loader import ConfigError, Loaded, load
 from router.status_view import AdminError, ask, show_live, show_once
 from router.telemetry.logs import configure_logging
@@ -34,6 +35,9 @@ _ADMIN = "http://127.0.0.1:9090"
 @click.version_option(__version__, prog_name="hybrid-router")
 def main() -> None:
     """Inference gateway: each request runs on a serverless function or on a warm pool."""
+
+
+main.add_command(replay)
 
 
 @main.command()

@@ -181,28 +181,29 @@ def _others(block: Arrivals) -> tuple[Ints, Ints, Floats, Ints, Floats]:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Which part of a trace is meant, in seconds from its first arrival."""
+    """Which part of a trace is meant: seconds from its first arrival, or the trace's own time."""
 
-    start_s: float = 0.0
+    start_s: float = -np.inf
     end_s: float = np.inf
+    is_absolute: bool = False
 
 
-def within(blocks: Iterable[Arrivals], span: Span, origin: float | None) -> Iterator[Arrivals]:
-    """The part in the span, with times counted from its start.
-
-    `origin` is the time the trace begins at; None: with its first row.
-    """
+def within(blocks: Iterable[Arrivals], span: Span) -> Iterator[Arrivals]:
+    """The part in the span, with times counted from its start (or from the first arrival)."""
+    bounds: tuple[float, float] | None = None
     for block in blocks:
         if not len(block):
             continue
-        if origin is None:
-            origin = float(block.at[0])
-        at = block.at - origin
-        first, last = np.searchsorted(at, [span.start_s, span.end_s])
+        if bounds is None:
+            first_at = float(block.at[0])
+            offset = 0.0 if span.is_absolute else first_at
+            bounds = max(span.start_s + offset, first_at), span.end_s + offset
+        start, end = bounds
+        first, last = np.searchsorted(block.at, [start, end])
         if first < last:
             part = block.take(slice(first, last))
-            yield Arrivals(at[first:last] - span.start_s, *_others(part))
-        if last < len(at):
+            yield Arrivals(part.at - start, *_others(part))
+        if last < len(block):
             return
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from router.replay.baselines import baselines
 from router.replay.demand import DemandSeries
 from router.replay.distributions import Distribution, Floats
-from router.replay.optimum import LevelParams, Optimum, optimum
+from router.replay.optimum import IntArray, LevelParams, Optimum, optimum
 from router.replay.simulator import Simulation
 from router.replay.sizers import BaselineSizer, RouterSizer, ScheduleSizer, Sizer
 from router.replay.workload import ModelSetup
@@ -26,12 +26,16 @@ CLAIRVOYANT = "clairvoyant_replayed"
 
 
 class Bound(NamedTuple):
-    """The cheapest bill in hindsight: in all, per bin of the demand, and its replicas launched."""
+    """The cheapest bill in hindsight, in all and per bin, with its replicas launched.
+
+    `load` is the demand it was computed for, in replicas.
+    """
 
     bin_s: float
     usd: float
     usd_per_bin: Floats
-    launched: "np.ndarray[tuple[int], np.dtype[np.int64]]"
+    launched: IntArray
+    load: Floats
 
 
 def bound_of(setup: ModelSetup, demand: DemandSeries) -> Bound:
@@ -39,7 +43,7 @@ def bound_of(setup: ModelSetup, demand: DemandSeries) -> Bound:
     pool, world = setup.runtime.settings.pool, setup.world
     if pool is None or not pool.enabled:
         usd = demand.serverless_usd_per_s * demand.dt
-        return Bound(demand.dt, float(usd.sum()), usd, np.zeros(len(demand), np.int64))
+        return Bound(demand.dt, float(usd.sum()), usd, np.zeros(len(demand), np.int64), demand.load)
     params = LevelParams(
         mu=1.0,
         replica_usd_per_s=world.replica_usd_per_s,
@@ -56,7 +60,9 @@ def bound_of(setup: ModelSetup, demand: DemandSeries) -> Bound:
         max(peak, 1),
         demand.captive_load,
     )
-    return Bound(demand.dt, best.cost_usd, _usd_per_bin(demand, best, params), best.schedule)
+    return Bound(
+        demand.dt, best.cost_usd, _usd_per_bin(demand, best, params), best.schedule, demand.load
+    )
 
 
 def _usd_per_bin(demand: DemandSeries, best: Optimum, params: LevelParams) -> Floats:

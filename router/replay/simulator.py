@@ -109,7 +109,7 @@ class Simulation(Machine):
         late, self._late = self._late, []
         return late
 
-    def _advance(self, block: Block) -> None:  # noqa: C901 - see below
+    def _advance(self, block: Block) -> None:
         """Route each row. One pass with few calls for most of them, because rows are millions."""
         latencies, bits = self._latencies, self._bits
         events, step, push = self._events, self._step, heapq.heappush
@@ -164,22 +164,30 @@ class Simulation(Machine):
             return None
         if function.in_flight >= function.limit.current:
             return None
-        spilled = 0
+        bits: int | None = 0
         if wish == WISH_NONE and pool is not None and pool.params.enabled:
-            if not self._pool_queue.has_room(payload_bytes):
-                return None
-            if self.replicas.ready:
-                if self._waits_for_pool(row):
-                    if self.replicas.free > 0 and not self._pool_queue.waiting:
-                        return None
-                    waiter = Waiter(self._first_row + index, row, payload_bytes, inf)
-                    return self._hold(waiter, self._pool_queue, at)
-                spilled = SPILLED
+            bits = self._steered(row, payload_bytes)
+        if bits is None:
+            return None
+        if bits & HELD:
+            waiter = Waiter(self._first_row + index, row, payload_bytes, inf)
+            return self._hold(waiter, self._pool_queue, at)
         called = self._call(at, row)
         if called is None:
             waiter = Waiter(self._first_row + index, row, payload_bytes, inf)
             return self._refused_call(waiter, at)
-        return called[0], called[1] | spilled
+        return called[0], called[1] | bits
+
+    def _steered(self, row: Row, payload_bytes: int) -> int | None:
+        """Bits of what a request does that may go to both: call the function, or HELD."""
+        if not self._pool_queue.has_room(payload_bytes):
+            return None
+        if not self.replicas.ready:
+            return 0
+        if not self._waits_for_pool(row):
+            return SPILLED
+        has_place = self.replicas.free > 0 and not self._pool_queue.waiting
+        return None if has_place else HELD
 
     def _waits_for_pool(self, row: Row) -> bool:
         """`steer` between two backends that can carry the request, replicas being ready."""

@@ -89,7 +89,7 @@ class Trace:
             else:
                 source = count_traces.Source(lines, names, dropped, self.options.scale, generator)
                 blocks, slack_s = count_traces.FORMATS[self.format].read(source)
-            yield from within(ordered(blocks, slack_s, dropped), self.options.span, None)
+            yield from within(ordered(blocks, slack_s, dropped), self.options.span)
 
 
 def open_trace(path: Path, options: TraceOptions, format: str | None = None) -> Trace:

@@ -1,0 +1,142 @@
+"""The `replay` command without its options: reads files, shows progress, writes reports.
+
+Raises ReplayError where the user can put something right. The only part that touches the terminal.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from router.replay.arrivals import Span, TraceError
+from router.replay.plot import page
+from router.replay.replay import Replay, Replayed, ReplayOptions
+from router.replay.report import document, show, write_timeline
+from router.replay.traces import OnProgress, Trace, TraceOptions, open_trace
+from router.replay.world import World, load_world
+from router.runtime import Runtime
+
+SAMPLE = "sample"
+"""Stands for the bundled sample log."""
+
+
+class ReplayError(Exception):
+    """The replay cannot be done; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the user asks for. None: not asked for, or the default."""
+
+    trace: str
+    world: Path | None = None
+    format: str | None = None
+    span: Span = Span()  # noqa: RUF009 - frozen
+    scale: float = 1.0
+    seed: int | None = None
+    interval_s: float = 60.0
+    train_share: float = 0.0
+    with_baselines: bool = True
+    model_map: tuple[tuple[str, str], ...] = ()
+    each_like: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """Where to write, beside the terminal."""
+
+    json: Path | None = None
+    timeline: Path | None = None
+    plot: Path | None = None
+
+
+def run(runtime: Runtime, request: Request, outputs: Outputs, console: Console) -> dict[str, Any]:
+    """Replay and report; returns the document.
+
+    Raises ReplayError, and ConfigError where the world file is wrong.
+    """
+    world = load_world(request.world)
+    seed = world.seed if request.seed is None else request.seed
+    trace = _trace(request, seed)
+    for name in (request.each_like, *(target for _, target in request.model_map)):
+        if name is not None and name not in runtime.models:
+            known = ", ".join(sorted(runtime.models))
+            raise ReplayError(f"model {name} is not configured, the configured ones are {known}")
+    with _progress(console, 2 * trace.size_bytes) as on_progress:
+        replayed = _replayed(runtime, world, trace, _options(request, seed), on_progress)
+    report = document(replayed, _about(request, world, trace, seed))
+    _write(replayed, report, outputs)
+    show(report, console)
+    return report
+
+
+def _trace(request: Request, seed: int) -> Trace:
+    options = TraceOptions(request.span, request.scale, seed)
+    try:
+        return open_trace(trace_path(request.trace), options, request.format)
+    except TraceError as error:
+        raise ReplayError(str(error)) from error
+
+
+def trace_path(name: str) -> Path:
+    """The file, or the bundled sample log."""
+    if name == SAMPLE:
+        return Path(str(resources.files("router.replay").joinpath("data", "sample.jsonl.gz")))
+    return Path(name)
+
+
+def _options(request: Request, seed: int) -> ReplayOptions:
+    return ReplayOptions(
+        seed=seed,
+        interval_s=request.interval_s,
+        with_baselines=request.with_baselines,
+        train_share=request.train_share,
+        model_map=request.model_map,
+        each_like=request.each_like,
+    )
+
+
+def _replayed(
+    runtime: Runtime, world: World, trace: Trace, options: ReplayOptions, on_progress: OnProgress
+) -> Replayed:
+    try:
+        return Replay(runtime, world, trace, options).run(on_progress)
+    except (TraceError, EOFError, OSError) as error:
+        raise ReplayError(str(error)) from error
+
+
+def _about(request: Request, world: World, trace: Trace, seed: int) -> dict[str, Any]:
+    return {
+        "trace": {"name": request.trace, "format": trace.format, "scale": request.scale},
+        "world": {"dated": world.dated.isoformat(), "source": world.source},
+        "seed": seed,
+        "train_share": request.train_share,
+    }
+
+
+def _write(replayed: Replayed, report: dict[str, Any], outputs: Outputs) -> None:
+    try:
+        if outputs.json is not None:
+            outputs.json.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n")
+        if outputs.timeline is not None:
+            with outputs.timeline.open("w", newline="") as file:
+                write_timeline(replayed, file)
+        if outputs.plot is not None:
+            outputs.plot.write_text(page(replayed, report), encoding="utf-8")
+    except OSError as error:
+        raise ReplayError(f"cannot write {error.filename}: {error.strerror}") from error
+
+
+@contextmanager
+def _progress(console: Console, total: int) -> Iterator[OnProgress]:
+    """A bar on the console while it is a terminal."""
+    columns = (TextColumn("replaying"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=total)
+        yield lambda done: progress.update(task, completed=done)

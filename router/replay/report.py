@@ -1,0 +1,237 @@
+"""The results of a replay for people and for programs: figures, a table, a timeline.
+
+Puts sums into words and ratios; adds nothing up but models.
+"""
+
+import csv
+from collections.abc import Iterator, Mapping
+from typing import Any, TextIO
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+from router.replay.policies import CLAIRVOYANT, ROUTER
+from router.replay.replay import ModelResult, Replayed
+from router.replay.tally import Sums
+
+Figures = dict[str, Any]
+
+_DIGITS = 10
+_MAX_MODEL_ROWS = 20
+_TIMELINE = (
+    "t_s", "model", "arrivals", "replicas_ready", "replicas_billed", "pool_requests",
+    "serverless_requests", "cold_starts", "violations", "cost_usd",
+)  # fmt: skip
+
+
+def document(replayed: Replayed, about: Mapping[str, Any]) -> Figures:
+    """Everything as a JSON-able document: the router's figures, then all it is compared with."""
+    others = [name for name in replayed.policies if name not in (ROUTER, CLAIRVOYANT)]
+    return {
+        **_policy(replayed, ROUTER),
+        "baselines": {name: _policy(replayed, name) for name in others},
+        CLAIRVOYANT: _policy(replayed, CLAIRVOYANT),
+        **about,
+        "horizon_s": replayed.horizon_s,
+        "interval_s": replayed.interval_s,
+        "rows_left_out": dict(replayed.dropped.counts),
+    }
+
+
+def total(results: Mapping[str, ModelResult]) -> Sums:
+    """All models together."""
+    sums = Sums()
+    for result in results.values():
+        sums.add(result.sums)
+    return sums
+
+
+def _policy(replayed: Replayed, policy: str) -> Figures:
+    results, replays = replayed.policies[policy], replayed.policies[CLAIRVOYANT]
+    bounds = {name: bound.usd for name, bound in replayed.bounds.items()}
+    return {
+        **figures(total(results), sum(bounds.values()), total(replays).cost_usd, replayed),
+        "models": {
+            name: figures(result.sums, bounds[name], replays[name].sums.cost_usd, replayed)
+            for name, result in sorted(results.items())
+        },
+    }
+
+
+def figures(sums: Sums, bound_usd: float, replayed_usd: float, replayed: Replayed) -> Figures:
+    """One set of figures. Ratios of requests are to all requests; None where undefined."""
+    hours = replayed.horizon_s / 3600.0
+    return {
+        "requests": sums.requests,
+        "cost_usd": _rounded(sums.cost_usd),
+        "cost_per_million_usd": _ratio(sums.cost_usd * 1e6, sums.requests),
+        "cost_parts": {
+            "warm_busy": _rounded(sums.warm_busy_usd),
+            "warm_idle": _rounded(sums.warm_idle_usd),
+            "serverless_compute": _rounded(sums.compute_usd),
+            "init": _rounded(sums.init_usd),
+            "request_fees": _rounded(sums.fees_usd),
+        },
+        "optimum_usd": _rounded(bound_usd),
+        "optimum_ratio": _ratio(sums.cost_usd, bound_usd),
+        "replayed_optimum_ratio": _ratio(sums.cost_usd, replayed_usd),
+        "violations_ratio": _ratio(sums.violations, sums.requests),
+        "allowed_cold_late_ratio": _ratio(sums.allowed_cold_late, sums.requests),
+        "refused_ratio": _ratio(sums.refused, sums.requests),
+        "p50_ms": _milliseconds(sums.percentile_s(50)),
+        "p99_ms": _milliseconds(sums.percentile_s(99)),
+        "p999_ms": _milliseconds(sums.percentile_s(99.9)),
+        "serverless_ratio": _ratio(sums.serverless, sums.requests),
+        "spill_ratio": _ratio(sums.spilled, sums.requests),
+        "cold_ratio": _ratio(sums.cold, sums.requests),
+        "throttled_calls": sums.throttled,
+        "replica_starts": sums.replica_starts,
+        "replica_starts_per_hour": _rounded(sums.replica_starts / hours),
+    }
+
+
+def _rounded(number: float) -> float:
+    return float(f"{number:.{_DIGITS}g}")
+
+
+def _ratio(part: float, whole: float) -> float | None:
+    return _rounded(part / whole) if whole > 0 else None
+
+
+def _milliseconds(seconds: float | None) -> float | None:
+    return None if seconds is None else float(f"{seconds * 1e3:.4g}")
+
+
+# -- timeline --------------------------------------------------------------------------------------
+
+
+def write_timeline(replayed: Replayed, file: TextIO, policy: str = ROUTER) -> None:
+    """CSV, a row for each interval and model. Times are from the start of the reported part."""
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(_TIMELINE)
+    writer.writerows(_timeline_rows(replayed, policy))
+
+
+def _timeline_rows(replayed: Replayed, policy: str) -> Iterator[tuple[object, ...]]:
+    results = sorted(replayed.policies[policy].items())
+    intervals = round(replayed.horizon_s / replayed.interval_s)
+    for interval in range(intervals):
+        for name, result in results:
+            line = result.timeline
+            yield (
+                f"{interval * replayed.interval_s:.10g}",
+                name,
+                line.arrivals[interval],
+                f"{line.replicas_ready[interval]:.9g}",
+                f"{line.replicas_billed[interval]:.9g}",
+                line.pool_requests[interval],
+                line.serverless_requests[interval],
+                line.cold_starts[interval],
+                line.violations[interval],
+                f"{line.cost_usd[interval]:.12g}",
+            )
+
+
+# -- for people ------------------------------------------------------------------------------------
+
+
+def show(report: Figures, console: Console) -> None:
+    """The comparison, the parts of the bill, and the models."""
+    parts: list[Table | Text] = [_comparison(report), _bill(report)]
+    if len(report["models"]) > 1:
+        parts.append(_models(report))
+    console.print(Group(*parts))
+    for reason, count in report["rows_left_out"].items():
+        console.print(f"{count:,} rows left out: {reason}", style="yellow", markup=False)
+
+
+def _comparison(report: Figures) -> Table:
+    hours = report["horizon_s"] / 3600
+    table = _table(f"{report['requests']:,} requests in {hours:,.1f} h", "policy", _HEADINGS)
+    rows = {"this router": report, "best in hindsight": report[CLAIRVOYANT], **report["baselines"]}
+    for name, row in rows.items():
+        style = "bold" if row is report else None
+        table.add_row(name.replace("_", " "), *_cells(row), style=style)
+    return table
+
+
+_HEADINGS = ("USD", "x opt", "missed", "p50 ms", "p99 ms", "on fn", "cold", "starts")
+_MODEL_HEADINGS = ("requests", "USD", "x opt", "missed", "p50 ms", "p99 ms", "on fn", "starts")
+_LEGEND = (
+    "x opt: the bill over the least any policy could pay. missed: later than the objective, or"
+    " refused. on fn: share on serverless. cold: share started cold."
+)
+
+
+def _table(title: str, first: str, headings: tuple[str, ...]) -> Table:
+    # Fits into 80 columns.
+    table = Table(
+        title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False
+    )
+    table.add_column(first, no_wrap=True)
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
+    return table
+
+
+def _cells(row: Figures) -> tuple[str, ...]:
+    return (
+        _usd(row["cost_usd"]),
+        _plain(row["optimum_ratio"], "{:.3f}"),
+        _percent(row["violations_ratio"]),
+        _plain(row["p50_ms"], "{:.0f}"),
+        _plain(row["p99_ms"], "{:.0f}"),
+        _percent(row["serverless_ratio"]),
+        _percent(row["cold_ratio"]),
+        f"{row['replica_starts']:,}",
+    )
+
+
+def _bill(report: Figures) -> Text:
+    told = ", ".join(
+        f"{name.replace('_', ' ')} {_usd(usd)}" for name, usd in report["cost_parts"].items()
+    )
+    bound = f"No policy can pay less than {_usd(report['optimum_usd'])} USD"
+    lines = [
+        f"{_LEGEND}\n",
+        f"The bill: {told}.",
+        f"{bound} (every replica full, the future known).",
+    ]
+    if report["allowed_cold_late_ratio"]:
+        late = _percent(report["allowed_cold_late_ratio"])
+        lines.append(f"Late by a cold start, which cold_start: allow accepts: {late} of requests.")
+    if report["throttled_calls"]:
+        lines.append(f"The platform refused {report['throttled_calls']:,} calls (429).")
+    return Text("\n".join(lines) + "\n")
+
+
+def _models(report: Figures) -> Table:
+    table = _table("this router, by model", "model", _MODEL_HEADINGS)
+    dearest = sorted(report["models"].items(), key=lambda item: -item[1]["cost_usd"])
+    for name, row in dearest[:_MAX_MODEL_ROWS]:
+        usd, *others, _, starts = _cells(row)
+        table.add_row(Text(name), f"{row['requests']:,}", usd, *others, starts)
+    if len(dearest) > _MAX_MODEL_ROWS:
+        table.caption = f"and {len(dearest) - _MAX_MODEL_ROWS} cheaper models"
+    return table
+
+
+def _usd(usd: float | None) -> str:
+    if usd is None:
+        return "-"
+    return f"{usd:,.2f}" if usd >= 100 else f"{usd:.3g}"
+
+
+def _percent(ratio: float | None) -> str:
+    if ratio is None:
+        return "-"
+    percent = 100 * ratio
+    if 0 < percent < 0.01:
+        return "<0.01%"
+    return f"{percent:.0f}%" if percent >= 10 or not percent else f"{percent:.2f}%"
+
+
+def _plain(number: float | None, form: str) -> str:
+    return "-" if number is None else form.format(number)

@@ -1,0 +1,142 @@
+"""The options of `replay`: reads argv, hands over to `router.replay.command`."""
+
+import os
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import click
+from rich.console import Console
+
+from router.assembly import assemble, new_parts
+from router.replay.arrivals import Span
+from router.replay.command import SAMPLE, Outputs, ReplayError, Request, run
+from router.replay.traces import format_names, seconds
+from router.settings.loader import ConfigError, load
+from router.settings.quantities import duration_s
+
+_FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+class _Pairs(click.ParamType[tuple[str, str]]):
+    """FROM=TO."""
+
+    name = "from=to"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, str]:
+        """Split at the last equals sign."""
+        pattern, equals, target = str(value).rpartition("=")
+        if not (pattern and equals and target):
+            self.fail(f"{value!r} is not FROM=TO", param, ctx)
+        return pattern, target
+
+
+@click.command()
+@click.option("--config", required=True, type=_FILE, help="Settings file under test.")
+@click.option(
+    "--trace",
+    required=True,
+    help=f"Access log, CSV, counts or a public trace, plain or .gz; '{SAMPLE}': the bundled log.",
+)
+@click.option("--world", type=_FILE, help="What is true outside: prices, times. Default: bundled.")
+@click.option("--format", type=click.Choice(format_names()), help="Default: found out.")
+@click.option("--json", "json_path", type=_FILE, help="Write all figures here.")
+@click.option("--timeline", type=_FILE, help="Write a CSV of intervals here.")
+@click.option("--plot", type=_FILE, help="Write an HTML page here.")
+@click.option("--scale", default=1.0, show_default=True, type=click.FloatRange(0, 1e6, True))
+@click.option("--from", "start", help="Start: 2h, seconds from the first request, or a time.")
+@click.option("--to", "end", help="End, likewise.")
+@click.option(
+    "--model-map", "model_map", multiple=True, type=_Pairs(),
+    help="Trace models that are a configured one, as GLOB=MODEL. Repeatable; first match wins.",
+)  # fmt: skip
+@click.option("--each-like", metavar="MODEL", help="Other trace models: each configured as MODEL.")
+@click.option("--seed", type=click.IntRange(0), help="Of all random draws. Default: the world's.")
+@click.option("--interval", default="60s", show_default=True, help="Interval of the timeline.")
+@click.option(
+    "--train-share", default=0.0, show_default=True, type=click.FloatRange(0, 0.95),
+    help="First part of the trace, used to choose the baselines and not reported.",
+)  # fmt: skip
+@click.option("--baselines/--no-baselines", default=True, help="Compare with other policies.")
+def replay(  # noqa: PLR0913, PLR0917 - one parameter for each option
+    config: Path,
+    trace: str,
+    world: Path | None,
+    format: str | None,
+    json_path: Path | None,
+    timeline: Path | None,
+    plot: Path | None,
+    scale: float,
+    start: str | None,
+    end: str | None,
+    model_map: tuple[tuple[str, str], ...],
+    each_like: str | None,
+    seed: int | None,
+    interval: str,
+    train_share: float,
+    baselines: bool,
+) -> None:
+    """Show what a trace would have cost, and how slow it would have been, under a configuration.
+
+    Runs every request through the router's own policy under a virtual clock, and compares with what
+    you would do otherwise and with the least that any policy could pay.
+    """
+    request = Request(
+        trace=trace,
+        world=world,
+        format=format,
+        span=_span(start, end),
+        scale=scale,
+        seed=seed,
+        interval_s=_interval_s(interval),
+        train_share=train_share,
+        with_baselines=baselines,
+        model_map=model_map,
+        each_like=each_like,
+    )
+    try:
+        runtime = assemble(load(config, os.environ), new_parts())
+        run(runtime, request, Outputs(json_path, timeline, plot), Console())
+    except (ConfigError, ReplayError) as error:
+        _fail(str(error))
+
+
+def _interval_s(text: str) -> float:
+    seconds_ = duration_s(text)
+    if seconds_ is None or seconds_ < 10 or seconds_ % 10:
+        raise click.BadParameter("must be a multiple of 10s, such as 60s", param_hint="--interval")
+    return seconds_
+
+
+def _span(start: str | None, end: str | None) -> Span:
+    given = [_moment(text, hint) for text, hint in ((start, "--from"), (end, "--to")) if text]
+    if len({is_absolute for _, is_absolute in given}) > 1:
+        raise click.UsageError("--from and --to must both be times, or both count from the start")
+    whole = Span()
+    first = _moment(start, "--from")[0] if start else whole.start_s
+    last = _moment(end, "--to")[0] if end else whole.end_s
+    if first >= last:
+        raise click.UsageError("--to must be after --from")
+    return Span(first, last, is_absolute=bool(given) and given[0][1])
+
+
+def _moment(text: str, hint: str) -> tuple[float, bool]:
+    """Seconds, and whether they count from 1970 rather than from the trace's start."""
+    if (span_s := duration_s(text)) is not None:
+        return span_s, False
+    try:
+        return float(text), False
+    except ValueError:
+        pass
+    try:
+        return seconds(text), True
+    except ValueError:
+        told = f"{text!r} is neither 2h, nor seconds, nor a time like 2026-11-01T08:00"
+        raise click.BadParameter(told, param_hint=hint) from None
+
+
+def _fail(message: str) -> NoReturn:
+    click.echo(message, err=True)
+    sys.exit(1)
