@@ -6,13 +6,29 @@ minus what the replica costs, and is clipped to [0, beta], where beta is the rep
 bill plus what remains of its minimum billing time. At beta the replica is started, at 0 stopped:
 the deterministic rule for lower convex prices with switching cost (Lin et al., "Dynamic
 right-sizing for power-proportional data centers", 2013), 3-competitive per level without start-up
-delay. Pure: state goes in, state comes out.
+delay.
+
+Demand may keep fooling the counter: bursts that end as the replica is ready, pauses that end as it
+is gone. So a level follows the cheapest of three plans on its own history: the counter, never, or
+always having the replica. It changes to a plan that has become cheaper by a beta (the counters of
+Blum and Burch, "On-line learning and the metrical task system problem", 1997), and goes back to the
+counter as soon as it has cost a tenth and a beta more than the counter would have: history may be
+wrong, or demand an adversary. Pure: state goes in, state comes out; without demand it rests.
 """
 
 from dataclasses import dataclass
 from enum import StrEnum
-from math import inf
+from math import ceil, inf
 from typing import NamedTuple
+
+_CHANGE_BETAS = 1.05
+"""What a plan must have saved to be followed: the counter itself may lose a beta on one start."""
+_MEMORY_BETAS = 4.0
+"""How far a plan can be ahead or behind: what came before some changes of plan is forgotten."""
+_ALLOWANCE_RATIO = 0.1
+"""What other plans may cost more than the counter in the long run, as a share of its cost."""
+_SAVINGS_BETAS = 2.0
+"""What they have saved is kept up to this many betas, so that old savings pay for few mistakes."""
 
 
 class SizingReason(StrEnum):
@@ -28,7 +44,10 @@ class SizingReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SizingParams:
-    """A pool's bounds and prices. `packing` is the share of a replica that is filled (mu)."""
+    """A pool's bounds and prices. `packing` is the share of a replica that is filled (mu).
+
+    `captive_packing` is that share for work that may not go to serverless when a replica is full.
+    """
 
     min_replicas: int
     max_replicas: int
@@ -36,6 +55,7 @@ class SizingParams:
     replica_usd_per_s: float
     startup_s: float
     min_billing_s: float
+    captive_packing: float = 0.7
 
     def beta_usd(self, age_s: float) -> float:
         """Cost of switching a replica on; once it runs, what giving it up would still waste."""
@@ -46,10 +66,10 @@ class SizingParams:
 class Demand(NamedTuple):
     """Offered work of one model, averaged over the controller's window.
 
-    `load` is in replicas (arrivals/s x service time / concurrency); `serverless_usd_per_s` what
-    all of it would cost on serverless; `captive_load` the part that serverless cannot carry;
-    `held` requests waiting for a first replica; `latency_duty` that serverless alone would break
-    the objective.
+    `load` is in replicas (arrivals/s x service time / concurrency); `captive_load` the part of it
+    that serverless cannot carry; `serverless_usd_per_s` what the rest would cost there; `held`
+    requests waiting for a first replica; `latency_duty` that serverless alone would break the
+    objective.
     """
 
     load: float
@@ -59,11 +79,29 @@ class Demand(NamedTuple):
     latency_duty: bool = False
 
 
+class Plan(StrEnum):
+    """What a level may follow."""
+
+    COUNTER = "counter"
+    NEVER = "never"
+    ALWAYS = "always"
+
+
 class Level(NamedTuple):
-    """One replica's counter in USD, and since when it is on (None: off)."""
+    """One replica's state. Times are None while it is off.
+
+    `counter_usd` and `bought_at` are the counter's own, `running_since` the replica's. `never_usd`
+    and `always_usd` say what those plans would have cost more than the counter: a level starts as
+    one that has not been used. `excess_usd` is what it has cost more than counter and allowance.
+    """
 
     counter_usd: float = 0.0
-    on_since: float | None = None
+    bought_at: float | None = None
+    running_since: float | None = None
+    plan: Plan = Plan.COUNTER
+    never_usd: float = 0.0
+    always_usd: float = inf
+    excess_usd: float = 0.0
 
 
 class Sizing(NamedTuple):
@@ -78,11 +116,12 @@ def size(
     params: SizingParams, levels: tuple[Level, ...], demand: Demand, dt: float, now: float
 ) -> Sizing:
     """Advance every level by `dt` seconds of this demand."""
+    count = min(max(len(levels), _reached(params, demand)), params.max_replicas)
     stepped = tuple(
         _step(params, levels[k] if k < len(levels) else Level(), _rent(params, demand, k), dt, now)
-        for k in range(params.max_replicas)
+        for k in range(count)
     )
-    bought = sum(level.on_since is not None for level in stepped)
+    bought = sum(level.running_since is not None for level in stepped)
     floor, floor_reason = _floor(params, demand)
     wanted = max(bought, floor)
     if wanted == 0:
@@ -98,30 +137,130 @@ def size(
     return Sizing(wanted, reason, stepped)
 
 
+def _reached(params: SizingParams, demand: Demand) -> int:
+    """Levels that this demand touches."""
+    return max(ceil(demand.load / params.packing), _captive_levels(params, demand))
+
+
+def _captive_levels(params: SizingParams, demand: Demand) -> int:
+    """Levels that captive work needs, with room for its bursts."""
+    packing = min(params.packing, params.captive_packing)
+    return max(ceil(demand.captive_load / packing), int(demand.held > 0))
+
+
 def _rent(params: SizingParams, demand: Demand, k: int) -> float:
     """USD per second that level k's work costs on serverless; infinite where it cannot go."""
-    mu = params.packing
-    captive_levels = demand.captive_load / mu
-    if k < captive_levels or (k == 0 and demand.held):
+    if k < _captive_levels(params, demand):
         return inf
+    mu = params.packing
     share = min(max(demand.load - k * mu, 0.0), mu)
-    return demand.serverless_usd_per_s * share / demand.load if demand.load > 0 else 0.0
+    if share <= 0:
+        return 0.0
+    # Captive work fills the lowest levels and has no part in the price.
+    return demand.serverless_usd_per_s * share / (demand.load - demand.captive_load)
 
 
 def _step(params: SizingParams, level: Level, rent: float, dt: float, now: float) -> Level:
-    age_s = now - level.on_since if level.on_since is not None else 0.0
-    beta = params.beta_usd(age_s)
-    if rent == inf:
-        counter = beta  # also in a step without duration, where inf * 0 would be no number
-    else:
+    if rent == 0 and _rests(params, level):
+        return level
+    counter_usd, bought_at = _count(params, level, rent, dt, now)
+    never, always, excess = level.never_usd, level.always_usd, level.excess_usd
+    plan = Plan.COUNTER
+    # Infinite rent leaves no choice, and teaches nothing for times with one.
+    if rent < inf:
+        never, always, excess = _learn(params, level, bought_at, rent, dt, now)
+        plan = _plan(params, level.plan, never, always, excess)
+    wanted = plan is Plan.ALWAYS or (plan is Plan.COUNTER and bought_at is not None)
+    running_since = level.running_since
+    if wanted and running_since is None:
+        running_since = now
+    elif not wanted and running_since is not None:
+        excess += _unused_usd(params, running_since, now)
+        running_since = None
+    return Level(counter_usd, bought_at, running_since, plan, never, always, excess)
+
+
+def _rests(params: SizingParams, level: Level) -> bool:
+    """Whether a step without demand would change nothing."""
+    return (
+        level.counter_usd == 0
+        and level.bought_at is None
+        and level.running_since is None
+        and level.always_usd == _MEMORY_BETAS * params.beta_usd(0.0)
+    )
+
+
+def _count(
+    params: SizingParams, level: Level, rent: float, dt: float, now: float
+) -> tuple[float, float | None]:
+    """Move the counter, and buy or give up where it says so."""
+    bought_at = level.bought_at
+    beta = params.beta_usd(now - bought_at if bought_at is not None else 0.0)
+    counter = beta
+    if rent < inf:
         counter = level.counter_usd + (rent - params.replica_usd_per_s) * dt
         counter = min(max(counter, 0.0), beta)
-    if level.on_since is None:
-        starts = counter >= beta and rent > params.replica_usd_per_s
-        return Level(counter, now if starts else None)
     # The comparison with the rent matters where switching is free (beta = 0).
-    stays = counter > 0 or rent > params.replica_usd_per_s
-    return Level(counter, level.on_since if stays else None)
+    pays = rent > params.replica_usd_per_s
+    if bought_at is None:
+        return counter, now if counter >= beta and pays else None
+    return counter, bought_at if counter > 0 or pays else None
+
+
+def _learn(
+    params: SizingParams,
+    before: Level,
+    bought_at: float | None,
+    rent: float,
+    dt: float,
+    now: float,
+) -> tuple[float, float, float]:
+    """What the other plans, and the level itself, have cost more than the counter by now."""
+    beta = params.beta_usd(0.0)
+    counter = _step_usd(params, before.bought_at, rent, dt, now)
+    if bought_at is None and before.bought_at is not None:
+        counter += _unused_usd(params, before.bought_at, now)
+    actual = _step_usd(params, before.running_since, rent, dt, now)
+    never = before.never_usd + rent * dt - counter
+    always = before.always_usd + params.replica_usd_per_s * dt - counter
+    excess = before.excess_usd + actual - (1 + _ALLOWANCE_RATIO) * counter
+    memory = _MEMORY_BETAS * beta
+    return (
+        min(max(never, -memory), memory),
+        min(max(always, -memory), memory),
+        max(excess, -_SAVINGS_BETAS * beta),
+    )
+
+
+def _step_usd(
+    params: SizingParams, since: float | None, rent: float, dt: float, now: float
+) -> float:
+    """Cost of the last `dt` with a replica since then; while it starts, serverless bridges."""
+    if since is None:
+        return rent * dt
+    bridged_s = min(max(since + params.startup_s - (now - dt), 0.0), dt)
+    return params.replica_usd_per_s * dt + rent * bridged_s
+
+
+def _unused_usd(params: SizingParams, since: float, now: float) -> float:
+    """What is still paid for a replica that is given up."""
+    return params.replica_usd_per_s * max(since + params.min_billing_s - now, 0.0)
+
+
+def _plan(params: SizingParams, plan: Plan, never: float, always: float, excess: float) -> Plan:
+    """The plan to follow from now on."""
+    beta = params.beta_usd(0.0)
+    if excess > beta:
+        return Plan.COUNTER
+    best, best_usd = Plan.COUNTER, 0.0
+    if never < best_usd:
+        best, best_usd = Plan.NEVER, never
+    if always < best_usd:
+        best, best_usd = Plan.ALWAYS, always
+    followed_usd = 0.0 if plan is Plan.COUNTER else never if plan is Plan.NEVER else always
+    saves = best_usd < followed_usd - _CHANGE_BETAS * beta
+    may_leave = best is Plan.COUNTER or excess <= 0
+    return best if saves and may_leave else plan
 
 
 def _floor(params: SizingParams, demand: Demand) -> tuple[int, SizingReason]:
@@ -134,4 +273,4 @@ def _floor(params: SizingParams, demand: Demand) -> tuple[int, SizingReason]:
 
 
 def _short(params: SizingParams, demand: Demand) -> bool:
-    return demand.load > params.max_replicas * params.packing
+    return _reached(params, demand) > params.max_replicas
