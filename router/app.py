@@ -243,6 +243,8 @@ class Gateway:
             give_up_at = self._parts.clock() + drain_s
             while _is_busy(model) and self._parts.clock() < give_up_at:
                 await self._parts.sleep(_DRAIN_POLL_S)
+            if model.driver is not None:
+                model.driver.want(0)  # also of replicas that would outlive the gateway
             await self._background.stop(prober)
             await self._background.stop(driver)
 

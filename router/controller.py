@@ -7,11 +7,12 @@ Also accounts for what replicas cost. Never touches a request.
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from router.backends.pool.endpoints import Endpoint, Pool
 from router.domain.clock import Clock
 from router.policy.demand import USUAL_PAYLOAD_BYTES, Rates, breaks_objective, demand_from
-from router.policy.sizing import Demand, Sizing, SizingParams, size
+from router.policy.sizing import Demand, Level, Sizing, SizingParams, size
 from router.runtime import ModelRuntime, RuntimeRef
 from router.signals.snapshot import FleetSnapshot, SharedEndpoint
 from router.signals.window import Window
@@ -86,6 +87,8 @@ class Controller:
         rates = window.rates()
         demand = demand_of(model, rates, now)
         state = model.sizing
+        if model.driver is not None and (adopted := model.driver.take_over()):
+            state.levels = levels_of(adopted, model.sizing_params, now)
         sizing = size(model.sizing_params, state.levels, demand, dt, now)
         if sizing.wanted != state.wanted:
             _log.info(
@@ -152,6 +155,13 @@ def follow(pool: Pool, shared: Sequence[SharedEndpoint], peer_in_flight: Mapping
             # Ready once our own probe says so: what a peer reaches, we may not.
             address = parse_address(told.url)
             pool.add(Endpoint(told.id, address, told.concurrency, is_local=False))
+
+
+def levels_of(replicas: int, params: SizingParams, now: float) -> tuple[Level, ...]:
+    """The sizing's state if so many replicas had just been bought: they have to prove useless."""
+    count = min(replicas, params.max_replicas)
+    bought = replace(params, min_replicas=0, max_replicas=count)
+    return size(bought, (), Demand(count, 0.0, captive_load=count), 0.0, now).levels
 
 
 def demand_of(model: ModelRuntime, rates: Rates, now: float) -> Demand:

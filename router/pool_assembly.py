@@ -13,11 +13,18 @@ from router.backends.pool.endpoints import Pool, PoolParams
 from router.backends.pool.health import HealthProber, ProbeParams
 from router.backends.pool.process import ProcessLauncher, ProcessSpec
 from router.backends.pool.static import StaticDriver
-from router.backends.pool.supervisor import ReplicaSupervisor, SupervisionParams
+from router.backends.pool.supervisor import Launcher, ReplicaSupervisor, SupervisionParams
 from router.domain.clock import Clock, Sleep
 from router.domain.ports import PoolDriver
 from router.runtime import ModelRuntime
-from router.settings.schema import ModelSettings, PoolSettings, ProcessPool, Settings, StaticPool
+from router.settings.schema import (
+    DockerPool,
+    ModelSettings,
+    PoolSettings,
+    ProcessPool,
+    Settings,
+    StaticPool,
+)
 from router.upstream.address import parse_address
 from router.upstream.client import UpstreamClient
 
@@ -54,11 +61,11 @@ def assemble_pool(
     if kept is not None:
         kept.pool.reconfigure(params)
         kept.prober.params = probe
-        _reconfigure(kept.driver, model, settings, probe)
+        _reconfigure(kept.driver, model.pool, settings, probe)
         return kept
     caller = PoolCaller(parts.upstream, model.pool.timeouts.connect_s)
     pool = Pool(model.name, params, caller, parts.clock, parts.rng)
-    driver = _driver(model, settings, parts, pool, probe)
+    driver = _driver(pool, model.pool, settings, parts, probe)
     prober = HealthProber(pool, parts.upstream, probe, parts.clock, parts.sleep)
     return PoolRuntime(pool, driver, prober, source)
 
@@ -82,36 +89,50 @@ def pool_params(pool: PoolSettings) -> PoolParams:
 
 
 def _source(pool: PoolSettings) -> object:
-    """What makes replicas of another reload the same kind of thing, so that they can be rolled."""
-    if isinstance(pool, StaticPool):
-        return pool.kind, pool.urls, pool.concurrency
-    return pool.kind
+    """Where replicas come from; those from the same source can be kept, or rolled."""
+    match pool:
+        case StaticPool():
+            return pool.kind, pool.urls, pool.concurrency
+        case DockerPool():
+            return pool.kind, pool.engine, pool.namespace
+        case ProcessPool():
+            return pool.kind
 
 
 def _driver(
-    model: ModelSettings, settings: Settings, parts: PoolParts, pool: Pool, probe: ProbeParams
+    pool: Pool, of: PoolSettings, settings: Settings, parts: PoolParts, probe: ProbeParams
 ) -> PoolDriver:
-    of = model.pool
-    assert of is not None  # noqa: S101
     if isinstance(of, StaticPool):
         return StaticDriver(pool, [parse_address(url) for url in of.urls], of.concurrency)
+    launcher = _launcher(pool.model, of, settings)
     supervision = _supervision(of, settings)
-    launcher = ProcessLauncher(model.name, _process_spec(of, settings))
     return ReplicaSupervisor(pool, parts.upstream, launcher, supervision, probe, parts.clock)
 
 
+def _launcher(model: str, of: ProcessPool | DockerPool, settings: Settings) -> Launcher:
+    if isinstance(of, ProcessPool):
+        return ProcessLauncher(model, _process_spec(of, settings))
+    # Only here: the client library is an optional dependency.
+    from router.docker_assembly import container_launcher  # noqa: PLC0415
+
+    return container_launcher(model, of, settings)
+
+
 def _reconfigure(
-    driver: PoolDriver, model: ModelSettings, settings: Settings, probe: ProbeParams
+    driver: PoolDriver, of: PoolSettings, settings: Settings, probe: ProbeParams
 ) -> None:
-    of = model.pool
-    if not isinstance(driver, ReplicaSupervisor) or of is None or isinstance(of, StaticPool):
+    if not isinstance(driver, ReplicaSupervisor):
         return
-    if isinstance(driver.launcher, ProcessLauncher):
+    if isinstance(of, DockerPool):
+        from router.docker_assembly import reconfigure_containers  # noqa: PLC0415
+
+        reconfigure_containers(driver.launcher, of, settings)
+    elif isinstance(of, ProcessPool) and isinstance(driver.launcher, ProcessLauncher):
         driver.launcher.configured = _process_spec(of, settings)
     driver.reconfigure(_supervision(of, settings), probe)
 
 
-def _supervision(pool: ProcessPool, settings: Settings) -> SupervisionParams:
+def _supervision(pool: PoolSettings, settings: Settings) -> SupervisionParams:
     return SupervisionParams(
         concurrency=pool.concurrency,
         start_timeout_s=max(30.0, 10 * pool.startup_s),

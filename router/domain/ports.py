@@ -91,6 +91,10 @@ class PoolDriver(Protocol):
         """Replicas of this gateway that cost money now, ready or not."""
         ...
 
+    def take_over(self) -> int:
+        """Replicas of an earlier gateway that were adopted since this was last asked."""
+        ...
+
     async def run(self) -> None:
-        """Work until cancelled, then stop what was started."""
+        """Work until cancelled, then stop what was started and shall not outlive the gateway."""
         ...

@@ -4,10 +4,12 @@ Keys keep the user's names (the alias); field names carry the stored unit. See `
 """
 
 from collections.abc import Mapping
+from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import Field, StrictBool, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, StrictBool, ValidationInfo, field_validator
 
+from router.settings.extras import needs_extra
 from router.settings.quantities import (
     COUNT,
     DURATION,
@@ -29,6 +31,24 @@ ReplicaUrl = Annotated[str, Url(("http", "https"))]
 Argument = Annotated[str, Text(r".+", "a text of 1..4096 characters")]
 VariableName = Annotated[
     str, Text(r"[A-Za-z_][A-Za-z0-9_]{0,199}", "1..200 characters of A-Z a-z 0-9 _")
+]
+ImageName = Annotated[
+    str,
+    Text(
+        r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,500}",
+        "an image such as ghcr.io/acme/worker:1.4, of A-Z a-z 0-9 . _ : / @ -",
+    ),
+]
+NetworkName = Annotated[
+    str, Text(r"([A-Za-z0-9][A-Za-z0-9_.:-]{0,127})?", "a network's name, or empty")
+]
+Volume = Annotated[
+    str,
+    Text(r"[^:]+:/[^:]*(:(ro|rw))?", "HOST-PATH-OR-NAME:PATH, optionally with :ro"),
+]
+EngineUrl = Annotated[str, Url(("unix", "tcp", "http", "https"))]
+DockerNamespace = Annotated[
+    str, Text(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}", "1..63 characters of A-Z a-z 0-9 _ . -")
 ]
 VariableValue = Annotated[str, Text(r".*", "a text of 0..4096 characters")]
 
@@ -165,4 +185,67 @@ class StaticPool(_Pool):
     )
 
 
-PoolSettings = Annotated[ProcessPool | StaticPool, Field(discriminator="kind")]
+class AtExit(StrEnum):
+    """What becomes of a pool's containers when the gateway ends."""
+
+    STOP = "stop"
+    KEEP = "keep"
+
+
+class DockerPool(_Pool):
+    """Containers on this machine's Docker (or podman) engine, managed by the gateway."""
+
+    kind: Annotated[Literal["docker"], AfterValidator(needs_extra("aiodocker", "docker"))] = Field(
+        description="containers of the Docker engine (or podman)"
+    )
+    image: ImageName = Field(description="image of a replica; pulled if the engine lacks it")
+    command: tuple[Argument, ...] = Field(
+        default=(),
+        max_length=100,
+        description="arguments, with {model}; empty: what the image says",
+    )
+    env: Mapping[VariableName, VariableValue] = Field(
+        default={}, max_length=100, description="environment variables; values may have {model}"
+    )
+    port: Annotated[int, Quantity(COUNT, 1, 65_535)] = Field(
+        default=8000, description="port on which the container serves"
+    )
+    memory_bytes: Annotated[int, Quantity(SIZE, 0, 4096 * GIB)] = Field(
+        default=0, alias="memory", description="memory limit of a replica; 0: none"
+    )
+    cpus: Annotated[float, Quantity(NUMBER, 0, 1024)] = Field(
+        default=0, description="CPU limit of a replica, in cores; 0: none"
+    )
+    network: NetworkName = Field(
+        default="",
+        description="network in which replicas are reached by their address; "
+        "empty: by a port of 127.0.0.1",
+    )
+    volumes: tuple[Volume, ...] = Field(
+        default=(), max_length=100, description="mounts, as HOST-PATH-OR-NAME:PATH[:ro]"
+    )
+    restricted: StrictBool = Field(
+        default=True,
+        description="read-only root file system but /tmp, no capabilities, no privilege gain",
+    )
+    engine: EngineUrl = Field(
+        default="unix:///var/run/docker.sock", description="the engine's socket or URL"
+    )
+    namespace: DockerNamespace = Field(
+        default="hybrid-router",
+        description="label of our containers; one gateway's alone on its engine",
+    )
+    at_exit: AtExit = Field(
+        default=AtExit.STOP,
+        description="when the gateway ends: stop, or keep for the next gateway to adopt",
+    )
+
+    @field_validator("network")
+    @classmethod
+    def _has_addresses(cls, value: str) -> str:
+        if value in {"host", "none"} or value.startswith("container:"):
+            raise wrong("must be a network in which every container has an address of its own")
+        return value
+
+
+PoolSettings = Annotated[ProcessPool | StaticPool | DockerPool, Field(discriminator="kind")]

@@ -18,6 +18,8 @@ from pydantic import (
 )
 
 from router.settings.backends import (
+    AtExit,
+    DockerPool,
     HealthSettings,
     PoolSettings,
     PoolTimeouts,
@@ -58,12 +60,14 @@ from router.settings.values import (
 )
 
 __all__ = [
+    "AtExit",
     "AuthSettings",
     "AwsLambda",
     "AzureFunction",
     "BackendHint",
     "ColdStart",
     "ControllerSettings",
+    "DockerPool",
     "FunctionLimits",
     "FunctionPrice",
     "GoogleFunction",

@@ -24,6 +24,10 @@ class StaticDriver:
         """All of them, ready or not."""
         return len(self._addresses)
 
+    def take_over(self) -> int:
+        """None: nothing here is started, so nothing is adopted."""
+        return 0
+
     async def run(self) -> None:
         """Hold the endpoints in the pool until cancelled."""
         ids = []

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 from tenacity.wait import wait_exponential_jitter
@@ -88,7 +88,6 @@ class Launcher(Protocol):
         ...
 
 
-LauncherT = TypeVar("LauncherT", bound=Launcher)
 T = TypeVar("T")
 
 
@@ -112,14 +111,14 @@ class _Place:
     in_service: bool = False
 
 
-class ReplicaSupervisor(Generic[LauncherT]):
+class ReplicaSupervisor:
     """Runs as many replicas as are wanted. The driver of pools whose replicas are ours."""
 
     def __init__(
         self,
         pool: Pool,
         upstream: UpstreamClient,
-        launcher: LauncherT,
+        launcher: Launcher,
         params: SupervisionParams,
         probe: ProbeParams,
         clock: Clock,

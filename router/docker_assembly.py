@@ -1,0 +1,45 @@
+"""Settings of a Docker pool to its launcher. Imported only where such a pool is configured."""
+
+from router.backends.pool.docker import ContainerLauncher, ContainerSpec, EngineParams
+from router.backends.pool.supervisor import Launcher
+from router.settings.schema import AtExit, DockerPool, Settings
+
+
+def container_launcher(model: str, pool: DockerPool, settings: Settings) -> ContainerLauncher:
+    """The launcher of a model's containers."""
+    return ContainerLauncher(model, _spec(pool), _engine(pool, settings))
+
+
+def reconfigure_containers(launcher: Launcher, pool: DockerPool, settings: Settings) -> None:
+    """Put new settings in force; containers that now differ are rolled."""
+    assert isinstance(launcher, ContainerLauncher)  # noqa: S101
+    launcher.configured = _spec(pool)
+    launcher.engine = _engine(pool, settings)
+
+
+def _spec(pool: DockerPool) -> ContainerSpec:
+    return ContainerSpec(
+        image=pool.image,
+        command=pool.command,
+        env=tuple(sorted(pool.env.items())),
+        port=pool.port,
+        memory_bytes=pool.memory_bytes,
+        cpus=pool.cpus,
+        network=pool.network,
+        volumes=pool.volumes,
+        restricted=pool.restricted,
+    )
+
+
+def _engine(pool: DockerPool, settings: Settings) -> EngineParams:
+    return EngineParams(
+        url=pool.engine,
+        namespace=pool.namespace,
+        models=frozenset(
+            model.name
+            for model in settings.models
+            if isinstance(model.pool, DockerPool)
+            and (model.pool.engine, model.pool.namespace) == (pool.engine, pool.namespace)
+        ),
+        outlives_gateway=pool.at_exit is AtExit.KEEP,
+    )
