@@ -21,6 +21,7 @@ from router.background import Background
 from router.controller import Controller
 from router.director import Director
 from router.gateway.admin import AdminPort
+from router.gateway.exchange import Telemetry
 from router.gateway.server import DataPlane
 from router.gateway.status import ReloadState, StatusSources, readings
 from router.runtime import ModelRuntime, Runtime, RuntimeRef
@@ -40,6 +41,16 @@ _WATCH_EVERY_S = 1.0
 _HOST_UP_WITHIN_S = 30.0
 _CREDENTIALS_WITHIN_S = 5.0
 _DRAIN_POLL_S = 0.02
+_CUT_OFF_S = 1.0
+"""After the drain: time for the last bytes of answers that have ended."""
+_FIXED_SERVER_SETTINGS = (
+    "listen",
+    "admin_listen",
+    "access_log",
+    "max_buffered_bytes",
+    "max_header_bytes",
+    "fast_path",
+)
 
 
 class Gateway:
@@ -67,8 +78,9 @@ class Gateway:
         self._access_log = AccessLog(str(settings.server.access_log), parts.wall_clock)
         director = Director(self._metrics, parts.clock, parts.rng)
         self._data = DataPlane(
-            self._runtime, director, self._metrics, self._access_log, parts.clock, instance_id
-        )
+            self._runtime, director, Telemetry(self._metrics, self._access_log), parts.clock,
+            instance_id, parts.upstream,
+        )  # fmt: skip
         self._shared = self._shared_state() if settings.shared_state.redis_url else None
         self._controller = Controller(
             self._runtime, self._fleet, self._metrics, parts.clock, instance_id
@@ -95,8 +107,12 @@ class Gateway:
         Raises OSError if a port cannot be opened.
         """
         server = self._runtime.current.settings.server
-        data = web.ServerRunner(self._data.server(), handle_signals=False)
-        admin = web.AppRunner(self._admin.application(), access_log=None)
+        data = web.ServerRunner(
+            self._data.server(), handle_signals=False, shutdown_timeout=_CUT_OFF_S
+        )
+        admin = web.AppRunner(
+            self._admin.application(), access_log=None, shutdown_timeout=_CUT_OFF_S
+        )
         try:
             # Ports first: a gateway that cannot listen should not have started workers.
             data_url = await _listen(data, server.listen)

@@ -52,6 +52,8 @@ class Record:
     cost_usd: float = 0.0
     failed: dict[Backend, Reason] = field(default_factory=dict)
     avoid: set[str] = field(default_factory=set)
+    carried: AttemptError | None = None
+    answered: tuple[Lease, BackendResponse] | None = None
 
 
 class Director:
@@ -73,8 +75,10 @@ class Director:
 
         Raises RouterError. Leaving by an exception cancels what the backend still sends.
         """
-        if request.is_inference:
-            self._count_arrival(model, request)
+        if request.is_inference and not record.attempts:
+            now = self._clock()
+            is_captive = captive(request, model.state(request, now, {}).serverless)
+            model.count_arrival(request.payload_bytes, now, is_captive)
         lease, response = await self._answered(model, request, body, record)
         result = AttemptResult.CANCELLED
         try:
@@ -100,7 +104,13 @@ class Director:
     async def _answered(
         self, model: ModelRuntime, request: InferenceRequest, body: bytes, record: Record
     ) -> tuple[Lease, BackendResponse]:
+        if record.answered is not None:
+            return record.answered
+        error, record.carried = record.carried, None
         while True:
+            if error is not None and record.decision is not None:
+                self._give_up_unless_retriable(model, request, error, record)
+                await self._prepare_retry(model, record.decision.backend, error, record)
             self._check_deadline(request)
             decision = self._decide(model, request, record)
             lease = await self._reserve(model, request, decision, record)
@@ -108,9 +118,8 @@ class Director:
             record.endpoint_id = lease.endpoint_id
             try:
                 return lease, await self._attempt(model, request, body, lease, record)
-            except AttemptError as error:
-                self._give_up_unless_retriable(model, request, error, record)
-                await self._prepare_retry(model, decision.backend, lease.endpoint_id, error, record)
+            except AttemptError as failure:
+                error = failure
 
     def _decide(self, model: ModelRuntime, request: InferenceRequest, record: Record) -> Decision:
         now = self._clock()
@@ -203,14 +212,13 @@ class Director:
         self,
         model: ModelRuntime,
         backend: Backend,
-        endpoint_id: str,
         error: AttemptError,
         record: Record,
     ) -> None:
         """Rule out what failed, and pause if only the same backend is left."""
         self._metrics.record_retry(model.name)
         if backend is Backend.POOL and model.pool is not None:
-            record.avoid.add(endpoint_id)
+            record.avoid.add(record.endpoint_id)
             if model.pool.others_available(record.avoid, self._clock()):
                 return
             # Those that failed are all there is: better than none, once more.
@@ -228,16 +236,6 @@ class Director:
         if request.deadline is not None and self._clock() >= request.deadline:
             raise DeadlineExceededError("the deadline passed before a backend could answer")
 
-    def _count_arrival(self, model: ModelRuntime, request: InferenceRequest) -> None:
-        now = self._clock()
-        model.budget.deposit(now)
-        size = request.payload_bytes
-        work_s = model.pool.service_times.estimate(size).mean_s if model.pool is not None else 0.0
-        function = model.serverless.snapshot(size, now) if model.serverless is not None else None
-        is_captive = captive(request, function)
-        price_usd = function.price_usd if function is not None and not is_captive else 0.0
-        model.signals.arrived(work_s, price_usd, is_captive)
-
     def _release(
         self,
         model: ModelRuntime,
@@ -250,7 +248,7 @@ class Director:
         function, pool = model.serverless, model.pool
         cost_before = function.cost_usd if function is not None else 0.0
         ejections_before = pool.ejections if pool is not None else 0
-        lease.release(_VERDICTS.get(result, Verdict.FAILED), now, response)
+        lease.release(verdict_of(result), now, response)
         if function is not None and (spent := function.cost_usd - cost_before) > 0:
             record.cost_usd += spent
             self._metrics.add_cost(model.name, CostPart.SERVERLESS, spent)
@@ -268,6 +266,11 @@ _VERDICTS = {
     # Nothing was sent and the backend is not to blame.
     AttemptResult.ENCODED_TOO_LARGE: Verdict.CANCELLED,
 }
+
+
+def verdict_of(result: AttemptResult) -> Verdict:
+    """What the end of an attempt says about its backend."""
+    return _VERDICTS.get(result, Verdict.FAILED)
 
 
 def explain_request(

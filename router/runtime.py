@@ -62,6 +62,19 @@ class ModelRuntime:
         """The model's name."""
         return self.settings.name
 
+    def count_arrival(self, payload_bytes: int, now: float, is_captive: bool) -> None:
+        """Count a request for the sizing: what it asks of the pool and would cost on serverless.
+
+        `is_captive` as in `policy.decide.captive`.
+        """
+        self.budget.deposit(now)
+        work_s = price_usd = 0.0
+        if self.pool is not None:
+            work_s = self.pool.service_times.estimate(payload_bytes).mean_s
+        if self.serverless is not None and not is_captive:
+            price_usd = self.serverless.expected_price_usd(payload_bytes)
+        self.signals.arrived(work_s, price_usd, is_captive)
+
     def state(
         self, request: InferenceRequest, now: float, failed: Mapping[Backend, Reason]
     ) -> State:

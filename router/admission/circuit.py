@@ -33,6 +33,11 @@ class CircuitBreaker:
         """Whether calls must not be made: it is open, or half-open with its trial under way."""
         return self._open_until > now or self._trial_until > now
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether it is neither open nor waiting for a trial, at any time."""
+        return self._open_until == 0.0
+
     def admit(self, now: float) -> None:
         """A call is sent. The first one after a pause is a trial; others wait for its outcome."""
         if self._open_until:
@@ -41,6 +46,8 @@ class CircuitBreaker:
 
     def succeeded(self) -> None:
         """A call worked: close."""
+        if not self._failures and self.is_closed:
+            return
         self._failures = 0
         self._pause_s = self._params.pause_s
         self._open_until = self._trial_until = 0.0

@@ -19,6 +19,11 @@ def identify(runtime: Runtime, key: str | None) -> ApiKey | None:
     return caller
 
 
+def may_use(caller: ApiKey, model: str) -> bool:
+    """Whether the caller's key is for this model."""
+    return not caller.models or any(fnmatchcase(model, pattern) for pattern in caller.models)
+
+
 def admit(runtime: Runtime, caller: ApiKey | None, model: str, now: float) -> None:
     """Check the caller's models and take one request of its rate.
 
@@ -26,7 +31,7 @@ def admit(runtime: Runtime, caller: ApiKey | None, model: str, now: float) -> No
     """
     if caller is None:
         return
-    if caller.models and not any(fnmatchcase(model, pattern) for pattern in caller.models):
+    if not may_use(caller, model):
         raise ForbiddenError(f"the API key may not use model {model[:200]!r}")
     wait_s = runtime.over_limit_s(caller, now)
     if wait_s > 0:

@@ -9,14 +9,17 @@ from typing import Any
 
 import msgspec
 from aiohttp import web
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from router.director import explain_request
 from router.domain.errors import RouterError
 from router.domain.request import InferenceRequest, Protocol
+from router.gateway.head import read_head
 from router.gateway.responses import error_answer, not_found_model
 from router.gateway.status import StatusSources, status
 from router.runtime import Runtime
 from router.settings.loader import ConfigError
+from router.settings.schema import BackendHint
 from router.telemetry.metrics import Metrics
 
 _MAX_BODY_BYTES = 64 * 1024
@@ -32,12 +35,17 @@ class ExplainQuestion(msgspec.Struct, forbid_unknown_fields=True):
     deadline_ms: float | None = None
     tenant: str | None = None
 
-    def request(self, now: float) -> InferenceRequest:
-        """The request as it would be seen on the data port."""
-        headers = {name.lower(): value for name, value in self.headers.items()}
-        binary = {"inference-header-content-length", "content-encoding"}
+    def request(self, runtime: Runtime, now: float) -> InferenceRequest:
+        """The request as it would be seen on the data port; an own deadline goes before a header's.
+
+        Raises InvalidRequestError or UnsupportedMediaError, as the data port would.
+        """
+        given = CIMultiDictProxy(CIMultiDict(self.headers))
+        head = read_head(given, keys_are_ours=not runtime.keys.is_open)
+        deadline_ms = self.deadline_ms if self.deadline_ms is not None else head.deadline_ms
+        hints_count = runtime.settings.server.backend_hint is BackendHint.ALLOW
         return InferenceRequest(
-            request_id=headers.get("x-request-id", "explain"),
+            request_id=head.request_id or "explain",
             protocol=Protocol.OIP,
             model=self.model,
             method="POST",
@@ -45,10 +53,11 @@ class ExplainQuestion(msgspec.Struct, forbid_unknown_fields=True):
             payload_bytes=self.payload_bytes,
             received_at=now,
             version=self.version,
-            is_text=not binary & headers.keys(),
-            headers=headers,
+            is_text=head.is_text,
+            headers=head.headers,
             tenant=self.tenant,
-            deadline=now + self.deadline_ms / 1e3 if self.deadline_ms is not None else None,
+            deadline=now + deadline_ms / 1e3 if deadline_ms is not None else None,
+            hint=head.hint if hints_count else None,
         )
 
 
@@ -59,12 +68,12 @@ def explain(
 ) -> dict[str, Any]:
     """The answer of `/v1/explain`: the decision with its trace, or the refusal.
 
-    Raises ModelNotFoundError.
+    Raises ModelNotFoundError, InvalidRequestError or UnsupportedMediaError.
     """
     model = runtime.models.get(question.model)
     if model is None:
         raise not_found_model(question.model)
-    decision, trace, refusal = explain_request(model, question.request(now), now)
+    decision, trace, refusal = explain_request(model, question.request(runtime, now), now)
     document: dict[str, Any] = dict.fromkeys(("backend", "reason", "rule", "held", "finish_ms"))
     if decision is not None:
         document = {

@@ -23,9 +23,13 @@ class BodyBudget:
         self.max_bytes = max_bytes
         self.held_bytes = 0
 
+    def has_room(self, size_bytes: int) -> bool:
+        """Whether that much may be taken now."""
+        return self.held_bytes + size_bytes <= self.max_bytes
+
     def reserve(self, size_bytes: int) -> None:
         """Take that much. Raises ShedError when it is not there."""
-        if self.held_bytes + size_bytes > self.max_bytes:
+        if not self.has_room(size_bytes):
             raise ShedError("the gateway holds as many body bytes as it may; try again soon")
         self.held_bytes += size_bytes
 

@@ -12,6 +12,14 @@ from router.telemetry.logs import AccessLog, AccessRecord
 from router.telemetry.metrics import Metrics
 
 
+@dataclass(frozen=True, slots=True)
+class Telemetry:
+    """Where finished requests are counted and logged."""
+
+    metrics: Metrics
+    access_log: AccessLog
+
+
 @dataclass(slots=True)
 class Exchange:
     """What is known of a request so far. `read_s` is time spent waiting for its body."""
@@ -29,6 +37,11 @@ class Exchange:
     read_s: float = 0.0
     status: int = 0
     outcome: Outcome = Outcome.OK
+
+    @property
+    def is_resumed(self) -> bool:
+        """Whether the fast path has tried this request already."""
+        return self.record.attempts > 0
 
     def router_s(self, now: float) -> float:
         """Seconds so far that the gateway itself is answerable for."""
@@ -56,13 +69,15 @@ class Exchange:
         headers.append(("server-timing", timing))
         return headers
 
-    def finish(self, now: float, metrics: Metrics, log: AccessLog) -> None:
+    def finish(self, now: float, telemetry: Telemetry) -> None:
         """Count and log the request; called once, however it ended."""
         record, decision = self.record, self.record.decision
         total_s = now - self.received_at
         backend = decision.backend if decision is not None else None
-        metrics.record_request(self.model or "", backend, self.outcome, total_s, self.router_s(now))
-        log.record(
+        telemetry.metrics.record_request(
+            self.model or "", backend, self.outcome, total_s, self.router_s(now)
+        )
+        telemetry.access_log.record(
             AccessRecord(
                 request_id=self.request_id,
                 protocol=self.protocol,

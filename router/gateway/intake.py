@@ -4,12 +4,19 @@ What can be refused is refused from the head, before a byte of the body has been
 """
 
 from dataclasses import dataclass, replace
+from math import inf
 
 from aiohttp import web
+from multidict import CIMultiDictProxy
 
 from router.director import Director
 from router.domain.clock import Clock
-from router.domain.errors import InvalidRequestError, NotFoundError
+from router.domain.errors import (
+    BodyTimeoutError,
+    DeadlineExceededError,
+    InvalidRequestError,
+    NotFoundError,
+)
 from router.domain.request import InferenceRequest, Protocol
 from router.gateway import kserve_v1, oip, openai
 from router.gateway.access import admit, identify
@@ -20,10 +27,28 @@ from router.gateway.parameters import read_parameters
 from router.gateway.responses import not_found_model
 from router.gateway.target import Document, Target, segments_of
 from router.runtime import ModelRuntime, Runtime
+from router.settings.keys import ApiKey
 from router.settings.schema import BackendHint
 
 _OPEN_PATHS = ("/v2/health/",)
 """Answered without a key: probes have none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """What the head of a request alone says."""
+
+    target: Target | Document
+    head: Head
+    caller: ApiKey | None
+    method: str
+    path: str
+    query: str
+
+    @property
+    def tenant(self) -> str | None:
+        """The tenant of the caller's key."""
+        return self.caller.tenant if self.caller is not None else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +58,63 @@ class Taken:
     model: ModelRuntime
     request: InferenceRequest
     body: bytes
+
+
+def protocol_of(path: str) -> Protocol:
+    """The protocol in whose shape a path's errors are answered."""
+    if path.startswith("/v1/"):
+        is_list = path == "/v1/models" or path.startswith("/v1/models/")
+        return Protocol.KSERVE_V1 if is_list else Protocol.OPENAI
+    return Protocol.OIP
+
+
+def read_intent(
+    method: str,
+    raw_path: str,
+    headers: CIMultiDictProxy[str],
+    runtime: Runtime,
+    now: float,
+    *,
+    is_ready: bool,
+) -> Intent:
+    """Understand a head. Raises RouterError."""
+    path, _, query = raw_path.partition("?")
+    target = _resolve(method, path, runtime, now, is_ready=is_ready)
+    head = read_head(headers, keys_are_ours=not runtime.keys.is_open)
+    caller = None if path.startswith(_OPEN_PATHS) else identify(runtime, head.key)
+    return Intent(target, head, caller, method, path, query)
+
+
+def request_of(
+    intent: Intent,
+    target: Target,
+    model: ModelRuntime,
+    runtime: Runtime,
+    exchange: Exchange,
+    *,
+    stream: bool,
+) -> InferenceRequest:
+    """The facts of a request to a known model, as far as its body does not add to them."""
+    head = intent.head
+    return InferenceRequest(
+        request_id=exchange.request_id,
+        protocol=target.protocol,
+        model=model.name,
+        method=intent.method,
+        path=intent.path,
+        payload_bytes=exchange.payload_bytes,
+        received_at=exchange.received_at,
+        version=target.version,
+        query=intent.query,
+        is_text=head.is_text,
+        headers=head.headers,
+        tenant=intent.tenant,
+        deadline=_deadline(head, exchange),
+        hint=head.hint if _hints_allowed(runtime) else None,
+        stream=stream,
+        is_idempotent=model.settings.idempotent or not target.is_inference,
+        is_inference=target.is_inference,
+    )
 
 
 class Intake:
@@ -52,15 +134,17 @@ class Intake:
         is_ready: bool,
     ) -> Taken | Document:
         """The request, or the answer where the gateway has it itself. Raises RouterError."""
-        path, _, query = http.raw_path.partition("?")
-        target = _resolve(http.method, path, exchange, runtime, is_ready=is_ready)
-        head = read_head(http.headers, keys_are_ours=not runtime.keys.is_open)
-        exchange.request_id = head.request_id or exchange.request_id
-        caller = None if path.startswith(_OPEN_PATHS) else identify(runtime, head.key)
+        exchange.protocol = protocol_of(http.raw_path.partition("?")[0])
+        intent = read_intent(
+            http.method, http.raw_path, http.headers, runtime, exchange.received_at,
+            is_ready=is_ready,
+        )  # fmt: skip
+        exchange.request_id = intent.head.request_id or exchange.request_id
+        target = intent.target
         if isinstance(target, Document):
             return target
-        exchange.tenant = caller.tenant if caller is not None else None
-        exchange.deadline_ms = head.deadline_ms
+        exchange.tenant = intent.tenant
+        exchange.deadline_ms = intent.head.deadline_ms
         exchange.model, exchange.version = target.model or "", target.version
         exchange.payload_bytes = body.declared_bytes or 0
 
@@ -73,28 +157,12 @@ class Intake:
         model = runtime.models.get(asked.model)
         if model is None:
             raise not_found_model(asked.model)
-        admit(runtime, caller, model.name, exchange.received_at)
-        request = InferenceRequest(
-            request_id=exchange.request_id,
-            protocol=target.protocol,
-            model=model.name,
-            method=http.method,
-            path=path,
-            payload_bytes=exchange.payload_bytes,
-            received_at=exchange.received_at,
-            version=target.version,
-            query=query,
-            is_text=head.is_text,
-            headers=head.headers,
-            tenant=exchange.tenant,
-            deadline=_deadline(head, exchange),
-            hint=head.hint if _hints_allowed(runtime) else None,
-            stream=asked.stream,
-            is_idempotent=model.settings.idempotent,
-            is_inference=target.is_inference,
-        )
+        if not exchange.is_resumed:
+            admit(runtime, intent.caller, model.name, exchange.received_at)
+        request = request_of(intent, target, model, runtime, exchange, stream=asked.stream)
         if content is None:
-            self._director.check(model, request)
+            if not exchange.is_resumed:
+                self._director.check(model, request)
             content = await self._read(body, exchange, runtime)
             request = _with_body(request, model, content, exchange)
         return Taken(model, request, content)
@@ -102,8 +170,15 @@ class Intake:
     async def _read(self, body: Body, exchange: Exchange, runtime: Runtime) -> bytes:
         server = runtime.settings.server
         started = self._clock()
+        deadline_ms = exchange.deadline_ms
+        left_s = inf if deadline_ms is None else exchange.received_at + deadline_ms / 1e3 - started
         try:
-            content = await body.read(server.max_body_bytes, server.body_timeout_s)
+            content = await body.read(server.max_body_bytes, min(server.body_timeout_s, left_s))
+        except BodyTimeoutError:
+            if left_s >= server.body_timeout_s:
+                raise
+            message = "the deadline passed before the body had arrived"
+            raise DeadlineExceededError(message) from None
         finally:
             exchange.read_s += self._clock() - started
         exchange.payload_bytes = len(content)
@@ -111,16 +186,14 @@ class Intake:
 
 
 def _resolve(
-    method: str, path: str, exchange: Exchange, runtime: Runtime, *, is_ready: bool
+    method: str, path: str, runtime: Runtime, now: float, *, is_ready: bool
 ) -> Target | Document:
     match segments_of(path):
         case ["v2", *rest]:
-            return oip.resolve(method, rest, runtime, exchange.received_at, is_ready=is_ready)
+            return oip.resolve(method, rest, runtime, now, is_ready=is_ready)
         case ["v1", "models", *rest]:
-            exchange.protocol = Protocol.KSERVE_V1
-            return kserve_v1.resolve(method, rest, runtime, exchange.received_at)
+            return kserve_v1.resolve(method, rest, runtime, now)
         case ["v1", *rest]:
-            exchange.protocol = Protocol.OPENAI
             return openai.resolve(method, rest)
         case _:
             raise NotFoundError("this path is not part of the API; inference is under /v2")

@@ -8,6 +8,7 @@ from math import ceil
 
 import msgspec
 
+from router.domain.decision import Outcome
 from router.domain.errors import (
     BodyTimeoutError,
     BrokenBodyError,
@@ -94,3 +95,10 @@ _SHAPES: Mapping[Protocol, Callable[[str, str, int], dict[str, object]]] = {
     Protocol.KSERVE_V1: _plain,
     Protocol.OPENAI: _openai,
 }
+
+
+def outcome_of_status(status: int) -> Outcome:
+    """What a model's own answer counts as."""
+    if status < 400:
+        return Outcome.OK
+    return Outcome.CLIENT_ERROR if status < 500 else Outcome.MODEL_ERROR

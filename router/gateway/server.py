@@ -1,49 +1,37 @@
-"""The data port: connections, and the way of an answer back to the client.
+"""The data port: one ordinary request from its head to its answer, and its record.
 
-Everything that touches aiohttp's protocol class is in this file. Decides nothing about backends.
+Connections and the fast path are in `connection` and `fast_path`. Decides nothing about backends.
 """
 
 import asyncio
 import logging
-from collections.abc import Sequence
 from itertools import count
 
 import msgspec
 from aiohttp import web
-from aiohttp.web_protocol import RequestHandler, _ErrInfo
-from multidict import CIMultiDict
 
 from router.director import Director, outcome_of
 from router.domain.clock import Clock
 from router.domain.decision import Outcome
 from router.domain.errors import (
-    AttemptError,
-    ClientClosedError,
     InvalidRequestError,
     RouterError,
 )
-from router.domain.ports import BackendResponse
-from router.domain.request import Protocol
 from router.gateway.body import Body, BodyBudget
-from router.gateway.exchange import Exchange
-from router.gateway.head import HOP_BY_HOP
+from router.gateway.connection import ClientConnection, GatewayServer
+from router.gateway.exchange import Exchange, Telemetry
+from router.gateway.fast_path import FastPath
 from router.gateway.intake import Intake, Taken
-from router.gateway.responses import ErrorAnswer, error_answer
+from router.gateway.relay import error_reply, is_relayed, reply_of, stream
+from router.gateway.responses import error_answer, outcome_of_status
 from router.gateway.target import Document
 from router.runtime import RuntimeRef
-from router.telemetry.logs import AccessLog
-from router.telemetry.metrics import Metrics
+from router.upstream.client import UpstreamClient
 
 _log = logging.getLogger(__name__)
 
-Headers = Sequence[tuple[str, str]]
-
-_SET_BY_US = HOP_BY_HOP | {"content-length", "x-request-id", "server-timing", "server"}
-_OURS = [("server", "hybrid-router")]
-"""Sent with every answer, so that no software versions are told."""
 _LINGER_S = 2.0
 """How long an unread body is drained so that its sender can read our refusal."""
-_MALFORMED = InvalidRequestError("the request is not valid HTTP, or its head is too large")
 
 
 class DataPlane:
@@ -53,27 +41,38 @@ class DataPlane:
         self,
         runtime: RuntimeRef,
         director: Director,
-        metrics: Metrics,
-        access_log: AccessLog,
+        telemetry: Telemetry,
         clock: Clock,
         instance_id: str,
+        upstream: UpstreamClient,
     ) -> None:
         self._runtime = runtime
         self._director = director
-        self._metrics = metrics
-        self._access_log = access_log
+        self._telemetry = telemetry
         self._clock = clock
         self._intake = Intake(director, clock)
         self._ids = (f"{instance_id}-{number:x}" for number in count(1))
-        self.bodies = BodyBudget(runtime.current.settings.server.max_buffered_bytes)
+        settings = runtime.current.settings.server
+        self.bodies = BodyBudget(settings.max_buffered_bytes)
+        self.fast_path = (
+            FastPath(runtime, upstream, telemetry, self.bodies, clock, self._ids)
+            if settings.fast_path
+            else None
+        )
         self.is_draining = False
-        self.in_flight = 0
+        self._ordinary_in_flight = 0
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that have been read and not yet answered."""
+        fast = self.fast_path.in_flight if self.fast_path is not None else 0
+        return self._ordinary_in_flight + fast
 
     def server(self) -> web.Server:
         """The aiohttp server for the data port's connections."""
         max_head = self._runtime.current.settings.server.max_header_bytes
-        return _Server(
-            self.handle,
+        return GatewayServer(
+            self,
             handler_cancellation=True,
             auto_decompress=False,
             access_log=None,
@@ -84,20 +83,28 @@ class DataPlane:
 
     async def handle(self, http: web.BaseRequest) -> web.StreamResponse:
         """Answer one request, whatever happens to it, and record how it ended."""
-        exchange = Exchange(next(self._ids), self._clock())
-        self.in_flight += 1
+        exchange = self._exchange(http)
+        self._ordinary_in_flight += 1
         try:
             reply = await self._reply(http, exchange)
         except asyncio.CancelledError as error:
             exchange.outcome, exchange.status = outcome_of(error), 499
             raise
         finally:
-            self.in_flight -= 1
+            self._ordinary_in_flight -= 1
             if exchange.model is not None or exchange.outcome is not Outcome.OK:
-                exchange.finish(self._clock(), self._metrics, self._access_log)
+                exchange.finish(self._clock(), self._telemetry)
         if self.is_draining:
             reply.force_close()
         return reply
+
+    def _exchange(self, http: web.BaseRequest) -> Exchange:
+        """A new exchange, or one that the fast path began."""
+        connection = http.protocol
+        if isinstance(connection, ClientConnection) and connection.carried is not None:
+            carried, connection.carried = connection.carried, None
+            return Exchange(carried.request_id, carried.received_at, record=carried.record)
+        return Exchange(next(self._ids), self._clock())
 
     async def _reply(self, http: web.BaseRequest, exchange: Exchange) -> web.StreamResponse:
         try:
@@ -120,7 +127,7 @@ class DataPlane:
             if isinstance(taken, Document):
                 exchange.status = taken.status
                 headers = exchange.headers(self._clock())
-                return _reply(taken.status, _JSON + headers, msgspec.json.encode(taken.content))
+                return reply_of(taken.status, _JSON + headers, msgspec.json.encode(taken.content))
             return await self._serve(http, taken, exchange)
 
     async def _serve(
@@ -129,28 +136,20 @@ class DataPlane:
         record = exchange.record
         async with self._director.serve(taken.model, taken.request, taken.body, record) as response:
             exchange.status = response.status
-            exchange.outcome = _outcome(response.status)
-            headers = [
-                (name, value) for name, value in response.headers if name.lower() not in _SET_BY_US
-            ]
+            exchange.outcome = outcome_of_status(response.status)
+            headers = [(name, value) for name, value in response.headers if is_relayed(name)]
             headers += exchange.headers(self._clock())
             if response.rest is None:
-                return _reply(response.status, headers, response.body)
-            return await _stream(http, response, headers)
+                return reply_of(response.status, headers, response.body)
+            return await stream(http, response, headers)
 
     def _error_reply(self, error: Exception, exchange: Exchange) -> web.Response:
         answer = error_answer(error, exchange.protocol)
         exchange.status = answer.status
-        return _error_response(answer, exchange.headers(self._clock()))
+        return error_reply(answer, exchange.headers(self._clock()))
 
 
 _JSON = [("content-type", "application/json")]
-
-
-def _outcome(status: int) -> Outcome:
-    if status < 400:
-        return Outcome.OK
-    return Outcome.CLIENT_ERROR if status < 500 else Outcome.MODEL_ERROR
 
 
 def _check_head(http: web.BaseRequest, max_bytes: int) -> None:
@@ -160,79 +159,3 @@ def _check_head(http: web.BaseRequest, max_bytes: int) -> None:
         raise InvalidRequestError(
             f"the request's head has {size} bytes, this gateway takes at most {max_bytes}"
         )
-
-
-def _reply(status: int, headers: Headers, body: bytes) -> web.Response:
-    return web.Response(status=status, headers=CIMultiDict([*headers, *_OURS]), body=body)
-
-
-def _error_response(answer: ErrorAnswer, headers: Headers = ()) -> web.Response:
-    reply = _reply(answer.status, [*answer.headers, *headers], answer.body)
-    if answer.closes:
-        reply.force_close()
-    return reply
-
-
-async def _stream(
-    http: web.BaseRequest, response: BackendResponse, headers: Headers
-) -> web.StreamResponse:
-    """Pass the answer on as it arrives, at the pace of the slower side.
-
-    Once the head is out nothing can be repeated: if the upstream breaks, so does the connection.
-    """
-    assert response.rest is not None  # noqa: S101
-    reply = web.StreamResponse(status=response.status, headers=CIMultiDict([*headers, *_OURS]))
-    length = {name.lower(): value for name, value in response.headers}.get("content-length")
-    if length is not None:
-        reply.content_length = int(length)
-    try:
-        await reply.prepare(http)
-        if response.body:
-            await reply.write(response.body)
-        async for chunk in response.rest:
-            await reply.write(chunk)
-        await reply.write_eof()
-    except AttemptError:
-        _abort(http)
-        raise
-    except ConnectionError as error:
-        raise ClientClosedError("the client went away during the answer") from error
-    return reply
-
-
-def _abort(http: web.BaseRequest) -> None:
-    if http.transport is not None:
-        http.transport.abort()
-
-
-class _Server(web.Server):
-    """aiohttp's server with connections that speak the gateway's error shape."""
-
-    def __call__(self) -> RequestHandler:
-        return _Connection(self, loop=self._loop, **self._kwargs)
-
-
-class _Connection(RequestHandler):
-    """One client connection; framing is aiohttp's hardened parser's business."""
-
-    def data_received(self, data: bytes) -> None:
-        """Also end a body in whose middle the framing broke: aiohttp lets its reader wait."""
-        super().data_received(data)
-        if self._messages and isinstance(self._messages[-1][0], _ErrInfo):
-            request = self._current_request
-            if request is not None and not request.content.is_eof():
-                request.content.set_exception(web.RequestPayloadError("the framing is broken"))
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        """Answer what the parser refused; the connection is closed afterwards."""
-        _log.info("malformed request from a client: status %d, %s", status, type(exc).__name__)
-        del message  # quotes the client's bytes
-        reply = _error_response(error_answer(_MALFORMED, Protocol.OIP))
-        reply.force_close()
-        return reply

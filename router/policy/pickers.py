@@ -32,6 +32,8 @@ def least_loaded(endpoints: Sequence[E], rng: Random) -> E | None:
     Larger pools are sampled (two random choices, Mitzenmacher 2001), then scanned only if both
     samples are full.
     """
+    if len(endpoints) == 1:
+        return endpoints[0] if endpoints[0].load < 1 else None
     if len(endpoints) > _SCAN_LIMIT:
         first, second = rng.choice(endpoints), rng.choice(endpoints)
         sampled = min(first, second, key=_load)

@@ -165,6 +165,10 @@ class ServerSettings(Section):
         default=BackendHint.DENY,
         description="whether clients may force a backend with x-router-backend",
     )
+    fast_path: StrictBool = Field(
+        default=True,
+        description="false: every request takes the ordinary path, for comparison and diagnosis",
+    )
     access_log: Annotated[Path | Literal["stderr", "off"], FilePath(words=("stderr", "off"))] = (
         Field(default="stderr", description="where the one line per request goes")
     )

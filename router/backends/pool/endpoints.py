@@ -102,6 +102,9 @@ class Pool:
         self.endpoints: dict[str, Endpoint] = {}
         self.busy_s = 0.0
         self.ejections = 0
+        # The endpoints that take traffic, None when that must be asked of each: after a change,
+        # and while a circuit is open, when it depends on the time.
+        self._traffic: list[Endpoint] | None = None
         self._caller = caller
         self._clock = clock
         self._rng = rng
@@ -141,7 +144,12 @@ class Pool:
         )
 
     def _available(self, now: float) -> list[Endpoint]:
-        return [endpoint for endpoint in self.endpoints.values() if endpoint.takes_traffic(now)]
+        if self._traffic is not None:
+            return self._traffic
+        found = [endpoint for endpoint in self.endpoints.values() if endpoint.takes_traffic(now)]
+        if all(endpoint.circuit.is_closed for endpoint in self.endpoints.values()):
+            self._traffic = found
+        return found
 
     def _ready_in_s(self, now: float) -> float:
         waited_s = now - self.starting_since if self.starting_since is not None else 0.0
@@ -160,6 +168,23 @@ class Pool:
             return None
         self._occupy(endpoint, now)
         return PoolLease(self, endpoint, self._caller, self._clock, now)
+
+    def reserve_warm(self, now: float) -> Endpoint | None:
+        """As `try_reserve`, without a lease: the caller settles the endpoint itself."""
+        if len(self.queue):
+            return None
+        endpoint = least_loaded(self._available(now), self._rng)
+        if endpoint is not None:
+            self._occupy(endpoint, now)
+        return endpoint
+
+    def adopt(
+        self, endpoint: Endpoint, since: float, payload_bytes: int, served_s: float
+    ) -> "PoolLease":
+        """A lease for a slot that `reserve_warm` gave, whose answer took `served_s` to begin."""
+        lease = PoolLease(self, endpoint, self._caller, self._clock, since)
+        lease.was_served(payload_bytes, served_s)
+        return lease
 
     async def reserve(self, request: InferenceRequest, timeout_s: float) -> "PoolLease":
         """Wait for a slot, and see that a replica is started if none is wanted yet."""
@@ -206,20 +231,24 @@ class Pool:
         self._vacate(endpoint)
         self.pump(self._clock())
 
-    def release(self, endpoint: Endpoint, verdict: Verdict, now: float) -> None:
-        """An attempt has ended. Callers release exactly once."""
+    def release(self, endpoint: Endpoint, verdict: Verdict, since: float, now: float) -> None:
+        """An attempt that began at `since` has ended. Callers release exactly once."""
+        self.busy_s += (now - since) / endpoint.capacity
         if verdict is Verdict.OK:
             endpoint.circuit.succeeded()
         elif verdict is Verdict.FAILED and endpoint.circuit.failed(now):
             self.ejections += 1
+            self._traffic = None
         self._vacate(endpoint)
-        self.pump(now)
+        if len(self.queue):
+            self.pump(now)
 
     # -- what drivers and probes say ---------------------------------------------------------------
 
     def add(self, endpoint: Endpoint) -> None:
         """A new endpoint; it takes traffic once it is marked ready."""
         self.endpoints[endpoint.id] = endpoint
+        self._traffic = None
 
     def mark_ready(self, endpoint_id: str, *, is_ready: bool) -> None:
         """A probe's verdict. A good one re-admits an endpoint that was set aside."""
@@ -229,6 +258,7 @@ class Pool:
         if is_ready and not endpoint.is_ready:
             endpoint.circuit.succeeded()
         endpoint.is_ready = is_ready
+        self._traffic = None
         if is_ready:
             self.pump(self._clock())
 
@@ -236,6 +266,7 @@ class Pool:
         """Send nothing new there; the event is set once nothing is in flight."""
         endpoint = self.endpoints[endpoint_id]
         endpoint.is_draining = True
+        self._traffic = None
         if endpoint.in_flight == 0:
             endpoint.drained.set()
         return endpoint.drained
@@ -243,6 +274,7 @@ class Pool:
     def remove(self, endpoint_id: str) -> None:
         """The endpoint is gone; attempts under way there fail by themselves."""
         self.endpoints.pop(endpoint_id, None)
+        self._traffic = None
 
     @property
     def ready(self) -> int:
@@ -276,6 +308,11 @@ class PoolLease:
         """Opaque id of the endpoint."""
         return self._endpoint.id
 
+    def was_served(self, payload_bytes: int, served_s: float) -> None:
+        """Note what the release is to learn."""
+        self._payload_bytes = payload_bytes
+        self._served_s = served_s
+
     async def send(
         self, request: InferenceRequest, body: bytes, timeout_s: float
     ) -> BackendResponse:
@@ -289,8 +326,7 @@ class PoolLease:
     def release(self, verdict: Verdict, now: float, response: BackendResponse | None) -> None:
         """Free the slot; learn the endpoint's health, the model's service time, what was used."""
         pool = self._pool
-        pool.busy_s += (now - self._since) / self._endpoint.capacity
         learns = response is not None and response.status < 400
         if learns and self._payload_bytes is not None:
             pool.service_times.observe(self._payload_bytes, self._served_s)
-        pool.release(self._endpoint, verdict, now)
+        pool.release(self._endpoint, verdict, self._since, now)

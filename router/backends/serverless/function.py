@@ -102,8 +102,12 @@ class Function:
             upper_s=service.upper_s,
             p_cold=self.environments.p_cold(now),
             init_s=self.init.mean_s,
-            price_usd=self.price_usd(self.billed_times.estimate(payload_bytes).mean_s),
+            price_usd=self.expected_price_usd(payload_bytes),
         )
+
+    def expected_price_usd(self, payload_bytes: int) -> float:
+        """What a warm call of that size is expected to cost."""
+        return self.price_usd(self.billed_times.estimate(payload_bytes).mean_s)
 
     def price_usd(self, billed_s: float) -> float:
         """What a call of that duration costs, by the platform's least and rounded duration."""
