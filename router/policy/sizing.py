@@ -168,7 +168,7 @@ def _step(params: SizingParams, level: Level, rent: float, dt: float, now: float
     plan = Plan.COUNTER
     # Infinite rent leaves no choice, and teaches nothing for times with one.
     if rent < inf:
-        never, always, excess = _learn(params, level, bought_at, rent, dt, now)
+        never, always, excess = _learn(params, level, rent, dt, now)
         plan = _plan(params, level.plan, never, always, excess)
     wanted = plan is Plan.ALWAYS or (plan is Plan.COUNTER and bought_at is not None)
     running_since = level.running_since
@@ -208,18 +208,12 @@ def _count(
 
 
 def _learn(
-    params: SizingParams,
-    before: Level,
-    bought_at: float | None,
-    rent: float,
-    dt: float,
-    now: float,
+    params: SizingParams, before: Level, rent: float, dt: float, now: float
 ) -> tuple[float, float, float]:
     """What the other plans, and the level itself, have cost more than the counter by now."""
     beta = params.beta_usd(0.0)
+    # The counter never gives up within the minimum: its beta holds that until it is over.
     counter = _step_usd(params, before.bought_at, rent, dt, now)
-    if bought_at is None and before.bought_at is not None:
-        counter += _unused_usd(params, before.bought_at, now)
     actual = _step_usd(params, before.running_since, rent, dt, now)
     never = before.never_usd + rent * dt - counter
     always = before.always_usd + params.replica_usd_per_s * dt - counter

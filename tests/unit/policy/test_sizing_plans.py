@@ -67,7 +67,7 @@ def test_history_is_outlived_within_some_betas(history, then, wanted):
 
 
 def test_without_demand_a_level_rests():
-    idle = run(PAUSE * 3 + [0.0] * 1000)
+    idle = run(PAUSE * 3 + [0.0] * int(8 * BETA))
     assert idle[-1].levels == idle[-2].levels
 
 
@@ -111,18 +111,45 @@ def test_following_a_plan_is_cheaper_than_the_counter(shape):
     assert bill(run(loads), loads) < 0.9 * bill(counter_only(loads), loads)
 
 
-def test_the_clamp_bounds_what_wrong_plans_cost():
-    """Demand changes its habit whenever the level has learned it."""
+def demand_until_ready(steps: list[Sizing], levels: tuple[Level, ...] = ()) -> list[float]:
+    """An adversary: demand only while no replica is ready."""
     loads: list[float] = []
-    levels: tuple[Level, ...] = ()
-    steps: list[Sizing] = []
-    for second in range(40_000):
-        plan = levels[0].plan if levels else Plan.COUNTER
-        shape = {Plan.COUNTER: BURST, Plan.NEVER: [1.0], Plan.ALWAYS: [0.0]}[plan]
-        loads.append(shape[second % len(shape)])
+    for second in range(30_000):
+        since = levels[0].running_since if levels else None
+        is_ready = since is not None and NOW + second - since >= PARAMS.startup_s
+        loads.append(0.0 if is_ready else 1.0)
         demand = Demand(loads[-1], RHO * loads[-1])
-        steps.append(size(PARAMS, levels, demand, 1.0, NOW + second))
+        steps.append(size(PARAMS, levels, demand, 1.0, NOW + second + 1))
         levels = steps[-1].levels
+    return loads
+
+
+def test_the_clamp_bounds_what_wrong_plans_cost():
+    steps: list[Sizing] = []
+    loads = demand_until_ready(steps)
     assert {step.levels[0].plan for step in steps} > {Plan.COUNTER}, "never left the counter"
-    allowed = 1.1 * bill(counter_only(loads), loads) + 6 * BETA
-    assert bill(steps, loads) <= allowed
+    assert bill(steps, loads) <= 1.1 * bill(counter_only(loads), loads) + 10 * BETA
+
+
+def test_old_savings_do_not_pay_for_new_mistakes():
+    history = [level._replace(running_since=None) for level in run(BURST * 400)[-1].levels]
+    steps: list[Sizing] = []
+    loads = demand_until_ready(steps, tuple(history))
+    assert bill(steps, loads) <= 1.1 * bill(counter_only(loads), loads) + 10 * BETA
+
+
+def test_captive_work_has_no_part_in_the_price_of_the_rest():
+    """One replica's captive work beside half a replica's that pays: 0.5 x 3 > 1."""
+    params = SizingParams(0, 5, 1.0, 1.0, 10.0, 10.0, captive_packing=1.0)
+    levels: tuple[Level, ...] = ()
+    for second in range(100):
+        demand = Demand(1.5, RHO * 0.5, captive_load=1.0)
+        levels = size(params, levels, demand, 1.0, NOW + second).levels
+    assert [level.running_since is not None for level in levels] == [True, True]
+
+
+def test_history_is_forgotten_after_some_betas():
+    """However long the bursts went on, steady demand soon gets its replica."""
+    steady = run([1.0] * 500, run(BURST * 400)[-1].levels)
+    waited_s = next(second for second, step in enumerate(steady) if step.wanted)
+    assert BETA < waited_s < 5 * BETA
