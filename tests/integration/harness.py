@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from copy import deepcopy
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Self
 
@@ -185,8 +186,9 @@ class Harness:
         self, method: str, path: str, body: bytes | None = None, headers: Any = ()
     ) -> Reply:
         """One request of the data port, sent exactly as given."""
+        data = BytesIO(body) if body is not None else None
         async with self.client.request(
-            method, self.url + path, data=body, headers=CIMultiDict(headers),
+            method, self.url + path, data=data, headers=CIMultiDict(headers),
             skip_auto_headers=["content-type", "accept", "accept-encoding", "user-agent"],
         ) as response:  # fmt: skip
             return Reply(response.status, response.headers, await response.read())
@@ -211,7 +213,8 @@ class Harness:
         """A bare connection to the data port, closed at the end if the test does not."""
         host, port = self.url.removeprefix("http://").split(":")
         reader, writer = await asyncio.open_connection(host, int(port), limit=1 << 20)
-        self._stack.callback(writer.transport.abort)
+        # Holds the writer too, which must not be collected before.
+        self._stack.callback(lambda: writer.transport.abort())
         return reader, writer
 
     async def raw(self, *parts: bytes, half_close: bool = False) -> bytes:

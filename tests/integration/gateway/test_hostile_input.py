@@ -232,3 +232,12 @@ class TestMemory:
         async with Harness(tmp_path, function=ok(), serverless=limits) as gateway:
             answer = await gateway.raw(http(POST, "content-length: 20000"))
             assert_told(answer, 413, "10240")
+
+
+async def test_the_clients_own_deadline_ends_a_slow_body(gateway):
+    started = time.monotonic()
+    answer = await gateway.raw(
+        http(POST, "content-length: 10", "x-router-deadline-ms: 50", body=b"{}")
+    )
+    assert_told(answer, 504, "deadline")
+    assert time.monotonic() - started < 0.19, "before the body's own time-out"

@@ -1,0 +1,101 @@
+import hashlib
+import json
+
+import pytest
+import yaml
+
+from tests.fakes.upstreams import ok
+from tests.integration.harness import Harness
+
+KEY = "secret-key-of-nightly"
+
+
+def entry(name, key, **facts):
+    return {"name": name, "sha256": hashlib.sha256(key.encode()).hexdigest(), **facts}
+
+
+@pytest.fixture
+async def gateway(tmp_path):
+    keys = [
+        entry("nightly", KEY, tenant="batch"),
+        entry("limited", "limited", tenant="t", rate_per_s=0.1, burst=2),
+        entry("other", "other", tenant="t", models=["bert-*"]),
+    ]
+    (tmp_path / "keys.yaml").write_text(yaml.safe_dump(keys))
+    rule = {"name": "batch", "match": {"tenant": ["batch"]}, "route": "serverless"}
+    config = {"auth": {"api_keys_file": "keys.yaml"}, "rules": [rule]}
+    async with Harness(tmp_path, warm=[ok()], function=ok(), config=config) as gateway:
+        yield gateway
+
+
+@pytest.mark.parametrize(
+    ("headers", "told"),
+    [
+        ({}, "is needed"),
+        ({"authorization": "Bearer wrong"}, "not known"),
+        ({"x_api_key": "wrong"}, "not known"),
+        ({"authorization": f"Basic {KEY}"}, "is needed"),
+        ({"authorization": "Bearer " + "x" * 5000}, "not known"),
+    ],
+    ids=["no key", "a wrong key", "a wrong x-api-key", "another scheme", "an absurd key"],
+)
+async def test_without_a_valid_key_nothing_is_answered(gateway, headers, told):
+    reply = await gateway.infer(**headers)
+    assert reply.status == 401
+    assert told in reply.json()["error"]
+    assert reply.headers["www-authenticate"].startswith("Bearer")
+    listed = await gateway.request("GET", "/v2/models")
+    assert listed.status == 401
+    assert gateway.warm[0].received == gateway.function.received == []
+
+
+async def test_a_key_is_refused_before_its_body_is_read(gateway):
+    answer = await gateway.raw(
+        b"POST /v2/models/m/infer HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\n"
+    )
+    assert answer.startswith(b"HTTP/1.1 401")
+
+
+@pytest.mark.parametrize("headers", [{"authorization": f"Bearer {KEY}"}, {"x_api_key": KEY}])
+async def test_a_key_says_who_calls_and_travels_no_further(gateway, headers):
+    reply = await gateway.infer(x_request_id="r", **headers)
+    line = await gateway.logged("r")
+    seen = json.dumps(dict(gateway.function.received[0].headers))
+    assert reply.decision == ("serverless", "rule"), "the rule for the tenant"
+    assert line["tenant"] == "batch"
+    assert KEY not in seen
+
+
+async def test_a_key_is_only_good_for_its_models(gateway):
+    reply = await gateway.infer(authorization="Bearer other")
+    assert reply.status == 403
+    assert "'m'" in reply.json()["error"]
+
+
+async def test_a_key_has_its_rate(gateway):
+    statuses = []
+    for _ in range(3):
+        reply = await gateway.infer(authorization="Bearer limited", x_request_id="over")
+        statuses.append(reply.status)
+    assert statuses == [200, 200, 429]
+    assert "over your limit" in reply.json()["error"]
+    assert 5 < int(reply.headers["retry-after"]) <= 10
+    assert (await gateway.infer(authorization=f"Bearer {KEY}")).status == 200
+
+
+async def test_a_reload_refills_no_rate(gateway):
+    for _ in range(2):
+        await gateway.infer(authorization="Bearer limited")
+    await gateway.write({**gateway.config, "rules": []})
+    assert (await gateway.ask("POST", "/v1/reload")).status == 200
+    assert (await gateway.infer(authorization="Bearer limited")).status == 429
+
+
+async def test_probes_need_no_key(gateway):
+    for path in ("/v2/health/live", "/v2/health/ready"):
+        assert (await gateway.request("GET", path)).status == 200
+
+
+async def test_errors_have_the_shape_of_the_protocol_asked(gateway):
+    reply = await gateway.infer(path="/v1/chat/completions")
+    assert (reply.status, reply.json()["error"]["code"]) == (401, "unauthorized")

@@ -1,0 +1,144 @@
+"""KServe v1 and OpenAI shapes, and streams."""
+
+import asyncio
+import json
+
+import pytest
+
+from tests.fakes.upstreams import Answer, Gate, ok
+from tests.integration.harness import Harness
+
+CHAT = json.dumps({"model": "m", "messages": [], "stream": False}).encode()
+STREAM = json.dumps({"model": "m", "messages": [], "stream": True}).encode()
+
+
+class TestKServeV1:
+    async def test_predict_passes_through(self, tmp_path):
+        async with Harness(tmp_path, warm=[ok(b'{"predictions": [1]}')]) as gateway:
+            reply = await gateway.infer(b'{"instances": [1]}', "/v1/models/m:predict")
+            (received,) = gateway.warm[0].received
+        assert (reply.status, reply.json()) == (200, {"predictions": [1]})
+        assert (received.target, received.body) == ("/v1/models/m:predict", b'{"instances": [1]}')
+
+    async def test_lists_and_readiness_are_the_gateways(self, tmp_path):
+        async with Harness(tmp_path, warm=[ok()]) as gateway:
+            listed = (await gateway.request("GET", "/v1/models")).json()
+            one = (await gateway.request("GET", "/v1/models/m")).json()
+            unknown = await gateway.request("GET", "/v1/models/x")
+        assert (listed["models"], listed["data"][0]["id"]) == (["m"], "m")
+        assert (one["name"], one["ready"]) == ("m", True)
+        assert (unknown.status, type(unknown.json()["error"])) == (404, str)
+
+
+class TestOpenAI:
+    @pytest.mark.parametrize("path", ["chat/completions", "completions", "embeddings"])
+    async def test_the_model_is_found_in_the_body_which_passes_untouched(self, tmp_path, path):
+        body = b'{"input": "x",  "model":"m"}'
+        async with Harness(tmp_path, warm=[ok(b'{"id": "1"}')]) as gateway:
+            reply = await gateway.infer(body, f"/v1/{path}", authorization="Bearer theirs")
+            (received,) = gateway.warm[0].received
+        assert (reply.status, reply.json()) == (200, {"id": "1"})
+        assert received.body == body
+        assert received.headers["authorization"] == "Bearer theirs"
+
+    @pytest.mark.parametrize(
+        ("body", "status", "code"),
+        [
+            (b'{"model": "x"}', 404, "model_not_found"),
+            (b"{}", 400, "invalid_request"),
+            (b"{", 400, "invalid_request"),
+            (b"", 400, "invalid_request"),
+        ],
+        ids=["unknown model", "no model", "broken JSON", "no body"],
+    )
+    async def test_errors_have_openais_shape(self, tmp_path, body, status, code):
+        async with Harness(tmp_path, warm=[ok()]) as gateway:
+            reply = await gateway.infer(body, "/v1/chat/completions")
+        error = reply.json()["error"]
+        assert (reply.status, error["code"]) == (status, code)
+        assert set(error) == {"message", "type", "param", "code"}
+
+    async def test_a_stream_goes_where_streams_can(self, tmp_path):
+        async with Harness(tmp_path, warm=[ok()], function=ok()) as gateway:
+            plain = await gateway.infer(CHAT, "/v1/chat/completions", x_router_backend="serverless")
+            stream = await gateway.infer(
+                STREAM, "/v1/chat/completions", x_router_backend="serverless"
+            )
+        assert plain.decision == ("serverless", "hint")
+        assert stream.decision == ("pool", "limit_stream")
+
+
+class TestServerSentEvents:
+    async def test_every_event_passes_at_once(self, tmp_path):
+        asked = asyncio.Queue()
+
+        async def chunks():
+            while (event := await asked.get()) is not None:
+                yield event
+
+        async def behave(_):
+            return Answer(200, headers=(("content-type", "text/event-stream"),), chunks=chunks)
+
+        async with Harness(tmp_path, warm=[behave]) as gateway:
+            reader, writer = await gateway.connect()
+            head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(STREAM)}"
+            writer.write(head.encode() + b"\r\n\r\n" + STREAM)
+            async with asyncio.timeout(5):
+                answered = await reader.readuntil(b"\r\n\r\n")
+                assert b"text/event-stream" in answered.lower()
+                for number in range(3):
+                    # The next one is only made once this one has arrived.
+                    asked.put_nowait(f"data: {number}\n\n".encode())
+                    assert await reader.readuntil(b"\n\n") != b""
+                assert gateway.pool.in_flight == 1
+                asked.put_nowait(None)
+                await reader.readuntil(b"0\r\n\r\n")
+            await gateway.until(lambda: gateway.pool.in_flight == 0)
+
+    async def test_a_large_answer_is_streamed_at_the_clients_pace(self, tmp_path):
+        sent = 0
+        total = 400
+
+        async def chunks():
+            nonlocal sent
+            for sent in range(1, total + 1):  # noqa: B007  seen by the test
+                yield b"x" * 100_000
+
+        async def behave(_):
+            return Answer(200, headers=(), chunks=chunks)
+
+        async with Harness(tmp_path, warm=[behave]) as gateway:
+            reader, writer = await gateway.connect()
+            writer.write(
+                b"POST /v2/models/m/infer HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}"
+            )
+            await reader.readuntil(b"\r\n\r\n")
+            before = -1
+            while before != sent:  # until it stands still: nobody reads
+                before = sent
+                await asyncio.sleep(0.1)
+            assert sent < total, "40 MB do not fit anywhere on the way"
+            received = 0
+            async with asyncio.timeout(10):
+                while received < total * 100_000:
+                    received += len(await reader.read(1 << 20))
+            assert sent == total
+
+
+async def test_a_queue_of_one_tenant_does_not_hold_another_model(tmp_path):
+    """A cold or slow model may fill its own queue only."""
+    gate = Gate()
+    async with Harness(tmp_path, warm=[gate, ok()]) as gateway:
+        slow, quick = (upstream.url for upstream in gateway.warm)
+        config = gateway.changed(pool={"urls": [slow], "concurrency": 1})
+        other = gateway.changed(pool={"urls": [quick]})["models"][0]
+        config["models"].append({**other, "name": "n"})
+        await gateway.write(config)
+        await gateway.ask("POST", "/v1/reload")
+        models = gateway.gateway._runtime.current.models
+        await gateway.until(lambda: models["m"].pool.ready == models["n"].pool.ready == 1)
+        held = [asyncio.create_task(gateway.infer()) for _ in range(5)]
+        await gateway.until(lambda: len(gateway.pool.queue) == 4)
+        assert (await gateway.infer(path="/v2/models/n/infer")).status == 200
+        gate.opened.set()
+        assert {(await task).status for task in held} == {200}
