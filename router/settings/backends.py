@@ -129,9 +129,9 @@ class _Pool(Section):
         default=0.0, alias="min_billing", description="a replica is paid for at least this long"
     )
     packing_ratio: Annotated[float, Quantity(NUMBER, 0.1, 1.0)] = Field(
-        default=0.8,
+        default=0.95,
         alias="packing",
-        description="share of a replica's capacity that sizing plans to use",
+        description="share of a replica that sizing fills with work that may spill to serverless",
     )
     queue: QueueSettings = Field(
         default_factory=QueueSettings, description="requests held until a replica is free"
