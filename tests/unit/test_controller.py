@@ -98,9 +98,14 @@ class Driver:
     def __init__(self):
         self.wants = []
         self.billed = 0
+        self.adopted = 0
 
     def want(self, replicas):
         self.wants.append(replicas)
+
+    def take_over(self):
+        adopted, self.adopted = self.adopted, 0
+        return adopted
 
     async def run(self):
         raise NotImplementedError
@@ -207,6 +212,22 @@ class TestSizing:
         setup.replica("e1")
         setup.steps(1, requests=30)
         assert setup.pool.starting_since is None
+
+
+class TestAdoptedReplicas:
+    def test_they_are_wanted_until_they_have_cost_a_start_for_nothing(self):
+        setup = Setup(beta_s=10.0)
+        setup.driver.adopted = 2
+        setup.steps(5)
+        assert setup.driver.wants[-1] == 2
+        setup.steps(10)
+        assert setup.driver.wants[-1] == 0
+
+    def test_no_more_are_wanted_than_the_pool_may_have(self):
+        setup = Setup(beta_s=10.0)
+        setup.driver.adopted = 9
+        setup.steps(1)
+        assert setup.driver.wants[-1] == 3
 
 
 class TestLeaderAndFollowers:

@@ -13,7 +13,7 @@ from itertools import count
 from typing import Any, Protocol, TypeVar
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
-from tenacity.wait import wait_exponential_jitter
+from tenacity.wait import wait_exponential, wait_random
 
 from router.backends.pool.endpoints import Endpoint, Pool
 from router.backends.pool.health import ProbeParams, is_ready
@@ -29,7 +29,7 @@ _HUNG_AFTER_S = 10.0
 """A replica that has not been ready for so long is ended and replaced."""
 _SETTLED_S = 30.0
 """A replica that ends sooner counts as a failed start: the next one waits a growing pause."""
-_MAX_PAUSE_S = 30.0
+_PAUSES = wait_exponential(multiplier=0.2, max=30.0) + wait_random(0.0, 0.2)
 _LEAVE_S = 5.0
 """Time on top of the drain for replicas to be gone at shutdown."""
 
@@ -243,7 +243,7 @@ class ReplicaSupervisor:
         """Growing pauses between failed replicas; ends early if told to stop."""
         return AsyncRetrying(
             retry=retry_if_exception_type((ReplicaFailedError, OSError)),
-            wait=wait_exponential_jitter(initial=0.2, max=_MAX_PAUSE_S),
+            wait=_PAUSES,
             stop=lambda _state: place.stop.is_set(),
             sleep=lambda seconds: _wait(place.stop, seconds),
             before_sleep=self._report,
@@ -349,7 +349,7 @@ class ReplicaSupervisor:
         """Try until it succeeds: for what must not be given up while its platform is away."""
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(ReplicaFailedError),
-            wait=wait_exponential_jitter(initial=0.2, max=_MAX_PAUSE_S),
+            wait=_PAUSES,
             before_sleep=self._report,
         )
         return await retrying(act)
