@@ -149,6 +149,8 @@ class ClientConnection(RequestHandler):
 
     def parsed(self, messages: Sequence[Message], data: bytes, *, upgraded: bool) -> bool:
         """aiohttp's parser has read `data`; whether the fast path takes what was in it."""
+        if not data:  # aiohttp goes on with what its parser had kept
+            return self._passed_on(messages)
         owed, self._owed = self._owed, None
         if owed is None or upgraded:
             return False
@@ -165,6 +167,11 @@ class ClientConnection(RequestHandler):
             return False
         self._owed = missing
         return missing == 0 and self._offer(messages[0][0], data, start)
+
+    def _passed_on(self, messages: Sequence[Message]) -> bool:
+        if messages:
+            self._owed = None
+        return False
 
     def _offer(self, message: RawRequestMessage, data: bytes, start: int) -> bool:
         if self._fast is None or self.carried is not None or message.method != "POST":

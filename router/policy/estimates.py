@@ -51,31 +51,29 @@ class ServiceTimes:
     A bucket without observations answers with its nearest seen neighbour, else with the prior.
     """
 
-    __slots__ = ("_buckets", "_prior")
+    __slots__ = ("_nearest", "_seen")
 
     def __init__(self, prior_s: float) -> None:
-        self._prior = DurationEstimate(prior_s)
-        self._buckets: list[DurationEstimate | None] = [None] * _BUCKETS
+        self._seen: dict[int, DurationEstimate] = {}
+        # Which estimate answers for each bucket; changes only when a bucket is first seen.
+        self._nearest = [DurationEstimate(prior_s)] * _BUCKETS
 
     def observe(self, payload_bytes: int, seconds: float) -> None:
         """Learn how long a request of that size took."""
         bucket = payload_bucket(payload_bytes)
-        estimate = self._buckets[bucket]
+        estimate = self._seen.get(bucket)
         if estimate is None:
-            estimate = self._buckets[bucket] = DurationEstimate(seconds)
+            estimate = self._seen[bucket] = DurationEstimate(seconds)
+            self._nearest = [self._nearest_to(each) for each in range(_BUCKETS)]
         estimate.observe(seconds)
 
     def estimate(self, payload_bytes: int) -> DurationEstimate:
         """The best knowledge for a request of that size."""
-        bucket = payload_bucket(payload_bytes)
-        seen = self._buckets[bucket]
-        if seen is not None:
-            return seen
-        for distance in range(1, _BUCKETS):
-            for neighbour in (bucket - distance, bucket + distance):
-                if 0 <= neighbour < _BUCKETS and (seen := self._buckets[neighbour]) is not None:
-                    return seen
-        return self._prior
+        return self._nearest[payload_bucket(payload_bytes)]
+
+    def _nearest_to(self, bucket: int) -> DurationEstimate:
+        # Of two at the same distance the smaller one: sizes below are the commoner case.
+        return self._seen[min(self._seen, key=lambda seen: (abs(seen - bucket), seen))]
 
 
 class FunctionTimes:
