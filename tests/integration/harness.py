@@ -60,7 +60,7 @@ class Harness:
     ) -> None:
         self.file = folder / "router.yaml"
         self.warm = [Upstream(behave) for behave in warm]
-        self.function = FunctionUpstream(function) if function is not None else None
+        self._function = FunctionUpstream(function) if function is not None else None
         self._settings = settings
         self._log = folder / "access.log"
         self._stack = AsyncExitStack()
@@ -69,7 +69,7 @@ class Harness:
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
-            for upstream in (*self.warm, *([self.function] if self.function else [])):
+            for upstream in (*self.warm, *([self._function] if self._function else [])):
                 await stack.enter_async_context(running(upstream))
             self.config = self._make_config()
             await self.write(self.config)
@@ -121,12 +121,12 @@ class Harness:
                 "health": {"interval": "50ms", "timeout": "2s"},
                 **self._settings.get("pool", {}),
             }
-        if self.function is not None:
+        if self._function is not None:
             model["serverless"] = {
                 "kind": "aws_lambda",
                 "function": "fn",
                 "region": "eu-central-1",
-                "endpoint_url": self.function.url,
+                "endpoint_url": self._function.url,
                 **self._settings.get("serverless", {}),
             }
         return {
@@ -165,6 +165,12 @@ class Harness:
     def begin_to_stop(self) -> None:
         """What a signal does, without waiting."""
         self._stop.set()
+
+    @property
+    def function(self) -> FunctionUpstream:
+        """What stands behind the model's function."""
+        assert self._function is not None
+        return self._function
 
     @property
     def pool(self) -> Any:
@@ -213,8 +219,7 @@ class Harness:
         """A bare connection to the data port, closed at the end if the test does not."""
         host, port = self.url.removeprefix("http://").split(":")
         reader, writer = await asyncio.open_connection(host, int(port), limit=1 << 20)
-        # Holds the writer too, which must not be collected before.
-        self._stack.callback(lambda: writer.transport.abort())
+        self._stack.callback(_abort, writer)  # holds the writer: it must not be collected before
         return reader, writer
 
     async def raw(self, *parts: bytes, half_close: bool = False) -> bytes:
@@ -251,6 +256,10 @@ class Harness:
 
     def _read_log(self) -> str:
         return self._log.read_text() if self._log.exists() else ""
+
+
+def _abort(writer: asyncio.StreamWriter) -> None:
+    writer.transport.abort()
 
 
 async def _read_response(reader: asyncio.StreamReader) -> bytes:

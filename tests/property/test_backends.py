@@ -2,6 +2,7 @@
 
 import asyncio
 from random import Random
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,7 +21,7 @@ steps = st.lists(
 )
 
 
-def make_pool(clock, capacities):
+def make_pool(clock, capacities) -> Any:
     pool = Pool("m", PoolParams(True, True, 3, 900, 0.1, 5.0), None, clock, Random(1))  # type: ignore[arg-type]
     for number, capacity in enumerate(capacities):
         pool.add(Endpoint(f"e{number}", parse_address("http://127.0.0.1:1"), capacity))
@@ -28,7 +29,7 @@ def make_pool(clock, capacities):
     return pool
 
 
-def make_function(clock, concurrency):
+def make_function(clock, concurrency) -> Any:
     params = FunctionParams(
         endpoint_id="fn", enabled=True, limits=LIMITS, max_concurrency=concurrency, max_queued=3,
         max_queued_bytes=900, reclaim_s=300.0, usd_per_request=1.0, usd_per_billed_s=1.0,
@@ -40,13 +41,13 @@ def make_function(clock, concurrency):
 class Play:
     """Plays actions on a backend and keeps what the callers hold."""
 
-    def __init__(self, backend, clock):
+    def __init__(self, backend, clock) -> None:
         self.backend = backend
         self.clock = clock
-        self.leases = []
-        self.waiting = []
+        self.leases: list[Any] = []
+        self.waiting: list[asyncio.Task[Any]] = []
 
-    async def act(self, action, pick, verdict):
+    async def act(self, action, pick, verdict) -> None:
         request = make_request()
         if action == "reserve":
             lease = self.backend.try_reserve(request, self.clock())
@@ -69,7 +70,7 @@ class Play:
             await asyncio.sleep(0)
         self.collect()
 
-    def collect(self):
+    def collect(self) -> None:
         for task in [task for task in self.waiting if task.done()]:
             self.waiting.remove(task)
             if task.cancelled():
@@ -80,7 +81,7 @@ class Play:
             else:
                 assert isinstance(error, QueueFullError | QueueTimeoutError)
 
-    async def finish(self):
+    async def finish(self) -> None:
         """Cancel who waits and release what is held: nothing must remain."""
         for task in self.waiting:
             task.cancel()
@@ -97,7 +98,7 @@ class Play:
 @settings(max_examples=300, deadline=None)
 @given(steps, st.lists(st.integers(1, 3), min_size=1, max_size=3))
 def test_no_endpoint_ever_holds_more_than_its_capacity_or_less_than_nothing(actions, capacities):
-    async def run():
+    async def run() -> None:
         clock = FakeClock()
         pool = make_pool(clock, capacities)
         play = Play(pool, clock)
@@ -114,7 +115,7 @@ def test_no_endpoint_ever_holds_more_than_its_capacity_or_less_than_nothing(acti
 @settings(max_examples=300, deadline=None)
 @given(steps, st.integers(1, 5))
 def test_a_function_never_has_more_calls_in_flight_than_allowed(actions, concurrency):
-    async def run():
+    async def run() -> None:
         clock = FakeClock()
         function = make_function(clock, concurrency)
         play = Play(function, clock)

@@ -1,6 +1,7 @@
 import asyncio
 import math
 from random import Random
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -8,14 +9,16 @@ from prometheus_client import CollectorRegistry
 from router.admission.retries import RetryBudget
 from router.backends.pool.endpoints import Endpoint, Pool, PoolParams
 from router.backends.serverless.function import Function, FunctionParams
-from router.controller import Controller, Rates, Window, follow, has_latency_duty
+from router.controller import Controller, follow, has_latency_duty
 from router.policy.decide import ModelPolicy
+from router.policy.demand import Rates
 from router.policy.sizing import SizingParams, SizingReason
 from router.policy.steering import Slo
 from router.runtime import ModelRuntime, Runtime, RuntimeRef, SizingState
 from router.settings.keys import KeyRing
 from router.signals.memory import ModelSignals
 from router.signals.snapshot import ALONE, FleetSnapshot, ModelTotals, SharedEndpoint
+from router.signals.window import Window
 from router.telemetry.metrics import Metrics
 from router.upstream.address import parse_address
 from tests.fakes.builders import LIMITS, NOW, FakeClock
@@ -31,7 +34,7 @@ models:
 """
 
 
-def totals(work_s, arrivals=0):
+def totals(work_s, arrivals=0) -> Any:
     return ModelTotals(arrivals=arrivals, work_s=work_s, serverless_usd=2 * work_s)
 
 
@@ -95,26 +98,26 @@ class TestWindow:
 class Driver:
     """Runs as many replicas as it is told, at once."""
 
-    def __init__(self):
-        self.wants = []
+    def __init__(self) -> None:
+        self.wants: list[int] = []
         self.billed = 0
         self.adopted = 0
 
-    def want(self, replicas):
+    def want(self, replicas: int) -> None:
         self.wants.append(replicas)
 
-    def take_over(self):
+    def take_over(self) -> int:
         adopted, self.adopted = self.adopted, 0
         return adopted
 
-    async def run(self):
+    async def run(self) -> None:
         raise NotImplementedError
 
 
 class Setup:
     """A controller over one model, its clock, its driver and what the fleet looks like."""
 
-    def __init__(self, cold_start="allow", beta_s=0.0):
+    def __init__(self, cold_start="allow", beta_s=0.0) -> None:
         self.clock = FakeClock()
         self.driver = Driver()
         self.fleet = ALONE
@@ -142,22 +145,22 @@ class Setup:
         self.ref = RuntimeRef(runtime)
         self.controller = Controller(self.ref, lambda: self.fleet, self.metrics, self.clock, "self")
 
-    def arrive(self, requests, work_s=0.1, usd=1.0, captive=False):
+    def arrive(self, requests, work_s=0.1, usd=1.0, captive=False) -> None:
         for _ in range(requests):
             self.model.signals.arrived(work_s, usd, captive)
 
-    def steps(self, number, requests=0, **facts):
+    def steps(self, number, requests=0, **facts) -> None:
         for _ in range(number):
             self.arrive(requests, **facts)
             self.clock.advance(1.0)
             self.controller.step()
 
     @property
-    def pool(self):
+    def pool(self) -> Any:
         assert self.model.pool is not None
         return self.model.pool
 
-    def replica(self, name, is_local=True, is_ready=True):
+    def replica(self, name, is_local=True, is_ready=True) -> None:
         address = parse_address("http://127.0.0.1:1")
         self.pool.add(Endpoint(name, address, 2, is_local=is_local))
         self.pool.mark_ready(name, is_ready=is_ready)
@@ -231,7 +234,7 @@ class TestAdoptedReplicas:
 
 
 class TestLeaderAndFollowers:
-    def follow(self, setup, is_leader, elsewhere=0, wanted_load=30):
+    def follow(self, setup, is_leader, elsewhere=0, wanted_load=30) -> Any:
         for number in range(elsewhere):
             setup.replica(f"theirs{number}", is_local=False)
         told = tuple(
@@ -317,7 +320,7 @@ class TestCost:
 
 
 class TestLatencyDuty:
-    def learn(self, setup, warm_s, calls=100):
+    def learn(self, setup, warm_s, calls=100) -> None:
         for _ in range(calls):
             setup.model.serverless.service_times.observe(300, warm_s)
 
@@ -339,8 +342,10 @@ class TestLatencyDuty:
     def test_duty(self, cold_start, warm_s, is_warm, duty):
         setup = Setup(cold_start)
         self.learn(setup, warm_s)
+        function = setup.model.serverless
+        assert function is not None
         if is_warm:
-            setup.model.serverless.environments.give_back(NOW, expected_warm=False, was_cold=True)
+            function.environments.give_back(NOW, expected_warm=False, was_cold=True)
         assert has_latency_duty(setup.model, NOW) is duty
 
     def test_duty_keeps_one_replica(self):

@@ -6,6 +6,7 @@ Callers answer from a list, one entry per attempt: a status, an error, or a coro
 import asyncio
 from contextlib import asynccontextmanager
 from random import Random
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -54,14 +55,14 @@ PATIENT = Slo(60.0, 99, cold_allowed=True)
 class Script:
     """Both kinds of caller: plays its answers, one per attempt, the last one again and again."""
 
-    def __init__(self, clock, *answers, takes_s=0.01):
+    def __init__(self, clock, *answers, takes_s=0.01) -> None:
         self.clock = clock
         self.answers = list(answers)
         self.takes_s = takes_s
-        self.seen = []
-        self.timeouts = []
+        self.seen: list[Any] = []
+        self.timeouts: list[float] = []
 
-    async def play(self, where, timeout_s):
+    async def play(self, where, timeout_s) -> Any:
         self.seen.append(where)
         self.timeouts.append(timeout_s)
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
@@ -74,17 +75,17 @@ class Script:
             raise answer
         return await answer()
 
-    async def send(self, address, request, body, timeout_s):
+    async def send(self, address, request, body, timeout_s) -> Any:
         return await self.play(address.port, timeout_s)
 
-    async def call(self, request, body, timeout_s):
+    async def call(self, request, body, timeout_s) -> Any:
         return await self.play("function", timeout_s)
 
 
 class Counted:
     """A runtime of model `m` whose backends count their releases."""
 
-    def __init__(self, clock, pool=None, function=None, endpoints=1, capacity=4):
+    def __init__(self, clock, pool=None, function=None, endpoints=1, capacity=4) -> None:
         self.clock = clock
         self.releases = 0
         self.metrics = Metrics(CollectorRegistry(), "0")
@@ -102,7 +103,7 @@ class Counted:
             pool=self.pool,
         )
 
-    def _pool(self, script, endpoints, capacity):
+    def _pool(self, script, endpoints, capacity) -> Any:
         params = PoolParams(True, False, 10, 1 << 20, 0.01, 5.0)
         pool = Pool("m", params, script, self.clock, Random(1))
         for number in range(1, endpoints + 1):
@@ -111,14 +112,14 @@ class Counted:
             pool.mark_ready(f"e{number}", is_ready=True)
         release = pool.release
 
-        def counted(*args):
+        def counted(*args) -> None:
             self.releases += 1
             release(*args)
 
-        pool.release = counted  # type: ignore[method-assign]
+        pool.release = counted  # type: ignore[method-assign, assignment]
         return pool
 
-    def _function(self, script):
+    def _function(self, script) -> Any:
         params = FunctionParams(
             endpoint_id="m-fn", enabled=True, limits=LIMITS, max_concurrency=2, max_queued=10,
             max_queued_bytes=1 << 20, reclaim_s=300.0, usd_per_request=0.5, usd_per_billed_s=0.0,
@@ -127,14 +128,14 @@ class Counted:
         function = Function(params, script, self.clock)
         finish = function.finish
 
-        def counted(*args):
+        def counted(*args) -> None:
             self.releases += 1
             finish(*args)
 
-        function.finish = counted  # type: ignore[method-assign]
+        function.finish = counted  # type: ignore[method-assign, assignment]
         return function
 
-    async def serve(self, request=None, body=b"{}"):
+    async def serve(self, request=None, body=b"{}") -> Any:
         """Serve one request to its end: its record, and the answer or the error."""
         record = Record()
         self.releases = 0
@@ -148,7 +149,7 @@ class Counted:
         finally:
             self.assert_nothing_is_held(record)
 
-    def assert_nothing_is_held(self, record):
+    def assert_nothing_is_held(self, record) -> None:
         assert self.releases == record.attempts, "every attempt is released exactly once"
         for backend in (self.pool, self.function):
             if backend is not None:
@@ -164,7 +165,7 @@ def clock():
 def setup(clock):
     """Make a runtime from the answers of its pool and of its function."""
 
-    def make(pool=None, function=None, **facts):
+    def make(pool=None, function=None, **facts) -> Any:
         scripts = [
             Script(clock, *answers) if answers is not None else None for answers in (pool, function)
         ]
@@ -173,7 +174,7 @@ def setup(clock):
     return make
 
 
-def told(record):
+def told(record) -> Any:
     assert record.decision is not None
     return record.decision.backend, record.decision.reason, record.attempts
 
@@ -363,7 +364,7 @@ class TestDeadlines:
         lease = counted.pool.try_reserve(make_request(), clock())
         record = Record()
 
-        async def passed(request, timeout_s):
+        async def passed(request, timeout_s) -> None:
             assert timeout_s == pytest.approx(0.03)
             clock.advance(timeout_s)
             raise QueueTimeoutError("x")
@@ -419,22 +420,22 @@ class TestWaiting:
 class Chunks:
     """The rest of a streamed answer: chunks, then perhaps an error; says whether it was closed."""
 
-    def __init__(self, *chunks, error=None):
+    def __init__(self, *chunks, error=None) -> None:
         self.chunks = list(chunks)
         self.error = error
         self.closed = False
 
-    def __aiter__(self):
+    def __aiter__(self) -> Any:
         return self
 
-    async def __anext__(self):
+    async def __anext__(self) -> Any:
         if self.chunks:
             return self.chunks.pop(0)
         if self.error is not None:
             raise self.error
         raise StopAsyncIteration
 
-    async def aclose(self):
+    async def aclose(self) -> None:
         self.closed = True
 
 
@@ -464,7 +465,7 @@ class TestStreams:
         async with streaming(setup, rest) as (counted, function):
             record = Record()
 
-            async def pass_on():
+            async def pass_on() -> Any:
                 serving = counted.director.serve(counted.model, make_request(), b"", record)
                 async with serving as response:
                     return [chunk async for chunk in response.rest]
@@ -499,7 +500,7 @@ class TestStreams:
 async def test_cancelling_an_attempt_releases_it_and_blames_nobody(setup):
     reached = asyncio.Event()
 
-    async def hang():
+    async def hang() -> None:
         reached.set()
         await asyncio.Event().wait()
 
@@ -514,7 +515,7 @@ async def test_cancelling_an_attempt_releases_it_and_blames_nobody(setup):
 
 
 async def test_an_error_nobody_expected_is_released_too(setup):
-    async def bug():
+    async def bug() -> None:
         raise ZeroDivisionError
 
     counted, *_ = setup(pool=[bug])

@@ -1,4 +1,5 @@
 import json
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ async def gateway(tmp_path):
         yield gateway
 
 
-async def explain(gateway, **question):
+async def explain(gateway, **question) -> Any:
     return await gateway.ask("POST", "/v1/explain", {"model": "m", "payload_bytes": 10, **question})
 
 

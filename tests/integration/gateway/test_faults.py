@@ -2,7 +2,9 @@
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
 from contextlib import suppress
+from typing import Any
 
 import pytest
 
@@ -11,7 +13,7 @@ from tests.fakes.upstreams import Answer, Gate, Hangup, hangs_up, ok
 from tests.integration.harness import INFER, Harness
 
 
-def post(body=b"{}", *headers):
+def post(body=b"{}", *headers) -> Any:
     lines = [f"POST {INFER} HTTP/1.1", "host: x", f"content-length: {len(body)}", *headers, "", ""]
     return "\r\n".join(lines).encode() + body
 
@@ -102,12 +104,12 @@ class TestNothingIsRepeatedAfterTheFirstByte:
     async def test_a_stream_that_breaks_breaks_towards_the_client(self, tmp_path):
         breaks = asyncio.Event()
 
-        async def chunks():
+        async def chunks() -> AsyncIterator[bytes]:
             yield b"x" * 2_000_000  # more than is collected before it becomes a stream
             await breaks.wait()
             raise Hangup
 
-        async def behave(_):
+        async def behave(_) -> Any:
             return Answer(200, headers=(), chunks=chunks)
 
         async with Harness(tmp_path, warm=[behave], function=ok()) as gateway:
@@ -297,7 +299,7 @@ class TestParameters:
         assert line["deadline_ms"] == pytest.approx(50.0)
 
     async def test_it_is_the_models_own_business_otherwise(self, tmp_path):
-        async def slow(_):
+        async def slow(_) -> Any:
             await asyncio.sleep(0.1)  # longer than the timeout that must not count
             return Answer()
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from typing import Any
 
 import pytest
 
@@ -21,7 +22,7 @@ async def gateway(tmp_path):
         assert (await gateway.infer()).status == 200
 
 
-def http(line, *headers, body=b""):
+def http(line, *headers, body=b"") -> Any:
     return "\r\n".join([f"{line} HTTP/1.1", "host: x", *headers, "", ""]).encode() + body
 
 
@@ -161,7 +162,7 @@ async def test_a_body_may_not_drip_for_ever(gateway):
     reader, writer = await gateway.connect()
     writer.write(http(POST, "content-length: 1000"))
 
-    async def drip():
+    async def drip() -> None:
         while not writer.is_closing():
             writer.write(b"x")
             await asyncio.sleep(0.02)

@@ -1,14 +1,15 @@
 """Reload and drain while requests are under way."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
 from tests.fakes.upstreams import Gate, ok
-from tests.integration.harness import INFER, Harness
+from tests.integration.harness import INFER, Harness, Reply
 
 
-async def reload(gateway, config):
+async def reload(gateway, config) -> Any:
     await gateway.write(config)
     return await gateway.ask("POST", "/v1/reload")
 
@@ -16,22 +17,22 @@ async def reload(gateway, config):
 class Traffic:
     """Requests sent one after the other by some clients until stopped; all replies are kept."""
 
-    def __init__(self, gateway, clients=4):
+    def __init__(self, gateway, clients=4) -> None:
         self.gateway = gateway
-        self.replies = []
+        self.replies: list[Reply] = []
         self._stopped = False
         self._tasks = [asyncio.create_task(self._send()) for _ in range(clients)]
 
-    async def _send(self):
+    async def _send(self) -> None:
         while not self._stopped:
             self.replies.append(await self.gateway.infer())
 
-    async def more(self, number=20):
+    async def more(self, number=20) -> None:
         """Wait until so many more have been answered."""
         seen = len(self.replies)
         await self.gateway.until(lambda: len(self.replies) >= seen + number)
 
-    async def stop(self):
+    async def stop(self) -> Any:
         self._stopped = True
         await asyncio.gather(*self._tasks)
         return [reply.status for reply in self.replies]
@@ -164,7 +165,7 @@ class TestDrain:
             assert reply.headers["connection"] == "close"
             await gateway.stop()
 
-    async def refused(self, gateway):
+    async def refused(self, gateway) -> None:
         """New connections are turned away as soon as the listener has closed."""
         async with asyncio.timeout(5):
             while True:

@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import zlib
+from typing import Any
 
 import pytest
 
@@ -27,7 +28,7 @@ BODIES = {
 async def test_a_body_passes_byte_for_byte_both_ways(tmp_path, case, backend):
     body, headers = case
 
-    async def echo(received):
+    async def echo(received) -> Any:
         kept = [(name, received.headers[name]) for name in headers if name in received.headers]
         return Answer(200, received.body, tuple(kept))
 
@@ -132,7 +133,7 @@ class TestResponseHeaders:
         assert len(reply.headers.getall("server-timing")) == 1
 
     async def test_repeated_upstream_headers_stay_repeated(self, tmp_path):
-        async def two(_):
+        async def two(_) -> Any:
             return Answer(200, b"{}", (("set-cookie", "a=1"), ("set-cookie", "b=2")))
 
         async with Harness(tmp_path, warm=[two]) as gateway:

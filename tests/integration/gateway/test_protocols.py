@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -70,13 +72,13 @@ class TestOpenAI:
 
 class TestServerSentEvents:
     async def test_every_event_passes_at_once(self, tmp_path):
-        asked = asyncio.Queue()
+        asked: asyncio.Queue[bytes | None] = asyncio.Queue()
 
-        async def chunks():
+        async def chunks() -> AsyncIterator[bytes]:
             while (event := await asked.get()) is not None:
                 yield event
 
-        async def behave(_):
+        async def behave(_) -> Any:
             return Answer(200, headers=(("content-type", "text/event-stream"),), chunks=chunks)
 
         async with Harness(tmp_path, warm=[behave]) as gateway:
@@ -99,12 +101,12 @@ class TestServerSentEvents:
         sent = 0
         total = 400
 
-        async def chunks():
+        async def chunks() -> AsyncIterator[bytes]:
             nonlocal sent
             for sent in range(1, total + 1):  # noqa: B007  seen by the test
                 yield b"x" * 100_000
 
-        async def behave(_):
+        async def behave(_) -> Any:
             return Answer(200, headers=(), chunks=chunks)
 
         async with Harness(tmp_path, warm=[behave]) as gateway:
@@ -136,7 +138,8 @@ async def test_a_queue_of_one_tenant_does_not_hold_another_model(tmp_path):
         await gateway.write(config)
         await gateway.ask("POST", "/v1/reload")
         models = gateway.gateway._runtime.current.models
-        await gateway.until(lambda: models["m"].pool.ready == models["n"].pool.ready == 1)
+        pools = [models[name].pool for name in ("m", "n")]
+        await gateway.until(lambda: all(pool is not None and pool.ready == 1 for pool in pools))
         held = [asyncio.create_task(gateway.infer()) for _ in range(5)]
         await gateway.until(lambda: len(gateway.pool.queue) == 4)
         assert (await gateway.infer(path="/v2/models/n/infer")).status == 200

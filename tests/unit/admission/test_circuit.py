@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 
 from router.admission.circuit import CircuitBreaker, CircuitParams
@@ -10,7 +12,7 @@ def circuit():
     return CircuitBreaker(PARAMS)
 
 
-def fail(circuit, times, now=0.0):
+def fail(circuit, times, now=0.0) -> Any:
     return [circuit.failed(now) for _ in range(times)]
 
 

@@ -3,7 +3,7 @@ import pytest
 from router.admission.limits import AimdLimit
 
 
-def succeed(limit, times):
+def succeed(limit, times) -> None:
     for _ in range(times):
         limit.succeeded()
 

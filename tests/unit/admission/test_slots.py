@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from typing import Any
 
 import pytest
 
@@ -19,14 +20,14 @@ def queue(back):
     return SlotQueue[str](max_requests=2, max_bytes=100, give_back=back.append)
 
 
-async def waiting(queue, size=1, timeout_s=30.0):
+async def waiting(queue, size=1, timeout_s=30.0) -> Any:
     """A task that waits in the queue, already queued."""
     task = asyncio.create_task(queue.wait(size, timeout_s))
     await asyncio.sleep(0)
     return task
 
 
-async def ended(*tasks):
+async def ended(*tasks) -> Any:
     async with asyncio.timeout(5):
         return await asyncio.gather(*tasks, return_exceptions=True)
 

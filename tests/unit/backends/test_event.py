@@ -1,5 +1,6 @@
 import base64
 import json
+from typing import Any
 
 import pytest
 
@@ -8,7 +9,7 @@ from router.domain.errors import UpstreamBrokenError
 from tests.fakes.builders import make_request
 
 
-def body_in(event: dict) -> bytes:
+def body_in(event: dict[str, Any]) -> bytes:
     """The body as the function sees it, by Python's own codecs."""
     body = event["body"]
     return base64.b64decode(body) if event["isBase64Encoded"] else body.encode()

@@ -1,4 +1,5 @@
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from tests.fakes.builders import LIMITS, FakeClock, make_request
 REQUEST = make_request()
 
 
-def params(**changes):
+def params(**changes) -> Any:
     defaults = {
         "endpoint_id": "m-fn", "enabled": True, "limits": LIMITS, "max_concurrency": 2,
         "max_queued": 2, "max_queued_bytes": 10_000, "reclaim_s": 300.0, "usd_per_request": 0.25,
@@ -23,14 +24,14 @@ def params(**changes):
 class Platform:
     """A caller that needs `takes_s` and answers as told."""
 
-    def __init__(self, clock):
+    def __init__(self, clock) -> None:
         self.clock = clock
         self.takes_s = 0.1
         self.error = None
-        self.answer = {"cold_start": False, "billed_s": None, "init_s": None}
+        self.answer: dict[str, Any] = {"cold_start": False, "billed_s": None, "init_s": None}
         self.status = 200
 
-    async def call(self, request, body, timeout_s):
+    async def call(self, request, body, timeout_s) -> Any:
         self.clock.advance(self.takes_s)
         if self.error is not None:
             raise self.error
@@ -52,7 +53,7 @@ def make_function(clock, platform):
     return lambda **changes: Function(params(**changes), platform, clock)
 
 
-async def call(function, clock, verdict=Verdict.OK, request=REQUEST):
+async def call(function, clock, verdict=Verdict.OK, request=REQUEST) -> None:
     lease = function.try_reserve(request, clock())
     assert lease is not None
     try:
@@ -62,13 +63,13 @@ async def call(function, clock, verdict=Verdict.OK, request=REQUEST):
     lease.release(verdict, clock(), response)
 
 
-async def queued(function, timeout_s=30.0):
+async def queued(function, timeout_s=30.0) -> Any:
     task = asyncio.create_task(function.reserve(REQUEST, timeout_s))
     await asyncio.sleep(0)
     return task
 
 
-async def result_of(task):
+async def result_of(task) -> Any:
     async with asyncio.timeout(5):
         return await task
 

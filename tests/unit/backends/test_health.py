@@ -2,6 +2,7 @@
 
 import time
 from random import Random
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -26,9 +27,9 @@ async def upstream():
 @pytest.fixture
 async def replica():
     """A server whose readiness is `status`, counted in `asked`."""
-    state = {"status": 200, "asked": 0}
+    state: dict[str, Any] = {"status": 200, "asked": 0}
 
-    async def ready(request):
+    async def ready(request) -> Any:
         assert request.path == "/ready"
         state["asked"] += 1
         return web.Response(status=state["status"])
@@ -44,7 +45,7 @@ async def replica():
 
 @pytest.fixture
 def make_prober(upstream):
-    def make(url, unhealthy_after=2, healthy_after=2):
+    def make(url, unhealthy_after=2, healthy_after=2) -> Any:
         clock = FakeClock()
         pool = Pool("m", PARAMS, PoolCaller(upstream, 1.0), clock, Random(1))
         pool.add(Endpoint("e0", parse_address(url), 1))

@@ -3,10 +3,11 @@
 import json
 import time
 from base64 import b64encode
+from typing import Any
 
 import pytest
 
-from router.backends.serverless.access import FixedHeaders
+from router.backends.serverless.access import Access, FixedHeaders
 from router.backends.serverless.aws_lambda import LambdaCaller, LambdaTarget
 from router.backends.serverless.bodies import Endpoint
 from router.domain.errors import (
@@ -48,13 +49,13 @@ async def client():
     await client.close()
 
 
-def caller(client, url, access=FixedHeaders(), **changes):  # noqa: B008  frozen
+def caller(client, url, access: Access = FixedHeaders(), **changes):  # noqa: B008  frozen
     facts = {"max_payload_bytes": 4096, "max_response_bytes": 4096, "qualifier": ""}
     target = LambdaTarget(Endpoint(parse_address(url)), "my:fn", **{**facts, **changes})
     return LambdaCaller(target, client, access)
 
 
-async def call(client, answer, timeout_s=5.0, body=b"{}", **changes):
+async def call(client, answer, timeout_s=5.0, body=b"{}", **changes) -> Any:
     async with scripted_server([read_request(), send(answer)]) as server:
         found = await caller(client, server.url, **changes).call(make_request(), body, timeout_s)
         return found, server.connections[0].requests[0]

@@ -1,4 +1,5 @@
 import time
+from typing import Any
 
 import pytest
 
@@ -25,7 +26,7 @@ def http(status: int, body: bytes = b"") -> bytes:
     return f"HTTP/1.1 {status} X\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body
 
 
-async def sent_for(client, body=b"", **facts):
+async def sent_for(client, body=b"", **facts) -> Any:
     """The request line, the headers and the body that a replica gets."""
     async with scripted_server([read_request(), send(http(200))]) as server:
         request = make_request(payload_bytes=len(body), **facts)

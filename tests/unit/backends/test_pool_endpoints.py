@@ -1,5 +1,6 @@
 import asyncio
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -20,12 +21,12 @@ REQUEST = make_request()
 class Answers:
     """A caller that needs `takes_s` and answers with `status`."""
 
-    def __init__(self, clock, status=200, takes_s=0.02):
+    def __init__(self, clock, status=200, takes_s=0.02) -> None:
         self.clock = clock
         self.status = status
         self.takes_s = takes_s
 
-    async def send(self, address, request, body, timeout_s):
+    async def send(self, address, request, body, timeout_s) -> Any:
         self.clock.advance(self.takes_s)
         return BackendResponse(self.status, [], b"{}")
 
@@ -42,7 +43,7 @@ def caller(clock):
 
 @pytest.fixture
 def make_pool(clock, caller):
-    def make(*capacities, params=PARAMS):
+    def make(*capacities, params=PARAMS) -> Any:
         pool = Pool("m", params, caller, clock, Random(1))
         for number, capacity in enumerate(capacities):
             pool.add(Endpoint(f"e{number}", parse_address("http://127.0.0.1:1"), capacity))
@@ -52,19 +53,19 @@ def make_pool(clock, caller):
     return make
 
 
-async def queued(pool, request=REQUEST, timeout_s=30.0):
+async def queued(pool, request=REQUEST, timeout_s=30.0) -> Any:
     """A task that waits in the pool's queue."""
     task = asyncio.create_task(pool.reserve(request, timeout_s))
     await asyncio.sleep(0)
     return task
 
 
-async def result_of(task):
+async def result_of(task) -> Any:
     async with asyncio.timeout(5):
         return await task
 
 
-def fail(pool, clock, times):
+def fail(pool, clock, times) -> None:
     for _ in range(times):
         lease = pool.try_reserve(REQUEST, clock())
         assert lease is not None
@@ -280,7 +281,7 @@ class TestDrain:
 
 
 class TestLearning:
-    async def serve(self, pool, clock, request=REQUEST):
+    async def serve(self, pool, clock, request=REQUEST) -> None:
         lease = pool.try_reserve(request, clock())
         response = await lease.send(request, b"{}", 1.0)
         lease.release(Verdict.OK, clock(), response)

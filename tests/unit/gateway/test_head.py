@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 from multidict import CIMultiDict, CIMultiDictProxy
 
@@ -6,7 +8,7 @@ from router.domain.errors import InvalidRequestError, UnsupportedMediaError
 from router.gateway.head import read_head
 
 
-def read(*headers, keys_are_ours=False):
+def read(*headers, keys_are_ours=False) -> Any:
     return read_head(CIMultiDictProxy(CIMultiDict(headers)), keys_are_ours=keys_are_ours)
 
 

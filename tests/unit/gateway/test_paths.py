@@ -1,5 +1,7 @@
 """What each path of the three protocols asks for; the gateway's own answers."""
 
+from typing import Any
+
 import pytest
 
 from router.domain.errors import (
@@ -26,11 +28,11 @@ def runtime():
     return make_runtime(TWO)
 
 
-def resolve_oip(runtime, method, path, is_ready=True):
+def resolve_oip(runtime, method, path, is_ready=True) -> Any:
     return oip.resolve(method, segments_of(path)[1:], runtime, NOW, is_ready=is_ready)
 
 
-def resolve_v1(runtime, method, path):
+def resolve_v1(runtime, method, path) -> Any:
     return kserve_v1.resolve(method, segments_of(path)[2:], runtime, NOW)
 
 

@@ -1,4 +1,5 @@
 import json
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ from router.domain.request import Protocol
 from router.gateway.responses import INTERNAL_ERROR, STATUS, error_answer, not_found_model
 
 
-def subclasses(cls):
+def subclasses(cls) -> Any:
     for sub in cls.__subclasses__():
         yield sub
         yield from subclasses(sub)
@@ -38,7 +39,7 @@ CONTRACT = {
 }  # fmt: skip
 
 
-def make(kind):
+def make(kind) -> Any:
     match kind:
         case errors.MethodNotAllowedError:
             return kind("told", "GET, POST")
@@ -48,7 +49,7 @@ def make(kind):
             return kind("told")
 
 
-def answer(error, protocol=Protocol.OIP):
+def answer(error, protocol=Protocol.OIP) -> Any:
     found = error_answer(error, protocol)
     return found.status, dict(found.headers), json.loads(found.body)
 

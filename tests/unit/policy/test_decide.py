@@ -1,3 +1,4 @@
+from typing import Any
 from zlib import crc32
 
 import pytest
@@ -33,7 +34,7 @@ OPEN = make_serverless(breaker_open=True)
 SLOW = make_serverless(expected_s=31.0)
 HUGE = {"payload_bytes": LIMITS.max_payload_bytes + 1}
 
-CASES: dict[str, tuple[dict, tuple, dict, tuple]] = {
+CASES: dict[str, tuple[Any, ...]] = {
     # Per row: request, both backends, what failed before; then backend, reason, whether held.
     "a free slot": ({}, (WARM, IDLE), {}, ("pool", "warm_capacity", False)),
     "no replica: cheaper to pay per call": (
@@ -104,7 +105,7 @@ CASES: dict[str, tuple[dict, tuple, dict, tuple]] = {
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_decision(case):
     facts, backends, failed, expected = case
-    decision = decide(make_request(**facts), AUTO, State(*backends, failed), NOW)
+    decision = decide(make_request(**facts), AUTO, State(backends[0], backends[1], failed), NOW)
     assert (decision.backend, decision.reason, decision.hold) == expected
 
 
@@ -114,7 +115,7 @@ def test_the_tables_cover_every_reason_that_a_decision_can_have():
     assert told == set(Reason) - {Reason.HEDGE, Reason.STICKY}
 
 
-REFUSALS: dict[str, tuple[dict, tuple, type[Exception], str]] = {
+REFUSALS: dict[str, tuple[Any, ...]] = {
     "too large and no pool": (
         HUGE, (WARM, None), PayloadTooLargeError, str(LIMITS.max_payload_bytes)),
     "too large and the pool is disabled": (
@@ -133,7 +134,7 @@ REFUSALS: dict[str, tuple[dict, tuple, type[Exception], str]] = {
 def test_refusal_names_what_is_missing(case):
     facts, backends, error, told = case
     with pytest.raises(error, match=told) as caught:
-        decide(make_request(**facts), AUTO, State(*backends, {}), NOW)
+        decide(make_request(**facts), AUTO, State(backends[0], backends[1], {}), NOW)
     assert type(caught.value) is error
 
 
@@ -162,7 +163,7 @@ def test_an_event_that_proved_too_large_is_refused_as_too_large_where_no_pool_is
 )
 def test_a_rule_decides_unless_its_backend_cannot(route, state, expected):
     policy = ModelPolicy((Rule("mine", Match(), route),), SLO)
-    decision = decide(make_request(), policy, State(*state, {}), NOW)
+    decision = decide(make_request(), policy, State(state[0], state[1], {}), NOW)
     assert (decision.backend, decision.reason, decision.hold) == expected
     assert decision.rule == "mine"
 

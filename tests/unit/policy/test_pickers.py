@@ -1,6 +1,7 @@
 from collections import Counter
 from dataclasses import dataclass
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ class Spot:
     load: float
 
 
-def spots(*loads):
+def spots(*loads) -> Any:
     return [Spot(f"e{number}", load) for number, load in enumerate(loads)]
 
 
@@ -63,7 +64,7 @@ def test_a_key_stays_with_its_endpoint():
 
 def test_keys_spread_over_the_endpoints():
     endpoints = spots(0, 0, 0, 0)
-    owners = Counter()
+    owners: Counter[str] = Counter()
     for number in range(1000):
         owner = sticky(endpoints, f"s{number}", Random(1))
         assert owner is not None

@@ -1,4 +1,5 @@
 import math
+from typing import Any
 
 import pytest
 
@@ -91,7 +92,7 @@ def test_packing_leaves_headroom():
     ],
 )
 def test_wanted_and_why(bounds, facts, load, expected):
-    params = SizingParams(*bounds, 1.0, 1.0, 10.0, 20.0)
+    params = SizingParams(bounds[0], bounds[1], 1.0, 1.0, 10.0, 20.0)
     last = run(params, [load] * 60, **facts)[-1]
     assert (last.wanted, last.reason) == expected
 
@@ -110,7 +111,7 @@ def test_a_free_switch_follows_the_load_both_ways():
     assert wanted == [1, 0, 1, 0]
 
 
-def cost_of(steps, loads, startup_s, dt):
+def cost_of(steps, loads, startup_s, dt) -> Any:
     """Rent while a replica is not ready, its price while it is wanted."""
     total, on_for = 0.0, 0.0
     for step, load in zip(steps, loads, strict=True):
