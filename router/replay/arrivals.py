@@ -197,7 +197,8 @@ def within(blocks: Iterable[Arrivals], span: Span) -> Iterator[Arrivals]:
         if bounds is None:
             first_at = float(block.at[0])
             offset = 0.0 if span.is_absolute else first_at
-            bounds = max(span.start_s + offset, first_at), span.end_s + offset
+            starts = np.isfinite(span.start_s)
+            bounds = span.start_s + offset if starts else first_at, span.end_s + offset
         start, end = bounds
         first, last = np.searchsorted(block.at, [start, end])
         if first < last:

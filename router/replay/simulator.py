@@ -15,7 +15,7 @@ from router.admission.retries import RetryBudget
 from router.domain.decision import Backend, Reason
 from router.domain.errors import RouterError
 from router.domain.request import InferenceRequest, Protocol
-from router.domain.snapshot import ServerlessSnapshot
+from router.domain.snapshot import PoolSnapshot, ServerlessSnapshot
 from router.policy.decide import ModelPolicy, State, decide
 from router.policy.demand import USUAL_PAYLOAD_BYTES
 from router.policy.estimates import DurationEstimate, payload_bucket
@@ -83,11 +83,24 @@ class Simulation(Machine):
         self._budget, self._budget_used = RetryBudget(), False
         self._jitter = Random(seed)  # noqa: S311  simulated pauses
 
+    @property
+    def objective_s(self) -> float:
+        """The model's latency objective."""
+        return self._slo.latency_s
+
     def function(self, now: float) -> ServerlessSnapshot | None:
         """The function as it is believed to be, for a usual payload."""
-        bucket = payload_bucket(USUAL_PAYLOAD_BYTES)
+        return self.believed_function(payload_bucket(USUAL_PAYLOAD_BYTES), now)
+
+    def believed_function(self, bucket: int, now: float) -> ServerlessSnapshot | None:
+        """The function as the policy sees it, for a payload bucket; None without one."""
         function = self._function
         return function.snapshot(bucket, now, self._function_queue) if function else None
+
+    def believed_pool(self, bucket: int, now: float) -> PoolSnapshot | None:
+        """The pool as the policy sees it, for a payload bucket; None without one."""
+        pool = self._pool
+        return pool.snapshot(bucket, now, self.replicas, self._pool_queue) if pool else None
 
     def run(self, block: Block) -> Results:
         """Take the block's requests, which come after all earlier ones."""
@@ -249,12 +262,7 @@ class Simulation(Machine):
             received_at=at,
             deadline=None if waiter.deadline == inf else waiter.deadline,
         )
-        function, pool = self._function, self._pool
-        state = State(
-            function.snapshot(bucket, now, self._function_queue) if function else None,
-            pool.snapshot(bucket, now, self.replicas, self._pool_queue) if pool else None,
-            failed,
-        )
+        state = State(self.believed_function(bucket, now), self.believed_pool(bucket, now), failed)
         try:
             decision = decide(request, self._policies[wish], state, now)
         except RouterError:

@@ -88,12 +88,11 @@ class RouterSizer:
         duty = breaks_objective(self._slo, observed.function(now))
         demand = demand_from(rates, self._concurrency, held, latency_duty=duty)
         sizing = size(self._params, self._levels, demand, dt, now)
+        # A step without demand that changed nothing repeats itself, unless fading warmth counts.
+        without_demand = sizing.wanted == 0 and rates.arrivals == 0 and not held
+        unchanged = sizing.levels == self._levels and dt > 0
+        self._is_idle = without_demand and unchanged and self._slo.cold_allowed
         self._levels = sizing.levels
-        # Without arrivals the step would repeat itself, unless warmth fades and counts.
-        at_rest = sizing.wanted == 0 and rates.arrivals == 0 and not held
-        self._is_idle = (
-            at_rest and self._slo.cold_allowed and all(level == Level() for level in self._levels)
-        )
         return sizing.wanted
 
     def skip(self, now: float, until: float) -> float:

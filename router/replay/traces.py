@@ -229,7 +229,7 @@ def _csv(lines: Lines, dropped: Dropped) -> Iterator[_Row]:
             deadline = row.get("deadline_ms") or ""
             yield _Row(
                 seconds(row["timestamp"]),
-                row["model"] or UNNAMED,
+                _named(row["model"]),
                 _size(int(row["payload_bytes"])) if row.get("payload_bytes") else -1,
                 float(deadline) / 1000 if deadline else float("nan"),
                 row.get("tenant") or None,
@@ -246,6 +246,12 @@ def _azure_llm(lines: Lines, dropped: Dropped) -> Iterator[_Row]:
             yield _Row(seconds(row["TIMESTAMP"]), UNNAMED, _size(size))
         except (ValueError, TypeError, KeyError) as error:
             dropped.add(f"not a request: {_short(error)}", rows.line_num)
+
+
+def _named(model: str | None) -> str:
+    if model is None:
+        raise ValueError("the row is too short")
+    return model or UNNAMED
 
 
 def _size(payload_bytes: int) -> int:
