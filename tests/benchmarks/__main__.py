@@ -25,6 +25,7 @@ from tests.benchmarks.tools import ROOT, MissingToolError, Tools, run_tool
 _NAMES = [item.name for item in (*SCENARIOS, *PROBES)]
 _QUICK = ("infer-32", "decision")
 _QUICK_SYSTEMS = ("nginx", "gateway", "plain-aiohttp")
+_QUIET_PERCENT = 5.0
 _PLOT = Path(__file__).with_name("plot.py")
 
 
@@ -81,6 +82,9 @@ def main(
         click.echo(str(error), err=True)
         sys.exit(1)
     _write(results, out, tools)
+    if results.others_percent > _QUIET_PERCENT:
+        told = f"others used {results.others_percent:.0f} % of the core under test"
+        click.echo(f"warning: {told}; run this on a quiet machine", err=True)
     for line in results.failed:
         click.echo(f"failed: {line}", err=True)
     sys.exit(1 if results.failed else 0)

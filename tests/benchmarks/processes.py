@@ -14,6 +14,11 @@ _RESET_PEAK = "5"
 """Written to clear_refs it sets VmHWM to the present VmRSS (proc(5))."""
 
 
+_IDLE, _IOWAIT = 3, 4
+_GUEST = 8
+"""Fields from here on are contained in earlier ones (proc(5))."""
+
+
 class Stat(NamedTuple):
     """The fields of /proc/PID/stat that count here; `ticks` is user + system time."""
 
@@ -36,6 +41,16 @@ def parse_kilobytes(status: str, field: str) -> int:
     return 0
 
 
+def parse_core_busy_ticks(text: str, core: int) -> int:
+    """Ticks that one core has worked, for whomever, from /proc/stat."""
+    for line in text.splitlines():
+        name, *fields = line.split()
+        if name == f"cpu{core}":
+            ticks = [int(field) for field in fields[:_GUEST]]
+            return sum(ticks) - ticks[_IDLE] - ticks[_IOWAIT]
+    raise ValueError(f"there is no core {core}")
+
+
 def descendants(root: int, parents: Mapping[int, int]) -> set[int]:
     """`root` and all that descend from it, given each process's parent."""
     children: dict[int, list[int]] = {}
@@ -55,6 +70,11 @@ def cpu_s(root: int) -> float:
     stats = _all_stats()
     tree = descendants(root, {pid: stat.parent for pid, stat in stats.items()})
     return sum(stats[pid].ticks for pid in tree if pid in stats) / _TICKS_PER_S
+
+
+def core_busy_s(core: int) -> float:
+    """Seconds that a core has worked so far, for whomever."""
+    return parse_core_busy_ticks((_PROC / "stat").read_text(), core) / _TICKS_PER_S
 
 
 def rss_bytes(root: int) -> int:

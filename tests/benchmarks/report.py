@@ -8,7 +8,7 @@ from tests.benchmarks.targets import OURS, verdicts
 
 _COLUMNS = (
     "system", "CPU us/req", f"to {REFERENCE}", "rps", f"rps to {REFERENCE}", "p50 ms", "p99 ms",
-    "RSS MB", "errors",
+    "RSS MB", "core %", "errors",
 )  # fmt: skip
 _NONE = "-"
 
@@ -51,7 +51,7 @@ def _cells(row: Row, found: Summary | None) -> list[str]:
     return [
         name, _short(found.cpu_us), _short(found.cpu_ratio), f"{found.rps:,.0f}",
         _short(found.rps_ratio), f"{found.p50_ms:.2f}", f"{found.p99_ms:.2f}",
-        f"{found.rss_mb:.0f}", failed,
+        f"{found.rss_mb:.0f}", f"{found.core_percent:.0f}", failed,
     ]  # fmt: skip
 
 
@@ -67,7 +67,12 @@ def _absent(results: Results) -> str:
 
 
 def _origin(results: Results) -> str:
-    facts = {"taken": results.taken_at, "command": f"`{results.command}`", **results.machine}
+    facts = {
+        "taken": results.taken_at,
+        "command": f"`{results.command}`",
+        **results.machine,
+        "core under test used by others": f"{results.others_percent:.0f} % (median)",
+    }
     rows = [*facts.items(), *results.versions.items()]
     return _section("Machine and versions", _table(("what", "value"), rows))
 

@@ -12,13 +12,19 @@ from typing import Any, NamedTuple
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One system in one round. CPU and rate are per request that reached the upstream."""
+    """One system in one round. CPU and rate are per request that reached the upstream.
+
+    `core_percent` is how much of its core the system used, `others_percent` how much of that core
+    went to processes that have no part in the benchmark.
+    """
 
     cpu_us: float
     rps: float
     p50_ms: float
     p99_ms: float
     rss_mb: float
+    core_percent: float
+    others_percent: float
     requests: int
     errors: int
 
@@ -99,6 +105,12 @@ class Results:
         ]
         return [*(f"{name}: {why}" for name, why in self.broken.items()), *rows]
 
+    @property
+    def others_percent(self) -> float:
+        """Median share of the core under test that went to strangers; 0 without samples."""
+        samples = (s for result in self.scenarios for row in result.rows for s in row.measured)
+        return median([sample.others_percent for sample in samples] or [0.0])
+
 
 class Summary(NamedTuple):
     """The medians of a row; the ratios are None where the reference has no sample."""
@@ -110,6 +122,7 @@ class Summary(NamedTuple):
     p50_ms: float
     p99_ms: float
     rss_mb: float
+    core_percent: float
 
 
 def summary(row: Row, reference: Row | None) -> Summary | None:
@@ -124,6 +137,7 @@ def summary(row: Row, reference: Row | None) -> Summary | None:
         p50_ms=middle(row, "p50_ms"),
         p99_ms=middle(row, "p99_ms"),
         rss_mb=middle(row, "rss_mb"),
+        core_percent=middle(row, "core_percent"),
     )
 
 

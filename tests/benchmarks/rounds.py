@@ -9,10 +9,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from tests.benchmarks.children import BenchmarkError, exchange
+from tests.benchmarks.children import SYSTEM_CORE, BenchmarkError, exchange
 from tests.benchmarks.load import load
-from tests.benchmarks.processes import cpu_s, rss_bytes
+from tests.benchmarks.processes import core_busy_s, cpu_s, rss_bytes
 from tests.benchmarks.results import Row, Sample, ScenarioResult
 from tests.benchmarks.scenarios import Scenario
 from tests.benchmarks.systems.system import Running, System
@@ -83,13 +84,12 @@ def measure(bench: Bench, scenario: Scenario, live: Running, body: Path, seconds
     """Load one system and look at the window. Raises BenchmarkError."""
     with load(bench.tools, live.port, scenario, body, _RAMP_S + seconds + _TAIL_S) as run:
         time.sleep(_RAMP_S)
-        posts, cpu, began = bench.upstream.posts(), cpu_s(live.pid), time.monotonic()
+        before = _reading(bench.upstream, live)
         time.sleep(seconds)
-        posts = bench.upstream.posts() - posts
-        cpu = cpu_s(live.pid) - cpu
-        elapsed_s = time.monotonic() - began
+        after = _reading(bench.upstream, live)
         rss_mb = rss_bytes(live.pid) / _MB
         told = run.result()
+    posts, cpu, busy, elapsed_s = (b - a for a, b in zip(before, after, strict=True))
     if posts <= 0:
         raise BenchmarkError(f"no request reached the upstream ({told.errors} errors)")
     return Sample(
@@ -98,9 +98,22 @@ def measure(bench: Bench, scenario: Scenario, live: Running, body: Path, seconds
         p50_ms=told.p50_s * 1e3,
         p99_ms=told.p99_s * 1e3,
         rss_mb=rss_mb,
+        core_percent=cpu / elapsed_s * 100,
+        others_percent=max(0.0, busy - cpu) / elapsed_s * 100,
         requests=told.requests,
         errors=told.errors,
     )
+
+
+class _Reading(NamedTuple):
+    posts: float
+    cpu_s: float
+    core_busy_s: float
+    at: float
+
+
+def _reading(upstream: Upstream, live: Running) -> _Reading:
+    return _Reading(upstream.posts(), cpu_s(live.pid), core_busy_s(SYSTEM_CORE), time.monotonic())
 
 
 def _without_length(answer: tuple[int, bytes]) -> tuple[int, bytes]:

@@ -4,9 +4,24 @@ from tests.benchmarks.results import Finding, Results, Row, Sample, ScenarioResu
 
 
 def make_sample(
-    cpu_us: float = 10.0, *, rps: float = 1000.0, p99_ms: float = 2.0, errors: int = 0
+    cpu_us: float = 10.0,
+    *,
+    rps: float = 1000.0,
+    p99_ms: float = 2.0,
+    errors: int = 0,
+    others_percent: float = 1.0,
 ) -> Sample:
-    return Sample(cpu_us, rps, p50_ms=1.0, p99_ms=p99_ms, rss_mb=40.0, requests=1000, errors=errors)
+    return Sample(
+        cpu_us,
+        rps,
+        p50_ms=1.0,
+        p99_ms=p99_ms,
+        rss_mb=40.0,
+        core_percent=90.0,
+        others_percent=others_percent,
+        requests=1000,
+        errors=errors,
+    )
 
 
 def make_row(system: str, *costs_us: float | None, failures: tuple[str, ...] = ()) -> Row:

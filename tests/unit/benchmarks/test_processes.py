@@ -9,6 +9,7 @@ from tests.benchmarks.processes import (
     Stat,
     cpu_s,
     descendants,
+    parse_core_busy_ticks,
     parse_kilobytes,
     parse_stat,
     peak_rss_bytes,
@@ -33,6 +34,24 @@ def test_stat_is_read_after_any_command_name(name: str):
 )
 def test_memory_fields_are_bytes(field: str, expected: int):
     assert parse_kilobytes("Name:\tx\nVmHWM:\t 4096 kB\nVmRSS:\t 2048 kB\n", field) == expected
+
+
+_CORES = """cpu  90 9 9 9 9 9 9 9 9 0
+cpu0 1 2 4 1000 500 8 16 32 5 6
+cpu10 7 0 0 0 0 0 0 0 0 0
+cpu1 3 0 0 9 9 0 0 0 0 0
+intr 5
+"""
+
+
+@pytest.mark.parametrize(("core", "expected"), [(0, 63), (1, 3), (10, 7)])
+def test_a_core_is_busy_with_all_but_idling_and_guests_count_once(core: int, expected: int):
+    assert parse_core_busy_ticks(_CORES, core) == expected
+
+
+def test_a_core_that_is_not_there_is_an_error():
+    with pytest.raises(ValueError, match="no core 2"):
+        parse_core_busy_ticks(_CORES, 2)
 
 
 def test_descendants_are_found_over_generations_and_strangers_are_not():

@@ -7,14 +7,14 @@ def test_a_scenario_is_a_table_from_cheap_to_dear_with_ours_in_bold():
     text = markdown(make_results(make_row("gateway", 30.0, 50.0), make_row("nginx", 20.0, 20.0)))
     lines = [line for line in text.splitlines() if line.startswith(("| nginx | 2", "| **gate"))]
     assert lines == [
-        "| nginx | 20 | 1 | 1,000 | 1 | 1.00 | 2.00 | 40 | 0 |",
-        "| **gateway** | 40 | 2 | 1,000 | 1 | 1.00 | 2.00 | 40 | 0 |",
+        "| nginx | 20 | 1 | 1,000 | 1 | 1.00 | 2.00 | 40 | 90 | 0 |",
+        "| **gateway** | 40 | 2 | 1,000 | 1 | 1.00 | 2.00 | 40 | 90 | 0 |",
     ]
 
 
 def test_a_row_that_failed_has_no_figures_and_says_why():
     text = markdown(make_results(make_row("envoy", None, failures=("wrong answer: 503",))))
-    assert "| envoy | - | - | - | - | - | - | - | failed |" in text
+    assert "| envoy | - | - | - | - | - | - | - | - | failed |" in text
     assert "- envoy: wrong answer: 503" in text
 
 

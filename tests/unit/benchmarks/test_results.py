@@ -54,3 +54,10 @@ def test_failures_name_scenario_system_and_cause():
         "infer-32 envoy: 3 errors",
         "infer-32 haproxy: wrong answer",
     ]
+
+
+def test_strangers_on_the_core_are_told_as_a_median():
+    shares = [2.0, 30.0, 4.0]
+    samples = tuple(make_sample(others_percent=share) for share in shares)
+    assert make_results(Row("nginx", samples)).others_percent == 4.0
+    assert make_results().others_percent == 0.0
