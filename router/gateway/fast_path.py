@@ -51,6 +51,10 @@ MAX_ANSWER_BYTES = 64 * 1024
 _MAX_KNOWN = 512
 _NEVER_FAST = ("expect", "upgrade", "transfer-encoding", "x-router-deadline-ms")
 _ID_PLACE = b"\r\nx-request-id: "
+_VARIABLE_LINES = (
+    b"%bx-request-id: %b\r\nserver-timing: router;dur=%.3f, upstream;dur=%.3f\r\n"
+    b"content-length: %d\r\n\r\n"
+)
 
 
 class Client(Interface):
@@ -195,7 +199,7 @@ class FastPath:
         self._runtime = runtime
         self._ids = ids
         self._known: dict[bytes, KnownHead] = {}
-        self._relayed: dict[int, tuple[ResponseHead, bytes]] = {}
+        self._relayed: dict[int, tuple[ResponseHead, bytes, bool]] = {}
         self._date_text, self._date_line = "", b""
 
     def known(self, data: bytes) -> tuple[KnownHead, int] | None:
@@ -286,21 +290,21 @@ class FastPath:
         warm = prepare(request, model.policy.rules, limits)
         return Route(model, model.pool, request, warm) if warm is not None else None
 
-    def relayed(self, head: ResponseHead) -> bytes:
-        """Status line and passed-on header lines of an answer; equal heads are one object."""
-        found = self._relayed.get(id(head))
+    def reply_start(self, head: ResponseHead) -> bytes:
+        """Status line and the lines of an answer's head that depend on nothing else."""
+        found = self._relayed.get(id(head))  # equal heads of one upstream are one object
         if found is not None and found[0] is head:
-            return found[1]
-        lines = [f"HTTP/1.1 {head.status} {head.reason}"]
-        lines += [f"{name}: {value}" for name, value in head.headers if is_relayed(name)]
-        block = "\r\n".join([*lines, "server: " + SERVER[1], ""]).encode("utf-8", "surrogateescape")
-        _remember(self._relayed, id(head), (head, block))
-        return block
+            _, block, has_date = found
+        else:
+            lines = [f"HTTP/1.1 {head.status} {head.reason}"]
+            lines += [f"{name}: {value}" for name, value in head.headers if is_relayed(name)]
+            text = "\r\n".join([*lines, "server: " + SERVER[1], ""])
+            block = text.encode("utf-8", "surrogateescape")
+            has_date = any(name.lower() == "date" for name, _ in head.headers)
+            _remember(self._relayed, id(head), (head, block, has_date))
+        return block if has_date else block + self._date()
 
-    def date(self, head: ResponseHead) -> bytes:
-        """The Date line where the answer brings none."""
-        if any(name.lower() == "date" for name, _ in head.headers):
-            return b""
+    def _date(self) -> bytes:
         text = rfc822_formatted_time()
         if text != self._date_text:
             self._date_text, self._date_line = text, f"date: {text}\r\n".encode()
@@ -338,12 +342,12 @@ class Attempt:
         """Write the request; the slot of `endpoint` is the attempt's to release."""
         self._endpoint = endpoint
         self._connection = connection
-        self._request_id = request_id
+        self._request_id = request_id.encode("ascii")
         self._started = now
         self._path.in_flight += 1
         self._path.bodies.reserve(len(body))
         before, after = self._route.head(endpoint)
-        head = b"%b%b%b" % (before, request_id.encode("ascii"), after)
+        head = before + self._request_id + after
         connection.start(WireRequest(head, body, is_head=False), self, now + self._route.timeout_s)
         self._sent = self._path.clock()
 
@@ -392,20 +396,17 @@ class Attempt:
         if response.status < 400:
             route.pool.service_times.observe(route.request.payload_bytes, upstream_s)
         self._settle(Verdict.OK, AttemptResult.OK, now)
-        head = (
-            b"%b%b%bx-request-id: %b\r\nserver-timing: router;dur=%.3f, upstream;dur=%.3f\r\n"
-            % (
-                path.relayed(response),
-                path.date(response),
-                route.reply_lines(self._reason, self._endpoint.id),
-                self._request_id.encode("ascii"),
-                (self._sent - self._started + path.clock() - now) * 1e3,
-                upstream_s * 1e3,
-            )
-        )
         body = self._body
         closing = b"connection: close\r\n" if self._client.is_closing else b""
-        self._client.reply(b"%b%bcontent-length: %d\r\n\r\n%b" % (head, closing, len(body), body))
+        variable = _VARIABLE_LINES % (
+            closing,
+            self._request_id,
+            (self._sent - self._started + path.clock() - now) * 1e3,
+            upstream_s * 1e3,
+            len(body),
+        )
+        lines = route.reply_lines(self._reason, self._endpoint.id)
+        self._client.reply(b"".join((path.reply_start(response), lines, variable, body)))
         self._record(response.status, outcome_of_status(response.status), upstream_s)
 
     def _go_on_after(self, error: AttemptError) -> None:
@@ -420,7 +421,7 @@ class Attempt:
         else:
             record.carried = error
             self._settle(verdict_of(result), result, now)
-        self._client.hand_over(Carried(self._request_id, self._started, record))
+        self._client.hand_over(Carried(self._request_id.decode(), self._started, record))
 
     def _go_on_as_stream(self, head: ResponseHead) -> None:
         """Give the answer, whose beginning is here, to the ordinary path."""
@@ -434,7 +435,7 @@ class Attempt:
         record.answered = lease, answer
         self._leave()
         self._path.metrics.record_decision(route.model.name, Backend.POOL, self._reason)
-        self._client.hand_over(Carried(self._request_id, self._started, record))
+        self._client.hand_over(Carried(self._request_id.decode(), self._started, record))
 
     def _record_so_far(self, now: float) -> Record:
         decision = self._route.decision(self._reason)
@@ -465,7 +466,7 @@ class Attempt:
         path.metrics.record_request(request.model, Backend.POOL, outcome, total_s, overhead_s)
         path.access_log.record(
             AccessRecord(
-                self._request_id,
+                self._request_id.decode(),
                 request.protocol,
                 request.model,
                 request.version,
