@@ -30,10 +30,11 @@ def _bins(hours: float) -> FloatArray:
 
 
 def daily(seed: int) -> FloatArray:
-    """A day and night of about six replicas, with noise from second to second."""
-    at = _bins(24.0)
-    base = 6.0 * (1.0 - 0.8 * np.cos(2 * np.pi * at / 86400.0))
-    return np.random.default_rng(seed).gamma(20.0, base / 20.0)
+    """A short day and night around six replicas, with noise from bin to bin."""
+    at = _bins(8.0)
+    base = 6.0 * (1.0 - 0.8 * np.cos(2 * np.pi * at / at[-1]))
+    noisy: FloatArray = np.random.default_rng(seed).gamma(20.0, base / 20.0)
+    return noisy
 
 
 def wandering(seed: int) -> FloatArray:
