@@ -24,20 +24,20 @@ class SlotQueue(Generic[Slot]):
         self.max_bytes = max_bytes
         self.queued_bytes = 0
         self._give_back = give_back
-        self._waiters: deque[asyncio.Future[Slot]] = deque()
+        self.waiters: deque[asyncio.Future[Slot]] = deque()
 
     def __len__(self) -> int:
-        return len(self._waiters)
+        return len(self.waiters)
 
     async def wait(self, payload_bytes: int, timeout_s: float) -> Slot:
         """Wait for a slot. Raises QueueFullError at once, QueueTimeoutError after `timeout_s`."""
         if (
-            len(self._waiters) >= self.max_requests
+            len(self.waiters) >= self.max_requests
             or self.queued_bytes + payload_bytes > self.max_bytes
         ):
-            raise QueueFullError(f"the queue is full ({len(self._waiters)} requests wait)")
+            raise QueueFullError(f"the queue is full ({len(self.waiters)} requests wait)")
         waiter: asyncio.Future[Slot] = asyncio.get_running_loop().create_future()
-        self._waiters.append(waiter)
+        self.waiters.append(waiter)
         self.queued_bytes += payload_bytes
         try:
             async with asyncio.timeout(timeout_s):
@@ -53,8 +53,8 @@ class SlotQueue(Generic[Slot]):
 
     def hand_over(self, slot: Slot) -> bool:
         """Give the slot to the first waiter; False if nobody waits."""
-        while self._waiters:
-            waiter = self._waiters.popleft()
+        while self.waiters:
+            waiter = self.waiters.popleft()
             if not waiter.done():
                 waiter.set_result(slot)
                 return True
@@ -66,5 +66,5 @@ class SlotQueue(Generic[Slot]):
             self._give_back(waiter.result())
             return
         waiter.cancel()
-        if waiter in self._waiters:
-            self._waiters.remove(waiter)
+        if waiter in self.waiters:
+            self.waiters.remove(waiter)

@@ -38,6 +38,7 @@ from router.policy.warm import Warm, prepare
 from router.runtime import ModelRuntime, Runtime, RuntimeRef
 from router.telemetry.labels import AttemptResult, attempt_result
 from router.telemetry.logs import AccessRecord
+from router.telemetry.metrics import WarmSeries
 from router.upstream.client import UpstreamClient
 from router.upstream.connection import Connection, WireRequest
 from router.upstream.head import build_head
@@ -49,6 +50,7 @@ MAX_BODY_BYTES = 64 * 1024
 MAX_ANSWER_BYTES = 64 * 1024
 """A larger answer is streamed, which the ordinary path does."""
 _MAX_KNOWN = 512
+_ESTIMATES_FRESH_S = 0.1
 _NEVER_FAST = ("expect", "upgrade", "transfer-encoding", "x-router-deadline-ms")
 _ID_PLACE = b"\r\nx-request-id: "
 _VARIABLE_LINES = (
@@ -100,72 +102,102 @@ class Route:
     """A known head for one model: all that does not change from request to request."""
 
     __slots__ = (
-        "decisions", "function", "heads", "model", "pool", "replies", "request", "timeout_s",
-        "warm",
+        "_fresh_until", "_function_s", "_pool_upper_s", "_price_usd", "_work_s", "function",
+        "model", "pool", "request", "series", "timeout_s", "warm", "ways",
     )  # fmt: skip
 
     def __init__(
-        self, model: ModelRuntime, pool: Pool, request: InferenceRequest, warm: Warm
+        self,
+        model: ModelRuntime,
+        pool: Pool,
+        request: InferenceRequest,
+        warm: Warm,
+        series: WarmSeries,
     ) -> None:
         self.model = model
         self.pool = pool
         self.request = request
         self.warm = warm
+        self.series = series
         function = model.serverless
         usable = function is not None and function.params.enabled
         self.function: Function | None = function if usable else None
         pool_settings = model.settings.pool
         self.timeout_s = pool_settings.timeouts.response_s if pool_settings is not None else 0.0
-        self.decisions: dict[Reason, Decision] = {}
-        self.heads: dict[str, tuple[bytes, bytes]] = {}
-        self.replies: dict[tuple[Reason, str], bytes] = {}
+        self.ways: dict[str, Way] = {}
+        self._fresh_until = 0.0
+        self._work_s = self._pool_upper_s = self._function_s = self._price_usd = 0.0
 
     def reason(self, now: float) -> Reason | None:
         """Why the pool has the request, if that is certain (see `policy.warm`)."""
+        if now >= self._fresh_until:
+            self._refresh(now)
         warm, function = self.warm, self.function
         if warm.settled is not None or function is None:
             return warm.settled
-        size = self.request.payload_bytes
         return warm.reason(
             self.model.policy.slo.latency_s,
-            self.pool.service_times.estimate(size).upper_s,
-            function.service_times.estimate(size).mean_s,
+            self._pool_upper_s,
+            self._function_s,
             breaker_open=function.circuit.is_open(now),
         )
 
+    def _refresh(self, now: float) -> None:
+        """Read the estimates; they move slowly, and reading them costs as much as a decision."""
+        self._fresh_until = now + _ESTIMATES_FRESH_S
+        size = self.request.payload_bytes
+        on_pool = self.pool.service_times.estimate(size)
+        self._work_s, self._pool_upper_s = on_pool.mean_s, on_pool.upper_s
+        if self.function is not None:
+            self._function_s = self.function.service_times.estimate(size).mean_s
+            is_captive = self.warm.is_captive
+            self._price_usd = 0.0 if is_captive else self.function.expected_price_usd(size)
+
+    def count_arrival(self, now: float) -> None:
+        """As `ModelRuntime.count_arrival`, with the estimates read before."""
+        model = self.model
+        model.budget.deposit(now)
+        model.signals.arrived(self._work_s, self._price_usd, self.warm.is_captive)
+
     def decision(self, reason: Reason) -> Decision:
         """The decision, without the predictions that only `explain` shows."""
-        found = self.decisions.get(reason)
+        return Decision(Backend.POOL, reason, self.warm.rule)
+
+    def way(self, endpoint: Endpoint) -> "Way":
+        """What is known of the route to that endpoint."""
+        found = self.ways.get(endpoint.id)
         if found is None:
-            found = self.decisions[reason] = Decision(Backend.POOL, reason, self.warm.rule)
+            found = Way(self.request, endpoint)
+            _remember(self.ways, endpoint.id, found)
         return found
 
-    def head(self, endpoint: Endpoint) -> tuple[bytes, bytes]:
-        """The request's head towards an endpoint, split where the request id goes."""
-        found = self.heads.get(endpoint.id)
-        if found is None:
-            request = self.request
-            target = f"{request.path}?{request.query}" if request.query else request.path
-            host = endpoint.address.host_header
-            whole = build_head(
-                request.method, target, host, forwarded_headers(request), request.payload_bytes
-            )
-            before, place, after = whole.partition(_ID_PLACE)
-            found = before + place, after
-            _remember(self.heads, endpoint.id, found)
-        return found
 
-    def reply_lines(self, reason: Reason, endpoint_id: str) -> bytes:
-        """The lines of a reply that name the decision."""
-        key = reason, endpoint_id
-        found = self.replies.get(key)
-        if found is None:
-            found = (
+class Way:
+    """A route to one endpoint: the request's head towards it, and how a reply names it."""
+
+    __slots__ = ("_endpoint_id", "_lines", "_reason", "after_id", "before_id")
+
+    def __init__(self, request: InferenceRequest, endpoint: Endpoint) -> None:
+        target = f"{request.path}?{request.query}" if request.query else request.path
+        host = endpoint.address.host_header
+        head = build_head(
+            request.method, target, host, forwarded_headers(request), request.payload_bytes
+        )
+        before, place, self.after_id = head.partition(_ID_PLACE)
+        self.before_id = before + place
+        self._endpoint_id = endpoint.id
+        self._reason: Reason | None = None
+        self._lines = b""
+
+    def reply_lines(self, reason: Reason) -> bytes:
+        """The lines of a reply that name the decision; the reason is mostly the last one's."""
+        if reason is not self._reason:
+            self._reason = reason
+            self._lines = (
                 f"x-router-backend: {Backend.POOL}\r\nx-router-reason: {reason}\r\n"
-                f"x-router-endpoint: {endpoint_id}\r\nx-router-attempts: 1\r\n"
+                f"x-router-endpoint: {self._endpoint_id}\r\nx-router-attempts: 1\r\n"
             ).encode()
-            _remember(self.replies, key, found)
-        return found
+        return self._lines
 
 
 K = TypeVar("K")
@@ -250,10 +282,10 @@ class FastPath:
         if connection is None:  # opening one takes a while, and may fail
             pool.release(endpoint, Verdict.CANCELLED, now, now)
             return None
-        route.model.count_arrival(route.request.payload_bytes, now, route.warm.is_captive)
+        route.count_arrival(now)
         request_id = head.intent.head.request_id or next(self._ids)
         attempt = Attempt(self, client, head, route, reason)
-        attempt.send(endpoint, connection, body, request_id, now)
+        attempt.send(endpoint, connection, body, request_id.encode("ascii"), now)
         return attempt
 
     def _route(self, head: KnownHead, body: bytes) -> Route | None:
@@ -288,7 +320,9 @@ class FastPath:
         usable = function is not None and function.params.enabled
         limits = function.params.limits if function is not None and usable else None
         warm = prepare(request, model.policy.rules, limits)
-        return Route(model, model.pool, request, warm) if warm is not None else None
+        if warm is None:
+            return None
+        return Route(model, model.pool, request, warm, self.metrics.warm_series(name))
 
     def reply_start(self, head: ResponseHead) -> bytes:
         """Status line and the lines of an answer's head that depend on nothing else."""
@@ -316,7 +350,7 @@ class Attempt:
 
     __slots__ = (
         "_body", "_client", "_connection", "_endpoint", "_head", "_known", "_path", "_reason",
-        "_request_id", "_response", "_route", "_sent", "_started", "_stream",
+        "_request_id", "_response", "_route", "_sent", "_started", "_stream", "_way",
     )  # fmt: skip
 
     def __init__(
@@ -336,20 +370,21 @@ class Attempt:
         endpoint: Endpoint,
         connection: Connection,
         body: bytes,
-        request_id: str,
+        request_id: bytes,
         now: float,
     ) -> None:
         """Write the request; the slot of `endpoint` is the attempt's to release."""
         self._endpoint = endpoint
         self._connection = connection
-        self._request_id = request_id.encode("ascii")
+        self._request_id = request_id
         self._started = now
-        self._path.in_flight += 1
-        self._path.bodies.reserve(len(body))
-        before, after = self._route.head(endpoint)
-        head = before + self._request_id + after
-        connection.start(WireRequest(head, body, is_head=False), self, now + self._route.timeout_s)
-        self._sent = self._path.clock()
+        path, route = self._path, self._route
+        path.in_flight += 1
+        path.bodies.held_bytes += len(body)  # `begin` has asked whether there is room
+        way = self._way = route.way(endpoint)
+        head = way.before_id + request_id + way.after_id
+        connection.start(WireRequest(head, body, is_head=False), self, now + route.timeout_s)
+        self._sent = path.clock()
 
     # -- what the upstream connection reports ---------------------------------------------------
 
@@ -385,29 +420,38 @@ class Attempt:
         self._connection.cancel()
         now = self._path.clock()
         self._settle(Verdict.CANCELLED, AttemptResult.CANCELLED, now)
-        self._record(499, Outcome.CLIENT_CLOSED, now - self._sent)
+        total_s, upstream_s = now - self._started, now - self._sent
+        metrics, name = self._path.metrics, self._route.model.name
+        overhead_s = total_s - upstream_s
+        metrics.record_request(name, Backend.POOL, Outcome.CLIENT_CLOSED, total_s, overhead_s)
+        self._log(499, Outcome.CLIENT_CLOSED, total_s, upstream_s)
 
     # -- ways out -------------------------------------------------------------------------------
 
     def _reply(self, response: ResponseHead) -> None:
         path, route = self._path, self._route
-        now = path.clock()
-        upstream_s = now - self._sent
+        done = path.clock()
+        upstream_s = done - self._sent
+        pool = route.pool
         if response.status < 400:
-            route.pool.service_times.observe(route.request.payload_bytes, upstream_s)
-        self._settle(Verdict.OK, AttemptResult.OK, now)
+            pool.service_times.observe(route.request.payload_bytes, upstream_s)
+        pool.release(self._endpoint, Verdict.OK, self._started, done)
+        self._leave()
         body = self._body
         closing = b"connection: close\r\n" if self._client.is_closing else b""
         variable = _VARIABLE_LINES % (
             closing,
             self._request_id,
-            (self._sent - self._started + path.clock() - now) * 1e3,
+            (self._sent - self._started + path.clock() - done) * 1e3,
             upstream_s * 1e3,
             len(body),
         )
-        lines = route.reply_lines(self._reason, self._endpoint.id)
+        lines = self._way.reply_lines(self._reason)
         self._client.reply(b"".join((path.reply_start(response), lines, variable, body)))
-        self._record(response.status, outcome_of_status(response.status), upstream_s)
+        outcome = outcome_of_status(response.status)
+        total_s = path.clock() - self._started
+        route.series.record(self._reason, outcome, total_s, upstream_s)
+        self._log(response.status, outcome, total_s, upstream_s)
 
     def _go_on_after(self, error: AttemptError) -> None:
         """Let the director decide what follows a failed attempt."""
@@ -421,7 +465,7 @@ class Attempt:
         else:
             record.carried = error
             self._settle(verdict_of(result), result, now)
-        self._client.hand_over(Carried(self._request_id.decode(), self._started, record))
+        self._client.hand_over(Carried(self._request_id.decode("ascii"), self._started, record))
 
     def _go_on_as_stream(self, head: ResponseHead) -> None:
         """Give the answer, whose beginning is here, to the ordinary path."""
@@ -435,7 +479,7 @@ class Attempt:
         record.answered = lease, answer
         self._leave()
         self._path.metrics.record_decision(route.model.name, Backend.POOL, self._reason)
-        self._client.hand_over(Carried(self._request_id.decode(), self._started, record))
+        self._client.hand_over(Carried(self._request_id.decode("ascii"), self._started, record))
 
     def _record_so_far(self, now: float) -> Record:
         decision = self._route.decision(self._reason)
@@ -458,19 +502,18 @@ class Attempt:
         path.metrics.record_decision(name, Backend.POOL, self._reason)
         path.metrics.record_attempt(name, Backend.POOL, result, now - self._started)
 
-    def _record(self, status: int, outcome: Outcome, upstream_s: float) -> None:
-        """Count and log the finished request."""
-        path, request, known = self._path, self._route.request, self._known
-        total_s = path.clock() - self._started
-        overhead_s = total_s - upstream_s
-        path.metrics.record_request(request.model, Backend.POOL, outcome, total_s, overhead_s)
+    def _log(self, status: int, outcome: Outcome, total_s: float, upstream_s: float) -> None:
+        """One line for the finished request."""
+        request, path = self._route.request, self._path
+        if not path.access_log.is_on:
+            return
         path.access_log.record(
             AccessRecord(
-                self._request_id.decode(),
+                self._request_id.decode("ascii"),
                 request.protocol,
                 request.model,
                 request.version,
-                known.intent.tenant,
+                request.tenant,
                 request.payload_bytes,
                 Backend.POOL,
                 self._reason,

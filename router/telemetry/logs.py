@@ -80,6 +80,11 @@ class AccessLog:
         self._failing = False
         self.dropped_lines = 0
 
+    @property
+    def is_on(self) -> bool:
+        """Whether records are written anywhere."""
+        return self._writer is not None
+
     def record(self, record: AccessRecord) -> None:
         """Add a line for one request, or drop and count it when the buffer is full."""
         if self._writer is None:

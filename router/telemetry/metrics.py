@@ -9,6 +9,7 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import (
@@ -75,6 +76,49 @@ class _Histogram:
         return buckets
 
 
+class WarmSeries:
+    """What nearly every request counts: answered at once by a warm replica of one model.
+
+    Plain numbers, added to the registry's series when somebody looks; histograms are the series'
+    own. Belongs to one configuration: `Metrics.configure` makes new ones necessary.
+    """
+
+    __slots__ = ("_attempt", "_decided", "_ended", "_overhead", "_request")
+
+    def __init__(self, request: _Histogram, overhead: _Histogram, attempt: _Histogram) -> None:
+        self._request = request
+        self._overhead = overhead
+        self._attempt = attempt
+        self._decided: list[tuple[Reason, int]] = []
+        self._ended: list[tuple[Outcome, int]] = []
+
+    def record(self, reason: Reason, outcome: Outcome, total_s: float, upstream_s: float) -> None:
+        """Count a decision, its one attempt, which was answered, and the request."""
+        # Lists of one or two entries, compared by identity: hashing an enum takes longer.
+        _count(self._decided, reason)
+        _count(self._ended, outcome)
+        self._request.observe(total_s)
+        self._overhead.observe(total_s - upstream_s)
+        self._attempt.observe(upstream_s)
+
+    def take(self) -> tuple[list[tuple[Reason, int]], list[tuple[Outcome, int]]]:
+        """The decisions and ends counted since the last call."""
+        taken = self._decided, self._ended
+        self._decided, self._ended = [], []
+        return taken
+
+
+E = TypeVar("E", Reason, Outcome)
+
+
+def _count(counts: list[tuple[E, int]], value: E) -> None:
+    for index, (counted, number) in enumerate(counts):
+        if counted is value:
+            counts[index] = value, number + 1
+            return
+    counts.append((value, 1))
+
+
 class Metrics(Collector):
     """Records what happened; `readings` is asked at every scrape for what is the case.
 
@@ -91,6 +135,7 @@ class Metrics(Collector):
         self._registry = registry
         self._build = {"version": version, "python": platform.python_version()}
         self._models: frozenset[str] = frozenset()
+        self._warm: dict[str, WarmSeries] = {}
         self._last_reload: tuple[bool, float] = (False, 0.0)
         self._counters: dict[str, defaultdict[Labels, float]] = {
             family.name: defaultdict(float) for family in FAMILIES if family.kind is Kind.COUNTER
@@ -114,6 +159,8 @@ class Metrics(Collector):
 
     def configure(self, models: Iterable[str]) -> None:
         """Make `models` the only names that may be labels; the series of all others end."""
+        self._add_warm()
+        self._warm.clear()
         self._models = frozenset(models)
         for family in FAMILIES:
             if family.has_model:
@@ -141,12 +188,35 @@ class Metrics(Collector):
         self._request_durations[name, where].observe(total_s)
         self._overheads[name,].observe(overhead_s)
 
+    def warm_series(self, model: str) -> WarmSeries:
+        """The series of requests that a warm replica of a configured model answers at once."""
+        name, where = self._label(model), Backend.POOL
+        found = self._warm.get(name)
+        if found is None:
+            found = self._warm[name] = WarmSeries(
+                self._request_durations[name, where],
+                self._overheads[name,],
+                self._attempt_durations[name, where],
+            )
+        return found
+
+    def _add_warm(self) -> None:
+        """Bring the counters up to date with what the warm series have counted."""
+        for name, series in self._warm.items():
+            decided, ended = series.take()
+            for reason, number in decided:
+                self._decisions[name, Backend.POOL, reason] += number
+            for outcome, number in ended:
+                self._requests[name, Backend.POOL, outcome] += number
+                self._attempts[name, Backend.POOL, AttemptResult.OK] += number
+
     def record_decision(self, model: str, backend: Backend, reason: Reason) -> None:
         """Count a decision."""
         self._decisions[self._label(model), backend, reason] += 1
 
     def decisions_of(self, model: str) -> dict[tuple[Backend, Reason], int]:
         """How often each backend was chosen for the model, by reason."""
+        self._add_warm()
         return {
             (Backend(labels[1]), Reason(labels[2])): int(count)
             for labels, count in self._decisions.items()
@@ -205,6 +275,7 @@ class Metrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Every family of FAMILIES, in that order, with or without series."""
+        self._add_warm()
         readings = self.readings()
         series = self._counters | _counted(readings) | _gauges(readings)
         succeeded, at = self._last_reload

@@ -16,6 +16,7 @@ from router.domain.errors import (
 from router.upstream.deadlines import DeadlineWheel
 from router.upstream.response_head import ResponseHead
 from router.upstream.response_reader import ResponseReader
+from router.upstream.simple_response import read_simple
 
 ONE_WRITE_BYTES = 64 * 1024
 """Head and body below this go out in one write; a larger body goes in slices."""
@@ -69,6 +70,7 @@ class Connection(asyncio.Protocol):
         "_deadline_tick",
         "_exchanges",
         "_is_aborted",
+        "_is_head_request",
         "_loop",
         "_max_head_bytes",
         "_owner",
@@ -101,6 +103,7 @@ class Connection(asyncio.Protocol):
         self._unsent: memoryview | None = None
         self._deadline_tick: int | None = None
         self._exchanges = 0
+        self._is_head_request = False
         self._is_aborted = False
         self._saw_bytes = False
         self._reading_paused = False
@@ -129,9 +132,7 @@ class Connection(asyncio.Protocol):
         self._sink = sink
         self._exchanges += 1
         self._saw_bytes = False
-        self._reader = ResponseReader(
-            self._loop, max_head_bytes=self._max_head_bytes, is_head_request=request.is_head
-        )
+        self._is_head_request = request.is_head
         self._deadline_tick = self._wheel.arm(deadline, self)
         if len(request.head) + len(request.body) <= ONE_WRITE_BYTES:
             transport.write(request.head + request.body)
@@ -188,11 +189,23 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Give the sink what these bytes mean, or fail if they mean nothing."""
         sink, reader = self._sink, self._reader
-        if sink is None or reader is None:
+        if sink is None:
             # Nobody asked for these bytes: what they answer, or whom, cannot be known.
             self.abort()
             return
         self._saw_bytes = True
+        if reader is None:
+            simple = None
+            if not self._is_head_request:
+                simple = read_simple(data, self._max_head_bytes)
+            if simple is not None:
+                self._answer_at_once(sink, *simple)
+                return
+            reader = self._reader = ResponseReader(
+                self._loop,
+                max_head_bytes=self._max_head_bytes,
+                is_head_request=self._is_head_request,
+            )
         try:
             head, body, is_complete = reader.feed(data)
         except UpstreamBrokenError as error:
@@ -205,11 +218,22 @@ class Connection(asyncio.Protocol):
         if is_complete and self._sink is sink:
             self._finish(keep_alive=reader.keep_alive)
 
+    def _answer_at_once(self, sink: Sink, head: ResponseHead, body: bytes) -> None:
+        """The whole answer came in one simple piece, after which the connection may go on."""
+        sink.on_head(head)
+        if body and self._sink is sink:
+            sink.on_data(body)
+        if self._sink is sink:
+            self._finish(keep_alive=True)
+
     def eof_received(self) -> None:
         """End the exchange: well if the close marks the end of the body, else not."""
         reader = self._reader
-        if reader is None:
+        if self._sink is None:
             self.abort()
+            return
+        if reader is None:
+            self.fail(ResponseLostError("the upstream closed the connection without an answer"))
             return
         try:
             reader.feed_eof()

@@ -26,8 +26,9 @@ class DeadlineWheel:
     Arming and disarming cost a dictionary access each, and while nothing is pending nothing runs.
     """
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, tick_s: float = TICK_S) -> None:
         self._clock = clock
+        self._tick_s = tick_s
         self._buckets: dict[int, set[Expiring]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._timer_tick = 0
@@ -39,7 +40,7 @@ class DeadlineWheel:
 
     def arm(self, deadline: float, entry: Expiring) -> int:
         """Expire `entry` after `deadline` (clock seconds); returns the key that disarms it."""
-        tick = int(deadline / TICK_S) + 1
+        tick = int(deadline / self._tick_s) + 1
         bucket = self._buckets.get(tick)
         if bucket is None:
             self._buckets[tick] = {entry}
@@ -61,7 +62,7 @@ class DeadlineWheel:
         """Expire everything whose time has come, and wait for the next."""
         self._timer = None
         now = self._clock()
-        for tick in sorted(tick for tick in self._buckets if tick * TICK_S <= now):
+        for tick in sorted(tick for tick in self._buckets if tick * self._tick_s <= now):
             # An entry that expires may disarm others, so the bucket is asked again each time.
             while bucket := self._buckets.get(tick):
                 entry = bucket.pop()
@@ -83,6 +84,6 @@ class DeadlineWheel:
             if self._timer_tick <= tick:
                 return
             self._timer.cancel()
-        delay_s = max(0.0, tick * TICK_S - self._clock())
+        delay_s = max(0.0, tick * self._tick_s - self._clock())
         self._timer = asyncio.get_running_loop().call_later(delay_s, self.expire_due)
         self._timer_tick = tick

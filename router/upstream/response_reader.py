@@ -21,7 +21,6 @@ from router.upstream.response_head import (
     ResponseHead,
     is_hop_by_hop,
 )
-from router.upstream.simple_response import read_simple
 
 _NEVER = 2**30  # the mark at which aiohttp's stream would pause; it is emptied long before
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -65,10 +64,6 @@ class ResponseReader:
     def feed(self, data: bytes) -> Piece:
         """Take the next bytes, in any segmentation. Raises UpstreamBrokenError."""
         if self._parser is None:
-            simple = None if self._is_head_request else read_simple(data, self._max_head_bytes)
-            if simple is not None:
-                self.keep_alive = True
-                return Piece(simple[0], simple[1], is_complete=True)
             self._parser = self._make_parser()
         return self._feed_parser(self._parser, data)
 

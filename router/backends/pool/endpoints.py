@@ -171,7 +171,7 @@ class Pool:
 
     def reserve_warm(self, now: float) -> Endpoint | None:
         """As `try_reserve`, without a lease: the caller settles the endpoint itself."""
-        if len(self.queue):
+        if self.queue.waiters:
             return None
         endpoint = least_loaded(self._available(now), self._rng)
         if endpoint is not None:
@@ -240,7 +240,7 @@ class Pool:
             self.ejections += 1
             self._traffic = None
         self._vacate(endpoint)
-        if len(self.queue):
+        if self.queue.waiters:
             self.pump(now)
 
     # -- what drivers and probes say ---------------------------------------------------------------
