@@ -11,7 +11,7 @@ import numpy as np
 
 from router.replay.arrivals import Arrivals, Dropped, ModelMap, Names, TraceError
 from router.replay.measure import Measure
-from router.replay.policies import Bound, bound_of, simulations
+from router.replay.policies import ROUTER, Bound, bound_of, simulations
 from router.replay.simulator import Simulation
 from router.replay.tally import Sums, Tally, Timeline
 from router.replay.traces import OnProgress, Trace
@@ -181,4 +181,8 @@ class Replay:
                 tally.add_late(simulation.finish(horizon_s))
                 timeline = tally.close(simulation.replicas.paid(), simulation.throttled)
                 policies.setdefault(policy, {})[name] = ModelResult(tally.sums, timeline)
+        for results in policies.values():
+            # Without a pool there is nothing to size: all policies are the same.
+            for name, result in policies[ROUTER].items():
+                results.setdefault(name, result)
         return Replayed(policies, bounds, horizon_s, self._options.interval_s, dropped)
