@@ -1,6 +1,6 @@
 """The prepared decision for warm replicas says what `decide` says, or nothing."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from router.domain.decision import Backend
@@ -63,6 +63,7 @@ pools = st.builds(
 )
 
 
+@settings(max_examples=1000)
 @given(request=requests, rules=rules, function=functions, pool=pools)
 def test_a_warm_reason_is_the_decisions(request, rules, function, pool):
     slo = Slo(latency_s=1.0, percentile=99, cold_allowed=True)
