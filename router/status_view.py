@@ -51,17 +51,18 @@ async def show_live(url: str, console: Console, interval_s: float) -> None:
 
 def render(document: dict[str, Any]) -> Group:
     """The status document as a table with a line on the configuration and the shared state."""
-    table = Table(title="models", title_justify="left")
+    # Plain and narrow: ten columns have to fit into a terminal of 80 characters.
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for name in _COLUMNS:
         left = name in {"model", "because"}
-        table.add_column(name, justify="left" if left else "right", no_wrap=not left)
+        table.add_column(name, justify="left" if left else "right", no_wrap=True)
     for model in document["models"]:
         table.add_row(*_row(model))
     return Group(table, Text(_footer(document)))
 
 
 _COLUMNS = (
-    "model", "req/s", "ready", "want", "because", "queue", "calls", "cold", "fn", "pool", "USD",
+    "model", "req/s", "ready", "because", "queue", "calls", "cold", "fn", "pool", "USD",
 )  # fmt: skip
 
 
@@ -75,8 +76,7 @@ def _row(model: dict[str, Any]) -> list[str]:
     return [
         model["name"],
         f"{model['load_rps']:.1f}",
-        str(model["replicas_ready"]),
-        str(model["replicas_wanted"]),
+        f"{model['replicas_ready']}/{model['replicas_wanted']}",
         model["sizing_reason"],
         str(model["queued"]),
         calls,
