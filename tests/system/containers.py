@@ -147,15 +147,15 @@ class EngineProcess:
 
     def __init__(self, podman: Podman, socket: Path) -> None:
         self._podman = podman
-        self._socket = socket
+        self.socket = socket
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
-        return f"unix://{self._socket}"
+        return f"unix://{self.socket}"
 
     def start(self) -> None:
-        self._socket.unlink(missing_ok=True)
+        self.socket.unlink(missing_ok=True)
         self._process = subprocess.Popen(
             self._podman.command("system", "service", "--time", "0", self.url),
             env=self._podman.environment,
@@ -163,7 +163,7 @@ class EngineProcess:
             stderr=subprocess.DEVNULL,
         )
         give_up_at = time.monotonic() + 20
-        while not self._socket.exists():
+        while not self.socket.exists():
             assert time.monotonic() < give_up_at, "podman's API did not come up"
             time.sleep(0.05)
 

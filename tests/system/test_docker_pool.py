@@ -1,10 +1,8 @@
 """A pool of containers through a real Docker API: sized, adopted, killed, hung, rolled, cleaned."""
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import aiohttp
 import pytest
@@ -13,30 +11,7 @@ from tests.integration.end_to_end.client import MLP, Outcome, count, infer
 from tests.integration.end_to_end.conftest import StartGateway
 from tests.integration.end_to_end.gateway import GatewayProcess
 from tests.integration.end_to_end.models import settings
-from tests.system.containers import EngineProcess, Podman, engine, prepared_podman
-
-
-@pytest.fixture(scope="session")
-def podman() -> Podman:
-    return prepared_podman()
-
-
-@pytest.fixture(scope="session")
-def worker_image(podman: Podman) -> str:
-    return podman.build("Dockerfile.worker", "localhost/hybrid-router-worker:test")
-
-
-@pytest.fixture
-def docker(podman: Podman, tmp_path: Path) -> Iterator[EngineProcess]:
-    with engine(podman, tmp_path) as process:
-        yield process
-
-
-@pytest.fixture
-def namespace(podman: Podman) -> Iterator[str]:
-    name = f"test-{uuid4().hex[:8]}"
-    yield name
-    podman.remove_all(name)
+from tests.system.containers import EngineProcess, Podman
 
 
 @pytest.fixture
