@@ -1,4 +1,4 @@
-"""The command line: serve, check, explain, replay, status. Here and in `replay_cli` argv is read.
+"""The command line: serve, check, explain, replay, diff, status. `replay_cli` reads argv too.
 
 Exit codes: 0 fine, 1 the answer is no, 2 usage.
 """
@@ -23,7 +23,7 @@ from router.assembly import assemble, new_parts
 from router.domain.errors import RouterError
 from router.gateway.admin import ExplainQuestion
 from router.gateway.admin import explain as explain_from
-from router.replay_cli import replay
+from router.replay_cli import diff, replay
 from router.settings.loader import ConfigError, Loaded, load
 from router.status_view import AdminError, ask, show_live, show_once
 from router.telemetry.logs import configure_logging
@@ -38,6 +38,7 @@ def main() -> None:
 
 
 main.add_command(replay)
+main.add_command(diff)
 
 
 @main.command()

@@ -1,4 +1,4 @@
-"""The options of `replay`: reads argv, hands over to `router.replay.command`."""
+"""The options of `replay` and `diff`: reads argv, hands over to `router.replay.command`."""
 
 import os
 import sys
@@ -10,7 +10,15 @@ from rich.console import Console
 
 from router.assembly import assemble, new_parts
 from router.replay.arrivals import Span
-from router.replay.command import SAMPLE, Outputs, ReplayError, Request, run
+from router.replay.command import (
+    SAMPLE,
+    Outputs,
+    ReplayError,
+    Request,
+    run,
+    run_diff,
+    write_json,
+)
 from router.replay.traces import format_names, seconds
 from router.settings.loader import ConfigError, load
 from router.settings.quantities import duration_s
@@ -99,6 +107,38 @@ def replay(  # noqa: PLR0913, PLR0917 - one parameter for each option
     try:
         runtime = assemble(load(config, os.environ), new_parts())
         run(runtime, request, Outputs(json_path, timeline, plot), Console())
+    except (ConfigError, ReplayError) as error:
+        _fail(str(error))
+
+
+@click.command()
+@click.option("--config", required=True, type=_FILE, help="The new settings file.")
+@click.option("--against", required=True, type=_FILE, help="The settings file now in force.")
+@click.option("--trace", required=True, help="As for replay; best the gateway's own access log.")
+@click.option("--world", type=_FILE, help="What is true outside: prices, times. Default: bundled.")
+@click.option("--format", type=click.Choice(format_names()), help="Default: found out.")
+@click.option("--json", "json_path", type=_FILE, help="Write all figures here.")
+@click.option("--from", "start", help="Start: 2h, seconds from the first request, or a time.")
+@click.option("--to", "end", help="End, likewise.")
+@click.option("--seed", type=click.IntRange(0), help="Of all random draws. Default: the world's.")
+def diff(  # noqa: PLR0913, PLR0917 - one parameter for each option
+    config: Path,
+    against: Path,
+    trace: str,
+    world: Path | None,
+    format: str | None,
+    json_path: Path | None,
+    start: str | None,
+    end: str | None,
+    seed: int | None,
+) -> None:
+    """Show what a new configuration would change for a trace, before it is taken up."""
+    request = Request(trace=trace, world=world, format=format, span=_span(start, end), seed=seed)
+    try:
+        old, new = (assemble(load(path, os.environ), new_parts()) for path in (against, config))
+        report = run_diff(old, new, request, Console())
+        if json_path is not None:
+            write_json(report, json_path)
     except (ConfigError, ReplayError) as error:
         _fail(str(error))
 

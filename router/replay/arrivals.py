@@ -5,11 +5,13 @@ Works on blocks of bounded size; knows no file format. What is left out is count
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 
 import numpy as np
 
 from router.replay.distributions import Floats, Ints
+
+UNNAMED = "*"
+"""The model of traces that name none."""
 
 BLOCK_ROWS = 1 << 16
 MAX_MODELS = 10_000
@@ -206,28 +208,3 @@ def within(blocks: Iterable[Arrivals], span: Span) -> Iterator[Arrivals]:
             yield Arrivals(part.at - start, *_others(part))
         if last < len(block):
             return
-
-
-@dataclass(frozen=True, slots=True)
-class ModelMap:
-    """Which configured model a model of the trace stands for.
-
-    `pairs` are glob patterns with targets, the first that matches decides; a name without a match
-    stands for itself, and unnamed models (`*`) for the only configured one.
-    """
-
-    configured: frozenset[str]
-    pairs: tuple[tuple[str, str], ...] = ()
-
-    def target(self, name: str) -> str | None:
-        """The configured model, None if there is none."""
-        for pattern, target in self.pairs:
-            if fnmatchcase(name, pattern):
-                return target
-        if name == UNNAMED and len(self.configured) == 1:
-            return next(iter(self.configured))
-        return name if name in self.configured else None
-
-
-UNNAMED = "*"
-"""The model of traces that name none."""

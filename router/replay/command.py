@@ -4,7 +4,7 @@ Raises ReplayError where the user can put something right. The only part that to
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
@@ -15,6 +15,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from router.replay.arrivals import Span, TraceError
+from router.replay.compare import compare
+from router.replay.diff_report import diff_document, show_diff
 from router.replay.plot import page
 from router.replay.replay import Replay, Replayed, ReplayOptions
 from router.replay.report import document, show, write_timeline
@@ -64,16 +66,40 @@ def run(runtime: Runtime, request: Request, outputs: Outputs, console: Console) 
     world = load_world(request.world)
     seed = world.seed if request.seed is None else request.seed
     trace = _trace(request, seed)
-    for name in (request.each_like, *(target for _, target in request.model_map)):
-        if name is not None and name not in runtime.models:
-            known = ", ".join(sorted(runtime.models))
-            raise ReplayError(f"model {name} is not configured, the configured ones are {known}")
+    _check_models(request, runtime.models)
     with _progress(console, 2 * trace.size_bytes) as on_progress:
         replayed = _replayed(runtime, world, trace, _options(request, seed), on_progress)
     report = document(replayed, _about(request, world, trace, seed))
     _write(replayed, report, outputs)
     show(report, console)
     return report
+
+
+def run_diff(old: Runtime, new: Runtime, request: Request, console: Console) -> dict[str, Any]:
+    """Compare two configurations and tell what changes; returns the document.
+
+    Raises ReplayError, and ConfigError where the world file is wrong.
+    """
+    world = load_world(request.world)
+    seed = world.seed if request.seed is None else request.seed
+    trace = _trace(request, seed)
+    both = sorted(old.models.keys() & new.models.keys())
+    _check_models(request, both)
+    with _progress(console, trace.size_bytes) as on_progress:
+        try:
+            compared = compare(old, new, world, trace, _options(request, seed), on_progress)
+        except (TraceError, EOFError, OSError) as error:
+            raise ReplayError(str(error)) from error
+    report = {**diff_document(compared), **_about(request, world, trace, seed)}
+    show_diff(report, console)
+    return report
+
+
+def _check_models(request: Request, configured: Iterable[str]) -> None:
+    for name in (request.each_like, *(target for _, target in request.model_map)):
+        if name is not None and name not in configured:
+            known = ", ".join(sorted(configured))
+            raise ReplayError(f"model {name} is not configured, the configured ones are {known}")
 
 
 def _trace(request: Request, seed: int) -> Trace:
@@ -121,14 +147,26 @@ def _about(request: Request, world: World, trace: Trace, seed: int) -> dict[str,
 
 
 def _write(replayed: Replayed, report: dict[str, Any], outputs: Outputs) -> None:
-    try:
-        if outputs.json is not None:
-            outputs.json.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n")
+    if outputs.json is not None:
+        write_json(report, outputs.json)
+    with _told_if_unwritable():
         if outputs.timeline is not None:
             with outputs.timeline.open("w", newline="") as file:
                 write_timeline(replayed, file)
         if outputs.plot is not None:
             outputs.plot.write_text(page(replayed, report), encoding="utf-8")
+
+
+def write_json(report: dict[str, Any], path: Path) -> None:
+    """Write a document. Raises ReplayError."""
+    with _told_if_unwritable():
+        path.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def _told_if_unwritable() -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise ReplayError(f"cannot write {error.filename}: {error.strerror}") from error
 

@@ -7,11 +7,10 @@ requests with the same service times and cold starts. Joins the parts; prints no
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-import numpy as np
-
-from router.replay.arrivals import Arrivals, Dropped, ModelMap, Names, TraceError
+from router.replay.arrivals import Dropped, TraceError
 from router.replay.measure import Measure
 from router.replay.policies import ROUTER, Bound, bound_of, simulations
+from router.replay.reading import ModelMap, Target, parts
 from router.replay.simulator import Simulation
 from router.replay.tally import Sums, Tally, Timeline
 from router.replay.traces import OnProgress, Trace
@@ -75,7 +74,7 @@ class Replay:
         self._world = world
         self._trace = trace
         self._options = options
-        self._map = ModelMap(frozenset(runtime.models), options.model_map)
+        self._map = ModelMap(frozenset(runtime.models), options.model_map, options.each_like)
         self._models: dict[str, _Model] = {}
 
     def run(self, on_progress: OnProgress = lambda _bytes: None) -> Replayed:
@@ -115,42 +114,18 @@ class Replay:
         """The trace in order, a block of one model at a time; the same at every reading."""
         for model in self._models.values():
             model.workload = Workload(model.setup, self._options.seed)
-        names = Names()
-        for arrivals in self._trace.read(names, dropped, on_progress):
-            yield from self._split(arrivals, names, dropped)
+        for part in parts(self._trace, self._map, dropped, on_progress):
+            model = self._model(part.target)
+            yield model, model.workload.block(part.arrivals, part.senders)
 
-    def _split(
-        self, arrivals: Arrivals, names: Names, dropped: Dropped
-    ) -> Iterator[tuple[_Model, Block]]:
-        known, senders = list(names.models), list(names.senders)
-        by_target: dict[str, list[int]] = {}
-        for number in np.unique(arrivals.model).tolist():
-            target = self._target(known[number])
-            if target is None:
-                count = int((arrivals.model == number).sum())
-                dropped.add(f"model {known[number]} is not configured", rows=count)
-                continue
-            by_target.setdefault(target, []).append(number)
-        for target, numbers in by_target.items():
-            rows = np.flatnonzero(np.isin(arrivals.model, numbers))
-            model = self._models[target]
-            yield model, model.workload.block(arrivals.take(rows), senders)
-
-    def _target(self, name: str) -> str | None:
-        """The model of the replay that a model of the trace is, made known at its first mention."""
-        like = self._map.target(name)
-        target = like
-        if like is None and self._options.each_like is not None:
-            like, target = self._options.each_like, name
-        if like is None or target is None:
-            return None
-        if target not in self._models:
-            configured = self._runtime.models[like]
-            setup = ModelSetup(target, configured, model_world(self._world, configured, target))
-            self._models[target] = _Model(
-                setup, Measure(setup), Workload(setup, self._options.seed)
-            )
-        return target
+    def _model(self, target: Target) -> _Model:
+        if target.name not in self._models:
+            configured = self._runtime.models[target.like]
+            world = model_world(self._world, configured, target.name)
+            setup = ModelSetup(target.name, configured, world)
+            workload = Workload(setup, self._options.seed)
+            self._models[target.name] = _Model(setup, Measure(setup), workload)
+        return self._models[target.name]
 
     # -- policies ----------------------------------------------------------------------------------
 

@@ -65,42 +65,45 @@ def figures(sums: Sums, bound_usd: float, replayed_usd: float, replayed: Replaye
     hours = replayed.horizon_s / 3600.0
     return {
         "requests": sums.requests,
-        "cost_usd": _rounded(sums.cost_usd),
-        "cost_per_million_usd": _ratio(sums.cost_usd * 1e6, sums.requests),
+        "cost_usd": digits(sums.cost_usd),
+        "cost_per_million_usd": ratio(sums.cost_usd * 1e6, sums.requests),
         "cost_parts": {
-            "warm_busy": _rounded(sums.warm_busy_usd),
-            "warm_idle": _rounded(sums.warm_idle_usd),
-            "serverless_compute": _rounded(sums.compute_usd),
-            "init": _rounded(sums.init_usd),
-            "request_fees": _rounded(sums.fees_usd),
+            "warm_busy": digits(sums.warm_busy_usd),
+            "warm_idle": digits(sums.warm_idle_usd),
+            "serverless_compute": digits(sums.compute_usd),
+            "init": digits(sums.init_usd),
+            "request_fees": digits(sums.fees_usd),
         },
-        "optimum_usd": _rounded(bound_usd),
-        "optimum_ratio": _ratio(sums.cost_usd, bound_usd),
-        "replayed_optimum_ratio": _ratio(sums.cost_usd, replayed_usd),
-        "violations_ratio": _ratio(sums.violations, sums.requests),
-        "allowed_cold_late_ratio": _ratio(sums.allowed_cold_late, sums.requests),
-        "refused_ratio": _ratio(sums.refused, sums.requests),
-        "p50_ms": _milliseconds(sums.percentile_s(50)),
-        "p99_ms": _milliseconds(sums.percentile_s(99)),
-        "p999_ms": _milliseconds(sums.percentile_s(99.9)),
-        "serverless_ratio": _ratio(sums.serverless, sums.requests),
-        "spill_ratio": _ratio(sums.spilled, sums.requests),
-        "cold_ratio": _ratio(sums.cold, sums.requests),
+        "optimum_usd": digits(bound_usd),
+        "optimum_ratio": ratio(sums.cost_usd, bound_usd),
+        "replayed_optimum_ratio": ratio(sums.cost_usd, replayed_usd),
+        "violations_ratio": ratio(sums.violations, sums.requests),
+        "allowed_cold_late_ratio": ratio(sums.allowed_cold_late, sums.requests),
+        "refused_ratio": ratio(sums.refused, sums.requests),
+        "p50_ms": milliseconds(sums.percentile_s(50)),
+        "p99_ms": milliseconds(sums.percentile_s(99)),
+        "p999_ms": milliseconds(sums.percentile_s(99.9)),
+        "serverless_ratio": ratio(sums.serverless, sums.requests),
+        "spill_ratio": ratio(sums.spilled, sums.requests),
+        "cold_ratio": ratio(sums.cold, sums.requests),
         "throttled_calls": sums.throttled,
         "replica_starts": sums.replica_starts,
-        "replica_starts_per_hour": _rounded(sums.replica_starts / hours),
+        "replica_starts_per_hour": digits(sums.replica_starts / hours),
     }
 
 
-def _rounded(number: float) -> float:
+def digits(number: float) -> float:
+    """As many digits as are told."""
     return float(f"{number:.{_DIGITS}g}")
 
 
-def _ratio(part: float, whole: float) -> float | None:
-    return _rounded(part / whole) if whole > 0 else None
+def ratio(part: float, whole: float) -> float | None:
+    """A share, None of nothing."""
+    return digits(part / whole) if whole > 0 else None
 
 
-def _milliseconds(seconds: float | None) -> float | None:
+def milliseconds(seconds: float | None) -> float | None:
+    """A latency for people and for programs."""
     return None if seconds is None else float(f"{seconds * 1e3:.4g}")
 
 
@@ -149,12 +152,12 @@ def show(report: Figures, console: Console) -> None:
 
 def _comparison(report: Figures) -> Table:
     hours = report["horizon_s"] / 3600
-    table = _table(f"{report['requests']:,} requests in {hours:,.1f} h", "policy", _HEADINGS)
+    shown = table(f"{report['requests']:,} requests in {hours:,.1f} h", "policy", _HEADINGS)
     rows = {"this router": report, "best in hindsight": report[CLAIRVOYANT], **report["baselines"]}
     for name, row in rows.items():
         style = "bold" if row is report else None
-        table.add_row(name.replace("_", " "), *_cells(row), style=style)
-    return table
+        shown.add_row(name.replace("_", " "), *_cells(row), style=style)
+    return shown
 
 
 _HEADINGS = ("USD", "x opt", "missed", "p50 ms", "p99 ms", "on fn", "cold", "starts")
@@ -165,20 +168,20 @@ _LEGEND = (
 )
 
 
-def _table(title: str, first: str, headings: tuple[str, ...]) -> Table:
-    # Fits into 80 columns.
-    table = Table(
+def table(title: str, first: str, headings: tuple[str, ...]) -> Table:
+    """An empty table that fits into 80 columns."""
+    made = Table(
         title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False
     )
-    table.add_column(first, no_wrap=True)
+    made.add_column(first, no_wrap=True)
     for heading in headings:
-        table.add_column(heading, justify="right", no_wrap=True)
-    return table
+        made.add_column(heading, justify="right", no_wrap=True)
+    return made
 
 
 def _cells(row: Figures) -> tuple[str, ...]:
     return (
-        _usd(row["cost_usd"]),
+        usd(row["cost_usd"]),
         _plain(row["optimum_ratio"], "{:.3f}"),
         _percent(row["violations_ratio"]),
         _plain(row["p50_ms"], "{:.0f}"),
@@ -191,9 +194,9 @@ def _cells(row: Figures) -> tuple[str, ...]:
 
 def _bill(report: Figures) -> Text:
     told = ", ".join(
-        f"{name.replace('_', ' ')} {_usd(usd)}" for name, usd in report["cost_parts"].items()
+        f"{name.replace('_', ' ')} {usd(part)}" for name, part in report["cost_parts"].items()
     )
-    bound = f"No policy can pay less than {_usd(report['optimum_usd'])} USD"
+    bound = f"No policy can pay less than {usd(report['optimum_usd'])} USD"
     lines = [
         f"{_LEGEND}\n",
         f"The bill: {told}.",
@@ -208,20 +211,21 @@ def _bill(report: Figures) -> Text:
 
 
 def _models(report: Figures) -> Table:
-    table = _table("this router, by model", "model", _MODEL_HEADINGS)
+    shown = table("this router, by model", "model", _MODEL_HEADINGS)
     dearest = sorted(report["models"].items(), key=lambda item: -item[1]["cost_usd"])
     for name, row in dearest[:_MAX_MODEL_ROWS]:
-        usd, *others, _, starts = _cells(row)
-        table.add_row(Text(name), f"{row['requests']:,}", usd, *others, starts)
+        bill, *others, _, starts = _cells(row)
+        shown.add_row(Text(name), f"{row['requests']:,}", bill, *others, starts)
     if len(dearest) > _MAX_MODEL_ROWS:
-        table.caption = f"and {len(dearest) - _MAX_MODEL_ROWS} cheaper models"
-    return table
+        shown.caption = f"and {len(dearest) - _MAX_MODEL_ROWS} cheaper models"
+    return shown
 
 
-def _usd(usd: float | None) -> str:
-    if usd is None:
+def usd(amount: float | None) -> str:
+    """An amount in few digits."""
+    if amount is None:
         return "-"
-    return f"{usd:,.2f}" if usd >= 100 else f"{usd:.3g}"
+    return f"{amount:,.2f}" if amount >= 100 else f"{amount:.3g}"
 
 
 def _percent(ratio: float | None) -> str:
