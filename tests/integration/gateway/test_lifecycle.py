@@ -181,8 +181,8 @@ class TestDrain:
         server = {"drain_timeout": "100ms"}
         async with Harness(tmp_path, warm=[gate], server=server) as gateway:
             _, writer = await gateway.connect()
-            head = f"POST {INFER} HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{{}}"
-            writer.write(head.encode())
+            head = f"POST {INFER} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+            writer.write(head.encode() + b"2\r\n{}\r\n0\r\n\r\n")
             await gateway.until(lambda: gate.waiting == 1)
             async with asyncio.timeout(5):
                 await gateway.stop()
