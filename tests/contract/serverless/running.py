@@ -13,6 +13,7 @@ from router.assembly import assemble, new_parts
 from router.backends.serverless.function import Function
 from router.background import Background
 from router.domain.decision import Verdict
+from router.domain.errors import UpstreamRejectedError
 from router.domain.ports import BackendResponse
 from router.settings.loader import load_text
 from router.settings.sources import read_bounded
@@ -62,6 +63,9 @@ async def call(
             parts += [part async for part in response.rest]
         response.body, response.rest = b"".join(parts), None
         verdict = Verdict.OK
+    except UpstreamRejectedError:
+        verdict = Verdict.REJECTED
+        raise
     finally:
         lease.release(verdict, 0.0, response)
     return response

@@ -20,7 +20,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return repository
 
 
-@pytest.fixture(params=EVERYWHERE.values(), ids=EVERYWHERE.keys())
+@pytest.fixture(params=list(EVERYWHERE.values()), ids=list(EVERYWHERE))
 async def function(
     request: pytest.FixtureRequest,
     models: Path,

@@ -282,6 +282,13 @@ async def test_without_a_pool_the_client_gets_a_true_error(
     assert ("retry-after" in reply.headers) is (failure.status == 503)
 
 
+KINDS: dict[str, dict[str, Any]] = {
+    "http_function": {"price": FREE, "headers": {"x-proof": "1"}},
+    "google_function": {},
+    "azure_function": {"route_prefix": ""},
+}
+
+
 @pytest.mark.parametrize(
     ("extra", "decision", "alone"),
     [
@@ -291,16 +298,12 @@ async def test_without_a_pool_the_client_gets_a_true_error(
     ],
     ids=["one byte below", "at the limit", "one byte over"],
 )
-@pytest.mark.parametrize("kind", ["http_function", "google_function", "azure_function"])
+@pytest.mark.parametrize("kind", KINDS)
 async def test_the_payload_limit_is_exact(
     kind: str, extra: int, decision: tuple[str, str], alone: int, tmp_path: Path
 ) -> None:
     """Decided from the head: what is over the limit is never sent."""
-    settings: dict[str, Any] = {
-        "http_function": {"price": FREE, "headers": {"x-proof": "1"}},
-        "google_function": {},
-        "azure_function": {"route_prefix": ""},
-    }[kind]
+    settings = KINDS[kind]
     issuer = MetadataServer()
     platform = UrlPlatform(answers=[web.json_response({"outputs": []}) for _ in range(2)])
     body = b"x" * (4096 + extra)

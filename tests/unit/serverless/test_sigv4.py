@@ -15,7 +15,8 @@ HOST = "lambda.eu-central-1.amazonaws.com"
 INVOKE = "/2015-03-31/functions/f/invocations"
 ARN = "/2015-03-31/functions/arn%3Aaws%3Alambda%3Aeu-central-1%3A1%3Afunction%3Af/invocations"
 
-CASES = {
+Case = tuple[str, str, str, tuple[tuple[str, str], ...], bytes]
+CASES: dict[str, Case] = {
     "a plain invocation": ("POST", HOST, INVOKE, (), b"{}"),
     "a function by its ARN": ("POST", HOST, ARN, (), b"{}"),
     "a qualifier": ("POST", HOST, f"{INVOKE}?Qualifier=live", (), b"{}"),
@@ -37,7 +38,7 @@ CASES = {
 }  # fmt: skip
 
 
-def botocores(case, credentials, scope):
+def botocores(case: Case, credentials: AwsCredentials, scope: Scope) -> dict[str, str]:
     """What botocore puts into the headers it adds, its clock standing at NOW."""
     method, host, target, headers, body = case
     request = AWSRequest(method, f"https://{host}{target}", data=body)
