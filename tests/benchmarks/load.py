@@ -5,6 +5,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 
 from tests.benchmarks.children import LOAD_CORE, BenchmarkError, pinned, stop
@@ -63,8 +64,8 @@ class Load:
 
 @contextmanager
 def load(tools: Tools, port: int, scenario: Scenario, body: Path, seconds: float) -> Iterator[Load]:
-    """Put `scenario` on a port for whole `seconds`; never outlives the block."""
-    duration_s = max(1, round(seconds))
+    """Put `scenario` on a port for `seconds`, rounded up; never outlives the block."""
+    duration_s = ceil(seconds)
     command = [
         tools.debian("wrk", "wrk"), "--threads", "1", "--connections", str(scenario.connections),
         "--duration", f"{duration_s}s", "--timeout", f"{_REQUEST_TIMEOUT_S}s",

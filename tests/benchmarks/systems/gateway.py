@@ -73,6 +73,7 @@ VARIANTS = (
     Gateway(),
     Gateway("gateway-no-redis", RedisState.OFF),
     Gateway("gateway-redis-paused", RedisState.PAUSED),
+    Gateway("gateway-ordinary-path", server={"fast_path": False}),
 )
 
 
