@@ -22,6 +22,7 @@ from router.controller import Controller
 from router.director import Director
 from router.gateway.admin import AdminPort
 from router.gateway.exchange import Telemetry
+from router.gateway.listener import Listener
 from router.gateway.server import DataPlane
 from router.gateway.status import ReloadState, StatusSources, readings
 from router.runtime import ModelRuntime, Runtime, RuntimeRef
@@ -107,24 +108,26 @@ class Gateway:
         Raises OSError if a port cannot be opened.
         """
         server = self._runtime.current.settings.server
-        data = web.ServerRunner(
-            self._data.server(), handle_signals=False, shutdown_timeout=_CUT_OFF_S
-        )
+        data = self._data.server()
+        listener = Listener(data, self._data.limits, lambda: self._runtime.current.tls)
         admin = web.AppRunner(
             self._admin.application(), access_log=None, shutdown_timeout=_CUT_OFF_S
         )
         try:
             # Ports first: a gateway that cannot listen should not have started workers.
-            data_url = await _listen(data, server.listen)
+            port = await listener.open(server.listen.host, server.listen.port)
+            data_url = _url(server.listen.host, port, is_tls=self._runtime.current.tls is not None)
             admin_url = await _listen(admin, server.admin_listen)
             self._start_loops()
             await self._start_credentials(self._runtime.current, {})
             await self._wait_for_host(stop)
             on_ready(data_url, admin_url)
             await stop.wait()
-            await self._drain(data)
+            await self._drain(data, listener)
         finally:
-            await data.cleanup()
+            await listener.abort()
+            await data.shutdown(_CUT_OFF_S)
+            self._data.limits.close()
             await self._background.stop_all()
             await self._parts.upstream.close()
             await admin.cleanup()
@@ -173,15 +176,13 @@ class Gateway:
         if not done:
             _log.warning("the function host is not up yet; its functions will fail until it is")
 
-    async def _drain(self, data: web.ServerRunner) -> None:
+    async def _drain(self, data: web.Server, listener: Listener) -> None:
         """Take nothing new and let what was accepted finish, within the drain time-out."""
         self._data.is_draining = True
         timeout_s = self._runtime.current.settings.server.drain_timeout_s
         _log.info("draining: %d requests in flight", self._data.in_flight)
-        for site in list(data.sites):
-            await site.stop()
-        if data.server is not None:
-            data.server.pre_shutdown()
+        listener.close()
+        data.pre_shutdown()
         give_up_at = self._parts.clock() + timeout_s
         while self._data.in_flight and self._parts.clock() < give_up_at:
             await self._parts.sleep(_DRAIN_POLL_S)
@@ -326,14 +327,18 @@ def _needs_restart(old: Runtime, new: Runtime) -> bool:
     )
 
 
-async def _listen(runner: web.ServerRunner | web.AppRunner, address: ListenAddress) -> str:
-    """Open a listener; returns its URL, with the port that the system chose for port 0."""
+async def _listen(runner: web.AppRunner, address: ListenAddress) -> str:
+    """Open the admin port; returns its URL, with the port that the system chose for port 0."""
     await runner.setup()
     site = web.TCPSite(runner, address.host, address.port, backlog=1024)
     await site.start()
     bound: tuple[str, int] = runner.addresses[0][:2]
-    host = f"[{bound[0]}]" if ":" in bound[0] else bound[0]
-    return f"http://{host}:{bound[1]}"
+    return _url(*bound, is_tls=False)
+
+
+def _url(host: str, port: int, *, is_tls: bool) -> str:
+    scheme = "https" if is_tls else "http"
+    return f"{scheme}://{ListenAddress(host, port)}"
 
 
 def hostname() -> str:

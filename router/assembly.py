@@ -85,6 +85,7 @@ def assemble(loaded: Loaded, parts: Parts, previous: Runtime | None = None) -> R
         keys=loaded.keys,
         content_hash=loaded.content_hash,
         warnings=tuple(str(warning) for warning in loaded.warnings),
+        tls=loaded.tls,
         rate_limits=_kept_limits(loaded, previous),
         credentials=credentials.used,
     )

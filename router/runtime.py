@@ -4,6 +4,7 @@ A request takes `RuntimeRef.current` once and keeps it; state that outlives a re
 queues, estimates, counters) is shared between the old runtime and the new one by model name.
 """
 
+import ssl
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -96,6 +97,7 @@ class Runtime:
     keys: KeyRing
     content_hash: str
     warnings: tuple[str, ...] = ()
+    tls: ssl.SSLContext | None = None
     rate_limits: dict[str, RateLimit] = field(default_factory=dict)
     credentials: Mapping[Hashable, Refresher[Any]] = field(default_factory=dict)
 

@@ -124,6 +124,12 @@ class DeadlineExceededError(RouterError):
     code = "deadline_exceeded"
 
 
+class TooManyConnectionsError(ShedError):
+    """The gateway has as many client connections as it may have."""
+
+    code = "too_many_connections"
+
+
 class ClientClosedError(RouterError):
     """The client went away; only logs and metrics see this."""
 

@@ -7,7 +7,7 @@ it against the installed release). Framing is decided by aiohttp's hardened pars
 import asyncio
 import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 from typing import Protocol as Interface
 
 from aiohttp import web
@@ -18,6 +18,7 @@ from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
 from router.domain.errors import InvalidRequestError
 from router.domain.request import Protocol
+from router.gateway.client_limits import ClientLimits, Wait
 from router.gateway.fast_path import MAX_BODY_BYTES, Attempt, Carried, FastPath, KnownHead
 from router.gateway.relay import error_reply
 from router.gateway.responses import error_answer
@@ -35,6 +36,7 @@ class Data(Interface):
     """What a connection needs of the data plane."""
 
     fast_path: FastPath | None
+    limits: ClientLimits
     is_draining: bool
 
     async def handle(self, http: web.BaseRequest) -> web.StreamResponse:
@@ -46,7 +48,8 @@ class GatewayServer(web.Server):
     """aiohttp's server, making the gateway's connections."""
 
     def __init__(self, data: Data, **options: Any) -> None:  # noqa: ANN401  aiohttp's
-        super().__init__(data.handle, **options)
+        # Without a time-out of its own, aiohttp notes when a connection became idle, and no more.
+        super().__init__(data.handle, keepalive_timeout=0.0, **options)
         self._data = data
 
     def __call__(self) -> RequestHandler:
@@ -63,14 +66,19 @@ class ClientConnection(RequestHandler):
     """
 
     __slots__ = (
-        "_attempt", "_data", "_fast", "_held", "_is_closing_after", "_owed", "_patience", "_raw",
-        "carried",
+        "_attempt", "_data", "_fast", "_head_since", "_held", "_is_closing_after", "_limits",
+        "_owed", "_patience", "_raw", "_stalled_since", "_wait_tick", "carried",
     )  # fmt: skip
 
     def __init__(self, server: web.Server, data: Data, **options: Any) -> None:  # noqa: ANN401
         super().__init__(server, **options)
         self._data = data
         self._fast = data.fast_path
+        self._limits = data.limits
+        self._keepalive_handle = _NO_TIMER
+        self._head_since = 0.0
+        self._stalled_since = 0.0
+        self._wait_tick: int | None = None
         self._attempt: Attempt | None = None
         self._raw = b""
         self._held = b""
@@ -80,6 +88,65 @@ class ClientConnection(RequestHandler):
         self.carried: Carried | None = None
         if self._fast is not None:
             self._parser = _ParserTap(self._parser, self)  # type: ignore[assignment]  # stands in
+
+    # -- waiting for the client ------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client is there, unless it is one too many."""
+        if not self._limits.enter(cast(asyncio.Transport, transport)):
+            return
+        super().connection_made(transport)
+        self._wait_for_head()
+
+    def pause_writing(self) -> None:
+        """The client does not read; it has some time to go on."""
+        super().pause_writing()
+        self._stalled_since = self._loop.time()
+        self._look_within(self._limits.allowed_s(Wait.SEND))
+
+    def resume_writing(self) -> None:
+        """The client reads again."""
+        self._stalled_since = 0.0
+        super().resume_writing()
+
+    def expire(self) -> None:
+        """Look whether the client has kept us waiting for too long, and look again if not yet."""
+        self._wait_tick = None
+        if self.transport is None:
+            return
+        now = self._loop.time()
+        wait, since = self._wait(now)
+        left_s = since + self._limits.allowed_s(wait) - now
+        if left_s > 0:
+            self._look_within(left_s)
+            return
+        self._limits.timed_out[wait] += 1
+        self.transport.abort()
+
+    def _wait(self, now: float) -> tuple[Wait, float]:
+        """What we wait for, and since when. While we are at work ourselves, it is for nothing."""
+        if self._stalled_since:
+            return Wait.SEND, self._stalled_since
+        if not self._expects_head():
+            return Wait.IDLE, now
+        idle_since = self._next_keepalive_close_time  # the end of the last answer, or 0
+        if self._head_since > idle_since:
+            return Wait.HEADER, self._head_since
+        return Wait.IDLE, idle_since
+
+    def _expects_head(self) -> bool:
+        waiter = self._waiter
+        is_idle = waiter is not None and not waiter.done() and not self._messages
+        return is_idle and self._attempt is None
+
+    def _wait_for_head(self) -> None:
+        self._head_since = self._loop.time()
+        self._look_within(self._limits.allowed_s(Wait.HEADER))
+
+    def _look_within(self, delay_s: float) -> None:
+        if self._wait_tick is not None:
+            self._limits.wheel.disarm(self._wait_tick, self)
+        self._wait_tick = self._limits.wheel.arm(self._limits.clock() + delay_s, self)
 
     # -- reading ---------------------------------------------------------------------------------
 
@@ -104,6 +171,8 @@ class ClientConnection(RequestHandler):
             request = self._current_request
             if request is not None and not request.content.is_eof():
                 request.content.set_exception(web.RequestPayloadError("the framing is broken"))
+        elif self._head_since <= self._next_keepalive_close_time and self._expects_head():
+            self._wait_for_head()  # only a part of it has come
 
     def _is_between_requests(self) -> bool:
         """Whether aiohttp waits for the next request and the client reads our answers."""
@@ -198,7 +267,7 @@ class ClientConnection(RequestHandler):
         if self.is_closing:
             super().close()
             return
-        self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        self._next_keepalive_close_time = self._loop.time()
         self._go_on()
 
     def hand_over(self, carried: Carried) -> None:
@@ -239,6 +308,10 @@ class ClientConnection(RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """The client is gone: so is the reason for its attempt."""
+        self._limits.leave()
+        if self._wait_tick is not None:
+            self._limits.wheel.disarm(self._wait_tick, self)
+            self._wait_tick = None
         self._stop_patience()
         self._abandon()
         super().connection_lost(exc)
@@ -256,6 +329,16 @@ class ClientConnection(RequestHandler):
         reply = error_reply(error_answer(_MALFORMED, Protocol.OIP))
         reply.force_close()
         return reply
+
+
+class _NoTimer:
+    """Stands where aiohttp would keep a timer for each connection; see `ClientLimits`."""
+
+    def cancel(self) -> None:
+        """Nothing to cancel."""
+
+
+_NO_TIMER: Any = _NoTimer()
 
 
 class _ParserTap:

@@ -41,6 +41,7 @@ STATUS: Mapping[str, int] = {
     "queue_timeout": 503,
     "no_endpoint": 503,
     "draining": 503,
+    "too_many_connections": 503,
     "upstream_busy": 503,
     "upstream_timeout": 504,
     "deadline_exceeded": 504,

@@ -18,6 +18,7 @@ from router.domain.errors import (
     RouterError,
 )
 from router.gateway.body import Body, BodyBudget
+from router.gateway.client_limits import ClientLimits
 from router.gateway.connection import ClientConnection, GatewayServer
 from router.gateway.exchange import Exchange, Telemetry
 from router.gateway.fast_path import FastPath
@@ -54,6 +55,7 @@ class DataPlane:
         self._ids = (f"{instance_id}-{number:x}" for number in count(1))
         settings = runtime.current.settings.server
         self.bodies = BodyBudget(settings.max_buffered_bytes)
+        self.limits = ClientLimits(runtime, clock)
         self.fast_path = (
             FastPath(runtime, upstream, telemetry, self.bodies, clock, self._ids)
             if settings.fast_path

@@ -53,6 +53,7 @@ def status(sources: StatusSources) -> dict[str, Any]:
         },
         "draining": sources.data.is_draining,
         "in_flight": sources.data.in_flight,
+        "connections": sources.data.limits.open,
     }
 
 
@@ -160,7 +161,7 @@ def readings(sources: StatusSources) -> Readings:
             open_[key] = bool(pool.endpoints) and pool.ready == 0
             wanted[name], ready[name] = model.sizing.wanted, pool.ready
             billed[name] = model.driver.billed if model.driver is not None else 0
-    shared = sources.shared_state
+    shared, clients = sources.shared_state, sources.data.limits
     degraded = bool(_shared_state(sources, now)["degraded"])
     return Readings(
         in_flight=in_flight,
@@ -176,4 +177,9 @@ def readings(sources: StatusSources) -> Readings:
         dropped_records_total=shared.dropped_records if shared is not None else 0,
         dropped_log_lines_total=sources.access_log.dropped_lines,
         body_bytes_buffered=sources.data.bodies.held_bytes,
+        connections=clients.open,
+        connections_accepted_total=clients.accepted,
+        connections_refused_total=clients.refused,
+        handshakes_failed_total=clients.handshakes_failed,
+        waits_timed_out_total={str(wait): count for wait, count in clients.timed_out.items()},
     )

@@ -1,9 +1,10 @@
 """Configuration text to settings, or one error with everything that is wrong, over all files.
 
-Reads files only through the function it is given and the environment only from the mapping it is
-given, so equal inputs give equal answers. Opens no socket and starts nothing.
+Reads files only through the function it is given (certificates, TLS reads again by itself) and the
+environment only from the mapping it is given. Opens no socket and starts nothing.
 """
 
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from router.settings.problems import ConfigError, KeyPath, Problem
 from router.settings.schema import Settings
 from router.settings.shape import Annotation
 from router.settings.sources import ReadFile, Sources, read_bounded, sources_of
+from router.settings.tls import CertificateError, server_context
 from router.settings.validation import validate
 from router.settings.values import BASE_DIR, MAX_TEXT_CHARS
 
@@ -32,6 +34,7 @@ class Loaded:
     keys: KeyRing
     warnings: tuple[Problem, ...]
     sources: Sources
+    tls: ssl.SSLContext | None = None
 
     @property
     def content_hash(self) -> str:
@@ -105,22 +108,25 @@ def _load(reading: _Reading, document: Document) -> Loaded:
     for group in ("models", "rules"):
         reading.problems += _repeated(document, (group,), "name")
     keys = _keys(reading, data)
+    tls = _tls(reading, document, data)
     sources = sources_of(reading.contents.items())
     if reading.problems:
         order = {str(file): index for index, file in enumerate((document.file, *sources.files))}
         ranked = sorted(reading.problems, key=lambda p: (order.get(p.file, 0), p.line or 0))
         raise ConfigError(ranked, sources)
-    return Loaded(settings, keys, warnings_about(settings, document), sources)
+    return Loaded(settings, keys, warnings_about(settings, document), sources, tls)
 
 
-def _included(reading: _Reading, value: object) -> Document | None:
+def _path(reading: _Reading, value: object) -> Path | None:
     # Data not validated yet: what is no usable path is reported when the settings are validated.
     if not isinstance(value, str) or not 0 < len(value) <= MAX_TEXT_CHARS:
         return None
-    if not value.isprintable():
-        return None
-    path = reading.base_dir / value
-    return reading.document(path, str(path))
+    return reading.base_dir / value if value.isprintable() else None
+
+
+def _included(reading: _Reading, value: object) -> Document | None:
+    path = _path(reading, value)
+    return reading.document(path, str(path)) if path is not None else None
 
 
 def _prices(reading: _Reading, data: object) -> PriceBook:
@@ -140,6 +146,35 @@ def _keys(reading: _Reading, data: object) -> KeyRing:
     for key in ("name", "sha256"):
         reading.problems += _repeated(document, (), key)
     return KeyRing(keys or ())
+
+
+def _tls(reading: _Reading, document: Document, data: object) -> ssl.SSLContext | None:
+    """The data port's certificate. Its files count as sources, so that a renewal is noticed."""
+    group = _at(_at(data, "server"), "tls")
+    certificate, key = (_path(reading, _at(group, name)) for name in ("certificate", "key"))
+    if certificate is None or key is None:
+        return None
+    readable = [_readable(reading, path) for path in (certificate, key)]  # both, to tell of both
+    if not all(readable):
+        return None
+    try:
+        return server_context(certificate, key)
+    except CertificateError as error:
+        place = ("server", "tls", "key" if error.is_key else "certificate")
+        reading.problems.append(document.problem(place, str(error)))
+        return None
+
+
+def _readable(reading: _Reading, path: Path) -> bool:
+    """Read a file for its hash; whether that worked."""
+    try:
+        reading.contents[path] = reading.read_file(path)
+    except OSError as error:
+        reading.contents[path] = None
+        message = f"cannot be read: {error.strerror or 'unknown reason'}"
+        reading.problems.append(Problem(str(path), None, "", None, message))
+        return False
+    return True
 
 
 def _at(data: object, key: str) -> object:

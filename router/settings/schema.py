@@ -7,7 +7,7 @@ fills in what depends on other files (prices).
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import (
     Field,
@@ -41,19 +41,16 @@ from router.settings.prices import FunctionPrice
 from router.settings.quantities import (
     COUNT,
     DURATION,
-    GIB,
     HOUR_S,
-    MIB,
     MILLISECONDS,
     NUMBER,
-    SIZE,
     Quantity,
     wrong,
 )
 from router.settings.rules import MatchSettings, RouteName, RuleSettings, Weights
 from router.settings.section import Section
+from router.settings.server import BackendHint, ServerSettings
 from router.settings.values import (
-    Address,
     FilePath,
     Text,
     Url,
@@ -108,84 +105,11 @@ Namespace = Annotated[
 RedisUrl = Annotated[str, Url(("redis", "rediss", "unix"), credentials=True, empty=True)]
 
 
-class BackendHint(StrEnum):
-    """Whether clients may ask for a backend with the `x-router-backend` header."""
-
-    DENY = "deny"
-    ALLOW = "allow"
-
-
 class ColdStart(StrEnum):
     """What a model's objective says about cold calls."""
 
     ALLOW = "allow"
     AVOID = "avoid"
-
-
-class ServerSettings(Section):
-    """The gateway's own listeners and bounds."""
-
-    listen: Address = Field(
-        default=Address("127.0.0.1", 8080),
-        description="address of the data port (inference traffic)",
-    )
-    admin_listen: Address = Field(
-        default=Address("127.0.0.1", 9090),
-        validate_default=True,
-        description="address of the admin port (health, metrics, status, reload); keep it private",
-    )
-    processes: Annotated[int, Quantity(COUNT, 1, 64)] = Field(
-        default=1, description="gateway processes sharing the data port; above 1 needs shared_state"
-    )
-    max_body_bytes: Annotated[int, Quantity(SIZE, 1024, 4 * GIB)] = Field(
-        default=64 * MIB,
-        alias="max_body",
-        description="largest request body; larger ones are answered 413",
-    )
-    max_buffered_bytes: Annotated[int, Quantity(SIZE, 1024, 64 * GIB)] = Field(
-        default=512 * MIB,
-        validate_default=True,
-        alias="max_buffered",
-        description="bytes of all bodies held in memory at once",
-    )
-    max_header_bytes: Annotated[int, Quantity(SIZE, 1024, MIB)] = Field(
-        default=8192,
-        alias="max_header",
-        description="largest request head; larger ones are refused",
-    )
-    body_timeout_s: Annotated[float, Quantity(DURATION, 0.1, HOUR_S)] = Field(
-        default=30.0, alias="body_timeout", description="time a client has to send its body"
-    )
-    drain_timeout_s: Annotated[float, Quantity(DURATION, 0.0, HOUR_S)] = Field(
-        default=30.0,
-        alias="drain_timeout",
-        description="time requests in flight have to end at shutdown",
-    )
-    backend_hint: BackendHint = Field(
-        default=BackendHint.DENY,
-        description="whether clients may force a backend with x-router-backend",
-    )
-    fast_path: StrictBool = Field(
-        default=True,
-        description="false: every request takes the ordinary path, for comparison and diagnosis",
-    )
-    access_log: Annotated[Path | Literal["stderr", "off"], FilePath(words=("stderr", "off"))] = (
-        Field(default="stderr", description="where the one line per request goes")
-    )
-
-    @field_validator("admin_listen")
-    @classmethod
-    def _ports_differ(cls, value: Address, info: ValidationInfo) -> Address:
-        if value.port and value == info.data.get("listen"):
-            raise wrong("must differ from server.listen")
-        return value
-
-    @field_validator("max_buffered_bytes")
-    @classmethod
-    def _one_body_fits(cls, value: int, info: ValidationInfo) -> int:
-        if value < info.data.get("max_body_bytes", 0):
-            raise wrong("must be at least server.max_body, or no such body could be held")
-        return value
 
 
 class SharedStateSettings(Section):

@@ -205,6 +205,24 @@ BODY_BYTES = Family(
     (),
     "Bytes of request bodies now in memory.",
 )
+CONNECTIONS = Family(
+    "router_client_connections_open",
+    Kind.GAUGE,
+    (),
+    "Connections of clients now open.",
+)
+CONNECTIONS_TOTAL = Family(
+    "router_client_connections_total",
+    Kind.COUNTER,
+    ("result",),
+    "Connections that clients opened, by result (accepted, refused, handshake_failed).",
+)
+CLIENT_TIMEOUTS = Family(
+    "router_client_timeouts_total",
+    Kind.COUNTER,
+    ("wait",),
+    "Connections closed because the client kept the gateway waiting (header, idle, send).",
+)
 BUILD_INFO = Family(
     "router_build_info",
     Kind.INFO,
@@ -241,6 +259,9 @@ FAMILIES: tuple[Family, ...] = (
     SHARED_STATE_DROPPED,
     ACCESS_LOG_DROPPED,
     BODY_BYTES,
+    CONNECTIONS,
+    CONNECTIONS_TOTAL,
+    CLIENT_TIMEOUTS,
     BUILD_INFO,
 )
 """All families, in the order in which they are exposed and listed."""

@@ -52,6 +52,11 @@ class Readings:
     dropped_records_total: int = 0
     dropped_log_lines_total: int = 0
     body_bytes_buffered: int = 0
+    connections: int = 0
+    connections_accepted_total: int = 0
+    connections_refused_total: int = 0
+    handshakes_failed_total: int = 0
+    waits_timed_out_total: Mapping[str, int] = field(default_factory=dict)
 
 
 class _Histogram:
@@ -306,6 +311,12 @@ def _counted(readings: Readings) -> dict[str, Series]:
         },
         families.SHARED_STATE_DROPPED.name: {(): readings.dropped_records_total},
         families.ACCESS_LOG_DROPPED.name: {(): readings.dropped_log_lines_total},
+        families.CONNECTIONS_TOTAL.name: {
+            ("accepted",): readings.connections_accepted_total,
+            ("refused",): readings.connections_refused_total,
+            ("handshake_failed",): readings.handshakes_failed_total,
+        },
+        families.CLIENT_TIMEOUTS.name: _by_name(readings.waits_timed_out_total),
     }
 
 
@@ -314,12 +325,13 @@ def _gauges(readings: Readings) -> dict[str, Series]:
         families.IN_FLIGHT.name: _by_backend(readings.in_flight),
         families.QUEUE_DEPTH.name: _by_backend(readings.queue_depth),
         families.BREAKER_OPEN.name: _by_backend(readings.breaker_open),
-        families.REPLICAS_WANTED.name: _by_model(readings.replicas_wanted),
-        families.REPLICAS_READY.name: _by_model(readings.replicas_ready),
-        families.REPLICAS_BILLED.name: _by_model(readings.replicas_billed),
+        families.REPLICAS_WANTED.name: _by_name(readings.replicas_wanted),
+        families.REPLICAS_READY.name: _by_name(readings.replicas_ready),
+        families.REPLICAS_BILLED.name: _by_name(readings.replicas_billed),
         families.SIGNALS_DEGRADED.name: {(): readings.signals_degraded},
         families.SHARED_STATE_PEERS.name: {(): readings.shared_state_peers},
         families.BODY_BYTES.name: {(): readings.body_bytes_buffered},
+        families.CONNECTIONS.name: {(): readings.connections},
     }
 
 
@@ -327,7 +339,7 @@ def _by_backend(values: Mapping[tuple[str, Backend], int]) -> Series:
     return {(model, backend): value for (model, backend), value in values.items()}
 
 
-def _by_model(values: Mapping[str, int]) -> Series:
+def _by_name(values: Mapping[str, int]) -> Series:
     return {(model,): value for model, value in values.items()}
 
 

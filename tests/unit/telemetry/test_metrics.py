@@ -178,6 +178,11 @@ READINGS = Readings(
     dropped_records_total=11,
     dropped_log_lines_total=12,
     body_bytes_buffered=13,
+    connections=14,
+    connections_accepted_total=15,
+    connections_refused_total=16,
+    handshakes_failed_total=17,
+    waits_timed_out_total={"header": 18},
 )
 
 
@@ -197,6 +202,11 @@ READINGS = Readings(
         ("router_shared_state_dropped_records_total", {}, 11),
         ("router_access_log_dropped_lines_total", {}, 12),
         ("router_body_bytes_buffered", {}, 13),
+        ("router_client_connections_open", {}, 14),
+        ("router_client_connections_total", {"result": "accepted"}, 15),
+        ("router_client_connections_total", {"result": "refused"}, 16),
+        ("router_client_connections_total", {"result": "handshake_failed"}, 17),
+        ("router_client_timeouts_total", {"wait": "header"}, 18),
     ],
 )
 def test_readings_are_asked_for_at_every_scrape(

@@ -1,0 +1,139 @@
+"""How many clients may be connected, and how long each may keep the gateway waiting.
+
+One coarse wheel for all connections, no timer each. Decides which connection is one too many and
+which wait is over; never looks at what a client sends.
+"""
+
+import asyncio
+from enum import StrEnum
+
+from router.domain.clock import Clock
+from router.domain.errors import TooManyConnectionsError
+from router.domain.request import Protocol
+from router.gateway.relay import SERVER
+from router.gateway.responses import error_answer
+from router.runtime import RuntimeRef
+from router.upstream.deadlines import DeadlineWheel
+
+TICK_S = 0.25
+"""How coarse the wheel is; a wait ends at most two ticks late."""
+_LINGER_S = 1.0
+"""How long a refused client has to read why."""
+_MAX_LINGERING = 256
+
+
+class Wait(StrEnum):
+    """What the gateway waits for on a connection."""
+
+    HEADER = "header"
+    IDLE = "idle"
+    SEND = "send"
+
+
+class ClientLimits:
+    """The connections of one data port: counted, bounded, and ended when a wait is over.
+
+    The limits are those of the runtime in force, so a reload changes them for open connections.
+    `accepted`, `refused`, `handshakes_failed` and `timed_out` only grow.
+    """
+
+    def __init__(self, runtime: RuntimeRef, clock: Clock) -> None:
+        self._runtime = runtime
+        self.clock = clock
+        self.wheel = DeadlineWheel(clock, TICK_S)
+        self.open = 0
+        self.lingering = 0
+        self.accepted = 0
+        self.refused = 0
+        self.handshakes_failed = 0
+        self.timed_out = dict.fromkeys(Wait, 0)
+
+    def enter(self, transport: asyncio.Transport) -> bool:
+        """Count a new connection, or refuse it: it is then told why, and closed by and by.
+
+        Who enters calls `leave` once.
+        """
+        most = self._runtime.current.settings.server.max_connections
+        if self.open < most:
+            self.open += 1
+            self.accepted += 1
+            return True
+        self.refused += 1
+        refused = _Refused(self)
+        transport.set_protocol(refused)
+        refused.tell(transport, most, lingers=self.lingering < _MAX_LINGERING)
+        return False
+
+    def has_room_for(self, pending: int) -> bool:
+        """Whether one more may begin a TLS handshake beside `pending` others; counts a refusal."""
+        has_room = self.open + pending < self._runtime.current.settings.server.max_connections
+        self.refused += not has_room
+        return has_room
+
+    def leave(self) -> None:
+        """A connection that entered is gone."""
+        self.open -= 1
+
+    def allowed_s(self, wait: Wait) -> float:
+        """How long that wait may take."""
+        server = self._runtime.current.settings.server
+        match wait:
+            case Wait.HEADER:
+                return server.header_timeout_s
+            case Wait.IDLE:
+                return server.keepalive_timeout_s
+            case Wait.SEND:
+                return server.send_timeout_s
+
+    def close(self) -> None:
+        """Stop the wheel; no wait ends any more."""
+        self.wheel.close()
+
+
+class _Refused(asyncio.Protocol):
+    """A connection too many. What it sends is thrown away, so that it can read the refusal."""
+
+    def __init__(self, limits: ClientLimits) -> None:
+        self._limits = limits
+        self._transport: asyncio.Transport | None = None
+        self._tick = 0
+
+    def tell(self, transport: asyncio.Transport, most: int, *, lingers: bool) -> None:
+        """Send the refusal; without lingering, the client may see a reset instead."""
+        transport.write(_refusal(most))
+        if not lingers:
+            transport.close()
+            return
+        self._transport = transport
+        self._limits.lingering += 1
+        self._tick = self._limits.wheel.arm(self._limits.clock() + _LINGER_S, self)
+        if transport.can_write_eof():
+            transport.write_eof()
+
+    def expire(self) -> None:
+        """The client has had its time."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Gone, by itself or by us."""
+        del exc
+        if self._transport is not None:
+            self._transport = None
+            self._limits.lingering -= 1
+            self._limits.wheel.disarm(self._tick, self)
+
+
+def _refusal(most: int) -> bytes:
+    error = TooManyConnectionsError(
+        f"this gateway has its most client connections, {most}; use fewer, or try again later"
+    )
+    answer = error_answer(error, Protocol.OIP)
+    fields = [
+        *answer.headers,
+        ("content-length", str(len(answer.body))),
+        ("connection", "close"),
+        SERVER,
+    ]
+    lines = "".join(f"{name}: {value}\r\n" for name, value in fields)
+    return f"HTTP/1.1 {answer.status} Service Unavailable\r\n{lines}\r\n".encode() + answer.body

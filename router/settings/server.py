@@ -1,0 +1,132 @@
+"""Settings of the gateway's own listeners: addresses, TLS, and what clients may ask of them.
+
+Keys keep the user's names (the alias); field names carry the stored unit. See `schema`.
+"""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, StrictBool, ValidationInfo, field_validator
+
+from router.settings.quantities import COUNT, DURATION, GIB, HOUR_S, MIB, SIZE, Quantity, wrong
+from router.settings.section import Section
+from router.settings.values import Address, FilePath
+
+
+class BackendHint(StrEnum):
+    """Whether clients may ask for a backend with the `x-router-backend` header."""
+
+    DENY = "deny"
+    ALLOW = "allow"
+
+
+class ServerTls(Section):
+    """What makes the data port speak HTTPS (TLS 1.2 and newer)."""
+
+    certificate: Annotated[Path | None, FilePath(empty=True)] = Field(
+        default=None, description="PEM file of the certificate and its chain; empty: plain HTTP"
+    )
+    key: Annotated[Path | None, FilePath(empty=True)] = Field(
+        default=None,
+        validate_default=True,
+        description="PEM file of its private key, not encrypted",
+    )
+
+    @field_validator("key")
+    @classmethod
+    def _both_or_none(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        certificate = info.data.get("certificate", value)
+        if (value is None) != (certificate is None):
+            missing = "key" if value is None else "certificate"
+            raise wrong(f"needs server.tls.{missing} too: both or none")
+        return value
+
+
+class ServerSettings(Section):
+    """The gateway's own listeners and bounds."""
+
+    listen: Address = Field(
+        default=Address("127.0.0.1", 8080),
+        description="address of the data port (inference traffic)",
+    )
+    admin_listen: Address = Field(
+        default=Address("127.0.0.1", 9090),
+        validate_default=True,
+        description="address of the admin port (health, metrics, status, reload); keep it private",
+    )
+    tls: ServerTls = Field(
+        default_factory=ServerTls,
+        description="HTTPS on the data port; changed files are used from the next connection on",
+    )
+    processes: Annotated[int, Quantity(COUNT, 1, 64)] = Field(
+        default=1, description="gateway processes sharing the data port; above 1 needs shared_state"
+    )
+    max_body_bytes: Annotated[int, Quantity(SIZE, 1024, 4 * GIB)] = Field(
+        default=64 * MIB,
+        alias="max_body",
+        description="largest request body; larger ones are answered 413",
+    )
+    max_buffered_bytes: Annotated[int, Quantity(SIZE, 1024, 64 * GIB)] = Field(
+        default=512 * MIB,
+        validate_default=True,
+        alias="max_buffered",
+        description="bytes of all bodies held in memory at once",
+    )
+    max_header_bytes: Annotated[int, Quantity(SIZE, 1024, MIB)] = Field(
+        default=8192,
+        alias="max_header",
+        description="largest request head; larger ones are refused",
+    )
+    body_timeout_s: Annotated[float, Quantity(DURATION, 0.1, HOUR_S)] = Field(
+        default=30.0, alias="body_timeout", description="time a client has to send its body"
+    )
+    drain_timeout_s: Annotated[float, Quantity(DURATION, 0.0, HOUR_S)] = Field(
+        default=30.0,
+        alias="drain_timeout",
+        description="time requests in flight have to end at shutdown",
+    )
+    max_connections: Annotated[int, Quantity(COUNT, 1, 1_000_000)] = Field(
+        default=16_384,
+        description="client connections of one process; one more is answered 503 and closed",
+    )
+    header_timeout_s: Annotated[float, Quantity(DURATION, 0.1, HOUR_S)] = Field(
+        default=30.0,
+        alias="header_timeout",
+        description="time a client has to send a whole request head, its first one included",
+    )
+    keepalive_timeout_s: Annotated[float, Quantity(DURATION, 0.1, 24 * HOUR_S)] = Field(
+        default=900.0,
+        alias="keepalive_timeout",
+        description="time an idle connection is kept; short ones lose clients' POST requests",
+    )
+    send_timeout_s: Annotated[float, Quantity(DURATION, 0.1, HOUR_S)] = Field(
+        default=60.0,
+        alias="send_timeout",
+        description="time a client may go without reading an answer that waits for it",
+    )
+    backend_hint: BackendHint = Field(
+        default=BackendHint.DENY,
+        description="whether clients may force a backend with x-router-backend",
+    )
+    fast_path: StrictBool = Field(
+        default=True,
+        description="false: every request takes the ordinary path, for comparison and diagnosis",
+    )
+    access_log: Annotated[Path | Literal["stderr", "off"], FilePath(words=("stderr", "off"))] = (
+        Field(default="stderr", description="where the one line per request goes")
+    )
+
+    @field_validator("admin_listen")
+    @classmethod
+    def _ports_differ(cls, value: Address, info: ValidationInfo) -> Address:
+        if value.port and value == info.data.get("listen"):
+            raise wrong("must differ from server.listen")
+        return value
+
+    @field_validator("max_buffered_bytes")
+    @classmethod
+    def _one_body_fits(cls, value: int, info: ValidationInfo) -> int:
+        if value < info.data.get("max_body_bytes", 0):
+            raise wrong("must be at least server.max_body, or no such body could be held")
+        return value
