@@ -27,6 +27,7 @@ SERVER_ONLY = {"batching.py", "http_front.py", "http_server.py", "lifetime.py", 
 # The module that answers; empty where it is among the platform's own files.
 FRONTS = {
     "lambda": "lambda_handler.py",
+    "lambda/image": "lambda_handler.py",
     "google": "functions_framework.py",
     "container": "functions_framework.py",
     "azure": "azure.py",
