@@ -1,0 +1,284 @@
+"""One request of the fast path at one replica, by the callbacks of its connection.
+
+Ends in a reply, or hands the request over to the ordinary path with what is known of it.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol as Interface
+
+from aiohttp.helpers import rfc822_formatted_time
+
+from router.backends.pool.endpoints import Endpoint
+from router.backends.refusal import refusal_of
+from router.director import Record, verdict_of
+from router.domain.clock import Clock
+from router.domain.decision import Backend, Outcome, Reason, Verdict
+from router.domain.errors import AttemptError, ResponseLostError
+from router.domain.ports import BackendResponse
+from router.gateway.body import BodyBudget
+from router.gateway.exchange import Telemetry
+from router.gateway.fast_route import KnownHead, Route, remember
+from router.gateway.relay import SERVER, is_relayed
+from router.gateway.responses import outcome_of_status
+from router.telemetry.labels import AttemptResult, attempt_result
+from router.telemetry.logs import AccessRecord
+from router.upstream.client import UpstreamClient
+from router.upstream.connection import Connection, WireRequest
+from router.upstream.response import BodyStream
+from router.upstream.response_head import ResponseHead
+
+MAX_ANSWER_BYTES = 64 * 1024
+"""A larger answer is streamed, which the ordinary path does."""
+_VARIABLE_LINES = (
+    b"%bx-request-id: %b\r\nserver-timing: router;dur=%.3f, upstream;dur=%.3f\r\n"
+    b"content-length: %d\r\n\r\n"
+)
+
+
+class Client(Interface):
+    """The client's connection, as the fast path uses it."""
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether the connection ends with this response."""
+        ...
+
+    def reply(self, data: bytes) -> None:
+        """Send a whole response; the connection is free for the next request."""
+        ...
+
+    def hand_over(self, carried: "Carried") -> None:
+        """Let the ordinary path have the request; `carried` is what is known of it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """A request that began on the fast path and goes on as an ordinary one."""
+
+    request_id: str
+    received_at: float
+    record: Record
+
+
+class Ground:
+    """What all attempts share: where they send, count and log, and what they hold."""
+
+    def __init__(
+        self, upstream: UpstreamClient, telemetry: Telemetry, bodies: BodyBudget, clock: Clock
+    ) -> None:
+        self.clock = clock
+        self.metrics = telemetry.metrics
+        self.access_log = telemetry.access_log
+        self.upstream = upstream
+        self.bodies = bodies
+        self.in_flight = 0
+        self._starts: dict[int, tuple[ResponseHead, bytes, bool]] = {}
+        self._date_text, self._date_line = "", b""
+
+    def reply_start(self, head: ResponseHead) -> bytes:
+        """Status line and the lines of an answer's head that depend on nothing else."""
+        found = self._starts.get(id(head))  # equal heads of one upstream are one object
+        if found is not None and found[0] is head:
+            _, block, has_date = found
+        else:
+            lines = [f"HTTP/1.1 {head.status} {head.reason}"]
+            lines += [f"{name}: {value}" for name, value in head.headers if is_relayed(name)]
+            text = "\r\n".join([*lines, "server: " + SERVER[1], ""])
+            block = text.encode("utf-8", "surrogateescape")
+            has_date = any(name.lower() == "date" for name, _ in head.headers)
+            remember(self._starts, id(head), (head, block, has_date))
+        return block if has_date else block + self._date()
+
+    def _date(self) -> bytes:
+        text = rfc822_formatted_time()
+        if text != self._date_text:
+            self._date_text, self._date_line = text, f"date: {text}\r\n".encode()
+        return self._date_line
+
+
+class Attempt:
+    """One request at one replica, as the upstream connection reports it (a `Sink`)."""
+
+    __slots__ = (
+        "_body", "_client", "_connection", "_endpoint", "_ground", "_known", "_reason",
+        "_request_id", "_response", "_route", "_sent", "_started", "_stream", "_way",
+    )  # fmt: skip
+
+    def __init__(
+        self, ground: Ground, client: Client, known: KnownHead, route: Route, reason: Reason
+    ) -> None:
+        self._ground = ground
+        self._client = client
+        self._known = known
+        self._route = route
+        self._reason = reason
+        self._response: ResponseHead | None = None
+        self._body = b""
+        self._stream: BodyStream | None = None
+
+    def send(
+        self,
+        endpoint: Endpoint,
+        connection: Connection,
+        body: bytes,
+        request_id: bytes,
+        now: float,
+    ) -> None:
+        """Write the request; the slot of `endpoint` is the attempt's to release."""
+        self._endpoint = endpoint
+        self._connection = connection
+        self._request_id = request_id
+        self._started = now
+        ground, route = self._ground, self._route
+        ground.in_flight += 1
+        ground.bodies.held_bytes += len(body)  # `begin` has asked whether there is room
+        way = self._way = route.way(endpoint)
+        head = way.before_id + request_id + way.after_id
+        connection.start(WireRequest(head, body, is_head=False), self, now + route.timeout_s)
+        self._sent = ground.clock()
+
+    # -- what the upstream connection reports ---------------------------------------------------
+
+    def on_head(self, head: ResponseHead) -> None:
+        """Keep the head; an answer to be streamed goes on as an ordinary request, unrepeated."""
+        self._response = head
+        length = head.content_length
+        if head.is_event_stream or length is None or length > MAX_ANSWER_BYTES:
+            self._go_on_as_stream(head)
+
+    def on_data(self, data: bytes) -> None:
+        """Collect, or pass on to the stream."""
+        if self._stream is not None:
+            self._stream.push(data)
+        else:
+            self._body = self._body + data if self._body else data
+
+    def on_done(self, error: AttemptError | None) -> None:
+        """Reply, or hand over what went wrong."""
+        if self._stream is not None:
+            self._stream.finish(error)
+            return
+        response = self._response
+        if error is None and response is not None:
+            error = refusal_of(response.status, "a replica")
+        if error is not None or response is None:
+            self._go_on_after(error or ResponseLostError("the replica gave no answer"))
+        else:
+            self._reply(response)
+
+    def client_gone(self) -> None:
+        """The client has closed its connection: so does the upstream's work end."""
+        self._connection.cancel()
+        now = self._ground.clock()
+        self._settle(Verdict.CANCELLED, AttemptResult.CANCELLED, now)
+        total_s, upstream_s = now - self._started, now - self._sent
+        metrics, name = self._ground.metrics, self._route.model.name
+        overhead_s = total_s - upstream_s
+        metrics.record_request(name, Backend.POOL, Outcome.CLIENT_CLOSED, total_s, overhead_s)
+        self._log(499, Outcome.CLIENT_CLOSED, total_s, upstream_s)
+
+    # -- ways out -------------------------------------------------------------------------------
+
+    def _reply(self, response: ResponseHead) -> None:
+        ground, route = self._ground, self._route
+        done = ground.clock()
+        upstream_s = done - self._sent
+        pool = route.pool
+        if response.status < 400:
+            pool.service_times.observe(route.request.payload_bytes, upstream_s)
+        pool.release(self._endpoint, Verdict.OK, self._started, done)
+        self._leave()
+        body = self._body
+        closing = b"connection: close\r\n" if self._client.is_closing else b""
+        variable = _VARIABLE_LINES % (
+            closing,
+            self._request_id,
+            (self._sent - self._started + ground.clock() - done) * 1e3,
+            upstream_s * 1e3,
+            len(body),
+        )
+        lines = self._way.reply_lines(self._reason)
+        self._client.reply(b"".join((ground.reply_start(response), lines, variable, body)))
+        outcome = outcome_of_status(response.status)
+        total_s = ground.clock() - self._started
+        route.series.record(self._reason, outcome, total_s, upstream_s)
+        self._log(response.status, outcome, total_s, upstream_s)
+
+    def _go_on_after(self, error: AttemptError) -> None:
+        """Let the director decide what follows a failed attempt."""
+        now = self._ground.clock()
+        record = self._record_so_far(now)
+        result = attempt_result(error)
+        if self._connection.is_stale and self._route.request.is_idempotent:
+            # The replica had closed an idle connection: it has neither failed nor been tried.
+            record.attempts, record.decision = 0, None
+            self._settle(Verdict.CANCELLED, AttemptResult.CANCELLED, now)
+        else:
+            record.carried = error
+            self._settle(verdict_of(result), result, now)
+        self._client.hand_over(Carried(self._request_id.decode("ascii"), self._started, record))
+
+    def _go_on_as_stream(self, head: ResponseHead) -> None:
+        """Give the answer, whose beginning is here, to the ordinary ground."""
+        now = self._ground.clock()
+        route = self._route
+        self._stream = self._ground.upstream.stream_of(self._connection)
+        size = route.request.payload_bytes
+        lease = route.pool.adopt(self._endpoint, self._started, size, now - self._sent)
+        record = self._record_so_far(now)
+        answer = BackendResponse(head.status, head.headers, b"", self._stream)
+        record.answered = lease, answer
+        self._leave()
+        self._ground.metrics.record_decision(route.model.name, Backend.POOL, self._reason)
+        self._client.hand_over(Carried(self._request_id.decode("ascii"), self._started, record))
+
+    def _record_so_far(self, now: float) -> Record:
+        decision = self._route.decision(self._reason)
+        record = Record(decision, self._endpoint.id, attempts=1)
+        record.upstream_s = now - self._started
+        return record
+
+    def _leave(self) -> None:
+        self._ground.in_flight -= 1
+        self._ground.bodies.release(self._known.body_bytes)
+
+    def _settle(self, verdict: Verdict, result: AttemptResult, now: float) -> None:
+        """Release the slot and count the attempt."""
+        ground, route = self._ground, self._route
+        self._leave()
+        name, ejections = route.model.name, route.pool.ejections
+        route.pool.release(self._endpoint, verdict, self._started, now)
+        if route.pool.ejections > ejections:
+            ground.metrics.record_ejection(name)
+        ground.metrics.record_decision(name, Backend.POOL, self._reason)
+        ground.metrics.record_attempt(name, Backend.POOL, result, now - self._started)
+
+    def _log(self, status: int, outcome: Outcome, total_s: float, upstream_s: float) -> None:
+        """One line for the finished request."""
+        request, ground = self._route.request, self._ground
+        if not ground.access_log.is_on:
+            return
+        ground.access_log.record(
+            AccessRecord(
+                self._request_id.decode("ascii"),
+                request.protocol,
+                request.model,
+                request.version,
+                request.tenant,
+                request.payload_bytes,
+                Backend.POOL,
+                self._reason,
+                self._route.warm.rule,
+                self._endpoint.id,
+                1,
+                status,
+                outcome,
+                None,
+                round(total_s * 1e3, 3),
+                round(upstream_s * 1e3, 3),
+                0.0,
+                None,
+                0.0,
+            )
+        )
