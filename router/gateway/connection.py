@@ -19,7 +19,9 @@ from aiohttp.web_protocol import RequestHandler, _ErrInfo
 from router.domain.errors import InvalidRequestError
 from router.domain.request import Protocol
 from router.gateway.client_limits import ClientLimits, Wait
-from router.gateway.fast_path import MAX_BODY_BYTES, Attempt, Carried, FastPath, KnownHead
+from router.gateway.fast_attempt import Attempt, Carried
+from router.gateway.fast_path import MAX_BODY_BYTES, FastPath
+from router.gateway.fast_route import KnownHead
 from router.gateway.relay import error_reply
 from router.gateway.responses import error_answer
 
