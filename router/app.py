@@ -109,7 +109,9 @@ class Gateway:
         """
         server = self._runtime.current.settings.server
         data = self._data.server()
-        listener = Listener(data, self._data.limits, lambda: self._runtime.current.tls)
+        listener = self._listener = Listener(
+            data, self._data.limits, lambda: self._runtime.current.tls
+        )
         admin = web.AppRunner(
             self._admin.application(), access_log=None, shutdown_timeout=_CUT_OFF_S
         )
