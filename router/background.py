@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 _log = logging.getLogger(__name__)
 
@@ -17,7 +18,13 @@ class Background:
 
     def start(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
         """Start a loop; names are unique among those that run."""
-        self._tasks[name] = asyncio.create_task(_keep_running(name, run), name=name)
+        task = asyncio.create_task(_keep_running(name, run), name=name)
+        self._tasks[name] = task
+        task.add_done_callback(partial(self._ended, name))
+
+    def _ended(self, name: str, task: asyncio.Task[None]) -> None:
+        if self._tasks.get(name) is task:
+            del self._tasks[name]
 
     async def stop(self, name: str) -> None:
         """Cancel a loop and wait until it has cleaned up."""

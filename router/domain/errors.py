@@ -112,12 +112,6 @@ class NoEndpointError(ShedError):
     code = "no_endpoint"
 
 
-class DrainingError(ShedError):
-    """The gateway is shutting down."""
-
-    code = "draining"
-
-
 class DeadlineExceededError(RouterError):
     """The client's deadline passed."""
 

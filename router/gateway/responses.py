@@ -40,7 +40,6 @@ STATUS: Mapping[str, int] = {
     "queue_full": 503,
     "queue_timeout": 503,
     "no_endpoint": 503,
-    "draining": 503,
     "too_many_connections": 503,
     "upstream_busy": 503,
     "upstream_timeout": 504,

@@ -32,7 +32,7 @@ CONTRACT = {
     "MethodNotAllowedError": 405, "BodyTimeoutError": 408,
     "PayloadTooLargeError": 413, "UnsupportedMediaError": 415,
     "RateLimitedError": 429, "ShedError": 503, "QueueFullError": 503, "QueueTimeoutError": 503,
-    "NoEndpointError": 503, "DrainingError": 503, "TooManyConnectionsError": 503,
+    "NoEndpointError": 503, "TooManyConnectionsError": 503,
     "DeadlineExceededError": 504,
     "ClientClosedError": 499, "AttemptError": 502, "ConnectFailedError": 502,
     "ResponseLostError": 502, "UpstreamBrokenError": 502, "UpstreamTimeoutError": 504,
