@@ -1,4 +1,6 @@
-"""The command line: serve, check, explain, replay, diff, status. `replay_cli` reads argv too.
+"""The command line: serve, check, explain, replay, diff, measure-cold, status.
+
+`replay_cli` and `cold_cli` read argv too.
 
 Exit codes: 0 fine, 1 the answer is no, 2 usage.
 """
@@ -20,9 +22,11 @@ from rich.console import Console
 from router import __version__
 from router.app import Gateway, hostname
 from router.assembly import assemble, new_parts
+from router.cold_cli import measure_cold
 from router.domain.errors import RouterError
 from router.gateway.admin import ExplainQuestion
 from router.gateway.admin import explain as explain_from
+from router.platform_check import platform_warnings
 from router.replay_cli import diff, replay
 from router.settings.loader import ConfigError, Loaded, load
 from router.status_view import AdminError, ask, show_live, show_once
@@ -39,6 +43,7 @@ def main() -> None:
 
 main.add_command(replay)
 main.add_command(diff)
+main.add_command(measure_cold)
 
 
 @main.command()
@@ -96,7 +101,7 @@ def check(files: tuple[Path, ...]) -> None:
             valid = False
             continue
         assemble(loaded, new_parts())
-        for warning in loaded.warnings:
+        for warning in (*loaded.warnings, *platform_warnings(loaded.settings)):
             click.echo(f"warning: {warning}", err=True)
         click.echo(f"{path}: valid, {len(loaded.settings.models)} models")
     sys.exit(0 if valid else 1)

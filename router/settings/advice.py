@@ -1,4 +1,4 @@
-"""What is valid but probably not meant: rules that never act, backends a rule's models do not have.
+"""What is valid but probably not meant: rules that never act, limits that a platform does not have.
 
 Gives warnings only; a configuration is never refused for them.
 """
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 
 from router.settings.document import Document
+from router.settings.fit import unlikely_settings
 from router.settings.problems import KeyPath, Problem
 from router.settings.rules import RouteName, RuleSettings
 from router.settings.schema import ModelSettings, Settings
@@ -16,7 +17,7 @@ _SHOWN_MODELS = 3
 
 def warnings_about(settings: Settings, document: Document) -> tuple[Problem, ...]:
     """The warnings, each at its line, in the order of the rules."""
-    found = [*_about_server(settings), *_about_rules(settings)]
+    found = [*_about_server(settings), *_about_functions(settings), *_about_rules(settings)]
     return tuple(document.problem(path, message) for path, message in found)
 
 
@@ -27,6 +28,12 @@ def _about_server(settings: Settings) -> Advice:
     if settings.server.processes > 1 and not settings.shared_state.redis_url:
         message = "needs shared_state.redis_url, or each process counts and sizes for itself"
         yield ("server", "processes"), message
+
+
+def _about_functions(settings: Settings) -> Advice:
+    for index, model in enumerate(settings.models):
+        for key, message in unlikely_settings(model.serverless) if model.serverless else ():
+            yield ("models", index, "serverless", key), message
 
 
 def _about_rules(settings: Settings) -> Advice:

@@ -1,0 +1,50 @@
+"""What `check` says about functions beyond the settings themselves: model files, missing packages.
+
+Looks at the disk and at what is installed, so the same settings may be told differently elsewhere.
+"""
+
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+from router.settings.fit import missing_extra, unlikely_sizes
+from router.settings.schema import ModelSettings, Settings
+
+
+def platform_warnings(settings: Settings) -> list[str]:
+    """One line for each thing that will probably not work. Blocks."""
+    return [text for model in settings.models for text in _about(model, settings)]
+
+
+def _about(model: ModelSettings, settings: Settings) -> Iterator[str]:
+    function = model.serverless
+    if function is None or not function.enabled:
+        return
+    where = f"model {model.name}: serverless"
+    size = _largest_version_bytes(settings.workers.repository / model.name)
+    if size is not None:
+        for key, text in unlikely_sizes(function, size):
+            yield f"{where}.{key} {text}"
+    extra = missing_extra(function)
+    if extra is not None and not _is_installed(extra[0]):
+        yield f"{where} needs the package {extra[0]}: pip install 'hybrid-router[{extra[1]}]'"
+
+
+def _largest_version_bytes(folder: Path) -> int | None:
+    """The size of a model's largest version; None if it is not in the repository."""
+    try:
+        versions = [version for version in folder.iterdir() if version.is_dir()]
+        sizes = [
+            sum(file.stat().st_size for file in version.rglob("*") if file.is_file())
+            for version in versions
+        ]
+    except OSError:
+        return None
+    return max(sizes, default=None)
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return find_spec(package) is not None
+    except ModuleNotFoundError:  # a parent package is missing
+        return False
