@@ -130,6 +130,27 @@ def test_without_overflow_the_function_is_left_out() -> None:
     assert ended.latency_s.tolist() == pytest.approx([19.1, 0.1])
 
 
+def test_start_ups_are_learned_from_those_that_were() -> None:
+    setup = make_setup(WORLD, pool=POOL.replace("startup: 20s", "startup: 5s"))
+    simulation = Simulation(setup, ScheduleSizer(np.array([1, 1, 1, 0]), dt=10.0), 1)
+    run_all(simulation, make_block(setup, [1.0]), horizon_s=60.0)
+    believed = simulation.believed_pool(0, 60.0)
+    assert believed is not None
+    assert (believed.ready, believed.ready_in_s) == (0, pytest.approx(20.0))
+
+
+def test_the_limit_recovers_as_calls_succeed() -> None:
+    world = WORLD.replace("overhead_ms: 10", "overhead_ms: 10, max_concurrency: 2")
+    setup = make_setup(world, pool=None)
+    simulation = Simulation(setup, None, 1)
+    block = make_block(setup, [1.0, 1.0, 1.0, *np.arange(20.0, 60.0)])
+    run_all(simulation, block)
+    believed = simulation.believed_function(0, 70.0)
+    assert believed is not None
+    assert simulation.throttled == 1
+    assert 2 < believed.max_concurrency < 1000
+
+
 def test_a_schedule_is_followed_bin_by_bin() -> None:
     setup = make_setup(WORLD)
     sizer = ScheduleSizer(np.array([0, 1, 1, 1, 1, 1, 1, 1, 0, 2]), dt=10.0)
