@@ -17,6 +17,14 @@ class Kind(StrEnum):
     INFO = "info"
 
 
+class Across(StrEnum):
+    """How the values of several processes of one gateway become one."""
+
+    SUM = "sum"
+    MOST = "most"
+    LEAST = "least"
+
+
 class Family(NamedTuple):
     """One metric family. `model` is always the first label where there is one."""
 
@@ -24,6 +32,7 @@ class Family(NamedTuple):
     kind: Kind
     labels: tuple[str, ...]
     help: str
+    across: Across = Across.SUM
 
     @property
     def has_model(self) -> bool:
@@ -96,18 +105,21 @@ REPLICAS_WANTED = Family(
     Kind.GAUGE,
     ("model",),
     "Warm replicas the sizing asks for.",
+    Across.MOST,
 )
 REPLICAS_READY = Family(
     "router_replicas_ready",
     Kind.GAUGE,
     ("model",),
     "Warm replicas that take requests.",
+    Across.MOST,
 )
 REPLICAS_BILLED = Family(
     "router_replicas_billed",
     Kind.GAUGE,
     ("model",),
     "Warm replicas that cost money, ready or not.",
+    Across.MOST,
 )
 COLD_STARTS = Family(
     "router_cold_starts_total",
@@ -144,6 +156,7 @@ BREAKER_OPEN = Family(
     Kind.GAUGE,
     ("model", "backend"),
     "1 while the backend is not used after repeated failures.",
+    Across.MOST,
 )
 ENDPOINT_EJECTIONS = Family(
     "router_endpoint_ejections_total",
@@ -156,24 +169,28 @@ CONFIG_RELOADS = Family(
     Kind.COUNTER,
     ("result",),
     "Configurations read, by result (ok, failed).",
+    Across.MOST,
 )
 CONFIG_RELOAD_TIMESTAMP = Family(
     "router_config_reload_success_timestamp_seconds",
     Kind.GAUGE,
     (),
     "When a configuration last took effect, in seconds since 1970.",
+    Across.LEAST,
 )
 CONFIG_LAST_RELOAD = Family(
     "router_config_last_reload_successful",
     Kind.GAUGE,
     (),
     "0 while the configuration file has an error and the one before it is in force.",
+    Across.LEAST,
 )
 SIGNALS_DEGRADED = Family(
     "router_signals_degraded",
     Kind.GAUGE,
     (),
     "1 while the shared state is stale and this gateway acts alone.",
+    Across.MOST,
 )
 SHARED_STATE_FLUSHES = Family(
     "router_shared_state_flushes_total",
@@ -186,6 +203,7 @@ SHARED_STATE_PEERS = Family(
     Kind.GAUGE,
     (),
     "Other gateways seen in the shared state.",
+    Across.MOST,
 )
 SHARED_STATE_DROPPED = Family(
     "router_shared_state_dropped_records_total",

@@ -12,24 +12,23 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    InfoMetricFamily,
-    Metric,
-)
-from prometheus_client.exposition import choose_encoder
+from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from router.domain.decision import Backend, Outcome, Reason
 from router.telemetry import families
-from router.telemetry.families import BUCKETS_S, FAMILIES, Family, Kind
+from router.telemetry.exposition import (
+    BOUNDS,
+    Buckets,
+    Labels,
+    Snapshot,
+    collect,
+    encode,
+)
+from router.telemetry.families import BUCKETS_S, FAMILIES, Kind
 from router.telemetry.labels import AttemptResult, CostPart
 
-Labels = tuple[str, ...]
 Series = Mapping[Labels, float]
-_BOUNDS = (*(str(bound) for bound in BUCKETS_S), "+Inf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,20 +64,12 @@ class _Histogram:
     __slots__ = ("counts", "total_s")
 
     def __init__(self) -> None:
-        self.counts = [0] * len(_BOUNDS)
+        self.counts = [0] * len(BOUNDS)
         self.total_s = 0.0
 
     def observe(self, value_s: float) -> None:
         self.counts[bisect_left(BUCKETS_S, value_s)] += 1
         self.total_s += value_s
-
-    def cumulative(self) -> list[tuple[str, float]]:
-        """The buckets as Prometheus wants them: each with all that is below it."""
-        below, buckets = 0, []
-        for bound, count in zip(_BOUNDS, self.counts, strict=True):
-            below += count
-            buckets.append((bound, float(below)))
-        return buckets
 
 
 class WarmSeries:
@@ -272,27 +263,27 @@ class Metrics(Collector):
 
     def expose(self, accept_header: str) -> tuple[bytes, str]:
         """The whole registry in the best format the scraper accepts, and its content type."""
-        try:
-            encoder, content_type = choose_encoder(accept_header)
-        except (TypeError, ValueError):  # a version that is not one
-            encoder, content_type = choose_encoder("")
-        return encoder(self._registry), content_type
+        return encode(self._registry, accept_header)
 
     def collect(self) -> Iterator[Metric]:
         """Every family of FAMILIES, in that order, with or without series."""
+        return collect(self.snapshot(), self._build)
+
+    def snapshot(self) -> Snapshot:
+        """All series as they are now."""
         self._add_warm()
         readings = self.readings()
         series = self._counters | _counted(readings) | _gauges(readings)
         succeeded, at = self._last_reload
         series[families.CONFIG_LAST_RELOAD.name] = {(): succeeded}
         series[families.CONFIG_RELOAD_TIMESTAMP.name] = {(): at}
-        for family in FAMILIES:
-            if family.kind is Kind.INFO:
-                yield InfoMetricFamily(_base_name(family), family.help, value=self._build)
-            elif family.kind is Kind.HISTOGRAM:
-                yield _histogram_family(family, self._histograms[family.name])
-            else:
-                yield _value_family(family, series[family.name])
+        return Snapshot(
+            {name: list(found.items()) for name, found in series.items()},
+            {
+                name: [(labels, Buckets(tuple(h.counts), h.total_s)) for labels, h in found.items()]
+                for name, found in self._histograms.items()
+            },
+        )
 
     def _label(self, model: str) -> str:
         return model if model in self._models else ""
@@ -341,23 +332,3 @@ def _by_backend(values: Mapping[tuple[str, Backend], int]) -> Series:
 
 def _by_name(values: Mapping[str, int]) -> Series:
     return {(model,): value for model, value in values.items()}
-
-
-def _base_name(family: Family) -> str:
-    return family.name.removesuffix("_info")
-
-
-def _value_family(family: Family, series: Series) -> Metric:
-    is_counter = family.kind is Kind.COUNTER
-    cls = CounterMetricFamily if is_counter else GaugeMetricFamily
-    metric = cls(family.name, family.help, labels=family.labels)
-    for labels, value in series.items():
-        metric.add_metric(labels, float(value))
-    return metric
-
-
-def _histogram_family(family: Family, series: Mapping[Labels, _Histogram]) -> Metric:
-    metric = HistogramMetricFamily(family.name, family.help, labels=family.labels)
-    for labels, histogram in series.items():
-        metric.add_metric(labels, histogram.cumulative(), histogram.total_s)
-    return metric
