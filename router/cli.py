@@ -27,7 +27,7 @@ from router.domain.errors import RouterError
 from router.gateway.admin import ExplainQuestion
 from router.gateway.admin import explain as explain_from
 from router.platform_check import platform_warnings
-from router.replay_cli import diff, replay
+from router.replay_cli import diff, measure, replay
 from router.settings.loader import ConfigError, Loaded, load
 from router.status_view import AdminError, ask, show_live, show_once
 from router.telemetry.logs import configure_logging
@@ -43,6 +43,7 @@ def main() -> None:
 
 main.add_command(replay)
 main.add_command(diff)
+main.add_command(measure)
 main.add_command(measure_cold)
 
 

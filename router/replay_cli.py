@@ -1,4 +1,4 @@
-"""The options of `replay` and `diff`: reads argv, hands over to `router.replay.command`."""
+"""The options of `replay`, `diff` and `measure`: reads argv, hands over to `router.replay.command`."""
 
 import os
 import sys
@@ -15,6 +15,7 @@ from router.replay.command import (
     Outputs,
     ReplayError,
     Request,
+    measure_world,
     run,
     run_diff,
     write_json,
@@ -141,6 +142,19 @@ def diff(  # noqa: PLR0913, PLR0917 - one parameter for each option
             write_json(report, json_path)
     except (ConfigError, ReplayError) as error:
         _fail(str(error))
+
+
+@click.command()
+@click.option("--log", required=True, type=_FILE, help="Access log, plain or .gz.")
+@click.option("--out", required=True, type=_FILE, help="The world file to write.")
+def measure(log: Path, out: Path) -> None:
+    """Write a world file with the service times and cold starts that an access log tells."""
+    try:
+        for told in measure_world(log, out):
+            click.echo(told, err=True)
+    except ReplayError as error:
+        _fail(str(error))
+    click.echo(f"{out}: pass it to replay with --world")
 
 
 def _interval_s(text: str) -> float:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,14 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from router.replay.arrivals import Span, TraceError
+from router.replay.arrivals import Dropped, Span, TraceError
 from router.replay.compare import compare
 from router.replay.diff_report import diff_document, show_diff
+from router.replay.measured import measured_world
 from router.replay.plot import page
 from router.replay.replay import Replay, Replayed, ReplayOptions
 from router.replay.report import document, show, write_timeline
-from router.replay.traces import OnProgress, Trace, TraceOptions, open_trace
+from router.replay.traces import OnProgress, Trace, TraceOptions, open_trace, opened
 from router.replay.world import World, load_world
 from router.runtime import Runtime
 
@@ -93,6 +95,20 @@ def run_diff(old: Runtime, new: Runtime, request: Request, console: Console) -> 
     report = {**diff_document(compared), **_about(request, world, trace, seed)}
     show_diff(report, console)
     return report
+
+
+def measure_world(log: Path, out: Path) -> list[str]:
+    """Write the world that an access log tells; returns what was left out. Raises ReplayError."""
+    dropped = Dropped()
+    try:
+        day = datetime.fromtimestamp(log.stat().st_mtime, UTC).date()
+        with opened(log) as lines:
+            world = measured_world(lines, day, dropped)
+    except (OSError, EOFError) as error:
+        raise ReplayError(f"{log}: cannot be read: {error}") from error
+    with _told_if_unwritable():
+        out.write_text(world, encoding="utf-8")
+    return dropped.told()
 
 
 def _check_models(request: Request, configured: Iterable[str]) -> None:

@@ -79,7 +79,7 @@ class Trace:
     ) -> Iterator[Arrivals]:
         """Blocks in the order of time, from the start of the span; the same at every reading."""
         generator = np.random.default_rng([self.options.seed, 0])
-        with _opened(self.path, on_progress) as lines:
+        with opened(self.path, on_progress) as lines:
             if self.format in _ROW_FORMATS:
                 form = _ROW_FORMATS[self.format]
                 blocks = _blocks(form.rows(lines, dropped), names)
@@ -95,7 +95,7 @@ class Trace:
 def open_trace(path: Path, options: TraceOptions, format: str | None = None) -> Trace:
     """The trace in a file; `format` None: found out. Raises TraceError."""
     try:
-        with _opened(path, lambda _bytes: None) as lines:
+        with opened(path) as lines:
             first = next(lines, "")
     except (OSError, EOFError, UnicodeDecodeError) as error:
         raise TraceError(f"{path}: cannot be read: {error}") from error
@@ -127,7 +127,8 @@ def _columns() -> dict[str, frozenset[str]]:
 
 
 @contextmanager
-def _opened(path: Path, on_progress: OnProgress) -> Iterator[Lines]:
+def opened(path: Path, on_progress: OnProgress = lambda _bytes: None) -> Iterator[Lines]:
+    """The lines of a file, plain or gzipped. Raises OSError and EOFError, also while reading."""
     with path.open("rb") as raw:
         is_gzip = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)

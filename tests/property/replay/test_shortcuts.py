@@ -32,6 +32,7 @@ def scenes(draw: st.DrawFn) -> Scene:
     minimum = draw(st.sampled_from([0, 0, 1, 2, 5]))
     replicas = draw(st.integers(max(minimum, 1), 12))
     queue = f"queue: {{max_requests: {queued}, max_bytes: 5MB, max_wait: 2s}}"
+    environments = draw(st.sampled_from([2, 100, 100]))
     price = "price: {usd_per_request: 0.00001, usd_per_gb_s: 0.0002}"
     function = (
         f"{{kind: local, max_concurrency: {calls}, service_time_ms: 100, {queue}, {price},"
@@ -44,7 +45,7 @@ def scenes(draw: st.DrawFn) -> Scene:
     setup = make_setup(
         "{service_time_ms: {lognormal: {p50: 90, p99: 300}},"
         " payload_bytes: {empirical: [9, 99, 300, 900, 2000, 5000, 9000, 4000000, 8000000]},"
-        f" serverless: {{overhead_ms: 5, max_concurrency: {draw(st.sampled_from([2, 100, 100]))}}}}}",
+        f" serverless: {{overhead_ms: 5, max_concurrency: {environments}}}}}",
         serverless=draw(st.sampled_from([function, function, None])),
         pool=pool,
         slo=f"{{latency_ms: {slo_ms}, cold_start: {cold_start}}}",
