@@ -24,7 +24,7 @@ from router.domain.errors import (
     ShedError,
     UpstreamRejectedError,
 )
-from router.domain.ports import BackendResponse, Lease, Slots
+from router.domain.ports import BackendResponse, Lease, Payload, Slots
 from router.domain.request import InferenceRequest
 from router.policy.decide import captive, decide
 from router.runtime import ModelRuntime
@@ -69,11 +69,13 @@ class Director:
 
     @asynccontextmanager
     async def serve(
-        self, model: ModelRuntime, request: InferenceRequest, body: bytes, record: Record
+        self, model: ModelRuntime, request: InferenceRequest, body: Payload, record: Record
     ) -> AsyncIterator[BackendResponse]:
         """Get an answer and hold its slot until the caller has passed it on.
 
-        Raises RouterError. Leaving by an exception cancels what the backend still sends.
+        A body that is still to come goes on to a pool as it comes, and then only once; a function
+        gets it whole. Raises RouterError. Leaving by an exception cancels what the backend still
+        sends.
         """
         if request.is_inference and not record.attempts:
             now = self._clock()
@@ -102,17 +104,22 @@ class Director:
     # -- one answer, by as many attempts as are allowed ------------------------------------------
 
     async def _answered(
-        self, model: ModelRuntime, request: InferenceRequest, body: bytes, record: Record
+        self, model: ModelRuntime, request: InferenceRequest, body: Payload, record: Record
     ) -> tuple[Lease, BackendResponse]:
         if record.answered is not None:
             return record.answered
         error, record.carried = record.carried, None
         while True:
             if error is not None and record.decision is not None:
-                self._give_up_unless_retriable(model, request, error, record)
+                can_resend = isinstance(body, bytes) or body.is_untouched
+                self._give_up_unless_retriable(model, request, error, record, can_resend=can_resend)
                 await self._prepare_retry(model, record.decision.backend, error, record)
             self._check_deadline(request)
             decision = self._decide(model, request, record)
+            if decision.backend is Backend.SERVERLESS and not isinstance(body, bytes):
+                body = await body.whole()
+                decision = self._decide(model, request, record)  # that took a while
+            self._metrics.record_decision(model.name, decision.backend, decision.reason)
             lease = await self._reserve(model, request, decision, record)
             record.attempts += 1
             record.endpoint_id = lease.endpoint_id
@@ -136,7 +143,6 @@ class Director:
             }
             decision = decide(request, model.policy, model.state(request, now, hard), now)
         record.decision = decision
-        self._metrics.record_decision(model.name, decision.backend, decision.reason)
         return decision
 
     async def _reserve(
@@ -145,6 +151,9 @@ class Director:
         slots = _slots(model, decision.backend)
         now = self._clock()
         lease = slots.try_reserve(request, now, record.avoid)
+        if lease is None and record.avoid:
+            # The place that failed before is better than a queue in front of it.
+            lease = slots.try_reserve(request, now)
         if lease is not None:
             return lease
         wait_s = _max_wait_s(model, decision.backend)
@@ -164,7 +173,7 @@ class Director:
         self,
         model: ModelRuntime,
         request: InferenceRequest,
-        body: bytes,
+        body: Payload,
         lease: Lease,
         record: Record,
     ) -> BackendResponse:
@@ -194,12 +203,20 @@ class Director:
         return response
 
     def _give_up_unless_retriable(
-        self, model: ModelRuntime, request: InferenceRequest, error: AttemptError, record: Record
+        self,
+        model: ModelRuntime,
+        request: InferenceRequest,
+        error: AttemptError,
+        record: Record,
+        *,
+        can_resend: bool,
     ) -> None:
         """Raise what the client is to see, or return if another attempt may be made."""
         now = self._clock()
         if request.deadline is not None and now >= request.deadline:
             raise DeadlineExceededError("the deadline passed while a backend worked") from error
+        if not can_resend:
+            raise error  # what was passed on of the body is gone
         if isinstance(error, EncodedTooLargeError):
             return  # nothing was tried; the function is ruled out, so this cannot come again
         if not may_retry(request, error, record.attempts, model.settings.attempts, now):

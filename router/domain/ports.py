@@ -10,6 +10,35 @@ from router.domain.request import InferenceRequest
 Headers = Sequence[tuple[str, str]]
 
 
+class Upload(Protocol):
+    """A body that is still coming from the client. It has one reader, and comes once.
+
+    Reading raises RouterError: the client left, broke its framing, or is too slow.
+    """
+
+    @property
+    def waited_s(self) -> float:
+        """Seconds spent waiting for the client so far."""
+        ...
+
+    @property
+    def is_untouched(self) -> bool:
+        """Whether nothing has been read: only then may another attempt have the body."""
+        ...
+
+    async def read(self) -> bytes:
+        """The next bytes, as soon as there are any."""
+        ...
+
+    async def whole(self) -> bytes:
+        """All of it, to be kept; nothing may have been read before."""
+        ...
+
+
+Payload = bytes | Upload
+"""A body: in hand, and good for any number of attempts, or still to come."""
+
+
 @dataclass(slots=True)
 class BackendResponse:
     """An answer of a backend.
@@ -37,7 +66,7 @@ class Caller(Protocol):
     """Carries one attempt to one place. Raises AttemptError and nothing else."""
 
     async def send(
-        self, request: InferenceRequest, body: bytes, timeout_s: float
+        self, request: InferenceRequest, body: Payload, timeout_s: float
     ) -> BackendResponse:
         """Send the request and return once the answer's head is known."""
         ...
@@ -52,7 +81,7 @@ class Lease(Protocol):
         ...
 
     async def send(
-        self, request: InferenceRequest, body: bytes, timeout_s: float
+        self, request: InferenceRequest, body: Payload, timeout_s: float
     ) -> BackendResponse:
         """Carry out the attempt."""
         ...

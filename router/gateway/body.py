@@ -1,12 +1,14 @@
 """Reads request bodies: within the size limit, the memory budget and the time limit.
 
-Bodies are kept whole so that an attempt can be repeated; nothing looks inside.
+A body is kept whole, so that an attempt can be repeated, or read part by part and passed on.
+Nothing looks inside.
 """
 
 import asyncio
 
 from aiohttp import web
 
+from router.domain.clock import Clock
 from router.domain.errors import (
     BodyTimeoutError,
     BrokenBodyError,
@@ -14,6 +16,12 @@ from router.domain.errors import (
     PayloadTooLargeError,
     ShedError,
 )
+
+STREAM_ABOVE_BYTES = 64 * 1024
+"""A longer body need not be kept."""
+WINDOW_BYTES = 256 * 1024
+"""About what is held of a body that is passed on as it comes."""
+_PROGRESS_BYTES = 64 * 1024
 
 
 class BodyBudget:
@@ -39,12 +47,20 @@ class BodyBudget:
 
 
 class Body:
-    """One request's body and its share of the budget; a context manager that gives it back."""
+    """One request's body; leaving the block gives its bytes back to the budget.
 
-    def __init__(self, request: web.BaseRequest, budget: BodyBudget) -> None:
+    `waited_s` is how long the client has let us wait for it.
+    """
+
+    def __init__(self, request: web.BaseRequest, budget: BodyBudget, clock: Clock) -> None:
         self._request = request
         self._budget = budget
+        self._clock = clock
         self._reserved = 0
+        self._read_bytes = 0
+        self._slow_s = 0.0
+        self._slow_bytes = 0
+        self.waited_s = 0.0
 
     def __enter__(self) -> "Body":
         return self
@@ -59,6 +75,25 @@ class Body:
             return None
         return self._request.content_length or 0
 
+    @property
+    def is_untouched(self) -> bool:
+        """Whether nothing has been read of it."""
+        return self._read_bytes == 0
+
+    @staticmethod
+    def check_size(size_bytes: int, max_bytes: int) -> None:
+        """Raise PayloadTooLargeError if a body of that size is over the limit."""
+        if size_bytes > max_bytes:
+            raise PayloadTooLargeError(
+                f"the body has {size_bytes} bytes, this gateway takes at most {max_bytes}"
+            )
+
+    def hold(self, size_bytes: int) -> None:
+        """Reserve that much in all, if it is not reserved yet. Raises ShedError."""
+        missing = max(0, size_bytes - self._reserved)
+        self._budget.reserve(missing)
+        self._reserved += missing
+
     async def read(self, max_bytes: int, timeout_s: float) -> bytes:
         """The whole body.
 
@@ -70,43 +105,65 @@ class Body:
             return b""
         if declared is not None:
             self.check_size(declared, max_bytes)
-            self._reserve(declared)
-        await self._say_continue()
+            self.hold(declared)
+        began = self._clock()
         try:
             async with asyncio.timeout(timeout_s):
-                return await self._collect(declared, max_bytes)
+                return await self._collect(max_bytes, is_held=declared is not None)
         except TimeoutError:
             raise BodyTimeoutError(
                 f"the body did not arrive within {timeout_s:g} s; send it faster or in parts"
             ) from None
+        finally:
+            self.waited_s += self._clock() - began
 
-    @staticmethod
-    def check_size(size_bytes: int, max_bytes: int) -> None:
-        """Raise PayloadTooLargeError if a body of that size is over the limit."""
-        if size_bytes > max_bytes:
-            raise PayloadTooLargeError(
-                f"the body has {size_bytes} bytes, this gateway takes at most {max_bytes}"
-            )
+    async def read_part(self, timeout_s: float) -> bytes:
+        """The next bytes of the body, b"" at its end.
 
-    async def _collect(self, declared: int | None, max_bytes: int) -> bytes:
-        chunks: list[bytes] = []
-        size = 0
+        While we wait for the client, it has to send _PROGRESS_BYTES in each `timeout_s`: a body of
+        any length may take its time, but no slot is held by one that drips. Raises as `read`.
+        """
+        if self._request.content.at_eof():
+            return b""
+        began = self._clock()
         try:
-            while chunk := await self._request.content.readany():
-                size += len(chunk)
-                if declared is None:
-                    self.check_size(size, max_bytes)
-                    self._reserve(len(chunk))
-                chunks.append(chunk)
+            async with asyncio.timeout(timeout_s - self._slow_s):
+                part = await self._next()
+        except TimeoutError:
+            raise BodyTimeoutError(
+                f"{timeout_s:g} s brought less than {_PROGRESS_BYTES} bytes of the body;"
+                " send it faster"
+            ) from None
+        self._note_progress(len(part), self._clock() - began)
+        return part
+
+    def _note_progress(self, size_bytes: int, waited_s: float) -> None:
+        self.waited_s += waited_s
+        self._slow_s += waited_s
+        self._slow_bytes += size_bytes
+        if self._slow_bytes >= _PROGRESS_BYTES:
+            self._slow_s, self._slow_bytes = 0.0, 0
+
+    async def _collect(self, max_bytes: int, *, is_held: bool) -> bytes:
+        chunks: list[bytes] = []
+        while chunk := await self._next():
+            if not is_held:
+                self.check_size(self._read_bytes, max_bytes)
+                self.hold(self._read_bytes)
+            chunks.append(chunk)
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    async def _next(self) -> bytes:
+        if not self._read_bytes:
+            await self._say_continue()
+        try:
+            chunk = await self._request.content.readany()
         except web.RequestPayloadError as error:
             raise BrokenBodyError("the body's framing is broken") from error
         except ConnectionError as error:
             raise ClientClosedError("the client went away while sending its body") from error
-        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-
-    def _reserve(self, size_bytes: int) -> None:
-        self._budget.reserve(size_bytes)
-        self._reserved += size_bytes
+        self._read_bytes += len(chunk)
+        return chunk
 
     async def _say_continue(self) -> None:
         if self._request.headers.get("expect", "").lower() == "100-continue":

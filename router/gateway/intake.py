@@ -3,6 +3,7 @@
 What can be refused is refused from the head, before a byte of the body has been read.
 """
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from math import inf
 
@@ -17,10 +18,11 @@ from router.domain.errors import (
     InvalidRequestError,
     NotFoundError,
 )
+from router.domain.ports import Payload
 from router.domain.request import InferenceRequest, Protocol
 from router.gateway import kserve_v1, oip, openai
 from router.gateway.access import admit, identify
-from router.gateway.body import Body
+from router.gateway.body import STREAM_ABOVE_BYTES, WINDOW_BYTES, Body
 from router.gateway.exchange import Exchange
 from router.gateway.head import Head, read_head
 from router.gateway.parameters import read_parameters
@@ -53,11 +55,11 @@ class Intent:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A request whose body is here and whose model is known."""
+    """A request whose model is known, and whose body is here or is passed on as it comes."""
 
     model: ModelRuntime
     request: InferenceRequest
-    body: bytes
+    body: Payload
 
 
 def protocol_of(path: str) -> Protocol:
@@ -163,15 +165,20 @@ class Intake:
         if content is None:
             if not exchange.is_resumed:
                 self._director.check(model, request)
+            if _may_stream(model, request):
+                body.check_size(request.payload_bytes, runtime.settings.server.max_body_bytes)
+                body.hold(WINDOW_BYTES)
+                upload = ClientUpload(body, lambda: self._read(body, exchange, runtime), runtime)
+                return Taken(model, request, upload)
             content = await self._read(body, exchange, runtime)
             request = _with_body(request, model, content, exchange)
         return Taken(model, request, content)
 
     async def _read(self, body: Body, exchange: Exchange, runtime: Runtime) -> bytes:
         server = runtime.settings.server
-        started = self._clock()
-        deadline_ms = exchange.deadline_ms
-        left_s = inf if deadline_ms is None else exchange.received_at + deadline_ms / 1e3 - started
+        left_s = inf
+        if exchange.deadline_ms is not None:
+            left_s = exchange.received_at + exchange.deadline_ms / 1e3 - self._clock()
         try:
             content = await body.read(server.max_body_bytes, min(server.body_timeout_s, left_s))
         except BodyTimeoutError:
@@ -180,9 +187,51 @@ class Intake:
             message = "the deadline passed before the body had arrived"
             raise DeadlineExceededError(message) from None
         finally:
-            exchange.read_s += self._clock() - started
+            exchange.read_s = body.waited_s
         exchange.payload_bytes = len(content)
         return content
+
+
+class ClientUpload:
+    """A body that is passed on as it comes (an `Upload`)."""
+
+    def __init__(
+        self, body: Body, read_whole: Callable[[], Awaitable[bytes]], runtime: Runtime
+    ) -> None:
+        self._body = body
+        self._read_whole = read_whole
+        self._timeout_s = runtime.settings.server.body_timeout_s
+
+    @property
+    def waited_s(self) -> float:
+        """How long the client has let us wait so far."""
+        return self._body.waited_s
+
+    @property
+    def is_untouched(self) -> bool:
+        """Whether nothing has been read."""
+        return self._body.is_untouched
+
+    async def read(self) -> bytes:
+        """The next bytes."""
+        return await self._body.read_part(self._timeout_s)
+
+    async def whole(self) -> bytes:
+        """All of it, within the limits of a body that is kept."""
+        return await self._read_whole()
+
+
+def _may_stream(model: ModelRuntime, request: InferenceRequest) -> bool:
+    """Whether a body needs not be kept: it is long, nobody looks inside, and a pool may get it.
+
+    A chunked one is kept: no decision can be taken before its length is known.
+    """
+    return (
+        request.payload_bytes > STREAM_ABOVE_BYTES
+        and model.pool is not None
+        and model.pool.params.enabled
+        and not (model.settings.read_parameters and request.protocol is Protocol.OIP)
+    )
 
 
 def _resolve(

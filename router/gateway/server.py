@@ -17,7 +17,7 @@ from router.domain.errors import (
     InvalidRequestError,
     RouterError,
 )
-from router.gateway.body import Body, BodyBudget
+from router.gateway.body import STREAM_ABOVE_BYTES, Body, BodyBudget
 from router.gateway.client_limits import ClientLimits
 from router.gateway.connection import ClientConnection, GatewayServer
 from router.gateway.exchange import Exchange, Telemetry
@@ -33,6 +33,8 @@ _log = logging.getLogger(__name__)
 
 _LINGER_S = 2.0
 """How long an unread body is drained so that its sender can read our refusal."""
+_READ_BUFFER_BYTES = 64 * 1024
+"""A connection stops reading when it holds twice that much of an ordinary request's body."""
 
 
 class DataPlane:
@@ -80,6 +82,7 @@ class DataPlane:
             access_log=None,
             max_line_size=max_head,
             max_field_size=max_head,
+            read_bufsize=_READ_BUFFER_BYTES,
             lingering_time=_LINGER_S,
         )
 
@@ -96,7 +99,7 @@ class DataPlane:
             self._ordinary_in_flight -= 1
             if exchange.model is not None or exchange.outcome is not Outcome.OK:
                 exchange.finish(self._clock(), self._telemetry)
-        if self.is_draining:
+        if self.is_draining or _is_cut_short(http):
             reply.force_close()
         return reply
 
@@ -122,7 +125,7 @@ class DataPlane:
     async def _answer(self, http: web.BaseRequest, exchange: Exchange) -> web.StreamResponse:
         runtime = self._runtime.current
         _check_head(http, runtime.settings.server.max_header_bytes)
-        with Body(http, self.bodies) as body:
+        with Body(http, self.bodies, self._clock) as body:
             taken = await self._intake.take(
                 http, body, exchange, runtime, is_ready=not self.is_draining
             )
@@ -152,6 +155,11 @@ class DataPlane:
 
 
 _JSON = [("content-type", "application/json")]
+
+
+def _is_cut_short(http: web.BaseRequest) -> bool:
+    """Whether the answer came before the end of a long body, whose rest is of no use to anybody."""
+    return not http.content.is_eof() and (http.content_length or 0) > STREAM_ABOVE_BYTES
 
 
 def _check_head(http: web.BaseRequest, max_bytes: int) -> None:

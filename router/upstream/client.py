@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from router.domain.clock import Clock
-from router.domain.errors import ConnectFailedError, ResponseLostError
+from router.domain.errors import AttemptError, ConnectFailedError, ResponseLostError
+from router.domain.ports import Payload
 from router.upstream.address import Address
 from router.upstream.connection import Connection, WireRequest
 from router.upstream.connection_pool import (
@@ -22,21 +23,25 @@ from router.upstream.connection_pool import (
 from router.upstream.deadlines import DeadlineWheel
 from router.upstream.head import build_head
 from router.upstream.response import BodyStream, Collector, UpstreamResponse
+from router.upstream.upload import AnswerDuringUpload, Feeder
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
     """One request to an upstream.
 
-    `target` is path and query as they go on the wire; `headers` are end-to-end only. An
-    idempotent call may be sent a second time when a reused connection breaks before one byte of
-    the answer came; any other is sent again only if nothing of it was written.
+    A body that is still to come has `body_bytes`, and is sent as it comes; `deadline` ends its
+    call however slow its client is. `target` is path and query as they go on the wire; `headers`
+    are end-to-end only. An idempotent call may be sent a second time when a reused connection
+    breaks before one byte of the answer came; any other only if nothing of it was written.
     """
 
     method: str
     target: str
     headers: Sequence[tuple[str, str]] = ()
-    body: bytes = b""
+    body: Payload = b""
+    body_bytes: int = 0
+    deadline: float | None = None
     connect_timeout_s: float | None = None
     is_idempotent: bool = False
 
@@ -66,20 +71,17 @@ class UpstreamClient:
         ResponseLostError, UpstreamTimeoutError or UpstreamBrokenError.
         """
         deadline = self._clock() + timeout_s
-        head = build_head(
-            call.method, call.target, address.host_header, call.headers, len(call.body)
-        )
-        request = WireRequest(head, call.body, is_head=call.method == "HEAD")
+        request = _wire_request(address, call)
         connection = self._pool(address).take() or await self._connect(address, call, deadline)
         try:
-            return await self._exchange(connection, request, deadline)
+            return await self._exchange(connection, request, call, deadline)
         except ResponseLostError:
             # A server may close an idle connection just as we write to it (RFC 9112 section
             # 9.3.1). A fresh connection cannot be stale, so one replay is all it takes.
-            if not (connection.is_stale and call.is_idempotent):
+            if not (connection.is_stale and call.is_idempotent and _is_whole(call.body)):
                 raise
         connection = await self._connect(address, call, deadline)
-        return await self._exchange(connection, request, deadline)
+        return await self._exchange(connection, request, call, deadline)
 
     def take_idle(self, address: Address) -> Connection | None:
         """An open idle connection for the caller to start an exchange on, None if there is none."""
@@ -115,7 +117,7 @@ class UpstreamClient:
         return {address: pool.stats for address, pool in self._pools.items()}
 
     async def _exchange(
-        self, connection: Connection, request: WireRequest, deadline: float
+        self, connection: Connection, request: WireRequest, call: Call, deadline: float
     ) -> UpstreamResponse:
         collector = Collector(
             connection,
@@ -123,12 +125,13 @@ class UpstreamClient:
             self._make_stream,
             asyncio.get_running_loop().create_future(),
         )
+        if not isinstance(call.body, bytes):
+            connection.start(request, collector, call.deadline)
+            left_s = deadline - self._clock()
+            feeder = Feeder(connection, call.body, self._clock, left_s, call.deadline)
+            return await _answer_to_upload(collector, feeder)
         connection.start(request, collector, deadline)
-        try:
-            return await collector.result
-        except asyncio.CancelledError:
-            collector.cancel()
-            raise
+        return await _answer(collector)
 
     async def _connect(self, address: Address, call: Call, deadline: float) -> Connection:
         timeout_s = call.connect_timeout_s
@@ -161,3 +164,45 @@ class UpstreamClient:
         if self._tls is None:
             self._tls = await asyncio.to_thread(ssl.create_default_context)
         return self._tls
+
+
+def _wire_request(address: Address, call: Call) -> WireRequest:
+    size = len(call.body) if isinstance(call.body, bytes) else call.body_bytes
+    head = build_head(call.method, call.target, address.host_header, call.headers, size)
+    is_head = call.method == "HEAD"
+    if isinstance(call.body, bytes):
+        return WireRequest(head, call.body, is_head)
+    return WireRequest(head, b"", is_head, to_come=size)
+
+
+def _is_whole(body: Payload) -> bool:
+    """Whether a body can be sent again: all of it is here, or none of it has been taken."""
+    return isinstance(body, bytes) or body.is_untouched
+
+
+async def _answer(collector: Collector) -> UpstreamResponse:
+    try:
+        return await collector.result
+    except asyncio.CancelledError:
+        collector.cancel()
+        raise
+
+
+async def _answer_to_upload(collector: Collector, feeder: Feeder) -> UpstreamResponse:
+    """The answer, which may come before all is sent; what is then to come is not sent any more.
+
+    Only an answer that is itself a stream lets the request go on beside it.
+    """
+    response = None
+    try:
+        response = await _answer(collector)
+    except AttemptError as error:
+        if feeder.error is not None:
+            raise feeder.error from error
+        raise
+    finally:
+        if response is None or response.rest is None:
+            await feeder.stop()
+    if response.rest is not None:
+        response.rest = AnswerDuringUpload(response.rest, feeder)
+    return response

@@ -56,11 +56,15 @@ class Owner(Protocol):
 
 
 class WireRequest(NamedTuple):
-    """A request ready for the wire, and whether its answer has no body (HEAD)."""
+    """A request ready for the wire, and whether its answer has no body (HEAD).
+
+    `to_come` is how many bytes of the body are sent later, by `Connection.send_part`.
+    """
 
     head: bytes
     body: bytes
     is_head: bool
+    to_come: int = 0
 
 
 class Connection(asyncio.Protocol):
@@ -78,9 +82,11 @@ class Connection(asyncio.Protocol):
         "_reading_paused",
         "_saw_bytes",
         "_sink",
+        "_to_come",
         "_transport",
         "_unsent",
         "_wheel",
+        "_writable",
         "_writing_paused",
         "idle_since",
     )
@@ -107,6 +113,8 @@ class Connection(asyncio.Protocol):
         self._is_aborted = False
         self._saw_bytes = False
         self._reading_paused = False
+        self._to_come = 0
+        self._writable: asyncio.Future[None] | None = None
         self._writing_paused = False
 
     @property
@@ -119,9 +127,19 @@ class Connection(asyncio.Protocol):
         """Whether the last exchange met a reused connection that gave no byte of an answer."""
         return self._exchanges > 1 and not self._saw_bytes
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether an exchange is under way."""
+        return self._sink is not None
+
+    @property
+    def expects_body(self) -> bool:
+        """Whether an exchange is under way whose body has not been sent to its end."""
+        return self._to_come > 0 and self.is_open
+
     # -- what the caller of an exchange uses
 
-    def start(self, request: WireRequest, sink: Sink, deadline: float) -> None:
+    def start(self, request: WireRequest, sink: Sink, deadline: float | None) -> None:
         """Send a request; its answer, or its failure by `deadline`, goes to `sink`.
 
         The connection must be open and idle.
@@ -133,7 +151,9 @@ class Connection(asyncio.Protocol):
         self._exchanges += 1
         self._saw_bytes = False
         self._is_head_request = request.is_head
-        self._deadline_tick = self._wheel.arm(deadline, self)
+        self._to_come = request.to_come
+        if deadline is not None:
+            self._deadline_tick = self._wheel.arm(deadline, self)
         if len(request.head) + len(request.body) <= ONE_WRITE_BYTES:
             transport.write(request.head + request.body)
             return
@@ -141,6 +161,28 @@ class Connection(asyncio.Protocol):
         self._unsent = body[_SLICE_BYTES:] if len(body) > _SLICE_BYTES else None
         transport.writelines([request.head, body[:_SLICE_BYTES]])
         self._send_more(transport)
+
+    def send_part(self, data: bytes) -> None:
+        """Send more of the body of an exchange that `expects_body`; then wait for `writable`."""
+        if len(data) > self._to_come or self._transport is None:
+            raise RuntimeError("nobody expects that much of a body")
+        self._to_come -= len(data)
+        self._transport.write(data)
+
+    def writable(self) -> asyncio.Future[None] | None:
+        """What to await before the next part, None if it may be sent now.
+
+        Never resolved once the exchange has ended: whoever waits is to be cancelled then.
+        """
+        if not self._writing_paused:
+            return None
+        self._writable = self._loop.create_future()
+        return self._writable
+
+    def set_deadline(self, deadline: float) -> None:
+        """Let the exchange under way fail after `deadline`."""
+        self.lift_deadline()
+        self._deadline_tick = self._wheel.arm(deadline, self)
 
     def lift_deadline(self) -> None:
         """Let the exchange go on without the deadline it was started with."""
@@ -261,6 +303,9 @@ class Connection(asyncio.Protocol):
         self._writing_paused = False
         if self._unsent is not None and self._transport is not None:
             self._send_more(self._transport)
+        waiter, self._writable = self._writable, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
 
     def expire(self) -> None:
         """The deadline has passed (called by the wheel)."""
@@ -293,6 +338,7 @@ class Connection(asyncio.Protocol):
         """An answer may overtake the body it answers (413): who knows if the rest is ever read."""
         return (
             self._unsent is None
+            and not self._to_come
             and not transport.is_closing()
             and transport.get_write_buffer_size() == 0
         )
@@ -302,4 +348,6 @@ class Connection(asyncio.Protocol):
         sink, self._sink = self._sink, None
         self._reader = None
         self._unsent = None
+        self._to_come = 0
+        self._writable = None
         return sink

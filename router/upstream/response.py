@@ -8,6 +8,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from router.domain.clock import Clock
 from router.domain.errors import AttemptError, UpstreamTimeoutError
@@ -17,6 +18,18 @@ from router.upstream.response_head import ResponseHead
 
 STREAM_HIGH_WATER_BYTES = 128 * 1024
 """A stream that holds more than this stops its connection from reading."""
+
+
+class Rest(Protocol):
+    """The rest of a body, for one reader."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+
+    async def __anext__(self) -> bytes: ...
+
+    async def aclose(self) -> None:
+        """Abandon what has not been read."""
+        ...
 
 
 @dataclass(slots=True)
@@ -30,7 +43,7 @@ class UpstreamResponse:
     reason: str
     headers: Sequence[tuple[str, str]]
     body: bytes
-    rest: "BodyStream | None" = None
+    rest: Rest | None = None
 
     async def aclose(self) -> None:
         """Abandon what has not been read: closes the connection if the answer is not complete."""

@@ -2,7 +2,7 @@
 
 from router.backends.forwarding import forwarded_headers
 from router.backends.refusal import refusal_of
-from router.domain.ports import BackendResponse
+from router.domain.ports import BackendResponse, Payload
 from router.domain.request import InferenceRequest
 from router.upstream.address import Address
 from router.upstream.client import Call, UpstreamClient
@@ -16,7 +16,7 @@ class PoolCaller:
         self._connect_timeout_s = connect_timeout_s
 
     async def send(
-        self, address: Address, request: InferenceRequest, body: bytes, timeout_s: float
+        self, address: Address, request: InferenceRequest, body: Payload, timeout_s: float
     ) -> BackendResponse:
         """Return the replica's answer. Raises AttemptError; busy or broken replicas are one too."""
         call = Call(
@@ -24,6 +24,8 @@ class PoolCaller:
             target=f"{request.path}?{request.query}" if request.query else request.path,
             headers=forwarded_headers(request),
             body=body,
+            body_bytes=request.payload_bytes,
+            deadline=request.deadline,
             is_idempotent=request.is_idempotent,
             connect_timeout_s=self._connect_timeout_s,
         )

@@ -14,7 +14,7 @@ from router.admission.slots import SlotQueue
 from router.backends.pool.caller import PoolCaller
 from router.domain.clock import Clock
 from router.domain.decision import Verdict
-from router.domain.ports import BackendResponse
+from router.domain.ports import BackendResponse, Payload
 from router.domain.request import InferenceRequest
 from router.domain.snapshot import PoolSnapshot
 from router.policy.estimates import DurationEstimate, ServiceTimes
@@ -314,13 +314,15 @@ class PoolLease:
         self._served_s = served_s
 
     async def send(
-        self, request: InferenceRequest, body: bytes, timeout_s: float
+        self, request: InferenceRequest, body: Payload, timeout_s: float
     ) -> BackendResponse:
         """Send to the endpoint."""
         started = self._clock()
         self._payload_bytes = request.payload_bytes if request.is_inference else None
         response = await self._caller.send(self._endpoint.address, request, body, timeout_s)
         self._served_s = self._clock() - started
+        if not isinstance(body, bytes):
+            self._served_s -= body.waited_s  # a slow client says nothing about the replica
         return response
 
     def release(self, verdict: Verdict, now: float, response: BackendResponse | None) -> None:

@@ -9,7 +9,7 @@ from typing import ParamSpec, TypeVar
 from router.backends.serverless.refresher import Refresher
 from router.domain.errors import UpstreamBrokenError
 from router.upstream.address import Address
-from router.upstream.response import BodyStream, UpstreamResponse
+from router.upstream.response import Rest, UpstreamResponse
 
 _THREAD_FROM_BYTES = 128 * 1024
 """Encoding more than this would hold up the event loop noticeably."""
@@ -57,7 +57,7 @@ class BoundedStream(AsyncIterator[bytes]):
 
     __slots__ = ("_left_bytes", "_limit_bytes", "_stream")
 
-    def __init__(self, start: bytes, stream: BodyStream, limit_bytes: int) -> None:
+    def __init__(self, start: bytes, stream: Rest, limit_bytes: int) -> None:
         self._stream = stream
         self._limit_bytes = limit_bytes
         self._left_bytes = limit_bytes - len(start)

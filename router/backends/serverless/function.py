@@ -14,7 +14,7 @@ from router.admission.slots import SlotQueue
 from router.backends.serverless.cold_starts import FirstSeen, InitTimes
 from router.domain.clock import Clock
 from router.domain.decision import Verdict
-from router.domain.ports import BackendResponse
+from router.domain.ports import BackendResponse, Payload
 from router.domain.request import InferenceRequest
 from router.domain.snapshot import ServerlessLimits, ServerlessSnapshot
 from router.policy.estimates import FunctionTimes, WarmEnvironments
@@ -213,14 +213,15 @@ class FunctionLease:
         return self._function.params.endpoint_id
 
     async def send(
-        self, request: InferenceRequest, body: bytes, timeout_s: float
+        self, request: InferenceRequest, body: Payload, timeout_s: float
     ) -> BackendResponse:
         """Call the function."""
+        content = body if isinstance(body, bytes) else await body.whole()
         self._started = self._clock()
         self.payload_bytes = request.payload_bytes
         self.is_inference = request.is_inference
         try:
-            response = await self._function.caller.call(request, body, timeout_s)
+            response = await self._function.caller.call(request, content, timeout_s)
         finally:
             self.served_s = self._clock() - self._started
         if response.cold_start is None and response.environment_id is not None:
