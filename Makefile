@@ -5,7 +5,7 @@ LOCKS := deploy/requirements
 MODELS := .demo/models
 
 .DEFAULT_GOAL := help
-.PHONY: help serve demo check test test-system lock clean
+.PHONY: help serve demo check test test-system bench lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -47,9 +47,13 @@ test-system: $(VENV)/.dev .demo/.models  ## the tests that need system packages;
 	tests/system/install
 	$(BIN)/pytest -m system --timeout 300
 
+bench: $(VENV)/.dev  ## the benchmarks, beside other proxies; writes build/bench/
+	$(BIN)/python -m tests.benchmarks
+
 clean:  ## remove everything that make has created
 	rm -rf $(VENV) .demo build *.egg-info
 
 lock: $(VENV)/.dev  ## re-pin every dependency to its newest allowed version
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url pyproject.toml -o $(LOCKS)/serve.txt
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url --extra dev -c $(LOCKS)/serve.txt pyproject.toml -o $(LOCKS)/dev.txt
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url $(LOCKS)/bench.in -o $(LOCKS)/bench.txt

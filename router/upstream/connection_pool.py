@@ -30,7 +30,8 @@ class UpstreamLimits:
     """
 
     max_connections_per_address: int = 1024
-    max_idle: int = 64
+    # As many as may be open: a connection that is opened anew costs more than several requests.
+    max_idle: int = 1024
     idle_s: float = 300.0
     connect_timeout_s: float = 1.0
     max_head_bytes: int = 64 * 1024
