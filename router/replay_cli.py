@@ -1,4 +1,4 @@
-"""The options of `replay`, `diff` and `measure`: reads argv, hands over to `router.replay.command`."""
+"""The options of `replay`, `diff` and `measure`; `router.replay.command` does what they ask."""
 
 import os
 import sys

@@ -90,7 +90,8 @@ def _parsed(lines: Iterable[str], dropped: Dropped) -> Iterator[_Line]:
             if text.strip():
                 dropped.add("not a line of the access log", number)
             continue
-        if line.outcome == "ok" and line.attempts == 1 and line.upstream_ms is not None:
+        was_run = line.outcome == "ok" and line.payload_bytes > 0
+        if was_run and line.attempts == 1 and line.upstream_ms is not None:
             yield line
 
 

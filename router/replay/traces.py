@@ -209,6 +209,9 @@ def _access_log(lines: Lines, dropped: Dropped) -> Iterator[_Row]:
             if entry.outcome in _NOT_OFFERED:
                 dropped.add(f"outcome {entry.outcome}: never came to a decision", number)
                 continue
+            if not entry.payload_bytes:
+                dropped.add("no body: a question about a model, not an inference", number)
+                continue
             yield _Row(
                 seconds(entry.ts) - entry.total_ms / 1000,
                 entry.model,

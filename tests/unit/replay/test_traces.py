@@ -82,6 +82,7 @@ def test_the_access_log_is_put_in_the_order_of_arrival(tmp_path: Path) -> None:
         encode_line(record(model="late", total_ms=500.0), 1000.6),
         encode_line(record(model="early", total_ms=900.0, deadline_ms=2000.0), 1000.9),
         encode_line(record(outcome="client_error"), 1001.0),
+        encode_line(record(payload_bytes=0), 1001.0),
         b"not json\n",
         b"\n",
     ]
@@ -91,9 +92,9 @@ def test_the_access_log_is_put_in_the_order_of_arrival(tmp_path: Path) -> None:
     assert [known[number] for number in arrivals.model] == ["early", "late"]
     assert arrivals.at.tolist() == pytest.approx([0.0, 0.1], abs=0.002)
     assert arrivals.deadline_s[0] == 2.0
-    assert dropped.total == 2
+    assert dropped.total == 3
     assert any("client_error" in reason and "line 3" in reason for reason in dropped.told())
-    assert any("access log" in reason and "line 4" in reason for reason in dropped.told())
+    assert any("access log" in reason and "line 5" in reason for reason in dropped.told())
 
 
 BAD_ROWS = {
