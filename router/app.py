@@ -10,6 +10,7 @@ from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
@@ -25,8 +26,10 @@ from router.gateway.exchange import Telemetry
 from router.gateway.listener import Listener
 from router.gateway.server import DataPlane
 from router.gateway.status import ReloadState, StatusSources, readings
+from router.member import SNAPSHOT_PATH, Member
 from router.runtime import ModelRuntime, Runtime, RuntimeRef
 from router.settings.loader import ConfigError, Loaded, load
+from router.settings.schema import Settings
 from router.settings.sources import Sources
 from router.settings.values import Address as ListenAddress
 from router.settings.watcher import ConfigWatcher
@@ -39,7 +42,7 @@ from router.telemetry.metrics import Metrics
 _log = logging.getLogger(__name__)
 
 _WATCH_EVERY_S = 1.0
-_HOST_UP_WITHIN_S = 30.0
+HOST_UP_WITHIN_S = 30.0
 _CREDENTIALS_WITHIN_S = 5.0
 _DRAIN_POLL_S = 0.02
 _CUT_OFF_S = 1.0
@@ -47,6 +50,7 @@ _CUT_OFF_S = 1.0
 _FIXED_SERVER_SETTINGS = (
     "listen",
     "admin_listen",
+    "processes",
     "access_log",
     "max_buffered_bytes",
     "max_header_bytes",
@@ -64,9 +68,12 @@ class Gateway:
         loaded: Loaded,
         parts: Parts,
         instance_id: str,
+        member: Member | None = None,
     ) -> None:
         self._path = path
         self._environment = environment
+        self._member = member
+        loaded = self._as_member(loaded)
         self._parts = parts
         self._wall_clock = parts.wall_clock
         self._instance_id = instance_id
@@ -86,13 +93,8 @@ class Gateway:
         self._controller = Controller(
             self._runtime, self._fleet, self._metrics, parts.clock, instance_id
         )
-        self._host = LocalFunctionHost(
-            parts.local_host,
-            host_command(parts.local_host, settings.server.drain_timeout_s),
-            parts.upstream,
-            parts.clock,
-            settings.server.drain_timeout_s,
-        )
+        # One host serves all processes, and is the parent's.
+        self._host = function_host(settings, parts) if member is None else None
         self._reloads = ReloadState(parts.wall_clock())
         sources = StatusSources(
             self._runtime, self._data, self._access_log, self._shared, self._reloads, parts.clock,
@@ -112,17 +114,19 @@ class Gateway:
         listener = self._listener = Listener(
             data, self._data.limits, lambda: self._runtime.current.tls
         )
-        admin = web.AppRunner(
-            self._admin.application(), access_log=None, shutdown_timeout=_CUT_OFF_S
-        )
+        admin = web.AppRunner(self._admin_app(), access_log=None, shutdown_timeout=_CUT_OFF_S)
         try:
             # Ports first: a gateway that cannot listen should not have started workers.
-            port = await listener.open(server.listen.host, server.listen.port)
-            data_url = _url(server.listen.host, port, is_tls=self._runtime.current.tls is not None)
-            admin_url = await _listen(admin, server.admin_listen)
+            port = await listener.open(
+                server.listen.host, server.listen.port, shared=self._member is not None
+            )
+            is_tls = self._runtime.current.tls is not None
+            data_url = url_of(server.listen.host, port, is_tls=is_tls)
+            admin_url = await self._open_admin(admin)
             self._start_loops()
             await self._start_credentials(self._runtime.current, {})
-            await self._wait_for_host(stop)
+            if self._host is not None:
+                await self._host.wait_until_up(stop, HOST_UP_WITHIN_S)
             on_ready(data_url, admin_url)
             await stop.wait()
             await self._drain(data, listener)
@@ -134,11 +138,28 @@ class Gateway:
             await self._parts.upstream.close()
             await admin.cleanup()
 
+    def _admin_app(self) -> web.Application:
+        app = self._admin.application()
+        if self._member is not None:
+            app.router.add_get(SNAPSHOT_PATH, self._snapshot)
+        return app
+
+    async def _open_admin(self, admin: web.AppRunner) -> str:
+        if self._member is None:
+            return await listen_admin(admin, self._runtime.current.settings.server.admin_listen)
+        await admin.setup()
+        await web.UnixSite(admin, self._member.control).start()
+        return self._member.control
+
+    async def _snapshot(self, _request: web.Request) -> web.Response:
+        return web.Response(body=msgspec.json.encode(self._metrics.snapshot()))
+
     # -- background --------------------------------------------------------------------------------
 
     def _start_loops(self) -> None:
         self._background.start("access log", self._access_log.run)
-        self._background.start("function host", self._host.run)
+        if self._host is not None:
+            self._background.start("function host", self._host.run)
         if self._shared is not None:
             self._background.start("shared state", self._shared.run)
         for model in self._runtime.current.models.values():
@@ -164,19 +185,6 @@ class Gateway:
             await asyncio.wait(waiting, timeout=_CREDENTIALS_WITHIN_S)
         for task in waiting:
             task.cancel()
-
-    async def _wait_for_host(self, stop: asyncio.Event) -> None:
-        """Functions should be callable when the gateway says that it is ready."""
-        if not local_functions(self._runtime.current.settings):
-            return
-        waiting = [asyncio.create_task(event.wait()) for event in (self._host.is_up, stop)]
-        done, _ = await asyncio.wait(
-            waiting, timeout=_HOST_UP_WITHIN_S, return_when=asyncio.FIRST_COMPLETED
-        )
-        for task in waiting:
-            task.cancel()
-        if not done:
-            _log.warning("the function host is not up yet; its functions will fail until it is")
 
     async def _drain(self, data: web.Server, listener: Listener) -> None:
         """Take nothing new and let what was accepted finish, within the drain time-out."""
@@ -208,6 +216,7 @@ class Gateway:
                 _log.error("the configuration is not valid and was not taken up:\n%s", error)
                 raise
             self._sources = loaded.sources
+            loaded = self._as_member(loaded)
             new = assemble(loaded, self._parts, self._runtime.current)
             # Before requests need them; one that does not come holds nothing up for long.
             await self._start_credentials(new, self._runtime.current.credentials)
@@ -221,6 +230,9 @@ class Gateway:
             _log.info("configuration %s is in force", new.content_hash[:12])
             return new.content_hash
 
+    def _as_member(self, loaded: Loaded) -> Loaded:
+        return self._member.applied(loaded) if self._member is not None else loaded
+
     async def _on_file_change(self) -> Sources:
         try:
             await self.reload()
@@ -233,11 +245,14 @@ class Gateway:
         for warning in new.warnings:
             _log.warning("%s", warning)
         if old is not None and _needs_restart(old, new):
-            _log.warning("listeners, access log and shared state change at the next start")
+            _log.warning(
+                "listeners, processes, access log and shared state change at the next start"
+            )
         self._metrics.configure(new.models)
         self._metrics.record_reload(succeeded=True, at=self._wall_clock())
         self._parts.book.retain(new.models)
-        self._host.declare(local_functions(new.settings), new.settings.workers.log)
+        if self._host is not None:
+            self._host.declare(local_functions(new.settings), new.settings.workers.log)
         for model in new.models.values():
             if model.pool is not None:
                 model.pool.wake = self._controller.wake
@@ -319,26 +334,28 @@ def _needs_restart(old: Runtime, new: Runtime) -> bool:
     before, after = old.settings, new.settings
     return before.shared_state != after.shared_state or any(
         getattr(before.server, name) != getattr(after.server, name)
-        for name in (
-            "listen",
-            "admin_listen",
-            "access_log",
-            "max_buffered_bytes",
-            "max_header_bytes",
-        )
+        for name in _FIXED_SERVER_SETTINGS
     )
 
 
-async def _listen(runner: web.AppRunner, address: ListenAddress) -> str:
+def function_host(settings: Settings, parts: Parts) -> LocalFunctionHost:
+    """The function host of this machine, not started."""
+    drain_s = settings.server.drain_timeout_s
+    command = host_command(parts.local_host, drain_s)
+    return LocalFunctionHost(parts.local_host, command, parts.upstream, parts.clock, drain_s)
+
+
+async def listen_admin(runner: web.AppRunner, address: ListenAddress) -> str:
     """Open the admin port; returns its URL, with the port that the system chose for port 0."""
     await runner.setup()
     site = web.TCPSite(runner, address.host, address.port, backlog=1024)
     await site.start()
     bound: tuple[str, int] = runner.addresses[0][:2]
-    return _url(*bound, is_tls=False)
+    return url_of(*bound, is_tls=False)
 
 
-def _url(host: str, port: int, *, is_tls: bool) -> str:
+def url_of(host: str, port: int, *, is_tls: bool) -> str:
+    """The URL of a port that was opened."""
     scheme = "https" if is_tls else "http"
     return f"{scheme}://{ListenAddress(host, port)}"
 

@@ -54,14 +54,17 @@ class Parts:
     rng: Random
 
 
-def new_parts() -> Parts:
-    """The real clock, client and randomness of a gateway process."""
+def new_parts(local_host: str = "") -> Parts:
+    """The real clock, client and randomness of a gateway process.
+
+    `local_host` is the URL of the function host, empty for one on a port of its own.
+    """
     clock = time.monotonic
     return Parts(
         upstream=UpstreamClient(clock=clock),
         book=SignalBook(),
         # Chosen once for the life of the process: the functions' callers keep the address.
-        local_host=parse_address(f"http://127.0.0.1:{free_port()}"),
+        local_host=parse_address(local_host or f"http://127.0.0.1:{free_port()}"),
         clock=clock,
         wall_clock=time.time,
         sleep=asyncio.sleep,

@@ -1,4 +1,4 @@
-"""The command line: serve, check, explain, replay, diff, measure-cold, status.
+"""The command line: check, explain, replay, diff, measure-cold, status.
 
 `replay_cli` and `cold_cli` read argv too.
 
@@ -6,21 +6,16 @@ Exit codes: 0 fine, 1 the answer is no, 2 usage.
 """
 
 import asyncio
-import gc
 import json
 import os
-import signal
 import sys
 from pathlib import Path
-from random import SystemRandom
-from typing import Any, NoReturn
+from typing import Any
 
 import click
-import uvloop
 from rich.console import Console
 
 from router import __version__
-from router.app import Gateway, hostname
 from router.assembly import assemble, new_parts
 from router.cold_cli import measure_cold
 from router.domain.errors import RouterError
@@ -28,9 +23,9 @@ from router.gateway.admin import ExplainQuestion
 from router.gateway.admin import explain as explain_from
 from router.platform_check import platform_warnings
 from router.replay_cli import diff, measure, replay
+from router.serve_cli import fail, load_or_exit, serve, serve_process
 from router.settings.loader import ConfigError, Loaded, load
 from router.status_view import AdminError, ask, show_live, show_once
-from router.telemetry.logs import configure_logging
 
 _ADMIN = "http://127.0.0.1:9090"
 
@@ -41,52 +36,12 @@ def main() -> None:
     """Inference gateway: each request runs on a serverless function or on a warm pool."""
 
 
+main.add_command(serve)
+main.add_command(serve_process)
 main.add_command(replay)
 main.add_command(diff)
 main.add_command(measure)
 main.add_command(measure_cold)
-
-
-@main.command()
-@click.option("--config", required=True, type=click.Path(path_type=Path), help="Settings file.")
-@click.option(
-    "--log-level",
-    default="info",
-    show_default=True,
-    type=click.Choice(["debug", "info", "warning", "error"]),
-    help="Least severe events that are logged.",
-)
-def serve(config: Path, log_level: str) -> None:
-    """Run the gateway until SIGTERM or Ctrl-C, then finish what was accepted."""
-    configure_logging(log_level)
-    loaded = _load_or_exit(config)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        try:
-            runner.run(_serve(config, loaded))
-        except OSError as error:
-            _fail(f"cannot listen: {error}")
-
-
-async def _serve(config: Path, loaded: Loaded) -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    instance_id = f"{hostname()}-{os.getpid():x}-{SystemRandom().getrandbits(24):06x}"
-    gateway = Gateway(config, os.environ, loaded, new_parts(), instance_id)
-
-    def on_ready(data_url: str, admin_url: str) -> None:
-        # What has been built by now lives as long as the process: no need to look at it again.
-        gc.collect()
-        gc.freeze()
-        # Requests leave few cycles behind: look for them less often than every 700 allocations.
-        gc.set_threshold(50_000)
-        model = loaded.settings.models[0].name
-        click.echo(f"ready: inference {data_url}  admin {admin_url}  (stop with Ctrl-C)")
-        click.echo(f"try:   curl {data_url}/v2/models/{model}")
-        sys.stdout.flush()
-
-    await gateway.run(stop, on_ready)
 
 
 @main.command()
@@ -130,9 +85,9 @@ def explain(
             document = asyncio.run(ask(admin, "/v1/explain", question))
         else:
             assert config is not None  # noqa: S101
-            document = asyncio.run(_explain_offline(_load_or_exit(config), question))
+            document = asyncio.run(_explain_offline(load_or_exit(config), question))
     except (AdminError, RouterError) as error:
-        _fail(str(error))
+        fail(str(error))
     if as_json:
         click.echo(json.dumps(document, indent=2))
     else:
@@ -172,7 +127,7 @@ def status(admin: str, once: bool, as_json: bool, interval: float) -> None:
         else:
             asyncio.run(show_live(admin, Console(), interval))
     except AdminError as error:
-        _fail(str(error))
+        fail(str(error))
     except KeyboardInterrupt:
         return
 
@@ -185,15 +140,3 @@ def _headers(given: tuple[str, ...]) -> dict[str, str]:
             raise click.BadParameter(f"{item!r} is not NAME=VALUE", param_hint="--header")
         headers[name.strip().lower()] = value
     return headers
-
-
-def _load_or_exit(path: Path) -> Loaded:
-    try:
-        return load(path, os.environ)
-    except ConfigError as error:
-        _fail(str(error))
-
-
-def _fail(message: str) -> NoReturn:
-    click.echo(message, err=True)
-    sys.exit(1)

@@ -22,7 +22,7 @@ from router.settings.loader import ConfigError
 from router.settings.schema import BackendHint
 from router.telemetry.metrics import Metrics
 
-_MAX_BODY_BYTES = 64 * 1024
+MAX_BODY_BYTES = 64 * 1024
 
 
 class ExplainQuestion(msgspec.Struct, forbid_unknown_fields=True):
@@ -99,7 +99,7 @@ class AdminPort:
 
     def application(self) -> web.Application:
         """The aiohttp application that serves them."""
-        app = web.Application(client_max_size=_MAX_BODY_BYTES, middlewares=[_errors_as_json])
+        app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[errors_as_json])
         app.router.add_get("/healthz", self._health)
         app.router.add_get("/readyz", self._ready)
         app.router.add_get("/metrics", self._metrics)
@@ -111,56 +111,63 @@ class AdminPort:
         return app
 
     async def _health(self, _request: web.Request) -> web.Response:
-        return _json({"live": True})
+        return json_reply({"live": True})
 
     async def _ready(self, _request: web.Request) -> web.Response:
         is_ready = not self.sources.data.is_draining
-        return _json({"ready": is_ready}, 200 if is_ready else 503)
+        return json_reply({"ready": is_ready}, 200 if is_ready else 503)
 
     async def _metrics(self, request: web.Request) -> web.Response:
         body, content_type = self.metrics.expose(request.headers.get("accept", ""))
         return web.Response(body=body, headers={"content-type": content_type})
 
     async def _status(self, _request: web.Request) -> web.Response:
-        return _json(status(self.sources))
+        return json_reply(status(self.sources))
 
     async def _config(self, _request: web.Request) -> web.Response:
-        return _json(self.sources.runtime.current.settings.masked())
+        return json_reply(self.sources.runtime.current.settings.masked())
 
     async def _explain(self, request: web.Request) -> web.Response:
         try:
             question = msgspec.json.decode(await request.read(), type=ExplainQuestion)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            return _json({"error": f"the question is not valid: {error}"}, 400)
+            return json_reply({"error": f"the question is not valid: {error}"}, 400)
         runtime = self.sources.runtime.current
-        return _json(explain(runtime, question, self.sources.clock()))
+        return json_reply(explain(runtime, question, self.sources.clock()))
 
     async def _reload(self, _request: web.Request) -> web.Response:
-        try:
-            return _json({"reloaded": True, "hash": await self.reload()})
-        except ConfigError as error:
-            problems = [str(problem) for problem in error.problems]
-            return _json({"reloaded": False, "errors": problems}, 422)
+        return await reload_reply(self.reload)
 
     async def _drain(self, _request: web.Request) -> web.Response:
         """Take the gateway out of rotation: not ready, connections close after their answer."""
         self.sources.data.is_draining = True
-        return _json({"draining": True, "in_flight": self.sources.data.in_flight})
+        return json_reply({"draining": True, "in_flight": self.sources.data.in_flight})
 
 
-def _json(document: object, status_: int = 200) -> web.Response:
+def json_reply(document: object, status_: int = 200) -> web.Response:
+    """A document as the admin port answers it."""
     body = msgspec.json.encode(document)
     return web.Response(status=status_, body=body, content_type="application/json")
 
 
+async def reload_reply(reload: Callable[[], Awaitable[str]]) -> web.Response:
+    """Reload, and say what came of it."""
+    try:
+        return json_reply({"reloaded": True, "hash": await reload()})
+    except ConfigError as error:
+        problems = [str(problem) for problem in error.problems]
+        return json_reply({"reloaded": False, "errors": problems}, 422)
+
+
 @web.middleware
-async def _errors_as_json(
+async def errors_as_json(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
+    """Answer errors as JSON too."""
     try:
         return await handler(request)
     except RouterError as error:
         answer = error_answer(error, Protocol.OIP)
         return web.Response(status=answer.status, body=answer.body, content_type="application/json")
     except web.HTTPException as error:
-        return _json({"error": f"{error.status}: {error.reason}"}, error.status)
+        return json_reply({"error": f"{error.status}: {error.reason}"}, error.status)

@@ -7,9 +7,11 @@ process is busy with those it has. Decides nothing about requests or about who m
 import asyncio
 import errno
 import logging
+import resource
 import socket
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
 
 from router.gateway.client_limits import ClientLimits, Wait
 
@@ -137,6 +139,13 @@ class Listener:
         loop = asyncio.get_running_loop()
         for listening in self._sockets:
             loop.add_reader(listening, self._accept, listening)
+
+
+def use_all_descriptors() -> None:
+    """Let this process have as many open files, and so connections, as it may have at most."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # some systems allow less than they say
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def bind(listening: socket.socket, address: tuple[object, ...], *, shared: bool) -> None:

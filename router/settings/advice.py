@@ -17,17 +17,11 @@ _SHOWN_MODELS = 3
 
 def warnings_about(settings: Settings, document: Document) -> tuple[Problem, ...]:
     """The warnings, each at its line, in the order of the rules."""
-    found = [*_about_server(settings), *_about_functions(settings), *_about_rules(settings)]
+    found = [*_about_functions(settings), *_about_rules(settings)]
     return tuple(document.problem(path, message) for path, message in found)
 
 
 Advice = Iterator[tuple[KeyPath, str]]
-
-
-def _about_server(settings: Settings) -> Advice:
-    if settings.server.processes > 1 and not settings.shared_state.redis_url:
-        message = "needs shared_state.redis_url, or each process counts and sizes for itself"
-        yield ("server", "processes"), message
 
 
 def _about_functions(settings: Settings) -> Advice:

@@ -9,8 +9,8 @@ from router.settings.quantities import wrong
 T = TypeVar("T")
 
 
-def needs_extra(module: str, extra: str) -> Callable[[T], T]:
-    """A validator that lets any value pass if `module` can be imported.
+def needs_extra(module: str, extra: str, where: str = "") -> Callable[[T], T]:
+    """A validator that lets any value pass if `module` can be imported; `where` says when it must.
 
     It really imports, so that what fails fails here; and because files are loaded in a thread, the
     event loop need not read the module when the setting takes effect.
@@ -21,7 +21,8 @@ def needs_extra(module: str, extra: str) -> Callable[[T], T]:
             import_module(module)
         except ImportError:
             raise wrong(
-                f'needs a package that is not installed: pip install "hybrid-router[{extra}]"'
+                f"needs a package that is not installed{where}:"
+                f' pip install "hybrid-router[{extra}]"'
             ) from None
         return value
 

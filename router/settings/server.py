@@ -60,7 +60,7 @@ class ServerSettings(Section):
         description="HTTPS on the data port; changed files are used from the next connection on",
     )
     processes: Annotated[int, Quantity(COUNT, 1, 64)] = Field(
-        default=1, description="gateway processes sharing the data port; above 1 needs shared_state"
+        default=1, description="processes that share the data port, and count and size as one"
     )
     max_body_bytes: Annotated[int, Quantity(SIZE, 1024, 4 * GIB)] = Field(
         default=64 * MIB,

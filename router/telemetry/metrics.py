@@ -58,6 +58,11 @@ class Readings:
     waits_timed_out_total: Mapping[str, int] = field(default_factory=dict)
 
 
+def build_info(version: str) -> dict[str, str]:
+    """What runs here: the labels of the family that says so."""
+    return {"version": version, "python": platform.python_version()}
+
+
 class _Histogram:
     """Observations in seconds, counted by bucket."""
 
@@ -129,7 +134,7 @@ class Metrics(Collector):
     ) -> None:
         self.readings = readings
         self._registry = registry
-        self._build = {"version": version, "python": platform.python_version()}
+        self._build = build_info(version)
         self._models: frozenset[str] = frozenset()
         self._warm: dict[str, WarmSeries] = {}
         self._last_reload: tuple[bool, float] = (False, 0.0)
@@ -278,7 +283,10 @@ class Metrics(Collector):
         series[families.CONFIG_LAST_RELOAD.name] = {(): succeeded}
         series[families.CONFIG_RELOAD_TIMESTAMP.name] = {(): at}
         return Snapshot(
-            {name: list(found.items()) for name, found in series.items()},
+            {
+                name: [(labels, float(value)) for labels, value in found.items()]
+                for name, found in series.items()
+            },
             {
                 name: [(labels, Buckets(tuple(h.counts), h.total_s)) for labels, h in found.items()]
                 for name, found in self._histograms.items()

@@ -78,6 +78,17 @@ class LocalFunctionHost:
             self.is_up.clear()
         self._changed.set()
 
+    async def wait_until_up(self, stop: asyncio.Event, within_s: float) -> None:
+        """Wait for the declared functions to be callable; no longer than that, or until `stop`."""
+        if not self._specs:
+            return
+        waiting = [asyncio.create_task(event.wait()) for event in (self.is_up, stop)]
+        done, _ = await asyncio.wait(waiting, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
+        for task in waiting:
+            task.cancel()
+        if not done:
+            _log.warning("the function host is not up yet; its functions will fail until it is")
+
     async def run(self) -> None:
         """Work until cancelled, then stop the host."""
         try:

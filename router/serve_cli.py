@@ -1,0 +1,134 @@
+"""The commands that serve: `serve`, and what each of its processes runs.
+
+Decides only between one process and several. Exit codes as in `cli`.
+"""
+
+import asyncio
+import gc
+import os
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from random import SystemRandom
+from tempfile import TemporaryDirectory
+from typing import Any, NoReturn
+
+import click
+import uvloop
+
+from router.app import Gateway, hostname
+from router.assembly import new_parts
+from router.gateway.listener import use_all_descriptors
+from router.member import Member
+from router.processes.children import READY_LINE
+from router.processes.lifetime import die_with_parent
+from router.processes.parent import Launch, Parent, ProcessesFailedError
+from router.settings.loader import ConfigError, Loaded, load
+from router.telemetry.logs import configure_logging
+
+OnReady = Callable[[str, str], None]
+
+
+@click.command()
+@click.option("--config", required=True, type=click.Path(path_type=Path), help="Settings file.")
+@click.option(
+    "--log-level",
+    default="info",
+    show_default=True,
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    help="Least severe events that are logged.",
+)
+def serve(config: Path, log_level: str) -> None:
+    """Run the gateway until SIGTERM or Ctrl-C, then finish what was accepted."""
+    configure_logging(log_level)
+    loaded = load_or_exit(config)
+
+    def on_ready(data_url: str, admin_url: str) -> None:
+        _tune_gc()
+        model = loaded.settings.models[0].name
+        click.echo(f"ready: inference {data_url}  admin {admin_url}  (stop with Ctrl-C)")
+        click.echo(f"try:   curl {data_url}/v2/models/{model}")
+        sys.stdout.flush()
+
+    if loaded.settings.server.processes == 1:
+        _run(_serve(config, loaded, on_ready))
+        return
+    with TemporaryDirectory(prefix="hybrid-router-") as folder:
+        launch = Launch(config, os.environ, log_level)
+        _run(_serve_by_processes(launch, loaded, Path(folder), on_ready))
+
+
+@click.command(hidden=True)
+@click.option("--config", required=True, type=click.Path(path_type=Path))
+@click.option("--log-level", required=True)
+@click.option("--member", required=True, help="What the parent tells, as JSON.")
+def serve_process(config: Path, log_level: str, member: str) -> None:
+    """Run one of the processes of `serve`, which starts them."""
+    configure_logging(log_level)
+    told = Member.decode(member)
+    die_with_parent(told.parent)
+
+    def on_ready(_data_url: str, _admin_url: str) -> None:
+        _tune_gc()
+        sys.stdout.buffer.write(READY_LINE)
+        sys.stdout.buffer.flush()
+
+    _run(_serve(config, load_or_exit(config), on_ready, told))
+
+
+def load_or_exit(path: Path) -> Loaded:
+    """The configuration, or its mistakes on standard error and exit code 1."""
+    try:
+        return load(path, os.environ)
+    except ConfigError as error:
+        fail(str(error))
+
+
+def fail(message: str) -> NoReturn:
+    """Say why the answer is no, and exit with code 1."""
+    click.echo(message, err=True)
+    sys.exit(1)
+
+
+def _run(serving: Coroutine[Any, Any, None]) -> None:
+    use_all_descriptors()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        try:
+            runner.run(serving)
+        except OSError as error:
+            fail(f"cannot listen: {error}")
+        except ProcessesFailedError as error:
+            fail(str(error))
+
+
+async def _serve(
+    config: Path, loaded: Loaded, on_ready: OnReady, member: Member | None = None
+) -> None:
+    instance_id = f"{hostname()}-{os.getpid():x}-{SystemRandom().getrandbits(24):06x}"
+    parts = new_parts(member.local_host if member is not None else "")
+    gateway = Gateway(config, os.environ, loaded, parts, instance_id, member)
+    await gateway.run(_stop_signal(), on_ready)
+
+
+async def _serve_by_processes(
+    launch: Launch, loaded: Loaded, folder: Path, on_ready: OnReady
+) -> None:
+    await Parent(launch, loaded, new_parts(), folder).run(_stop_signal(), on_ready)
+
+
+def _stop_signal() -> asyncio.Event:
+    """Set when the process is asked to end."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    return stop
+
+
+def _tune_gc() -> None:
+    # What has been built by now lives as long as the process: no need to look at it again.
+    gc.collect()
+    gc.freeze()
+    # Requests leave few cycles behind: look for them less often than every 700 allocations.
+    gc.set_threshold(50_000)
