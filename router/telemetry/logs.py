@@ -8,6 +8,7 @@ import asyncio
 import logging
 import os
 import select
+import stat
 import sys
 import threading
 import time
@@ -27,6 +28,7 @@ MAX_BUFFER_BYTES = 4 << 20
 # write to a pipe that is atomic.
 MAX_TEXT_LENGTH = 128
 ATOMIC_WRITE_BYTES = select.PIPE_BUF
+_FILE_WRITE_BYTES = 1 << 20
 WRITE_TIMEOUT_S = 1.0
 STDERR_FD = 2
 
@@ -140,11 +142,16 @@ def _second_text(second: int) -> str:
 
 
 def _cut(record: AccessRecord) -> AccessRecord:
-    for name in _CLIENT_TEXT:
-        value = getattr(record, name)
-        if value is not None and len(value) > MAX_TEXT_LENGTH:
-            record = replace(record, **{name: value[:MAX_TEXT_LENGTH]})
-    return record
+    if (
+        len(record.request_id) <= MAX_TEXT_LENGTH
+        and len(record.model) <= MAX_TEXT_LENGTH
+        and (record.version is None or len(record.version) <= MAX_TEXT_LENGTH)
+        and (record.tenant is None or len(record.tenant) <= MAX_TEXT_LENGTH)
+    ):
+        return record
+    texts = {name: getattr(record, name) for name in _CLIENT_TEXT}
+    cut = {name: text and text[:MAX_TEXT_LENGTH] for name, text in texts.items()}
+    return replace(record, **cut)
 
 
 def _printable(record: AccessRecord) -> AccessRecord:
@@ -173,7 +180,11 @@ class _Writer:
         with self._lock:
             try:
                 fd = self._open()
-                for count, chunk in _chunks(lines):
+                # Appending to a file is atomic at any length, to a pipe only up to a bound.
+                is_file = stat.S_ISREG(os.fstat(fd).st_mode)
+                for count, chunk in _chunks(
+                    lines, _FILE_WRITE_BYTES if is_file else ATOMIC_WRITE_BYTES
+                ):
                     _write_all(fd, chunk, give_up_at, clock)
                     written += count
             except OSError as error:
@@ -206,16 +217,18 @@ def _is_same_file(path: Path, fd: int) -> bool:
         return False
 
 
-def _chunks(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
-    """Whole lines in writes that are atomic on a pipe, so that processes do not mix theirs."""
-    count, chunk = 0, b""
+def _chunks(lines: Iterable[bytes], most_bytes: int) -> Iterator[tuple[int, bytes]]:
+    """Whole lines in writes of a bounded size, so that processes do not mix theirs."""
+    chunk: list[bytes] = []
+    size = 0
     for line in lines:
-        if chunk and len(chunk) + len(line) > ATOMIC_WRITE_BYTES:
-            yield count, chunk
-            count, chunk = 0, b""
-        count, chunk = count + 1, chunk + line
+        if chunk and size + len(line) > most_bytes:
+            yield len(chunk), b"".join(chunk)
+            chunk, size = [], 0
+        chunk.append(line)
+        size += len(line)
     if chunk:
-        yield count, chunk
+        yield len(chunk), b"".join(chunk)
 
 
 def _write_all(fd: int, chunk: bytes, give_up_at: float, clock: Clock) -> None:
