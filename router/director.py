@@ -53,7 +53,6 @@ class Record:
     failed: dict[Backend, Reason] = field(default_factory=dict)
     avoid: set[str] = field(default_factory=set)
     carried: AttemptError | None = None
-    answered: tuple[Lease, BackendResponse] | None = None
 
 
 class Director:
@@ -106,8 +105,6 @@ class Director:
     async def _answered(
         self, model: ModelRuntime, request: InferenceRequest, body: Payload, record: Record
     ) -> tuple[Lease, BackendResponse]:
-        if record.answered is not None:
-            return record.answered
         error, record.carried = record.carried, None
         while True:
             if error is not None and record.decision is not None:

@@ -7,7 +7,7 @@ Works when imported, like `lambda_handler`: loading the models is the function's
 import os
 from urllib.parse import urlsplit
 
-import azure.functions as func  # type: ignore[import-not-found]  # only in the function's package
+import azure.functions as func  # only in the function's package
 
 from workers.function_environment import FunctionEnvironment
 

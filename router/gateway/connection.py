@@ -110,6 +110,8 @@ class ClientConnection(RequestHandler):
         """The client reads again."""
         self._stalled_since = 0.0
         super().resume_writing()
+        if self._attempt is not None:
+            self._attempt.on_client_ready()
 
     def expire(self) -> None:
         """Look whether the client has kept us waiting for too long, and look again if not yet."""
@@ -261,8 +263,24 @@ class ClientConnection(RequestHandler):
         """Whether the connection ends with the answer under way."""
         return self._is_closing_after or self._data.is_draining
 
+    @property
+    def takes_more(self) -> bool:
+        """Whether the client reads as fast as we send."""
+        return not self._paused
+
+    def send_part(self, data: bytes) -> None:
+        """Send a part of a response."""
+        if self.transport is not None:
+            self.transport.write(data)
+
+    def abort(self) -> None:
+        """Break off the response under way."""
+        self._attempt, self._raw = None, b""
+        if self.transport is not None:
+            self.transport.abort()
+
     def reply(self, data: bytes) -> None:
-        """Send a response and go on with what the client has sent meanwhile."""
+        """Send a response, or its end, and go on with what the client has sent meanwhile."""
         self._attempt, self._raw = None, b""
         if self.transport is not None:
             self.transport.write(data)

@@ -10,32 +10,32 @@ from aiohttp.helpers import rfc822_formatted_time
 
 from router.backends.pool.endpoints import Endpoint
 from router.backends.refusal import refusal_of
-from router.director import Record, verdict_of
+from router.director import Record, outcome_of, verdict_of
 from router.domain.clock import Clock
 from router.domain.decision import Backend, Outcome, Reason, Verdict
 from router.domain.errors import AttemptError, ResponseLostError
-from router.domain.ports import BackendResponse
 from router.gateway.body import BodyBudget
 from router.gateway.exchange import Telemetry
 from router.gateway.fast_route import KnownHead, Route, remember
+from router.gateway.fast_stream import AnswerStream, Reader
 from router.gateway.relay import SERVER, is_relayed
 from router.gateway.responses import outcome_of_status
 from router.telemetry.labels import AttemptResult, attempt_result
 from router.telemetry.logs import AccessRecord
 from router.upstream.client import UpstreamClient
 from router.upstream.connection import Connection, WireRequest
-from router.upstream.response import BodyStream
 from router.upstream.response_head import ResponseHead
 
 MAX_ANSWER_BYTES = 64 * 1024
-"""A larger answer is streamed, which the ordinary path does."""
-_VARIABLE_LINES = (
-    b"%bx-request-id: %b\r\nserver-timing: router;dur=%.3f, upstream;dur=%.3f\r\n"
-    b"content-length: %d\r\n\r\n"
-)
+"""A larger answer is passed on as it comes."""
+_OWN_LINES = b"%bx-request-id: %b\r\nserver-timing: router;dur=%.3f, upstream;dur=%.3f\r\n"
+_VARIABLE_LINES = _OWN_LINES + b"content-length: %d\r\n\r\n"
+_VARIABLE_LINES_OF_STREAM = _OWN_LINES + b"%b\r\n\r\n"
+_NO_CONTENT = 204
+_CLOSE = b"connection: close\r\n"
 
 
-class Client(Interface):
+class Client(Reader, Interface):
     """The client's connection, as the fast path uses it."""
 
     @property
@@ -44,7 +44,11 @@ class Client(Interface):
         ...
 
     def reply(self, data: bytes) -> None:
-        """Send a whole response; the connection is free for the next request."""
+        """Send a whole response, or the end of one; the connection is then free again."""
+        ...
+
+    def abort(self) -> None:
+        """Break off a response that cannot be completed."""
         ...
 
     def hand_over(self, carried: "Carried") -> None:
@@ -115,7 +119,7 @@ class Attempt:
         self._reason = reason
         self._response: ResponseHead | None = None
         self._body = b""
-        self._stream: BodyStream | None = None
+        self._stream: AnswerStream | None = None
 
     def send(
         self,
@@ -141,11 +145,16 @@ class Attempt:
     # -- what the upstream connection reports ---------------------------------------------------
 
     def on_head(self, head: ResponseHead) -> None:
-        """Keep the head; an answer to be streamed goes on as an ordinary request, unrepeated."""
+        """Keep the head, or begin to pass on an answer that is long or comes bit by bit."""
         self._response = head
         length = head.content_length
         if head.is_event_stream or length is None or length > MAX_ANSWER_BYTES:
-            self._go_on_as_stream(head)
+            refusal = refusal_of(head.status, "a replica")
+            if refusal is None:
+                self._begin_stream(head)
+            else:
+                self._connection.cancel()
+                self._go_on_after(refusal)
 
     def on_data(self, data: bytes) -> None:
         """Collect, or pass on to the stream."""
@@ -157,7 +166,7 @@ class Attempt:
     def on_done(self, error: AttemptError | None) -> None:
         """Reply, or hand over what went wrong."""
         if self._stream is not None:
-            self._stream.finish(error)
+            self._end_stream(self._stream, error)
             return
         response = self._response
         if error is None and response is not None:
@@ -167,15 +176,18 @@ class Attempt:
         else:
             self._reply(response)
 
+    def on_client_ready(self) -> None:
+        """The client takes more of its answer."""
+        if self._stream is not None:
+            self._stream.resume()
+
     def client_gone(self) -> None:
         """The client has closed its connection: so does the upstream's work end."""
         self._connection.cancel()
         now = self._ground.clock()
         self._settle(Verdict.CANCELLED, AttemptResult.CANCELLED, now)
         total_s, upstream_s = now - self._started, now - self._sent
-        metrics, name = self._ground.metrics, self._route.model.name
-        overhead_s = total_s - upstream_s
-        metrics.record_request(name, Backend.POOL, Outcome.CLIENT_CLOSED, total_s, overhead_s)
+        self._count(Outcome.CLIENT_CLOSED, total_s, upstream_s)
         self._log(499, Outcome.CLIENT_CLOSED, total_s, upstream_s)
 
     # -- ways out -------------------------------------------------------------------------------
@@ -190,7 +202,7 @@ class Attempt:
         pool.release(self._endpoint, Verdict.OK, self._started, done)
         self._leave()
         body = self._body
-        closing = b"connection: close\r\n" if self._client.is_closing else b""
+        closing = _CLOSE if self._client.is_closing else b""
         variable = _VARIABLE_LINES % (
             closing,
             self._request_id,
@@ -199,6 +211,8 @@ class Attempt:
             len(body),
         )
         lines = self._way.reply_lines(self._reason)
+        if response.status == _NO_CONTENT:  # no body, so no length of it (RFC 9110 section 8.6)
+            variable = variable.replace(b"content-length: 0\r\n", b"")
         self._client.reply(b"".join((ground.reply_start(response), lines, variable, body)))
         outcome = outcome_of_status(response.status)
         total_s = ground.clock() - self._started
@@ -219,19 +233,47 @@ class Attempt:
             self._settle(verdict_of(result), result, now)
         self._client.hand_over(Carried(self._request_id.decode("ascii"), self._started, record))
 
-    def _go_on_as_stream(self, head: ResponseHead) -> None:
-        """Give the answer, whose beginning is here, to the ordinary ground."""
-        now = self._ground.clock()
-        route = self._route
-        self._stream = self._ground.upstream.stream_of(self._connection)
-        size = route.request.payload_bytes
-        lease = route.pool.adopt(self._endpoint, self._started, size, now - self._sent)
-        record = self._record_so_far(now)
-        answer = BackendResponse(head.status, head.headers, b"", self._stream)
-        record.answered = lease, answer
-        self._leave()
-        self._ground.metrics.record_decision(route.model.name, Backend.POOL, self._reason)
-        self._client.hand_over(Carried(self._request_id.decode("ascii"), self._started, record))
+    def _begin_stream(self, head: ResponseHead) -> None:
+        ground, route = self._ground, self._route
+        now = ground.clock()
+        upstream_s = now - self._sent
+        if head.status < 400:
+            route.pool.service_times.observe(route.request.payload_bytes, upstream_s)
+        idle_s = ground.upstream.stream_idle_s
+        self._stream = AnswerStream(self._client, self._connection, head, ground.clock, idle_s)
+        variable = _VARIABLE_LINES_OF_STREAM % (
+            _CLOSE if self._client.is_closing else b"",
+            self._request_id,
+            (self._sent - self._started) * 1e3,
+            upstream_s * 1e3,
+            self._stream.framing,
+        )
+        lines = self._way.reply_lines(self._reason)
+        self._client.send_part(b"".join((ground.reply_start(head), lines, variable)))
+
+    def _end_stream(self, stream: AnswerStream, error: AttemptError | None) -> None:
+        """The answer is complete, or never will be: nothing can be repeated any more."""
+        assert self._response is not None  # noqa: S101
+        done = self._ground.clock()
+        total_s, upstream_s = done - self._started, done - self._sent
+        status = self._response.status
+        if error is None:
+            outcome = outcome_of_status(status)
+            self._leave()
+            self._route.pool.release(self._endpoint, Verdict.OK, self._started, done)
+            self._route.series.record(self._reason, outcome, total_s, upstream_s)
+            self._client.reply(stream.end)
+        else:
+            outcome, result = outcome_of(error), attempt_result(error)
+            self._settle(verdict_of(result), result, done)
+            self._count(outcome, total_s, upstream_s)
+            self._client.abort()
+        self._log(status, outcome, total_s, upstream_s)
+
+    def _count(self, outcome: Outcome, total_s: float, upstream_s: float) -> None:
+        name, overhead_s = self._route.model.name, total_s - upstream_s
+        metrics = self._ground.metrics
+        metrics.record_request(name, Backend.POOL, outcome, total_s, overhead_s)
 
     def _record_so_far(self, now: float) -> Record:
         decision = self._route.decision(self._reason)

@@ -15,6 +15,8 @@ _SECRET_NAME = re.compile(
     re.IGNORECASE,
 )
 _SECRET_ARGUMENT = re.compile(r"(-{1,2}[^=\s]+|[A-Za-z_][A-Za-z0-9_.-]*)(=)(.*)", re.DOTALL)
+_SECRET_QUERY = frozenset({"code", "sig", "signature"})
+"""Query parameters that carry keys on function platforms, whose names do not say so."""
 _USER_NAMED = frozenset({"env", "header"})
 
 
@@ -36,9 +38,14 @@ def mask_url(text: str) -> str:
     netloc = f"{user}{colon}{MASK}{at}{host}" if colon else f"{login and MASK}{at}{host}"
     pairs = parse_qsl(parts.query, keep_blank_values=True)
     query = "&".join(
-        f"{quote(name)}={MASK if is_secret_name(name) else quote(value)}" for name, value in pairs
+        f"{quote(name)}={MASK if _is_secret_parameter(name) else quote(value)}"
+        for name, value in pairs
     )
     return urlunsplit((parts.scheme, netloc, parts.path, query, parts.fragment))
+
+
+def _is_secret_parameter(name: str) -> bool:
+    return is_secret_name(name) or name.lower() in _SECRET_QUERY
 
 
 def mask_arguments(arguments: list[Any]) -> list[Any]:

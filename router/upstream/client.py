@@ -88,10 +88,10 @@ class UpstreamClient:
         pool = self._pools.get(address)  # made only to connect: an empty one would never go
         return None if pool is None else pool.take()
 
-    def stream_of(self, connection: Connection) -> BodyStream:
-        """A stream for the rest of an answer whose exchange is the caller's own."""
-        connection.lift_deadline()
-        return self._make_stream(connection)
+    @property
+    def stream_idle_s(self) -> float:
+        """How long an answer may stand still."""
+        return self._limits.stream_idle_s
 
     def abort(self, address: Address) -> None:
         """Fail every exchange with an address that is known to be gone, so that none waits for it.

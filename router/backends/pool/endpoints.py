@@ -178,14 +178,6 @@ class Pool:
             self._occupy(endpoint, now)
         return endpoint
 
-    def adopt(
-        self, endpoint: Endpoint, since: float, payload_bytes: int, served_s: float
-    ) -> "PoolLease":
-        """A lease for a slot that `reserve_warm` gave, whose answer took `served_s` to begin."""
-        lease = PoolLease(self, endpoint, self._caller, self._clock, since)
-        lease.was_served(payload_bytes, served_s)
-        return lease
-
     async def reserve(self, request: InferenceRequest, timeout_s: float) -> "PoolLease":
         """Wait for a slot, and see that a replica is started if none is wanted yet."""
         if not self.wanted:
@@ -307,11 +299,6 @@ class PoolLease:
     def endpoint_id(self) -> str:
         """Opaque id of the endpoint."""
         return self._endpoint.id
-
-    def was_served(self, payload_bytes: int, served_s: float) -> None:
-        """Note what the release is to learn."""
-        self._payload_bytes = payload_bytes
-        self._served_s = served_s
 
     async def send(
         self, request: InferenceRequest, body: Payload, timeout_s: float

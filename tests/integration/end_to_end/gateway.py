@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,8 @@ class GatewayProcess:
         if self.process is None or self.process.returncode is not None:
             return
         for process in [*self.children(), psutil.Process(self.process.pid)]:
-            process.kill()
+            with suppress(psutil.NoSuchProcess, ProcessLookupError):
+                process.kill()
         self.wait()
 
     def access_log(self) -> list[dict[str, Any]]:

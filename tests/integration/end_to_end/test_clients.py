@@ -91,6 +91,7 @@ def test_the_sync_client(
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.filterwarnings("ignore:Sending a large body directly:ResourceWarning")  # Triton's way
 @pytest.mark.parametrize("backend", ["serverless", "pool"])
 async def test_the_async_client(
     gateway: GatewayProcess, demo: tuple[str, Arrays, Arrays], backend: str

@@ -226,9 +226,7 @@ async def test_a_service_accounts_key_gives_tokens(tmp_path: Path) -> None:
 
     async def token_server(request: web.Request) -> web.Response:
         assertion = str((await request.post())["assertion"])
-        claims = jwt.decode(  # type: ignore[no-untyped-call]
-            assertion, certs={"k1": public}, verify=True, audience=TOKEN_AUDIENCE
-        )
+        claims = jwt.decode(assertion, certs={"k1": public}, verify=True, audience=TOKEN_AUDIENCE)
         return web.json_response({"id_token": issuer.token(claims["target_audience"])})
 
     async with serving(token_server) as tokens, running(platform):

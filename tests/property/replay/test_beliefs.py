@@ -134,6 +134,7 @@ def _live_pool(setup: ModelSetup, block: Block, ended: Ended, replicas: int) -> 
             continue
         lease = leases.pop(row)
         assert lease is not None
-        lease.was_served(int(block.payload_bytes[row]), float(ended.latency_s[row]))
+        lease._payload_bytes = int(block.payload_bytes[row])
+        lease._served_s = float(ended.latency_s[row])
         lease.release(Verdict.OK, clock.now, BackendResponse(200, (), b""))
     return pool

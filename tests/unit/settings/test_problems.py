@@ -2,6 +2,7 @@
 
 import pytest
 
+from router.settings.functions import LocalFunction
 from router.settings.loader import ConfigError
 from tests.unit.settings.loading import MODEL, load_config, problems_of
 
@@ -169,7 +170,7 @@ def test_a_model_name_fits_into_a_path(name: str) -> None:
 def test_a_model_name_may_have_parts(name: str) -> None:
     text = f"models: [{{name: {name}, slo: {{latency_ms: 1}}, serverless: {{kind: local}}}}]"
     model = load_config(text).settings.models[0]
-    assert model.serverless is not None
+    assert isinstance(model.serverless, LocalFunction)
     assert (model.name, model.serverless.function) == (name, name)
 
 

@@ -1,0 +1,66 @@
+"""An answer that is passed on to the client as it comes, by callbacks.
+
+Decides its framing towards the client, and stops the upstream while the client does not read.
+"""
+
+from typing import Protocol
+
+from router.domain.clock import Clock
+from router.upstream.connection import Connection
+from router.upstream.response_head import ResponseHead
+
+
+class Reader(Protocol):
+    """The client's connection, as a stream uses it."""
+
+    @property
+    def takes_more(self) -> bool:
+        """Whether it has room; it says `on_client_ready` when it has room again."""
+        ...
+
+    def send_part(self, data: bytes) -> None:
+        """Send a part of a response."""
+        ...
+
+
+class AnswerStream:
+    """The body of one answer. `idle_s` is how long the upstream may send nothing."""
+
+    __slots__ = ("_client", "_clock", "_connection", "_idle_s", "_is_chunked", "framing")
+
+    def __init__(
+        self,
+        client: Reader,
+        connection: Connection,
+        head: ResponseHead,
+        clock: Clock,
+        idle_s: float,
+    ) -> None:
+        self._client = client
+        self._connection = connection
+        self._clock = clock
+        self._idle_s = idle_s
+        length = head.content_length
+        self._is_chunked = length is None
+        self.framing = (
+            b"transfer-encoding: chunked" if length is None else b"content-length: %d" % length
+        )
+        connection.set_deadline(clock() + idle_s)
+
+    @property
+    def end(self) -> bytes:
+        """What follows the last byte of the body."""
+        return b"0\r\n\r\n" if self._is_chunked else b""
+
+    def push(self, data: bytes) -> None:
+        """Pass on what came."""
+        if self._is_chunked:
+            data = b"%x\r\n%b\r\n" % (len(data), data)
+        self._client.send_part(data)
+        self._connection.set_deadline(self._clock() + self._idle_s)
+        if not self._client.takes_more:
+            self._connection.pause_reading()
+
+    def resume(self) -> None:
+        """The client has room again."""
+        self._connection.resume_reading()
