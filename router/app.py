@@ -277,7 +277,7 @@ class Gateway:
             give_up_at = self._parts.clock() + drain_s
             while _is_busy(model) and self._parts.clock() < give_up_at:
                 await self._parts.sleep(_DRAIN_POLL_S)
-            if model.driver is not None:
+            if model.driver is not None and not model.driver.is_shared:
                 model.driver.want(0)  # also of replicas that would outlive the gateway
             await self._background.stop(prober)
             await self._background.stop(driver)
@@ -308,6 +308,8 @@ class Gateway:
         for name, model in self._runtime.current.models.items():
             for endpoint in model.pool.endpoints.values() if model.pool is not None else ():
                 in_flight[endpoint.id] = endpoint.in_flight
+                if model.driver is not None and model.driver.is_shared:
+                    continue  # the others find it where we did
                 if endpoint.is_local and endpoint.is_ready and not endpoint.is_draining:
                     told = SharedEndpoint(
                         endpoint.id, endpoint.address.url, endpoint.capacity, self._instance_id

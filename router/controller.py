@@ -121,6 +121,11 @@ class Controller:
         )
         if driver is None:
             return
+        if driver.is_shared:
+            if fleet.is_leader:
+                # Cut off from the others, each gateway leads and sees a part of the load.
+                driver.want(sizing.wanted, may_shrink=not pool.signals_stale)
+            return
         elsewhere = sum(not endpoint.is_local for endpoint in pool.endpoints.values())
         mine = max(0, sizing.wanted - elsewhere)
         # Only the leader starts replicas. Others keep what they run until the leader covers it.

@@ -19,6 +19,7 @@ from router.domain.ports import PoolDriver
 from router.runtime import ModelRuntime
 from router.settings.schema import (
     DockerPool,
+    KubernetesPool,
     ModelSettings,
     PoolSettings,
     ProcessPool,
@@ -95,6 +96,9 @@ def _source(pool: PoolSettings) -> object:
             return pool.kind, pool.urls, pool.concurrency
         case DockerPool():
             return pool.kind, pool.engine, pool.namespace
+        case KubernetesPool():
+            where = (pool.namespace, pool.service, pool.deployment, pool.port, pool.kubeconfig)
+            return pool.kind, pool.size, where
         case ProcessPool():
             return pool.kind
 
@@ -104,6 +108,11 @@ def _driver(
 ) -> PoolDriver:
     if isinstance(of, StaticPool):
         return StaticDriver(pool, [parse_address(url) for url in of.urls], of.concurrency)
+    if isinstance(of, KubernetesPool):
+        # Only here, as below: the client library is an optional dependency.
+        from router.kubernetes_assembly import kubernetes_driver  # noqa: PLC0415
+
+        return kubernetes_driver(pool, of, settings, parts.upstream, parts.clock)
     launcher = _launcher(pool.model, of, settings)
     supervision = _supervision(of, settings)
     return ReplicaSupervisor(pool, parts.upstream, launcher, supervision, probe, parts.clock)
@@ -112,7 +121,6 @@ def _driver(
 def _launcher(model: str, of: ProcessPool | DockerPool, settings: Settings) -> Launcher:
     if isinstance(of, ProcessPool):
         return ProcessLauncher(model, _process_spec(of, settings))
-    # Only here: the client library is an optional dependency.
     from router.docker_assembly import container_launcher  # noqa: PLC0415
 
     return container_launcher(model, of, settings)
@@ -121,6 +129,10 @@ def _launcher(model: str, of: ProcessPool | DockerPool, settings: Settings) -> L
 def _reconfigure(
     driver: PoolDriver, of: PoolSettings, settings: Settings, probe: ProbeParams
 ) -> None:
+    if isinstance(of, KubernetesPool):
+        from router.kubernetes_assembly import reconfigure_kubernetes  # noqa: PLC0415
+
+        reconfigure_kubernetes(driver, of, settings)
     if not isinstance(driver, ReplicaSupervisor):
         return
     if isinstance(of, DockerPool):

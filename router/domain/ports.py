@@ -111,8 +111,13 @@ class Slots(Protocol):
 class PoolDriver(Protocol):
     """Keeps replicas running and tells the pool about them."""
 
-    def want(self, replicas: int) -> None:
-        """Set the wanted number of replicas. Must not block."""
+    @property
+    def is_shared(self) -> bool:
+        """Whether all gateways have the same replicas, and one of them sets their number."""
+        ...
+
+    def want(self, replicas: int, *, may_shrink: bool = True) -> None:
+        """Set the wanted number of replicas, or the least of them. Must not block."""
         ...
 
     @property

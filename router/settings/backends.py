@@ -5,6 +5,7 @@ Keys keep the user's names (the alias); field names carry the stored unit. See `
 
 from collections.abc import Mapping
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, StrictBool, ValidationInfo, field_validator
@@ -24,7 +25,7 @@ from router.settings.quantities import (
     wrong,
 )
 from router.settings.section import Section
-from router.settings.values import Text, Url
+from router.settings.values import FilePath, Text, Url
 
 UrlPath = Annotated[str, Text(r"/[!-~]{0,1000}", "a path starting with /, without spaces")]
 ReplicaUrl = Annotated[str, Url(("http", "https"))]
@@ -49,6 +50,13 @@ Volume = Annotated[
 EngineUrl = Annotated[str, Url(("unix", "tcp", "http", "https"))]
 DockerNamespace = Annotated[
     str, Text(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}", "1..63 characters of A-Z a-z 0-9 _ . -")
+]
+KubernetesName = Annotated[
+    str,
+    Text(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", "1..63 characters of a-z 0-9 - as in Kubernetes"),
+]
+KubernetesPort = Annotated[
+    str, Text(r"([a-z0-9]([a-z0-9-]{0,13}[a-z0-9])?)?", "a port's name or number, or empty")
 ]
 VariableValue = Annotated[str, Text(r".*", "a text of 0..4096 characters")]
 
@@ -248,4 +256,47 @@ class DockerPool(_Pool):
         return value
 
 
-PoolSettings = Annotated[ProcessPool | StaticPool | DockerPool, Field(discriminator="kind")]
+class SizedBy(StrEnum):
+    """Who sets the number of a pool's replicas."""
+
+    MANAGED = "managed"
+    EXTERNAL = "external"
+
+
+class KubernetesPool(_Pool):
+    """Pods behind a Service, whose Deployment the gateway sizes. OpenShift included."""
+
+    kind: Annotated[
+        Literal["kubernetes"], AfterValidator(needs_extra("kubernetes_asyncio", "kubernetes"))
+    ] = Field(description="pods behind a Kubernetes Service")
+    namespace: KubernetesName = Field(description="namespace of the Service and the Deployment")
+    service: KubernetesName = Field(description="Service whose endpoints are the replicas")
+    deployment: KubernetesName | None = Field(
+        default=None,
+        validate_default=True,
+        description="Deployment that is sized; not needed with size: external",
+    )
+    port: KubernetesPort = Field(
+        default="", description="name or number of the Service's port; empty: the first"
+    )
+    size: SizedBy = Field(
+        default=SizedBy.MANAGED,
+        validate_default=True,
+        description="managed: the gateway sets the Deployment's size; "
+        "external: an HPA or KEDA does (see router_replicas_wanted)",
+    )
+    kubeconfig: Annotated[Path | None, FilePath(empty=True)] = Field(
+        default=None, description="file of credentials; empty: the pod's service account"
+    )
+
+    @field_validator("size")
+    @classmethod
+    def _can_be_sized(cls, value: SizedBy, info: ValidationInfo) -> SizedBy:
+        if value is SizedBy.MANAGED and info.data.get("deployment", value) is None:
+            raise wrong("must be external where no deployment is named")
+        return value
+
+
+PoolSettings = Annotated[
+    ProcessPool | StaticPool | DockerPool | KubernetesPool, Field(discriminator="kind")
+]

@@ -116,5 +116,5 @@ def built_in_prices() -> PriceBook:
             "azure_function": ProviderPrices(default=azure),
             "local": ProviderPrices(default=function),
         },
-        pool={"process": replica, "static": replica, "docker": replica},
+        pool={"process": replica, "static": replica, "docker": replica, "kubernetes": replica},
     )

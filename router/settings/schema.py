@@ -21,10 +21,12 @@ from router.settings.backends import (
     AtExit,
     DockerPool,
     HealthSettings,
+    KubernetesPool,
     PoolSettings,
     PoolTimeouts,
     ProcessPool,
     QueueSettings,
+    SizedBy,
     StaticPool,
 )
 from router.settings.extras import needs_extra
@@ -71,6 +73,7 @@ __all__ = [
     "GoogleFunction",
     "HealthSettings",
     "HttpFunction",
+    "KubernetesPool",
     "LocalFunction",
     "MatchSettings",
     "ModelSettings",
@@ -84,6 +87,7 @@ __all__ = [
     "ServerlessSettings",
     "Settings",
     "SharedStateSettings",
+    "SizedBy",
     "SloSettings",
     "StaticPool",
     "Weights",

@@ -102,6 +102,7 @@ class Driver:
         self.wants: list[int] = []
         self.billed = 0
         self.adopted = 0
+        self.is_shared = False
 
     def want(self, replicas: int) -> None:
         self.wants.append(replicas)

@@ -11,12 +11,14 @@ from router.upstream.address import Address
 class StaticDriver:
     """Puts the configured addresses into the pool; health probes decide which take traffic."""
 
+    is_shared = False
+
     def __init__(self, pool: Pool, addresses: Sequence[Address], concurrency: int) -> None:
         self._pool = pool
         self._addresses = tuple(addresses)
         self._concurrency = concurrency
 
-    def want(self, replicas: int) -> None:
+    def want(self, replicas: int, *, may_shrink: bool = True) -> None:
         """Nothing to do: the size is not ours."""
 
     @property

@@ -114,6 +114,8 @@ class _Place:
 class ReplicaSupervisor:
     """Runs as many replicas as are wanted. The driver of pools whose replicas are ours."""
 
+    is_shared = False
+
     def __init__(
         self,
         pool: Pool,
@@ -135,8 +137,10 @@ class ReplicaSupervisor:
         self._numbers = count(1)
         self._places: dict[_Place, asyncio.Task[None]] = {}
 
-    def want(self, replicas: int) -> None:
+    def want(self, replicas: int, *, may_shrink: bool = True) -> None:
         """Set the size; replicas start and drain in the background."""
+        if not may_shrink:
+            replicas = max(replicas, self._wanted)
         if replicas != self._wanted:
             self._wanted = replicas
             self._changed.set()

@@ -79,7 +79,7 @@ def test_the_reference_is_a_table_with_a_row_for_each_key() -> None:
     timeout = rows["shared_state.operation_timeout"]
     assert (timeout.type, timeout.default, timeout.range) == ("duration", "100ms", "50ms..250ms")
     assert rows["models[].slo.latency_ms"].default == "required"
-    assert rows["models[].pool.kind"].range == "process, static, docker"
+    assert rows["models[].pool.kind"].range == "process, static, docker, kubernetes"
     assert rows["models[].pool.urls"].help.startswith("(static) ")
     lines = markdown(list(rows.values())).splitlines()
     assert len(lines) == len(rows) + 2

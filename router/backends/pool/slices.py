@@ -1,0 +1,69 @@
+"""EndpointSlices to addresses: which replicas of a Service take requests now.
+
+Pure bookkeeping of what the API server said last. Never asks it, never forgets by itself.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from hashlib import sha256
+from typing import Any
+
+from router.upstream.address import Address, parse_address
+
+Slice = Mapping[str, Any]
+
+
+class SliceBook:
+    """The slices of one Service. `port` is a port's name or number; empty: a slice's first."""
+
+    def __init__(self, model: str, port: str) -> None:
+        self._model = model
+        self._port = port
+        self._slices: dict[str, Slice] = {}
+
+    def replace(self, slices: Iterable[Slice]) -> None:
+        """These are all that there are."""
+        self._slices = {_name(found): found for found in slices}
+
+    def apply(self, event: str, found: Slice) -> None:
+        """One slice was ADDED, MODIFIED or DELETED."""
+        if event == "DELETED":
+            self._slices.pop(_name(found), None)
+        else:
+            self._slices[_name(found)] = found
+
+    def targets(self) -> dict[str, Address]:
+        """Ready replicas by opaque id: the same for all gateways, and the pod's for life."""
+        targets: dict[str, Address] = {}
+        for found in self._slices.values():
+            port = self._port_of(found)
+            if port is None or found.get("addressType") not in {"IPv4", "IPv6"}:
+                continue
+            for uid, host in _ready(found):
+                # A pod with two families of addresses is in two slices, and still one replica.
+                text = f"[{host}]" if ":" in host else host
+                id_ = f"{self._model}-{sha256(uid.encode()).hexdigest()[:10]}"
+                targets.setdefault(id_, parse_address(f"http://{text}:{port}"))
+        return targets
+
+    def _port_of(self, found: Slice) -> int | None:
+        for port in found.get("ports") or ():
+            if self._port in {"", port.get("name"), str(port.get("port"))}:
+                number: int | None = port.get("port")
+                return number
+        return None
+
+
+def _name(found: Slice) -> str:
+    name: str = found["metadata"]["name"]
+    return name
+
+
+def _ready(found: Slice) -> Iterator[tuple[str, str]]:
+    """Pod (or address, where no pod is named) and address of each replica that takes requests."""
+    for endpoint in found.get("endpoints") or ():
+        conditions = endpoint.get("conditions") or {}
+        addresses = endpoint.get("addresses")
+        # An unknown readiness means ready (the API's own rule).
+        if not addresses or conditions.get("ready") is False or conditions.get("terminating"):
+            continue
+        yield (endpoint.get("targetRef") or {}).get("uid") or addresses[0], addresses[0]
