@@ -103,9 +103,11 @@ class Driver:
         self.billed = 0
         self.adopted = 0
         self.is_shared = False
+        self.may_shrink = True
 
-    def want(self, replicas: int) -> None:
+    def want(self, replicas: int, *, may_shrink: bool = True) -> None:
         self.wants.append(replicas)
+        self.may_shrink = may_shrink
 
     def take_over(self) -> int:
         adopted, self.adopted = self.adopted, 0
@@ -272,6 +274,32 @@ class TestLeaderAndFollowers:
         setup.fleet = FleetSnapshot({}, {}, {}, True, setup.clock() + 1.0 - age_s)
         setup.steps(1)
         assert setup.pool.signals_stale is stale
+
+
+class TestSharedReplicas:
+    """Pods, which every gateway sees: they are nobody's own."""
+
+    @pytest.fixture
+    def shared(self):
+        setup = Setup()
+        setup.driver.is_shared = True
+        setup.replica("pod")
+        return setup
+
+    def test_the_leader_asks_for_all_of_them_again_and_again(self, shared):
+        shared.steps(12, requests=30)
+        assert shared.driver.wants[-2:] == [2, 2]
+        assert shared.driver.may_shrink
+
+    def test_a_follower_asks_for_nothing(self, shared):
+        shared.fleet = FleetSnapshot({}, {}, {}, is_leader=False, taken_at=math.inf)
+        shared.steps(12, requests=30)
+        assert shared.driver.wants == []
+
+    def test_without_the_others_counters_none_is_taken_away(self, shared):
+        shared.fleet = FleetSnapshot({}, {}, {}, is_leader=True, taken_at=shared.clock() - 10)
+        shared.steps(1)
+        assert not shared.driver.may_shrink
 
 
 class TestFollow:
