@@ -1,5 +1,6 @@
 """Settings of a Docker pool to its launcher. Imported only where such a pool is configured."""
 
+from router.backends.pool.claims import Claims, claims_folder
 from router.backends.pool.docker import ContainerLauncher, ContainerSpec, EngineParams
 from router.backends.pool.supervisor import Launcher
 from router.settings.schema import AtExit, DockerPool, Settings
@@ -7,7 +8,8 @@ from router.settings.schema import AtExit, DockerPool, Settings
 
 def container_launcher(model: str, pool: DockerPool, settings: Settings) -> ContainerLauncher:
     """The launcher of a model's containers."""
-    return ContainerLauncher(model, _spec(pool), _engine(pool, settings))
+    engine = _engine(pool, settings)
+    return ContainerLauncher(model, _spec(pool), engine, Claims(claims_folder()))
 
 
 def reconfigure_containers(launcher: Launcher, pool: DockerPool, settings: Settings) -> None:

@@ -10,6 +10,8 @@ import aiohttp
 import pytest
 import yaml
 
+from router.settings.loader import load
+from router.settings.schema import KubernetesPool
 from tests.integration.end_to_end.client import MLP, infer
 from tests.integration.end_to_end.gateway import eventually
 from tests.system.containers import EngineProcess, Podman
@@ -260,6 +262,19 @@ def test_the_gateway_may_do_what_it_has_to_and_no_more(profile: str):
         },
     ]
     assert not any(found["kind"].startswith("Cluster") for found in manifests)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_the_gateway_takes_the_configuration_it_is_given(profile: str, tmp_path: Path):
+    config = next(found for found in rendered(profile) if found["kind"] == "ConfigMap")
+    path = tmp_path / "router.yaml"
+    path.write_text(config["data"]["router.yaml"])
+    loaded = load(path, {"REDIS_URL": "redis://redis:6379/0"})
+    assert loaded.warnings == ()
+    services = {name for kind, name in kinds(rendered(profile)) if kind == "Service"}
+    for model in loaded.settings.models:
+        assert isinstance(model.pool, KubernetesPool)
+        assert (model.pool.namespace, model.pool.service in services) == ("ml", True)
 
 
 def test_one_gateway_needs_neither_redis_nor_budget_nor_autoscaler():

@@ -259,3 +259,24 @@ async def test_replicas_serve_while_the_engine_is_away(
     all_succeeded(outcomes)
     assert await asyncio.to_thread(gateway.stop) == 0
     assert podman.containers(namespace, everything=True) == []
+
+
+async def test_processes_side_by_side_do_not_take_each_others_containers(
+    start_gateway: StartGateway, config: dict[str, Any], podman: Podman, namespace: str
+):
+    first = start_gateway(config)
+    await until(first, 1)
+    (ours,) = podman.ids(namespace)
+    second = start_gateway(config)
+    await until(second, 1)
+    assert len(podman.ids(namespace)) == 2
+    assert "is adopted" not in second.log
+    assert first.process is not None
+    first.process.kill()
+    await asyncio.to_thread(first.wait)
+    # Who is dead has no claim any more.
+    third = start_gateway(config)
+    await until(third, 1)
+    assert third.log.count("is adopted") == 1
+    assert ours in podman.ids(namespace)
+    assert len(podman.ids(namespace)) == 2

@@ -1,6 +1,7 @@
 """Launches replicas as containers through the Docker Engine API (podman speaks it too).
 
-Labels tell which containers are ours: an earlier gateway's are adopted, its leftovers removed.
+Labels tell which containers are ours: an earlier gateway's are adopted, its leftovers removed, and
+a claim keeps the processes of one gateway from adopting each other's.
 How replicas are kept is decided in `supervisor`; what is not labelled is never touched.
 """
 
@@ -8,9 +9,10 @@ import asyncio
 import json
 import logging
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from hashlib import sha256
 from secrets import token_hex
 from typing import Any
@@ -19,6 +21,7 @@ import aiohttp
 from aiodocker import Docker
 from aiodocker.exceptions import DockerError
 
+from router.backends.pool.claims import Claims
 from router.backends.pool.supervisor import ReplicaFailedError
 from router.upstream.address import Address, parse_address
 
@@ -72,10 +75,11 @@ class EngineParams:
 class ContainerInstance:
     """A running container."""
 
-    def __init__(self, engine: Docker, id: str, address: Address, model: str, spec: str) -> None:
+    def __init__(self, engine: Docker, id: str, model: str, address: Address, spec: str) -> None:
         self.id = f"{model}-{id[:_SHORT_ID]}"
         self.address = address
         self.spec = spec
+        self.on_end: Callable[[], None] = lambda: None
         self._engine = engine
         self._container = id
 
@@ -100,6 +104,7 @@ class ContainerInstance:
             if patience_s > 0:
                 await _unless_gone(container.stop(t=max(1, round(patience_s))))
             await _unless_gone(container.delete(force=True, v=True))
+        await asyncio.to_thread(self.on_end)
 
     def abandon(self) -> None:
         """Nothing: the next gateway finds the container by its labels."""
@@ -108,10 +113,13 @@ class ContainerInstance:
 class ContainerLauncher:
     """Makes the containers of one model."""
 
-    def __init__(self, model: str, spec: ContainerSpec, engine: EngineParams) -> None:
+    def __init__(
+        self, model: str, spec: ContainerSpec, engine: EngineParams, claims: Claims
+    ) -> None:
         self._model = model
         self.configured = spec
         self.engine = engine
+        self._claims = claims
         self._docker: Docker | None = None
         self._preparing = asyncio.Lock()
 
@@ -132,23 +140,33 @@ class ContainerLauncher:
             # Without a pinned version the client asks the engine for its own.
             timeout = aiohttp.ClientTimeout(total=_CALL_S)
             self._docker = Docker(self.engine.url, timeout=timeout)
-        label = f"{NAMESPACE_LABEL}={self.engine.namespace}"
+        await asyncio.to_thread(self._claims.release_all)  # of an attempt that failed half-way
         adopted = []
         async with _engine_call("list containers", 4 * _CALL_S):
-            filters = json.dumps({"label": [label]})
+            filters = json.dumps({"label": [f"{NAMESPACE_LABEL}={self.engine.namespace}"]})
             for found in await self._client.containers.list(all=1, filters=filters):
-                labels = found["Labels"]
-                instance = None
-                if labels.get(MODEL_LABEL) == self._model:
-                    instance = await self._adopt(found["Id"], labels.get(SPEC_LABEL, ""))
-                elif labels.get(MODEL_LABEL) in self.engine.models:
-                    continue
+                instance = await self._take(found["Id"], _name_of(found["Names"]), found["Labels"])
                 if instance is not None:
                     adopted.append(instance)
-                else:
-                    _log.info("removing container %s, left by an earlier gateway", found["Id"])
-                    await self._remove(found["Id"])
         return adopted
+
+    async def _take(
+        self, id: str, name: str, labels: Mapping[str, str]
+    ) -> ContainerInstance | None:
+        """Adopt a container that nobody looks after, or remove it."""
+        model = labels.get(MODEL_LABEL)
+        if model != self._model and model in self.engine.models:
+            return None  # its own pool's
+        if not await asyncio.to_thread(self._claims.claim, name):
+            return None  # another process of this gateway has it
+        if model == self._model:
+            instance = await self._adopt(id, labels.get(SPEC_LABEL, ""))
+            if instance is not None:
+                instance.on_end = partial(self._claims.release, name)
+                return instance
+        _log.info("removing container %s, left by an earlier gateway", name)
+        await self._remove(name)
+        return None
 
     async def prepare(self) -> None:
         """Pull the image if the engine does not have it."""
@@ -168,19 +186,24 @@ class ContainerLauncher:
         spec = self.spec
         part = re.sub(r"[^A-Za-z0-9_.-]", "-", f"{self.engine.namespace}-{self._model}")
         name = f"{part}-{number}-{token_hex(3)}"
+        # Before it exists, or another process could take it for a leftover.
+        await asyncio.to_thread(self._claims.claim, name)
         try:
             async with _engine_call("start a container", 3 * _CALL_S):
                 config = creation(self.configured, self._model, self._labels(spec))
                 container = await self._client.containers.create(config, name=name)
                 await container.start()
-                return self._instance(container.id, await container.show(), spec)
+                instance = self._instance(container.id, await container.show(), spec)
+                instance.on_end = partial(self._claims.release, name)
+                return instance
         except BaseException:
             # Also when cancelled half-way: only its name is known then.
             await self._remove(name)
             raise
 
     async def close(self) -> None:
-        """Close the connection to the engine."""
+        """Close the connection to the engine, and leave what runs on to the next gateway."""
+        await asyncio.to_thread(self._claims.release_all)
         if self._docker is not None:
             await self._docker.close()
             self._docker = None
@@ -210,7 +233,7 @@ class ContainerLauncher:
 
     def _instance(self, id: str, state: Mapping[str, Any], spec: str) -> ContainerInstance:
         address = address_of(state, self.configured)
-        return ContainerInstance(self._client, id, address, self._model, spec)
+        return ContainerInstance(self._client, id, self._model, address, spec)
 
     async def _remove(self, name: str) -> None:
         """Remove a container that nobody uses; one that stays is found by the next `open`."""
@@ -221,6 +244,11 @@ class ContainerLauncher:
                 )
         except ReplicaFailedError as error:
             _log.warning("container %s was not removed: %s", name, error)
+        await asyncio.to_thread(self._claims.release, name)
+
+
+def _name_of(names: Sequence[str]) -> str:
+    return names[0].lstrip("/")
 
 
 def creation(spec: ContainerSpec, model: str, labels: Mapping[str, str]) -> dict[str, Any]:

@@ -1,10 +1,12 @@
 """What the engine is asked for, and where a container is found, by tables."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from router.backends.pool.claims import Claims
 from router.backends.pool.docker import (
     ContainerLauncher,
     ContainerSpec,
@@ -29,7 +31,7 @@ ENGINE = EngineParams("unix:///nowhere", "ns", frozenset({"m"}), outlives_gatewa
 
 
 def launcher(spec: ContainerSpec) -> ContainerLauncher:
-    return ContainerLauncher("m", spec, ENGINE)
+    return ContainerLauncher("m", spec, ENGINE, Claims(Path("/nowhere")))
 
 
 def test_the_model_is_put_where_its_placeholder_is():
