@@ -25,7 +25,7 @@ async def test_killing_a_busy_worker_fails_no_request(
     await until_ready(gateway, "slow", 1)
     async with aiohttp.ClientSession() as session:
         requests = [
-            asyncio.create_task(infer(session, gateway.url, "slow", slow(400))) for _ in range(4)
+            asyncio.create_task(infer(session, gateway.url, "slow", slow(1200))) for _ in range(4)
         ]
         (worker,) = gateway.workers()
         async with asyncio.timeout(10):
