@@ -38,6 +38,10 @@ def config(
     return settings(repository, {"name": "mlp", "slo": {"latency_ms": 5000}, "pool": pool})
 
 
+# First in, last out: a gateway that still runs would replace the containers that are removed.
+pytestmark = pytest.mark.usefixtures("namespace")
+
+
 class Load:
     """Requests at a constant rate until told to stop."""
 
