@@ -110,6 +110,7 @@ def _endpoint(endpoint: Endpoint, now: float) -> dict[str, Any]:
 
 def _function(function: Function, now: float) -> dict[str, Any]:
     usual = function.snapshot(1024, now)
+    p50_s, p99_s = function.init_times.quantiles((0.5, 0.99))
     return {
         "enabled": usual.enabled,
         "breaker_open": usual.breaker_open,
@@ -121,6 +122,8 @@ def _function(function: Function, now: float) -> dict[str, Any]:
         "p_cold": round(usual.p_cold, 4),
         "environments_idle": function.environments.idle(now),
         "init_ms": round(usual.init_s * 1e3, 1),
+        "init_p50_ms": None if p50_s is None else round(p50_s * 1e3, 1),
+        "init_p99_ms": None if p99_s is None else round(p99_s * 1e3, 1),
         "expected_ms": round(usual.expected_s * 1e3, 2),
     }
 

@@ -14,6 +14,7 @@ from router.admission.slots import SlotQueue
 from router.backends.serverless.cold_starts import FirstSeen, InitTimes
 from router.domain.clock import Clock
 from router.domain.decision import Verdict
+from router.domain.errors import AttemptError
 from router.domain.ports import BackendResponse, Payload
 from router.domain.request import InferenceRequest
 from router.domain.snapshot import ServerlessLimits, ServerlessSnapshot
@@ -159,8 +160,8 @@ class Function:
                 pass
         if lease.response is not None:
             self._learn(lease, lease.response, now)
-        elif verdict is not Verdict.REJECTED:
-            # Ran without telling what it cost; a refused call never ran.
+        elif lease.may_have_run:
+            # Without telling what it cost.
             self.cost_usd += self.price_usd(lease.served_s)
         self._vacate()
 
@@ -192,6 +193,7 @@ class FunctionLease:
         "_started",
         "expected_warm",
         "is_inference",
+        "may_have_run",
         "payload_bytes",
         "response",
         "served_s",
@@ -204,6 +206,7 @@ class FunctionLease:
         self.payload_bytes = 0
         self.is_inference = True
         self.served_s = 0.0
+        self.may_have_run = False
         self.response: BackendResponse | None = None
         self._started = 0.0
 
@@ -220,8 +223,12 @@ class FunctionLease:
         self._started = self._clock()
         self.payload_bytes = request.payload_bytes
         self.is_inference = request.is_inference
+        self.may_have_run = True
         try:
             response = await self._function.caller.call(request, content, timeout_s)
+        except AttemptError as error:
+            self.may_have_run = error.was_sent
+            raise
         finally:
             self.served_s = self._clock() - self._started
         if response.cold_start is None and response.environment_id is not None:

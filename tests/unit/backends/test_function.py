@@ -5,7 +5,13 @@ import pytest
 
 from router.backends.serverless.function import Function, FunctionParams
 from router.domain.decision import Verdict
-from router.domain.errors import QueueFullError, QueueTimeoutError, UpstreamBrokenError
+from router.domain.errors import (
+    AttemptError,
+    QueueFullError,
+    QueueTimeoutError,
+    UpstreamBrokenError,
+    UpstreamRejectedError,
+)
 from router.domain.ports import BackendResponse
 from tests.fakes.builders import LIMITS, FakeClock, make_request
 
@@ -58,7 +64,7 @@ async def call(function, clock, verdict=Verdict.OK, request=REQUEST) -> None:
     assert lease is not None
     try:
         response = await lease.send(request, b"{}", 1.0)
-    except UpstreamBrokenError:
+    except AttemptError:
         response = None
     lease.release(verdict, clock(), response)
 
@@ -239,7 +245,7 @@ class TestCost:
 
     async def test_a_call_that_was_refused_has_cost_nothing(self, make_function, clock, platform):
         function = make_function()
-        platform.error = UpstreamBrokenError("x")
+        platform.error = UpstreamRejectedError("x")
         await call(function, clock, Verdict.REJECTED)
         assert function.cost_usd == 0.0
 

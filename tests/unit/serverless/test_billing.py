@@ -1,5 +1,6 @@
 """What is paid and remembered: rounded durations, streams, environments, cold starts."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -7,6 +8,14 @@ import pytest
 from router.backends.serverless.cold_starts import FirstSeen, InitTimes
 from router.backends.serverless.function import Function, FunctionParams
 from router.domain.decision import Verdict
+from router.domain.errors import (
+    ConnectFailedError,
+    EncodedTooLargeError,
+    PlatformRefusedError,
+    UpstreamBrokenError,
+    UpstreamRejectedError,
+    UpstreamTimeoutError,
+)
 from router.domain.ports import BackendResponse
 from router.domain.snapshot import ServerlessLimits
 from tests.fakes.builders import FakeClock, make_request
@@ -60,6 +69,37 @@ class Caller:
 def test_the_price_of_a_call(seconds, changes, usd):
     function = Function(params(**changes), Caller(None, None, 0), FakeClock())
     assert function.price_usd(seconds) == pytest.approx(usd)
+
+
+@pytest.mark.parametrize(
+    ("error", "usd"),
+    [
+        (ConnectFailedError("x"), 0.0),
+        (PlatformRefusedError("x"), 0.0),
+        (EncodedTooLargeError("x"), 0.0),
+        (UpstreamRejectedError("x"), 0.0),
+        (UpstreamBrokenError("x"), 1 + 5.0),
+        (UpstreamTimeoutError("x"), 1 + 5.0),
+        (asyncio.CancelledError(), 1 + 5.0),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
+)
+async def test_only_what_may_have_run_is_paid(error, usd):
+    clock = FakeClock()
+
+    class Failing:
+        async def call(self, request, body, timeout_s):
+            clock.advance(0.5)
+            raise error
+
+    function = Function(params(), Failing(), clock)
+    lease = function.try_reserve(make_request(), clock())
+    assert lease is not None
+    with pytest.raises(type(error)):
+        await lease.send(make_request(), b"", 30.0)
+    verdict = Verdict.REJECTED if isinstance(error, UpstreamRejectedError) else Verdict.FAILED
+    lease.release(verdict, clock(), None)
+    assert function.cost_usd == pytest.approx(usd)
 
 
 async def nothing() -> AsyncIterator[bytes]:
