@@ -33,6 +33,8 @@ _VARIABLE_LINES = _OWN_LINES + b"content-length: %d\r\n\r\n"
 _VARIABLE_LINES_OF_STREAM = _OWN_LINES + b"%b\r\n\r\n"
 _NO_CONTENT = 204
 _CLOSE = b"connection: close\r\n"
+_STALE_WITHIN_S = 0.1
+"""A connection that the replica had closed says so within a round trip; later, it was at work."""
 
 
 class Client(Reader, Interface):
@@ -224,7 +226,8 @@ class Attempt:
         now = self._ground.clock()
         record = self._record_so_far(now)
         result = attempt_result(error)
-        if self._connection.is_stale and self._route.request.is_idempotent:
+        quick = now - self._sent < _STALE_WITHIN_S
+        if quick and self._connection.is_stale and self._route.request.is_idempotent:
             # The replica had closed an idle connection: it has neither failed nor been tried.
             record.attempts, record.decision = 0, None
             self._settle(Verdict.CANCELLED, AttemptResult.CANCELLED, now)
