@@ -3,6 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 LOCKS := deploy/requirements
 MODELS := .demo/models
+PIN := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url
 
 .DEFAULT_GOAL := help
 .PHONY: help serve demo check test test-system bench lock clean
@@ -54,6 +55,8 @@ clean:  ## remove everything that make has created
 	rm -rf $(VENV) .demo build *.egg-info
 
 lock: $(VENV)/.dev  ## re-pin every dependency to its newest allowed version
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url pyproject.toml -o $(LOCKS)/serve.txt
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url --extra dev -c $(LOCKS)/serve.txt pyproject.toml -o $(LOCKS)/dev.txt
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url $(LOCKS)/bench.in -o $(LOCKS)/bench.txt
+	$(PIN) pyproject.toml -o $(LOCKS)/serve.txt
+	$(PIN) --extra dev -c $(LOCKS)/serve.txt pyproject.toml -o $(LOCKS)/dev.txt
+	for image in router worker; do $(PIN) -c $(LOCKS)/serve.txt $(LOCKS)/$$image.in -o $(LOCKS)/$$image.txt; done
+	$(PIN) -c $(LOCKS)/dev.txt $(LOCKS)/manifests.in -o $(LOCKS)/manifests.txt
+	$(PIN) $(LOCKS)/bench.in -o $(LOCKS)/bench.txt

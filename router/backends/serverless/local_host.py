@@ -106,7 +106,7 @@ class LocalFunctionHost:
         """Start and declare, with growing pauses until it works."""
         retrying = AsyncRetrying(
             retry=retry_if_exception_type((HostFailedError, OSError, AttemptError)),
-            wait=wait_exponential_jitter(initial=0.2, max=30.0),
+            wait=wait_exponential_jitter(multiplier=0.2, max=30.0),
             before_sleep=_report_failure,
         )
         await retrying(self._bring_up_once)
