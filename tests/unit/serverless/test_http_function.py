@@ -128,14 +128,14 @@ def test_what_is_the_platforms(status: int) -> None:
 async def test_a_stream_over_the_limit_is_cut(client: UpstreamClient) -> None:
     """Nothing announced its length: it ends with an error when it has become too long."""
     chunk = b"10000\r\n" + b"x" * 0x10000 + b"\r\n"
-    answer = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + chunk * 40
+    answer = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + chunk * 48
     async with scripted_server([read_request(), send(answer)]) as server:
         target = HttpTarget(
-            "m", Endpoint(parse_address(server.url)), "", "", 1 << 20, 1 << 20, "", ""
+            "m", Endpoint(parse_address(server.url)), "", "", 1 << 20, 2 << 20, "", ""
         )
         caller = HttpFunctionCaller(target, client, FixedHeaders())
         response = await caller.call(make_request(), b"{}", 5.0)
         assert response.rest is not None
-        with pytest.raises(UpstreamBrokenError, match="over 1048576 bytes"):
+        with pytest.raises(UpstreamBrokenError, match="over 2097152 bytes"):
             _ = [part async for part in response.rest]
         await response.close()
