@@ -104,7 +104,7 @@ class Controller:
         state.arrivals_per_s = rates.arrivals
         follow(model.pool, fleet.endpoints.get(model.name, ()), fleet.peer_in_flight)
         self._command(model, fleet, sizing, now)
-        self._account(model, model.sizing_params, dt)
+        self._account(model, model.sizing_params, dt, leads=fleet.is_leader)
 
     def _command(
         self, model: ModelRuntime, fleet: FleetSnapshot, sizing: Sizing, now: float
@@ -131,11 +131,15 @@ class Controller:
         # Only the leader starts replicas. Others keep what they run until the leader covers it.
         driver.want(mine if fleet.is_leader else min(mine, driver.billed))
 
-    def _account(self, model: ModelRuntime, params: SizingParams, dt: float) -> None:
+    def _account(
+        self, model: ModelRuntime, params: SizingParams, dt: float, *, leads: bool
+    ) -> None:
         """Split what this gateway's replicas cost into busy and idle."""
         if model.driver is None or model.pool is None:
             return
-        billed_s = model.driver.billed * dt
+        # Replicas that all gateways have are on the leader's bill, and on no other.
+        is_payer = leads or not model.driver.is_shared
+        billed_s = model.driver.billed * dt if is_payer else 0.0
         busy_s = model.pool.busy_s - self._busy_s.get(model.name, 0.0)
         self._busy_s[model.name] = model.pool.busy_s
         busy_s = min(max(busy_s, 0.0), billed_s)

@@ -113,7 +113,7 @@ class PoolDriver(Protocol):
 
     @property
     def is_shared(self) -> bool:
-        """Whether all gateways have the same replicas, and one of them sets their number."""
+        """Whether all gateways have the same replicas: one of them sets their number, and pays."""
         ...
 
     def want(self, replicas: int, *, may_shrink: bool = True) -> None:

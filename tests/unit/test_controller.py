@@ -296,6 +296,14 @@ class TestSharedReplicas:
         shared.steps(12, requests=30)
         assert shared.driver.wants == []
 
+    @pytest.mark.parametrize("leads", [True, False])
+    def test_only_the_leader_pays_for_them(self, shared, leads):
+        shared.driver.billed = 2
+        shared.fleet = FleetSnapshot({}, {}, {}, is_leader=leads, taken_at=math.inf)
+        shared.steps(10)
+        sizing = shared.model.sizing
+        assert (sizing.warm_busy_usd + sizing.warm_idle_usd > 0) is leads
+
     def test_without_the_others_counters_none_is_taken_away(self, shared):
         shared.fleet = FleetSnapshot({}, {}, {}, is_leader=True, taken_at=shared.clock() - 10)
         shared.steps(1)

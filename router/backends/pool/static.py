@@ -11,7 +11,8 @@ from router.upstream.address import Address
 class StaticDriver:
     """Puts the configured addresses into the pool; health probes decide which take traffic."""
 
-    is_shared = False
+    is_shared = True
+    """All gateways with this configuration have them, and one pays."""
 
     def __init__(self, pool: Pool, addresses: Sequence[Address], concurrency: int) -> None:
         self._pool = pool

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -222,6 +223,20 @@ async def test_nothing_survives_the_kill_of_the_parent(gateway: GatewayProcess):
     gateway.process.kill()
     gateway.wait()
     assert gone(children) == []
+
+
+async def test_replicas_that_somebody_else_runs_are_paid_once(
+    start_gateway: StartGateway, repository: Path
+):
+    """At a dollar per second, whether or not they are there."""
+    static = {"kind": "static", "urls": ["http://127.0.0.1:9"], "price_per_replica_hour": 3600}
+    bare = {**model("mlp", serverless=None), "pool": static}
+    gateway = start_gateway(config_of(repository, bare))
+    await until_both_answer(gateway)
+    started, before = time.monotonic(), await counted(gateway, "router_cost_usd_total")
+    await asyncio.sleep(3)
+    cost = await counted(gateway, "router_cost_usd_total") - before
+    assert 0.6 < cost / (time.monotonic() - started) < 1.4
 
 
 async def test_the_store_is_started_again(gateway: GatewayProcess):
