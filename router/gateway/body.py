@@ -21,7 +21,15 @@ STREAM_ABOVE_BYTES = 64 * 1024
 """A longer body need not be kept."""
 WINDOW_BYTES = 256 * 1024
 """About what is held of a body that is passed on as it comes."""
-_PROGRESS_BYTES = 64 * 1024
+PROGRESS_BYTES = 64 * 1024
+"""What a client has to send of such a body in each time-out."""
+
+
+def slow_body(timeout_s: float) -> BodyTimeoutError:
+    """The error for a client that sends less than PROGRESS_BYTES in that time."""
+    return BodyTimeoutError(
+        f"{timeout_s:g} s brought less than {PROGRESS_BYTES} bytes of the body; send it faster"
+    )
 
 
 class BodyBudget:
@@ -120,7 +128,7 @@ class Body:
     async def read_part(self, timeout_s: float) -> bytes:
         """The next bytes of the body, b"" at its end.
 
-        While we wait for the client, it has to send _PROGRESS_BYTES in each `timeout_s`: a body of
+        While we wait for the client, it has to send PROGRESS_BYTES in each `timeout_s`: a body of
         any length may take its time, but no slot is held by one that drips. Raises as `read`.
         """
         if self._request.content.at_eof():
@@ -130,10 +138,7 @@ class Body:
             async with asyncio.timeout(timeout_s - self._slow_s):
                 part = await self._next()
         except TimeoutError:
-            raise BodyTimeoutError(
-                f"{timeout_s:g} s brought less than {_PROGRESS_BYTES} bytes of the body;"
-                " send it faster"
-            ) from None
+            raise slow_body(timeout_s) from None
         self._note_progress(len(part), self._clock() - began)
         return part
 
@@ -141,7 +146,7 @@ class Body:
         self.waited_s += waited_s
         self._slow_s += waited_s
         self._slow_bytes += size_bytes
-        if self._slow_bytes >= _PROGRESS_BYTES:
+        if self._slow_bytes >= PROGRESS_BYTES:
             self._slow_s, self._slow_bytes = 0.0, 0
 
     async def _collect(self, max_bytes: int, *, is_held: bool) -> bytes:

@@ -10,7 +10,7 @@ from enum import StrEnum
 from router.domain.clock import Clock
 from router.domain.errors import TooManyConnectionsError
 from router.domain.request import Protocol
-from router.gateway.relay import SERVER
+from router.gateway.relay import error_bytes
 from router.gateway.responses import error_answer
 from router.runtime import RuntimeRef
 from router.upstream.deadlines import DeadlineWheel
@@ -128,12 +128,4 @@ def _refusal(most: int) -> bytes:
     error = TooManyConnectionsError(
         f"this gateway has its most client connections, {most}; use fewer, or try again later"
     )
-    answer = error_answer(error, Protocol.OIP)
-    fields = [
-        *answer.headers,
-        ("content-length", str(len(answer.body))),
-        ("connection", "close"),
-        SERVER,
-    ]
-    lines = "".join(f"{name}: {value}\r\n" for name, value in fields)
-    return f"HTTP/1.1 {answer.status} Service Unavailable\r\n{lines}\r\n".encode() + answer.body
+    return error_bytes(error_answer(error, Protocol.OIP), b"connection: close\r\n")

@@ -6,14 +6,12 @@ it against the installed release). Framing is decided by aiohttp's hardened pars
 
 import asyncio
 import logging
-from collections.abc import Sequence
 from typing import Any, cast
 from typing import Protocol as Interface
 
 from aiohttp import web
 from aiohttp.http import HttpVersion11
-from aiohttp.http_parser import RawRequestMessage
-from aiohttp.streams import StreamReader
+from aiohttp.http_parser import HttpRequestParser
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
 from router.domain.errors import InvalidRequestError
@@ -22,15 +20,19 @@ from router.gateway.client_limits import ClientLimits, Wait
 from router.gateway.fast_attempt import Attempt, Carried
 from router.gateway.fast_path import MAX_BODY_BYTES, FastPath
 from router.gateway.fast_route import KnownHead
+from router.gateway.fast_upload import Upload
+from router.gateway.framing import Begun, Framing, ParserTap
 from router.gateway.relay import error_reply
 from router.gateway.responses import error_answer
 
 _log = logging.getLogger(__name__)
 
-Message = tuple[RawRequestMessage, StreamReader]
-
 _PATIENCE_S = 0.25
 """How long the fast path waits for the rest of a small body."""
+_MAX_FIRST_BYTES = 256 * 1024
+"""What one read brings at most; were it more, the ordinary path would have it."""
+LINGER_S = 2.0
+"""How long an unread body is drained so that its sender can read our refusal."""
 _MALFORMED = InvalidRequestError("the request is not valid HTTP, or its head is too large")
 
 
@@ -46,30 +48,18 @@ class Data(Interface):
         ...
 
 
-class GatewayServer(web.Server):
-    """aiohttp's server, making the gateway's connections."""
-
-    def __init__(self, data: Data, **options: Any) -> None:  # noqa: ANN401  aiohttp's
-        # Without a time-out of its own, aiohttp notes when a connection became idle, and no more.
-        super().__init__(data.handle, keepalive_timeout=0.0, **options)
-        self._data = data
-
-    def __call__(self) -> RequestHandler:
-        """A connection for a client that was accepted."""
-        return ClientConnection(self, self._data, loop=self._loop, **self._kwargs)
-
-
 class ClientConnection(RequestHandler):
     """One client connection; framing is the business of aiohttp's hardened parser.
 
-    Between requests, what is read is offered to the fast path first. `_owed` is how much of an
-    ordinary request is still to come: 0 between requests; None once that cannot be told from the
-    bytes any more, after which every request of the connection is an ordinary one.
+    Between requests, what is read is offered to the fast path first, while `Framing` can tell
+    where one ends.
     """
 
     __slots__ = (
-        "_attempt", "_data", "_fast", "_head_since", "_held", "_is_closing_after", "_limits",
-        "_owed", "_patience", "_raw", "_stalled_since", "_wait_tick", "carried",
+        "_attempt", "_data", "_fast", "_framing", "_head_since", "_held", "_is_closing_after",
+        "_is_cut_short", "_limits",
+        "_patience", "_raw", "_stalled_since", "_stops", "_upload", "_wait_tick",
+        "carried",
     )  # fmt: skip
 
     def __init__(self, server: web.Server, data: Data, **options: Any) -> None:  # noqa: ANN401
@@ -82,14 +72,17 @@ class ClientConnection(RequestHandler):
         self._stalled_since = 0.0
         self._wait_tick: int | None = None
         self._attempt: Attempt | None = None
+        self._upload: Upload | None = None
+        self._is_cut_short = False
+        self._stops = False
         self._raw = b""
         self._held = b""
-        self._owed: int | None = 0
+        self._framing = Framing()
         self._is_closing_after = False
         self._patience: asyncio.TimerHandle | None = None
         self.carried: Carried | None = None
         if self._fast is not None:
-            self._parser = _ParserTap(self._parser, self)  # type: ignore[assignment]  # stands in
+            self._parser = self._new_parser()
 
     # -- waiting for the client ------------------------------------------------------------------
 
@@ -157,15 +150,18 @@ class ClientConnection(RequestHandler):
     def data_received(self, data: bytes) -> None:
         """Offer a request to the fast path; what it declines goes to aiohttp."""
         if self._attempt is not None:
-            self._hold(data)
+            if self._upload is not None:
+                self._pass_on(self._upload, data)
+            else:
+                self._hold(data)
             return
         if self._held:
             data, self._held = self._held + data, b""
-            self._stop_patience()
-        if self._fast is not None and self._owed == 0 and self._is_between_requests():
+        if self._fast is not None and self._framing.owed == 0 and self._is_between_requests():
             known = self._fast.known(data)
             if known is not None and self._begin(data, *known):
                 return
+        self._stop_patience()
         self._feed(data)
 
     def _feed(self, data: bytes) -> None:
@@ -192,21 +188,38 @@ class ClientConnection(RequestHandler):
     def _begin(self, data: bytes, head: KnownHead, start: int) -> bool:
         """Whether the fast path has the request, or waits for the rest of it."""
         missing = head.body_bytes - (len(data) - start)
-        if missing > 0:
+        if missing > 0 and head.body_bytes <= MAX_BODY_BYTES:
             self._held = data
-            self._patience = self._loop.call_later(_PATIENCE_S, self._give_to_aiohttp)
+            if self._patience is None:  # one for all of a body that comes bit by bit
+                self._patience = self._loop.call_later(_PATIENCE_S, self._give_to_aiohttp)
             return True
-        if missing < 0 or self._fast is None:
+        if missing < 0 or len(data) > _MAX_FIRST_BYTES or self._fast is None:
             return False
         self._attempt = self._fast.begin(self, head, data[start:])
         if self._attempt is None:
             return False
+        self._stop_patience()
+        if missing and isinstance(self._attempt, Upload):
+            self._upload = self._attempt
         self._raw = data
         return True
+
+    def _pass_on(self, upload: Upload, data: bytes) -> None:
+        """Give the upload what is its; what follows its body waits for its answer."""
+        self._raw = b""
+        size = upload.to_come
+        if len(data) < size:
+            upload.more(data)
+            return
+        self._upload = None
+        upload.more(data[:size])
+        if len(data) > size:
+            self._hold(data[size:])
 
     def _give_to_aiohttp(self) -> None:
         """The rest of a body is late: the ordinary path knows how to wait, and for how long."""
         data, self._held = self._held, b""
+        self._patience = None
         self._feed(data)
 
     def _stop_patience(self) -> None:
@@ -218,50 +231,53 @@ class ClientConnection(RequestHandler):
         """Keep what a client sends before it has its answer; a bounded amount of it."""
         self._held += data
         if len(self._held) > MAX_BODY_BYTES:
-            self.pause_reading()
+            self.stop_reading()
 
-    def parsed(self, messages: Sequence[Message], data: bytes, *, upgraded: bool) -> bool:
-        """aiohttp's parser has read `data`; whether the fast path takes what was in it."""
-        if not data:  # aiohttp goes on with what its parser had kept
-            return self._passed_on(messages)
-        owed, self._owed = self._owed, None
-        if owed is None or upgraded:
+    def _on_read(self, begun: Begun, data: bytes) -> bool:
+        """Whether the fast path takes a request that aiohttp's parser has just read."""
+        if begun.missing and begun.length <= MAX_BODY_BYTES:
             return False
-        if owed > 0:
-            if not messages and len(data) <= owed:
-                self._owed = owed - len(data)
+        if not self._offer(begun, data):
             return False
-        start = data.find(b"\r\n\r\n") + 4
-        length = _declared_length(messages[0][0]) if len(messages) == 1 else None
-        if start < 4 or length is None:
-            return False
-        missing = length - (len(data) - start)
-        if messages[0][1].is_eof() != (missing == 0) or missing < 0:
-            return False
-        self._owed = missing
-        return missing == 0 and self._offer(messages[0][0], data, start)
+        if not begun.payload.is_eof():
+            self._leave_parser()
+        return True
 
-    def _passed_on(self, messages: Sequence[Message]) -> bool:
-        if messages:
-            self._owed = None
-        return False
+    def _leave_parser(self) -> None:
+        """Start with a new parser after this request: the old one waits for the rest of it."""
+        self._parser = self._new_parser()
+        self._framing.owed = 0
+        if self._reading_paused:  # for the sake of a payload that nobody reads
+            self._reading_paused = False
+            if not self._stops:
+                self._resume_transport_reading()
 
-    def _offer(self, message: RawRequestMessage, data: bytes, start: int) -> bool:
+    def _new_parser(self) -> Any:  # noqa: ANN401  a tap stands in
+        parser = HttpRequestParser(
+            self, self._loop, self._read_bufsize, max_line_size=self.max_line_size,
+            max_field_size=self.max_field_size, max_headers=self.max_headers,
+            payload_exception=web.RequestPayloadError, auto_decompress=False,
+            max_msg_queue_size=self._max_msg_queue_size,
+        )  # fmt: skip
+        return ParserTap(parser, self._framing, self._on_read)
+
+    def _offer(self, begun: Begun, data: bytes) -> bool:
+        message = begun.message
         if self._fast is None or self.carried is not None or message.method != "POST":
             return False
         if message.should_close or message.version != HttpVersion11:
             return False
-        if not self._is_between_requests() or len(data) - start > MAX_BODY_BYTES:
+        if not self._is_between_requests():
             return False
-        head = self._fast.understand(message, data[:start], len(data) - start)
-        return head is not None and self._begin(data, head, start)
+        head = self._fast.understand(message, data[: begun.start], begun.length)
+        return head is not None and self._begin(data, head, begun.start)
 
     # -- the fast path's answers -----------------------------------------------------------------
 
     @property
     def is_closing(self) -> bool:
         """Whether the connection ends with the answer under way."""
-        return self._is_closing_after or self._data.is_draining
+        return self._is_closing_after or self._is_cut_short or self._data.is_draining
 
     @property
     def takes_more(self) -> bool:
@@ -273,17 +289,35 @@ class ClientConnection(RequestHandler):
         if self.transport is not None:
             self.transport.write(data)
 
+    def stop_reading(self) -> None:
+        """Leave what the client sends in its socket."""
+        self._stops = True
+        self._pause_transport_reading()
+
+    def go_on_reading(self) -> None:
+        """Take it again."""
+        if self._stops:
+            self._stops = False
+            self._resume_transport_reading()
+
+    def cut_short(self) -> None:
+        """The rest of the body under way is not wanted: close after the answer to it."""
+        self._is_cut_short = True
+
     def abort(self) -> None:
         """Break off the response under way."""
-        self._attempt, self._raw = None, b""
+        self._end_attempt()
         if self.transport is not None:
             self.transport.abort()
 
     def reply(self, data: bytes) -> None:
         """Send a response, or its end, and go on with what the client has sent meanwhile."""
-        self._attempt, self._raw = None, b""
+        self._end_attempt()
         if self.transport is not None:
             self.transport.write(data)
+        if self._is_cut_short:
+            self._linger()
+            return
         if self.is_closing:
             super().close()
             return
@@ -293,18 +327,31 @@ class ClientConnection(RequestHandler):
     def hand_over(self, carried: Carried) -> None:
         """Let aiohttp read the request again, for the ordinary path."""
         data = self._raw
-        self._attempt, self._raw = None, b""
+        self._end_attempt()
         self.carried = carried
         self._feed(data)
         if self._is_closing_after:
             super().close()
         self._go_on()
 
+    def _end_attempt(self) -> None:
+        self._attempt, self._upload, self._raw = None, None, b""
+
     def _go_on(self) -> None:
         if self._held:
             data, self._held = self._held, b""
-            self.resume_reading()
+            self.go_on_reading()
             self.data_received(data)
+
+    def _linger(self) -> None:
+        """Throw away the rest of a body for a while, so that its sender can read the answer."""
+        self._close = True  # aiohttp takes nothing any more
+        self._framing.lose()
+        self._held = b""
+        self.go_on_reading()
+        self._patience = self._loop.call_later(LINGER_S, self.force_close)
+        if self.transport is not None and self.transport.can_write_eof():
+            self.transport.write_eof()
 
     # -- the connection's end --------------------------------------------------------------------
 
@@ -359,34 +406,3 @@ class _NoTimer:
 
 
 _NO_TIMER: Any = _NoTimer()
-
-
-class _ParserTap:
-    """Stands before aiohttp's parser, and shows the connection what it has read."""
-
-    __slots__ = ("_connection", "_parser")
-
-    def __init__(self, parser: Any, connection: ClientConnection) -> None:  # noqa: ANN401
-        self._parser = parser
-        self._connection = connection
-
-    def feed_data(self, data: bytes) -> tuple[Sequence[Message], bool, bytes]:
-        """As the parser's, without what the fast path has taken."""
-        messages, upgraded, tail = self._parser.feed_data(data)
-        if self._connection.parsed(messages, data, upgraded=upgraded):
-            self._parser.message_consumed()
-            return (), False, b""
-        return messages, upgraded, tail
-
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401  whatever the parser has
-        return getattr(self._parser, name)
-
-
-def _declared_length(message: RawRequestMessage) -> int | None:
-    """The length of a body that nothing but one Content-Length frames."""
-    lengths = message.headers.getall("content-length", [])
-    if message.chunked or message.upgrade or len(lengths) > 1:
-        return None
-    if not lengths:
-        return 0
-    return int(lengths[0]) if lengths[0].isascii() and lengths[0].isdecimal() else None

@@ -28,11 +28,11 @@ from router.upstream.response_head import ResponseHead
 
 MAX_ANSWER_BYTES = 64 * 1024
 """A larger answer is passed on as it comes."""
-_OWN_LINES = b"%bx-request-id: %b\r\nserver-timing: router;dur=%.3f, upstream;dur=%.3f\r\n"
-_VARIABLE_LINES = _OWN_LINES + b"content-length: %d\r\n\r\n"
-_VARIABLE_LINES_OF_STREAM = _OWN_LINES + b"%b\r\n\r\n"
+OWN_LINES = b"%bx-request-id: %b\r\nserver-timing: router;dur=%.3f, upstream;dur=%.3f\r\n"
+_VARIABLE_LINES = OWN_LINES + b"content-length: %d\r\n\r\n"
+_VARIABLE_LINES_OF_STREAM = OWN_LINES + b"%b\r\n\r\n"
 _NO_CONTENT = 204
-_CLOSE = b"connection: close\r\n"
+CLOSE = b"connection: close\r\n"
 _STALE_WITHIN_S = 0.1
 """A connection that the replica had closed says so within a round trip; later, it was at work."""
 
@@ -108,7 +108,8 @@ class Attempt:
 
     __slots__ = (
         "_body", "_client", "_connection", "_endpoint", "_ground", "_known", "_reason",
-        "_request_id", "_response", "_route", "_sent", "_started", "_stream", "_way",
+        "_request_id", "_response", "_route", "_sent", "_started", "_stream", "_waited_s",
+        "_way",
     )  # fmt: skip
 
     def __init__(
@@ -122,6 +123,7 @@ class Attempt:
         self._response: ResponseHead | None = None
         self._body = b""
         self._stream: AnswerStream | None = None
+        self._waited_s = 0.0  # for the client, while the replica had nothing to do
 
     def send(
         self,
@@ -200,11 +202,12 @@ class Attempt:
         upstream_s = done - self._sent
         pool = route.pool
         if response.status < 400:
-            pool.service_times.observe(route.request.payload_bytes, upstream_s)
+            served_s = upstream_s - self._waited_s
+            pool.service_times.observe(route.request.payload_bytes, served_s)
         pool.release(self._endpoint, Verdict.OK, self._started, done)
         self._leave()
         body = self._body
-        closing = _CLOSE if self._client.is_closing else b""
+        closing = CLOSE if self._client.is_closing else b""
         variable = _VARIABLE_LINES % (
             closing,
             self._request_id,
@@ -241,11 +244,12 @@ class Attempt:
         now = ground.clock()
         upstream_s = now - self._sent
         if head.status < 400:
-            route.pool.service_times.observe(route.request.payload_bytes, upstream_s)
+            served_s = upstream_s - self._waited_s
+            route.pool.service_times.observe(route.request.payload_bytes, served_s)
         idle_s = ground.upstream.stream_idle_s
         self._stream = AnswerStream(self._client, self._connection, head, ground.clock, idle_s)
         variable = _VARIABLE_LINES_OF_STREAM % (
-            _CLOSE if self._client.is_closing else b"",
+            CLOSE if self._client.is_closing else b"",
             self._request_id,
             (self._sent - self._started) * 1e3,
             upstream_s * 1e3,

@@ -1,4 +1,7 @@
-"""The fast path: small complete requests to a warm replica, by callbacks, without a task.
+"""The fast path: requests to a warm replica, by callbacks, without a task.
+
+A small one is complete when it gets here; of a long one the first part has come, and the rest is
+passed on as it comes.
 
 Takes only what the ordinary path would have understood the same way and sent to a free slot at
 once; everything else it declines, and the ordinary path has it from the first byte. An attempt
@@ -17,10 +20,11 @@ from router.domain.decision import Verdict
 from router.domain.errors import RouterError
 from router.gateway import openai
 from router.gateway.access import may_use
-from router.gateway.body import BodyBudget
+from router.gateway.body import STREAM_ABOVE_BYTES, WINDOW_BYTES, BodyBudget
 from router.gateway.exchange import Exchange, Telemetry
-from router.gateway.fast_attempt import Attempt, Client, Ground
+from router.gateway.fast_attempt import Attempt, Ground
 from router.gateway.fast_route import KnownHead, Route, remember
+from router.gateway.fast_upload import Sender, Upload
 from router.gateway.intake import read_intent, request_of
 from router.gateway.target import Target
 from router.policy.warm import prepare
@@ -28,7 +32,7 @@ from router.runtime import RuntimeRef
 from router.upstream.client import UpstreamClient
 
 MAX_HEAD_BYTES = 4096
-MAX_BODY_BYTES = 64 * 1024
+MAX_BODY_BYTES = STREAM_ABOVE_BYTES
 _NEVER_FAST = ("expect", "upgrade", "transfer-encoding", "x-router-deadline-ms")
 
 
@@ -80,6 +84,8 @@ class FastPath:
         max_head = min(MAX_HEAD_BYTES, runtime.settings.server.max_header_bytes)
         if not body_bytes or len(raw_head) > max_head or any(n in headers for n in _NEVER_FAST):
             return None
+        if body_bytes > runtime.settings.server.max_body_bytes:
+            return None
         try:
             intent = read_intent(
                 message.method, message.path, headers, runtime, self._clock(), is_ready=True
@@ -93,8 +99,15 @@ class FastPath:
         remember(self._known, raw_head, head)
         return head
 
-    def begin(self, client: Client, head: KnownHead, body: bytes) -> Attempt | None:
-        """Send the request to a warm replica, or None if that is not what it clearly needs."""
+    def begin(self, client: Sender, head: KnownHead, body: bytes) -> Attempt | None:
+        """Send the request to a warm replica, or None if that is not what it clearly needs.
+
+        `body` is all of it, or the first part if it has more than MAX_BODY_BYTES: that gives an
+        `Upload`.
+        """
+        is_long = head.body_bytes > MAX_BODY_BYTES
+        if is_long and head.target.model is None:
+            return None  # the model is in the body
         route = self._route(head, body)
         if route is None:
             return None
@@ -103,7 +116,8 @@ class FastPath:
         if reason is None:
             return None
         pool = route.pool
-        if not self._bodies.has_room(len(body)) or (endpoint := pool.reserve_warm(now)) is None:
+        room = WINDOW_BYTES if is_long else len(body)
+        if not self._bodies.has_room(room) or (endpoint := pool.reserve_warm(now)) is None:
             return None
         connection = self._upstream.take_idle(endpoint.address)
         if connection is None:  # opening one takes a while, and may fail
@@ -111,7 +125,7 @@ class FastPath:
             return None
         route.count_arrival(now)
         request_id = head.intent.head.request_id or next(self._ids)
-        attempt = Attempt(self._ground, client, head, route, reason)
+        attempt = (Upload if is_long else Attempt)(self._ground, client, head, route, reason)
         attempt.send(endpoint, connection, body, request_id.encode("ascii"), now)
         return attempt
 

@@ -1,6 +1,7 @@
 """The way of an answer back to the client: which headers are passed on, in which form, how fast."""
 
 from collections.abc import Sequence
+from http import HTTPStatus
 
 from aiohttp import web
 from multidict import CIMultiDict
@@ -33,6 +34,14 @@ def error_reply(answer: ErrorAnswer, headers: Headers = ()) -> web.Response:
     if answer.closes:
         reply.force_close()
     return reply
+
+
+def error_bytes(answer: ErrorAnswer, own_lines: bytes) -> bytes:
+    """An error as it goes on the wire, with whole header lines of ours."""
+    fields = [*answer.headers, SERVER, ("content-length", str(len(answer.body)))]
+    lines = "".join(f"{name}: {value}\r\n" for name, value in fields).encode()
+    start = f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}\r\n".encode()
+    return b"".join((start, lines, own_lines, b"\r\n", answer.body))
 
 
 async def stream(

@@ -6,9 +6,11 @@ Connections and the fast path are in `connection` and `fast_path`. Decides nothi
 import asyncio
 import logging
 from itertools import count
+from typing import Any
 
 import msgspec
 from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
 
 from router.director import Director, outcome_of
 from router.domain.clock import Clock
@@ -19,7 +21,7 @@ from router.domain.errors import (
 )
 from router.gateway.body import STREAM_ABOVE_BYTES, Body, BodyBudget
 from router.gateway.client_limits import ClientLimits
-from router.gateway.connection import ClientConnection, GatewayServer
+from router.gateway.connection import LINGER_S, ClientConnection, Data
 from router.gateway.exchange import Exchange, Telemetry
 from router.gateway.fast_path import FastPath
 from router.gateway.intake import Intake, Taken
@@ -31,10 +33,21 @@ from router.upstream.client import UpstreamClient
 
 _log = logging.getLogger(__name__)
 
-_LINGER_S = 2.0
-"""How long an unread body is drained so that its sender can read our refusal."""
 _READ_BUFFER_BYTES = 64 * 1024
 """A connection stops reading when it holds twice that much of an ordinary request's body."""
+
+
+class GatewayServer(web.Server):
+    """aiohttp's server, making the gateway's connections."""
+
+    def __init__(self, data: Data, **options: Any) -> None:  # noqa: ANN401  aiohttp's
+        # Without a time-out of its own, aiohttp notes when a connection became idle, and no more.
+        super().__init__(data.handle, keepalive_timeout=0.0, **options)
+        self._data = data
+
+    def __call__(self) -> RequestHandler:
+        """A connection for a client that was accepted."""
+        return ClientConnection(self, self._data, loop=self._loop, **self._kwargs)
 
 
 class DataPlane:
@@ -83,7 +96,7 @@ class DataPlane:
             max_line_size=max_head,
             max_field_size=max_head,
             read_bufsize=_READ_BUFFER_BYTES,
-            lingering_time=_LINGER_S,
+            lingering_time=LINGER_S,
         )
 
     async def handle(self, http: web.BaseRequest) -> web.StreamResponse:

@@ -164,7 +164,7 @@ class Connection(asyncio.Protocol):
 
     def send_part(self, data: bytes) -> None:
         """Send more of the body of an exchange that `expects_body`; then wait for `writable`."""
-        if len(data) > self._to_come or self._transport is None:
+        if len(data) > self._to_come or self._transport is None or self._unsent is not None:
             raise RuntimeError("nobody expects that much of a body")
         self._to_come -= len(data)
         self._transport.write(data)

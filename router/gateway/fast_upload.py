@@ -1,0 +1,172 @@
+"""A long request body on the fast path: passed on to a replica as it comes, by callbacks.
+
+Decides who is slow, and what the client is told when the exchange ends before its body does. Only
+the first part is kept, until the second is sent; after that nothing is repeated.
+"""
+
+import asyncio
+from typing import Protocol as Interface
+
+from router.backends.pool.endpoints import Endpoint
+from router.director import outcome_of, verdict_of
+from router.domain.decision import Reason
+from router.domain.errors import (
+    AttemptError,
+    BodyTimeoutError,
+    UpstreamTimeoutError,
+)
+from router.gateway.body import PROGRESS_BYTES, WINDOW_BYTES, slow_body
+from router.gateway.fast_attempt import CLOSE, OWN_LINES, Attempt, Client, Ground
+from router.gateway.fast_route import KnownHead, Route
+from router.gateway.fast_stream import AnswerStream
+from router.gateway.relay import error_bytes
+from router.gateway.responses import error_answer
+from router.telemetry.labels import AttemptResult, attempt_result
+from router.upstream.connection import Connection, WireRequest
+from router.upstream.response_head import ResponseHead
+
+
+class Sender(Client, Interface):
+    """The client's connection, as an upload uses it."""
+
+    def stop_reading(self) -> None:
+        """Leave what the client sends in its socket."""
+        ...
+
+    def go_on_reading(self) -> None:
+        """Take it again."""
+        ...
+
+    def cut_short(self) -> None:
+        """The rest of the body is not wanted: the connection ends with the coming reply."""
+        ...
+
+
+class Upload(Attempt):
+    """One long request at one replica. `to_come` is what has not been passed on of its body."""
+
+    __slots__ = ("_fresh_bytes", "_is_kept", "_sender", "_stalled_s", "_stalled_since", "to_come")
+
+    def __init__(
+        self, ground: Ground, client: Sender, known: KnownHead, route: Route, reason: Reason
+    ) -> None:
+        super().__init__(ground, client, known, route, reason)
+        self._sender = client
+        self._is_kept = True
+        self._fresh_bytes = 0
+        self._stalled_since: float | None = None
+        self._stalled_s = 0.0
+        self.to_come = 0
+
+    @property
+    def _body_timeout_s(self) -> float:
+        return self._known.runtime.settings.server.body_timeout_s
+
+    def send(
+        self,
+        endpoint: Endpoint,
+        connection: Connection,
+        body: bytes,
+        request_id: bytes,
+        now: float,
+    ) -> None:
+        """Send the head and the first part, `body`; `more` sends the others."""
+        self._endpoint = endpoint
+        self._connection = connection
+        self._request_id = request_id
+        self._started = self._sent = now
+        self._ground.in_flight += 1
+        self._ground.bodies.held_bytes += WINDOW_BYTES  # `begin` has asked whether there is room
+        way = self._way = self._route.way(endpoint)
+        head = way.before_id + request_id + way.after_id
+        self.to_come = self._known.body_bytes - len(body)
+        request = WireRequest(head, body, is_head=False, to_come=self.to_come)
+        connection.start(request, self, now + self._body_timeout_s)
+        self._look_at_pace()
+
+    def more(self, part: bytes) -> None:
+        """Pass on what came of the body: at most `to_come` bytes."""
+        self._is_kept = False
+        self.to_come -= len(part)
+        self._fresh_bytes += len(part)
+        self._connection.send_part(part)
+        self._look_at_pace()
+
+    def _look_at_pace(self) -> None:
+        """Decide who is waited for from now on, and for how long."""
+        connection, now = self._connection, self._ground.clock()
+        writable = connection.writable()
+        if writable is not None:
+            self._stalled_since = now
+            self._sender.stop_reading()
+            writable.add_done_callback(self._on_writable)
+            connection.set_deadline(now + self._route.timeout_s - self._stalled_s)
+        elif not self.to_come:
+            self._waited_s = now - self._sent - self._stalled_s
+            connection.set_deadline(now + self._route.timeout_s - self._stalled_s)
+        elif self._fresh_bytes >= PROGRESS_BYTES:
+            self._fresh_bytes = 0
+            connection.set_deadline(now + self._body_timeout_s)
+
+    def _on_writable(self, _: "asyncio.Future[None]") -> None:
+        if self._stalled_since is None or not self._connection.is_busy:
+            return
+        self._stalled_s += self._ground.clock() - self._stalled_since
+        self._stalled_since = None
+        self._fresh_bytes = PROGRESS_BYTES  # the client's time begins anew
+        self._sender.go_on_reading()
+        self._look_at_pace()
+
+    # -- what the upstream connection reports ---------------------------------------------------
+
+    def on_done(self, error: AttemptError | None) -> None:
+        """As for any attempt, but a client that was too slow is told so."""
+        if isinstance(error, UpstreamTimeoutError) and self._waits_for_client:
+            self._fail(slow_body(self._body_timeout_s), AttemptResult.CANCELLED)
+        else:
+            super().on_done(error)
+
+    @property
+    def _waits_for_client(self) -> bool:
+        return self.to_come > 0 and self._stalled_since is None and self._stream is None
+
+    # -- ways out -------------------------------------------------------------------------------
+
+    def _reply(self, response: ResponseHead) -> None:
+        self._leave_body()
+        super()._reply(response)
+
+    def _end_stream(self, stream: AnswerStream, error: AttemptError | None) -> None:
+        self._leave_body()
+        super()._end_stream(stream, error)
+
+    def _go_on_after(self, error: AttemptError) -> None:
+        if self._is_kept:
+            self._sender.go_on_reading()
+            super()._go_on_after(error)
+        else:
+            self._fail(error, attempt_result(error))
+
+    def _leave_body(self) -> None:
+        self._sender.go_on_reading()
+        if self.to_come:
+            self._sender.cut_short()
+
+    def _fail(self, error: AttemptError | BodyTimeoutError, result: AttemptResult) -> None:
+        """Tell the client: what was passed on of the body is gone, so there is no other attempt."""
+        self._leave_body()
+        done = self._ground.clock()
+        total_s, upstream_s = done - self._started, done - self._sent
+        self._settle(verdict_of(result), result, done)
+        answer = error_answer(error, self._route.request.protocol)
+        closing = CLOSE if self._client.is_closing else b""
+        router_s = max(0.0, total_s - upstream_s)
+        timing = OWN_LINES % (closing, self._request_id, router_s * 1e3, upstream_s * 1e3)
+        self._client.reply(error_bytes(answer, self._way.reply_lines(self._reason) + timing))
+        outcome = outcome_of(error)
+        self._count(outcome, total_s, upstream_s)
+        self._log(answer.status, outcome, total_s, upstream_s)
+
+    def _leave(self) -> None:
+        self._ground.in_flight -= 1
+        self._ground.bodies.release(WINDOW_BYTES)
