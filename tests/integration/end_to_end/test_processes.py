@@ -274,7 +274,10 @@ def test_a_port_that_others_share_is_refused(
 ):
     taken = gateway.url.removeprefix("http://")
     second = GatewayProcess(tmp_path / "second", config_of(repository, listen=taken))
-    with pytest.raises(AssertionError, match="no readiness line"):
-        second.start()
-    assert second.wait() == 1
-    assert f"cannot listen: [Errno 98] {taken}: address already in use" in second.log
+    try:
+        with pytest.raises(AssertionError, match="no readiness line"):
+            second.start()
+        assert second.wait() == 1
+        assert f"cannot listen: [Errno 98] {taken}: address already in use" in second.log
+    finally:
+        second.ensure_gone()
