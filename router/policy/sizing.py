@@ -8,12 +8,12 @@ the deterministic rule for lower convex prices with switching cost (Lin et al., 
 right-sizing for power-proportional data centers", 2013), 3-competitive per level without start-up
 delay.
 
-Demand may keep fooling the counter: bursts that end as the replica is ready, pauses that end as it
-is gone. So a level follows the cheapest of three plans on its own history: the counter, never, or
-always having the replica. It changes to a plan that has become cheaper by a beta (the counters of
-Blum and Burch, "On-line learning and the metrical task system problem", 1997), and goes back to the
-counter as soon as it has cost a tenth and a beta more than the counter would have: history may be
-wrong, or demand an adversary. Pure: state goes in, state comes out; without demand it rests.
+Demand may keep fooling the counter: bursts that end as the replica is ready. So a level gives up
+following it once never having had a replica would have been cheaper by a beta (the counters of Blum
+and Burch, "On-line learning and the metrical task system problem", 1997). It follows again once
+that has turned round by as much, or once it has cost a tenth and a beta more than the counter would
+have: history may be wrong, or demand an adversary. (Keeping replicas that pauses made look cheaper
+was tried too, and cost more than it saved.) Pure: state goes in, state comes out.
 """
 
 from dataclasses import dataclass
@@ -22,13 +22,13 @@ from math import ceil, inf
 from typing import NamedTuple
 
 _CHANGE_BETAS = 1.05
-"""What a plan must have saved to be followed: the counter itself may lose a beta on one start."""
+"""What must have been saved to change: one start in vain may cost the counter a beta."""
 _MEMORY_BETAS = 4.0
-"""How far a plan can be ahead or behind: what came before some changes of plan is forgotten."""
+"""How far the counter can be ahead or behind: what came before some changes is forgotten."""
 _ALLOWANCE_RATIO = 0.1
-"""What other plans may cost more than the counter in the long run, as a share of its cost."""
+"""What not following may cost more than the counter in the long run, as a share of its cost."""
 _SAVINGS_BETAS = 2.0
-"""What they have saved is kept up to this many betas, so that old savings pay for few mistakes."""
+"""What it has saved is kept up to this many betas, so that old savings pay for few mistakes."""
 
 
 class SizingReason(StrEnum):
@@ -79,28 +79,19 @@ class Demand(NamedTuple):
     latency_duty: bool = False
 
 
-class Plan(StrEnum):
-    """What a level may follow."""
-
-    COUNTER = "counter"
-    NEVER = "never"
-    ALWAYS = "always"
-
-
 class Level(NamedTuple):
     """One replica's state. Times are None while it is off.
 
-    `counter_usd` and `bought_at` are the counter's own, `running_since` the replica's. `never_usd`
-    and `always_usd` say what those plans would have cost more than the counter: a level starts as
-    one that has not been used. `excess_usd` is what it has cost more than counter and allowance.
+    `counter_usd` and `bought_at` are the counter's own; `running_since` is the replica's, which
+    follows it unless `gave_up`. `never_usd` says what no replica would have cost more than the
+    counter, `excess_usd` what the level has cost more than the counter and its allowance.
     """
 
     counter_usd: float = 0.0
     bought_at: float | None = None
     running_since: float | None = None
-    plan: Plan = Plan.COUNTER
+    gave_up: bool = False
     never_usd: float = 0.0
-    always_usd: float = inf
     excess_usd: float = 0.0
 
 
@@ -161,39 +152,34 @@ def _rent(params: SizingParams, demand: Demand, k: int) -> float:
 
 
 def _step(params: SizingParams, level: Level, rent: float, dt: float, now: float) -> Level:
-    if rent == 0 and _rests(params, level):
+    if (
+        rent == 0
+        and level.counter_usd == 0
+        and level.bought_at is None
+        and level.running_since is None
+    ):
         return level
     counter_usd, bought_at = _count(params, level, rent, dt, now)
-    never, always, excess = level.never_usd, level.always_usd, level.excess_usd
-    plan = Plan.COUNTER
+    never_usd, excess_usd, gave_up = level.never_usd, level.excess_usd, False
     # Infinite rent leaves no choice, and teaches nothing for times with one.
     if rent < inf:
-        never, always, excess = _learn(params, level, rent, dt, now)
-        plan = _plan(params, level.plan, never, always, excess)
-    wanted = plan is Plan.ALWAYS or (plan is Plan.COUNTER and bought_at is not None)
+        never_usd, excess_usd = _learn(params, level, rent, dt, now)
+        gave_up = _gives_up(params, level.gave_up, never_usd, excess_usd)
+    wanted = bought_at is not None and not gave_up
     running_since = level.running_since
     if wanted and running_since is None:
         running_since = now
     elif not wanted and running_since is not None:
-        excess += _unused_usd(params, running_since, now)
+        unused_s = max(running_since + params.min_billing_s - now, 0.0)
+        excess_usd += params.replica_usd_per_s * unused_s
         running_since = None
-    return Level(counter_usd, bought_at, running_since, plan, never, always, excess)
-
-
-def _rests(params: SizingParams, level: Level) -> bool:
-    """Whether a step without demand would change nothing."""
-    return (
-        level.counter_usd == 0
-        and level.bought_at is None
-        and level.running_since is None
-        and level.always_usd == _MEMORY_BETAS * params.beta_usd(0.0)
-    )
+    return Level(counter_usd, bought_at, running_since, gave_up, never_usd, excess_usd)
 
 
 def _count(
     params: SizingParams, level: Level, rent: float, dt: float, now: float
 ) -> tuple[float, float | None]:
-    """Move the counter, and buy or give up where it says so."""
+    """Move the counter, and buy or sell where it says so."""
     bought_at = level.bought_at
     beta = params.beta_usd(now - bought_at if bought_at is not None else 0.0)
     counter = beta
@@ -208,22 +194,17 @@ def _count(
 
 
 def _learn(
-    params: SizingParams, before: Level, rent: float, dt: float, now: float
-) -> tuple[float, float, float]:
-    """What the other plans, and the level itself, have cost more than the counter by now."""
+    params: SizingParams, level: Level, rent: float, dt: float, now: float
+) -> tuple[float, float]:
+    """What no replica, and the level itself, have cost more than the counter by now."""
     beta = params.beta_usd(0.0)
-    # The counter never gives up within the minimum: its beta holds that until it is over.
-    counter = _step_usd(params, before.bought_at, rent, dt, now)
-    actual = _step_usd(params, before.running_since, rent, dt, now)
-    never = before.never_usd + rent * dt - counter
-    always = before.always_usd + params.replica_usd_per_s * dt - counter
-    excess = before.excess_usd + actual - (1 + _ALLOWANCE_RATIO) * counter
+    # The counter never sells within the minimum: its beta holds that until it is over.
+    counter = _step_usd(params, level.bought_at, rent, dt, now)
+    actual = _step_usd(params, level.running_since, rent, dt, now)
+    never = level.never_usd + rent * dt - counter
+    excess = level.excess_usd + actual - (1 + _ALLOWANCE_RATIO) * counter
     memory = _MEMORY_BETAS * beta
-    return (
-        min(max(never, -memory), memory),
-        min(max(always, -memory), memory),
-        max(excess, -_SAVINGS_BETAS * beta),
-    )
+    return min(max(never, -memory), memory), max(excess, -_SAVINGS_BETAS * beta)
 
 
 def _step_usd(
@@ -236,25 +217,12 @@ def _step_usd(
     return params.replica_usd_per_s * dt + rent * bridged_s
 
 
-def _unused_usd(params: SizingParams, since: float, now: float) -> float:
-    """What is still paid for a replica that is given up."""
-    return params.replica_usd_per_s * max(since + params.min_billing_s - now, 0.0)
-
-
-def _plan(params: SizingParams, plan: Plan, never: float, always: float, excess: float) -> Plan:
-    """The plan to follow from now on."""
+def _gives_up(params: SizingParams, gave_up: bool, never_usd: float, excess_usd: float) -> bool:
+    """Whether the counter is not followed from now on."""
     beta = params.beta_usd(0.0)
-    if excess > beta:
-        return Plan.COUNTER
-    best, best_usd = Plan.COUNTER, 0.0
-    if never < best_usd:
-        best, best_usd = Plan.NEVER, never
-    if always < best_usd:
-        best, best_usd = Plan.ALWAYS, always
-    followed_usd = 0.0 if plan is Plan.COUNTER else never if plan is Plan.NEVER else always
-    saves = best_usd < followed_usd - _CHANGE_BETAS * beta
-    may_leave = best is Plan.COUNTER or excess <= 0
-    return best if saves and may_leave else plan
+    if gave_up:
+        return excess_usd <= beta and never_usd <= _CHANGE_BETAS * beta
+    return excess_usd <= 0 and never_usd < -_CHANGE_BETAS * beta
 
 
 def _floor(params: SizingParams, demand: Demand) -> tuple[int, SizingReason]:

@@ -18,15 +18,15 @@ CPU, FAST, GPU = (2.3, 60.0), (3.1, 20.0), (6.0, 180.0)
 SEED = 7
 
 MEASURED = [
-    pytest.param(shapes.daily, CPU, 1.0143, id="daily, cpu"),
-    pytest.param(shapes.daily, FAST, 1.0312, id="daily, fast"),
+    pytest.param(shapes.daily, CPU, 1.0140, id="daily, cpu"),
+    pytest.param(shapes.daily, FAST, 1.0411, id="daily, fast"),
     pytest.param(shapes.daily, GPU, 1.0413, id="daily, gpu"),
     pytest.param(shapes.wandering, CPU, 1.0841, id="wandering, cpu"),
     pytest.param(shapes.wandering, FAST, 1.0691, id="wandering, fast"),
-    pytest.param(shapes.wandering, GPU, 1.3143, id="wandering, gpu"),
+    pytest.param(shapes.wandering, GPU, 1.3353, id="wandering, gpu"),
     pytest.param(shapes.flash_crowds, CPU, 1.2713, id="flash crowds, cpu"),
     pytest.param(shapes.flash_crowds, FAST, 1.1603, id="flash crowds, fast"),
-    pytest.param(shapes.flash_crowds, GPU, 2.0186, id="flash crowds, gpu"),
+    pytest.param(shapes.flash_crowds, GPU, 1.9621, id="flash crowds, gpu"),
     pytest.param(shapes.cron, CPU, 1.3816, id="cron, cpu"),
     pytest.param(shapes.cron, FAST, 2.4922, id="cron, fast"),
     pytest.param(shapes.cron, GPU, 1.9822, id="cron, gpu"),
@@ -118,8 +118,8 @@ def test_an_adversary_that_sees_the_replicas(rho, startup_s, at_most):
     assert bill.total_usd / bound_of(series, params).cost_usd <= at_most
 
 
-def test_following_plans_pays_where_the_counter_is_fooled():
-    """Cron bursts at CPU prices: without plans each of them buys replicas for nothing."""
+def test_giving_up_pays_where_the_counter_is_fooled():
+    """Cron bursts at CPU prices: else each of them buys replicas for nothing."""
     params = params_of(60.0)
     series = series_of(shapes.cron(SEED), 2.3)
     bill = run(series, params, LevelSizer(params))

@@ -1,10 +1,10 @@
-"""Which plan a level follows: when history says that the counter is fooled, and when not."""
+"""When a level gives up following its counter, and when it comes back."""
 
 from itertools import pairwise
 
 import pytest
 
-from router.policy.sizing import Demand, Level, Plan, Sizing, SizingParams, size
+from router.policy.sizing import Demand, Level, Sizing, SizingParams, size
 from tests.fakes.builders import NOW
 
 RHO = 3.0
@@ -13,8 +13,6 @@ BETA = PARAMS.beta_usd(0.0)
 
 BURST = [1.0] * 20 + [0.0] * 100
 """The counter buys after 10 s, the replica is ready as the burst ends, then it idles."""
-PAUSE = [1.0] * 60 + [0.0] * 25
-"""The counter gives the replica up in the pause, and pays the next start on top."""
 
 
 def run(loads, levels=(), params=PARAMS) -> list[Sizing]:
@@ -30,51 +28,38 @@ def starts(steps) -> int:
     return sum(after.wanted > before.wanted for before, after in pairwise(steps))
 
 
-def last_plan(steps: list[Sizing]) -> Plan:
-    return steps[-1].levels[0].plan
+def gave_up(steps) -> set[bool]:
+    return {step.levels[0].gave_up for step in steps}
 
 
 def test_bursts_that_end_when_the_replica_is_ready_are_left_to_serverless():
     steps = run(BURST * 20)
-    assert last_plan(steps) is Plan.NEVER
+    assert steps[-1].levels[0].gave_up
     assert starts(steps) < 5, "bought again and again for nothing"
 
 
-def test_a_replica_is_kept_over_pauses_that_cost_more_starts():
-    steps = run(PAUSE * 40)
-    assert last_plan(steps) is Plan.ALWAYS
-    assert starts(steps[-10 * len(PAUSE) :]) == 0
-
-
 def test_one_burst_is_no_history():
-    assert {step.levels[0].plan for step in run(BURST)} == {Plan.COUNTER}
+    assert gave_up(run(BURST)) == {False}
 
 
-def test_steady_demand_stays_with_the_counter():
-    assert {step.levels[0].plan for step in run([0.9] * 2000)} == {Plan.COUNTER}
+@pytest.mark.parametrize("load", [0.2, 0.4, 0.9], ids=lambda load: f"{load} replicas")
+def test_steady_demand_stays_with_the_counter(load):
+    assert gave_up(run([load] * 2000)) == {False}
 
 
-@pytest.mark.parametrize(
-    ("history", "then", "wanted"),
-    [
-        pytest.param(BURST * 40, [1.0] * 200, 1, id="bursts that become steady"),
-        pytest.param(PAUSE * 40, [0.0] * 400, 0, id="pauses that do not end"),
-    ],
-)
-def test_history_is_outlived_within_some_betas(history, then, wanted):
-    steps = run(history + then)
-    assert steps[-1].wanted == wanted
+def test_pauses_that_the_counter_bridges_are_no_reason_to_give_up():
+    assert gave_up(run(([1.0] * 60 + [0.0] * 8) * 40)) == {False}
+
+
+def test_captive_work_overrules_history():
+    levels = run(BURST * 20)[-1].levels
+    held = size(PARAMS, levels, Demand(0.0, 0.0, held=1), 1.0, NOW + 9999.0)
+    assert (held.wanted, held.levels[0].gave_up) == (1, False)
 
 
 def test_without_demand_a_level_rests():
-    idle = run(PAUSE * 3 + [0.0] * int(8 * BETA))
+    idle = run(BURST * 3 + [0.0] * 10)
     assert idle[-1].levels == idle[-2].levels
-
-
-def test_captive_work_overrules_a_plan():
-    never = run(BURST * 20)[-1].levels
-    held = size(PARAMS, never, Demand(0.0, 0.0, held=1), 1.0, NOW + 9999.0)
-    assert (held.wanted, held.levels[0].plan) == (1, Plan.COUNTER)
 
 
 def bill(steps, loads) -> float:
@@ -93,26 +78,25 @@ def bill(steps, loads) -> float:
 
 
 def counter_only(loads) -> list[Sizing]:
-    """The counter without plans: a level that has overspent follows it."""
+    """The counter alone: a level that has overspent follows it."""
     steps: list[Sizing] = []
     levels: tuple[Level, ...] = ()
     now = NOW
     for load in loads:
         now += 1.0
-        sizing = size(PARAMS, levels, Demand(load, RHO * load), 1.0, now)
-        levels = tuple(level._replace(excess_usd=1e9, plan=Plan.COUNTER) for level in sizing.levels)
-        steps.append(sizing)
+        steps.append(size(PARAMS, levels, Demand(load, RHO * load), 1.0, now))
+        levels = tuple(level._replace(excess_usd=1e9) for level in steps[-1].levels)
     return steps
 
 
-@pytest.mark.parametrize("shape", [BURST, PAUSE], ids=["bursts", "pauses"])
-def test_following_a_plan_is_cheaper_than_the_counter(shape):
-    loads = shape * 40
+def test_giving_up_is_cheaper_than_the_counter():
+    loads = BURST * 40
     assert bill(run(loads), loads) < 0.9 * bill(counter_only(loads), loads)
 
 
-def demand_until_ready(steps: list[Sizing], levels: tuple[Level, ...] = ()) -> list[float]:
+def demand_until_ready(steps: list[Sizing]) -> list[float]:
     """An adversary: demand only while no replica is ready."""
+    levels: tuple[Level, ...] = ()
     loads: list[float] = []
     for second in range(30_000):
         since = levels[0].running_since if levels else None
@@ -124,18 +108,18 @@ def demand_until_ready(steps: list[Sizing], levels: tuple[Level, ...] = ()) -> l
     return loads
 
 
-def test_the_clamp_bounds_what_wrong_plans_cost():
+def test_the_clamp_bounds_what_giving_up_costs():
     steps: list[Sizing] = []
     loads = demand_until_ready(steps)
-    assert {step.levels[0].plan for step in steps} > {Plan.COUNTER}, "never left the counter"
+    assert gave_up(steps) == {True, False}, "the adversary never got it to change"
     assert bill(steps, loads) <= 1.1 * bill(counter_only(loads), loads) + 10 * BETA
 
 
 def test_old_savings_do_not_pay_for_new_mistakes():
-    history = [level._replace(running_since=None) for level in run(BURST * 400)[-1].levels]
-    steps: list[Sizing] = []
-    loads = demand_until_ready(steps, tuple(history))
-    assert bill(steps, loads) <= 1.1 * bill(counter_only(loads), loads) + 10 * BETA
+    history = run(BURST * 400)[-1].levels
+    steady = [1.0] * 400
+    extra = bill(run(steady, history), steady) - bill(counter_only(steady), steady)
+    assert extra <= 6 * BETA
 
 
 def test_captive_work_has_no_part_in_the_price_of_the_rest():
@@ -153,3 +137,19 @@ def test_history_is_forgotten_after_some_betas():
     steady = run([1.0] * 500, run(BURST * 400)[-1].levels)
     waited_s = next(second for second, step in enumerate(steady) if step.wanted)
     assert BETA < waited_s < 5 * BETA
+
+
+def test_serverless_that_is_a_little_dearer_is_noticed_too():
+    """Within the allowance, so that only the comparison with the counter can tell."""
+    history = run(BURST * 400)[-1].levels
+    steady = [1.05 / RHO] * 4000
+    assert run(steady[:60], history)[-1].wanted == 0
+    assert run(steady, history)[-1].wanted == 1
+
+
+def test_giving_up_within_the_minimum_is_charged_what_remains_of_it():
+    fooled = Level(BETA, bought_at=NOW, running_since=NOW, never_usd=-1.04 * BETA)
+    (level,) = size(PARAMS, (fooled,), Demand(0.0, 0.0), 1.0, NOW + 1.0).levels
+    assert (level.gave_up, level.running_since) == (True, None)
+    second_of_rent, allowed = 1.0, 1.1
+    assert level.excess_usd == pytest.approx(second_of_rent - allowed + PARAMS.min_billing_s - 1.0)
