@@ -6,6 +6,7 @@ it against the installed release). Framing is decided by aiohttp's hardened pars
 
 import asyncio
 import logging
+from collections import deque
 from typing import Any, cast
 from typing import Protocol as Interface
 
@@ -29,6 +30,8 @@ _log = logging.getLogger(__name__)
 
 _PATIENCE_S = 0.25
 """How long the fast path waits for the rest of a small body."""
+_MAX_LATER = 16
+"""A client that has sent so many segments beyond its request is not read until it is answered."""
 _MAX_FIRST_BYTES = 256 * 1024
 """What one read brings at most; were it more, the ordinary path would have it."""
 LINGER_S = 2.0
@@ -57,7 +60,7 @@ class ClientConnection(RequestHandler):
 
     __slots__ = (
         "_attempt", "_data", "_fast", "_framing", "_head_since", "_held", "_is_closing_after",
-        "_is_cut_short", "_limits",
+        "_is_cut_short", "_later", "_limits",
         "_patience", "_raw", "_stalled_since", "_stops", "_upload", "_wait_tick",
         "carried",
     )  # fmt: skip
@@ -77,12 +80,12 @@ class ClientConnection(RequestHandler):
         self._stops = False
         self._raw = b""
         self._held = b""
+        self._later: deque[bytes] = deque()
         self._framing = Framing()
         self._is_closing_after = False
         self._patience: asyncio.TimerHandle | None = None
         self.carried: Carried | None = None
-        if self._fast is not None:
-            self._parser = self._new_parser()
+        self._parser = self._new_parser()
 
     # -- waiting for the client ------------------------------------------------------------------
 
@@ -153,15 +156,20 @@ class ClientConnection(RequestHandler):
             if self._upload is not None:
                 self._pass_on(self._upload, data)
             else:
-                self._hold(data)
+                self._keep_for_later(data)
             return
-        if self._held:
-            data, self._held = self._held + data, b""
+        held = self._held
+        whole = held + data if held else data
+        self._held = b""
         if self._fast is not None and self._framing.owed == 0 and self._is_between_requests():
-            known = self._fast.known(data)
-            if known is not None and self._begin(data, *known):
+            known = self._fast.known(whole)
+            if known is not None and self._begin(whole, *known):
                 return
+        if self._is_cut_short:
+            return  # the rest of a body, after its answer
         self._stop_patience()
+        if held:
+            self._feed(held)  # apart: a parser that fails at `data` forgets what came with it
         self._feed(data)
 
     def _feed(self, data: bytes) -> None:
@@ -214,7 +222,7 @@ class ClientConnection(RequestHandler):
         self._upload = None
         upload.more(data[:size])
         if len(data) > size:
-            self._hold(data[size:])
+            self._later.appendleft(data[size:])  # before what has come since
 
     def _give_to_aiohttp(self) -> None:
         """The rest of a body is late: the ordinary path knows how to wait, and for how long."""
@@ -227,10 +235,10 @@ class ClientConnection(RequestHandler):
             self._patience.cancel()
             self._patience = None
 
-    def _hold(self, data: bytes) -> None:
-        """Keep what a client sends before it has its answer; a bounded amount of it."""
-        self._held += data
-        if len(self._held) > MAX_BODY_BYTES:
+    def _keep_for_later(self, data: bytes) -> None:
+        """Keep what a client sends before it has its answer, as it came; a bounded amount of it."""
+        self._later.append(data)
+        if len(self._later) >= _MAX_LATER or len(data) >= MAX_BODY_BYTES:
             self.stop_reading()
 
     def _on_read(self, begun: Begun, data: bytes) -> bool:
@@ -338,16 +346,16 @@ class ClientConnection(RequestHandler):
         self._attempt, self._upload, self._raw = None, None, b""
 
     def _go_on(self) -> None:
-        if self._held:
-            data, self._held = self._held, b""
-            self.go_on_reading()
+        while self._later and (self._attempt is None or self._upload is not None):
+            data = self._later.popleft()
+            if not self._later:
+                self.go_on_reading()
             self.data_received(data)
 
     def _linger(self) -> None:
         """Throw away the rest of a body for a while, so that its sender can read the answer."""
-        self._close = True  # aiohttp takes nothing any more
         self._framing.lose()
-        self._held = b""
+        self._later.clear()
         self.go_on_reading()
         self._patience = self._loop.call_later(LINGER_S, self.force_close)
         if self.transport is not None and self.transport.can_write_eof():

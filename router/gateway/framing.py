@@ -1,17 +1,21 @@
 """Where requests begin and end on a connection, told from aiohttp's parser and the bytes it read.
 
-aiohttp's hardened parser decides framing; this module only says when that is so plain that the
-bytes can be cut without it. In doubt it says so, for good: then every request is an ordinary one.
+aiohttp's hardened parser decides framing; this module refuses the versions it knows beside 1.0 and
+1.1, and says when framing is so plain that the bytes can be cut without a parser. In doubt it says
+so, for good: then every request is an ordinary one.
 """
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.http import HttpVersion10, HttpVersion11
+from aiohttp.http_exceptions import BadHttpMessage, HttpProcessingError
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import StreamReader
 
 from router.gateway.body import STREAM_ABOVE_BYTES
+
+_VERSIONS = (HttpVersion10, HttpVersion11)
 
 Message = tuple[RawRequestMessage, StreamReader]
 
@@ -77,6 +81,7 @@ class ParserTap:
         """As the parser's, without what the fast path has taken."""
         try:
             messages, upgraded, tail = self._parser.feed_data(data)
+            _check_versions(messages)
         except HttpProcessingError:
             self._framing.lose()
             raise
@@ -88,6 +93,13 @@ class ParserTap:
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401  whatever the parser has
         return getattr(self._parser, name)
+
+
+def _check_versions(messages: Sequence[Message]) -> None:
+    """Refuse what the parser knows beside HTTP/1.0 and 1.1: a request line without a version."""
+    for message, _ in messages:
+        if message.version not in _VERSIONS:
+            raise BadHttpMessage("this is not HTTP/1.1")
 
 
 def _begun(message: Message, data: bytes) -> Begun | None:

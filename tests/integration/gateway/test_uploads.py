@@ -194,6 +194,21 @@ async def test_a_client_that_goes_on_sending_after_such_an_answer_can_read_it(re
         await asyncio.gather(with_rest, return_exceptions=True)
 
 
+async def test_the_rest_of_a_refused_body_is_taken_for_a_while_only(replica):
+    async def refuses(arrival: Arrival) -> None:
+        await arrival.answer(413, b"{}")
+
+    async with replica() as (_, server, client):
+        server.behave = refuses
+        await client.send(head() + BODY[:MIB])
+        assert (await client.answer())[0] == 413
+        started = time.monotonic()
+        while not client.writer.is_closing() and time.monotonic() - started < 10:
+            client.writer.write(b"x")
+            await asyncio.sleep(0.05)
+        assert 1 < time.monotonic() - started < 4
+
+
 @pytest.mark.parametrize("how", ["close", "reset"])
 async def test_a_client_that_leaves_takes_its_upstream_work_with_it(replica, how):
     async with replica() as (gateway, server, client):
