@@ -11,7 +11,15 @@ from dataclasses import replace
 
 from router.backends.pool.endpoints import Endpoint, Pool
 from router.domain.clock import Clock
-from router.policy.demand import USUAL_PAYLOAD_BYTES, Rates, breaks_objective, demand_from
+from router.domain.snapshot import ServerlessSnapshot
+from router.policy.demand import (
+    USUAL_PAYLOAD_BYTES,
+    PoolFacts,
+    Rates,
+    breaks_objective,
+    demand_from,
+    starting_since,
+)
 from router.policy.sizing import Demand, Level, Sizing, SizingParams, size
 from router.runtime import ModelRuntime, RuntimeRef
 from router.signals.snapshot import FleetSnapshot, SharedEndpoint
@@ -111,10 +119,9 @@ class Controller:
     ) -> None:
         pool, driver = model.pool, model.driver
         assert pool is not None  # noqa: S101
-        if pool.wanted == 0 and sizing.wanted and not pool.ready:
-            pool.starting_since = now
-        elif pool.ready or not sizing.wanted:
-            pool.starting_since = None
+        pool.starting_since = starting_since(
+            pool.starting_since, pool.wanted, sizing.wanted, pool.ready, now
+        )
         pool.wanted = sizing.wanted
         pool.signals_stale = fleet.stale(
             now, self._runtime.current.settings.shared_state.staleness_s
@@ -177,17 +184,15 @@ def demand_of(model: ModelRuntime, rates: Rates, now: float) -> Demand:
     """The sizing policy's view of a model's traffic."""
     pool, settings = model.pool, model.settings.pool
     assert pool is not None and settings is not None  # noqa: S101, PT018
-    return demand_from(
-        rates,
-        settings.concurrency,
-        # With replicas running, a queue is load like any other; without one it asks for the first.
-        0 if pool.ready else len(pool.queue),
-        latency_duty=has_latency_duty(model, now),
-    )
+    facts = PoolFacts(settings.concurrency, len(pool.queue), pool.ready)
+    return demand_from(rates, facts, model.policy.slo, _usual_function(model, now))
 
 
 def has_latency_duty(model: ModelRuntime, now: float) -> bool:
     """Whether serverless alone would break the model's objective."""
+    return breaks_objective(model.policy.slo, _usual_function(model, now))
+
+
+def _usual_function(model: ModelRuntime, now: float) -> ServerlessSnapshot | None:
     function = model.serverless
-    view = function.snapshot(USUAL_PAYLOAD_BYTES, now) if function is not None else None
-    return breaks_objective(model.policy.slo, view)
+    return function.snapshot(USUAL_PAYLOAD_BYTES, now) if function is not None else None

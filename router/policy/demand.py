@@ -26,15 +26,37 @@ class Rates(NamedTuple):
     captive_work_s: float
 
 
-def demand_from(rates: Rates, concurrency: int, held: int, *, latency_duty: bool) -> Demand:
-    """Demand in replicas that serve `concurrency` requests at once; `held` requests wait."""
+class PoolFacts(NamedTuple):
+    """The pool at one moment: requests a replica takes at once, requests that wait for a place,
+    replicas that take any.
+    """
+
+    concurrency: int
+    queued: int
+    ready: int
+
+
+def demand_from(
+    rates: Rates, pool: PoolFacts, slo: Slo, function: ServerlessSnapshot | None
+) -> Demand:
+    """Demand in replicas; `function` as seen for `USUAL_PAYLOAD_BYTES`, None without one."""
     return Demand(
-        load=rates.work_s / concurrency,
+        load=rates.work_s / pool.concurrency,
         serverless_usd_per_s=rates.serverless_usd,
-        captive_load=rates.captive_work_s / concurrency,
-        held=held,
-        latency_duty=latency_duty,
+        captive_load=rates.captive_work_s / pool.concurrency,
+        # With replicas running, a queue is load like any other; without one it asks for the first.
+        held=0 if pool.ready else pool.queued,
+        latency_duty=breaks_objective(slo, function),
     )
+
+
+def starting_since(
+    before: float | None, wanted_before: int, wanted: int, ready: int, now: float
+) -> float | None:
+    """Since when the pool is on its way from nothing to a first replica, None if it is not."""
+    if not wanted_before and wanted and not ready:
+        return now
+    return None if ready or not wanted else before
 
 
 def breaks_objective(slo: Slo, function: ServerlessSnapshot | None) -> bool:

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from math import inf, nan
 from typing import NamedTuple
 
+from router.policy.demand import starting_since
 from router.replay.beliefs import FunctionBelief, PoolBelief, Queue, Waiter
 from router.replay.platform import Platform
 from router.replay.replicas import Replicas
@@ -267,10 +268,9 @@ class Machine(ABC, Observed):
         assert sizer is not None  # noqa: S101
         wanted = sizer.wanted(self, now)
         if pool is not None:
-            if not replicas.wanted and wanted and not replicas.ready:
-                pool.starting_since = now
-            elif replicas.ready or not wanted:
-                pool.starting_since = None
+            pool.starting_since = starting_since(
+                pool.starting_since, replicas.wanted, wanted, replicas.ready, now
+            )
         if wanted != replicas.wanted:
             for ready_at, slot in replicas.want(wanted, now):
                 self._push(ready_at, _READY, slot, now)

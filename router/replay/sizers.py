@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from router.domain.snapshot import ServerlessSnapshot
-from router.policy.demand import breaks_objective, demand_from
+from router.policy.demand import PoolFacts, demand_from
 from router.policy.sizing import Level, SizingParams, size
 from router.policy.steering import Slo
 from router.replay.baselines import Baseline, Tick
@@ -84,12 +84,11 @@ class RouterSizer:
         self._totals = observed.signals.totals()
         self._window.add(now, {"": self._totals})
         rates = self._window.rates()
-        held = observed.queued
-        duty = breaks_objective(self._slo, observed.function(now))
-        demand = demand_from(rates, self._concurrency, held, latency_duty=duty)
+        pool = PoolFacts(self._concurrency, observed.queued, observed.ready)
+        demand = demand_from(rates, pool, self._slo, observed.function(now))
         sizing = size(self._params, self._levels, demand, dt, now)
         # A step without demand that changed nothing repeats itself, unless fading warmth counts.
-        without_demand = sizing.wanted == 0 and rates.arrivals == 0 and not held
+        without_demand = sizing.wanted == 0 and rates.arrivals == 0 and not demand.held
         unchanged = sizing.levels == self._levels and dt > 0
         self._is_idle = without_demand and unchanged and self._slo.cold_allowed
         self._levels = sizing.levels
