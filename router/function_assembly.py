@@ -94,6 +94,7 @@ def _params(model: str, settings: ServerlessSettings) -> FunctionParams:
         max_concurrency=settings.max_concurrency,
         max_queued=settings.queue.max_requests,
         max_queued_bytes=settings.queue.max_bytes,
+        max_wait_s=settings.queue.max_wait_s,
         reclaim_s=settings.idle_s,
         usd_per_request=price.usd_per_request,
         usd_per_billed_s=price.usd_per_gb_s * settings.memory_mb / 1024

@@ -19,7 +19,10 @@ class CircuitParams:
 class CircuitBreaker:
     """Counts outcomes and says whether a call may be made now."""
 
-    __slots__ = ("_failures", "_open_until", "_params", "_pause_s", "_trial_until", "opened")
+    __slots__ = (
+        "_failures", "_open_until", "_params", "_pause_s", "_paused_until", "_trial_until",
+        "opened",
+    )  # fmt: skip
 
     def __init__(self, params: CircuitParams = CircuitParams()) -> None:
         self._params = params
@@ -27,11 +30,16 @@ class CircuitBreaker:
         self._pause_s = params.pause_s
         self._open_until = 0.0
         self._trial_until = 0.0
+        self._paused_until = 0.0
         self.opened = 0
 
     def is_open(self, now: float) -> bool:
-        """Whether calls must not be made: it is open, or half-open with its trial under way."""
-        return self._open_until > now or self._trial_until > now
+        """Whether calls must not be made: open, paused, or half-open with its trial under way."""
+        return self._open_until > now or self._trial_until > now or self._paused_until > now
+
+    def open_for_s(self, now: float) -> float:
+        """Seconds until a call may be made if nothing else happens; 0 if it may be made now."""
+        return max(0.0, max(self._open_until, self._trial_until, self._paused_until) - now)
 
     @property
     def is_closed(self) -> bool:
@@ -60,12 +68,16 @@ class CircuitBreaker:
             return False
         if self._open_until > now:  # a straggler sent before it opened
             return False
-        self.pause(now, self._pause_s)
+        self.opened += 1
+        self._trial_until = 0.0
+        self._open_until = now + self._pause_s
         self._pause_s = min(2 * self._pause_s, self._params.max_pause_s)
         return True
 
     def pause(self, now: float, seconds: float) -> None:
-        """Open for a stated time, as when a platform says how long it throttles."""
-        self.opened += 1
-        self._trial_until = 0.0
-        self._open_until = now + min(seconds, self._params.max_pause_s)
+        """Make no call for a stated time, as when a platform says how long it throttles.
+
+        No failure: calls sent before that succeed do not end it, and no trial follows.
+        """
+        until = now + min(seconds, self._params.max_pause_s)
+        self._paused_until = max(self._paused_until, until)

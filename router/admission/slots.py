@@ -29,6 +29,11 @@ class SlotQueue(Generic[Slot]):
     def __len__(self) -> int:
         return len(self.waiters)
 
+    @property
+    def has_waiting(self) -> bool:
+        """Whether a slot handed over now would be taken."""
+        return any(not waiter.done() for waiter in self.waiters)
+
     async def wait(self, payload_bytes: int, timeout_s: float) -> Slot:
         """Wait for a slot. Raises QueueFullError at once, QueueTimeoutError after `timeout_s`."""
         if (

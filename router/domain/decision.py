@@ -52,7 +52,7 @@ REASON_HELP: dict[Reason, str] = {
     Reason.SPILLOVER: "the preferred backend is full, so the other one takes it",
     Reason.DEADLINE: "only this backend meets the deadline, or it is the one that finishes first",
     Reason.POOL_STARTING: "a replica is on its way; the function bridges, or the request is held",
-    Reason.BREAKER_OPEN: "the other backend's circuit is open after repeated failures",
+    Reason.BREAKER_OPEN: "the other backend failed again and again, or asked for a pause",
     Reason.NO_ENDPOINT: "the pool should have replicas but none is healthy",
     Reason.FALLBACK: "the other backend failed this request in an earlier attempt",
     Reason.HEDGE: "an extra copy, sent because the first attempt is slow",

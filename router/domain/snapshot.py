@@ -23,6 +23,8 @@ class ServerlessSnapshot(NamedTuple):
 
     `expected_s` and `upper_s` are the mean and a high estimate of a warm call as the gateway sees
     it; `init_s` what a cold start adds; `price_usd` what a warm call is expected to cost.
+    `open_for_s` is how long an open breaker is yet to refuse calls, `max_wait_s` how long a request
+    may be held.
     """
 
     enabled: bool
@@ -39,6 +41,8 @@ class ServerlessSnapshot(NamedTuple):
     p_cold: float
     init_s: float
     price_usd: float
+    open_for_s: float = 0.0
+    max_wait_s: float = 0.0
 
 
 class PoolSnapshot(NamedTuple):

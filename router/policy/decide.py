@@ -21,6 +21,7 @@ from router.policy.feasibility import (
     WAITABLE,
     encoded_bytes,
     pool_cause,
+    reopens_in_time,
     serverless_cause,
 )
 from router.policy.rules import Rule, first_match
@@ -155,7 +156,7 @@ def _chosen(
         return _Choice(Backend.SERVERLESS, _without_pool(pool_out, state))
     if pool_out is None:
         return _Choice(Backend.POOL, _without_serverless(serverless_out, state))
-    return _held(state, causes)
+    return _held(state, causes) or _until_reopened(request, state, causes, now)
 
 
 def _both_wait(serverless_out: Cause, state: State) -> bool:
@@ -178,6 +179,21 @@ def _held(state: State, causes: Mapping[Backend, Cause | None]) -> _Choice | Non
             reason = Reason.NO_ENDPOINT if gone else Reason.POOL_STARTING
         waits.append((forecast_pool(state.pool).expected_s, _Choice(Backend.POOL, reason)))
     return min(waits)[1] if waits else None
+
+
+def _until_reopened(
+    request: InferenceRequest, state: State, causes: Mapping[Backend, Cause | None], now: float
+) -> _Choice | None:
+    """The function whose breaker is open, if it may be tried again while the request can wait.
+
+    The last resort: a backend that has not failed is waited for before one that has.
+    """
+    is_open = causes[Backend.SERVERLESS] is Cause.BREAKER_OPEN
+    if not is_open or state.serverless is None:
+        return None
+    if not reopens_in_time(request, state.serverless, now):
+        return None
+    return _Choice(Backend.SERVERLESS, _without_pool(causes[Backend.POOL], state))
 
 
 def _without_pool(cause: Cause | None, state: State) -> Reason:
@@ -208,7 +224,8 @@ def _decision(choice: _Choice, rule: Rule, state: State, trace: tuple[TraceStep,
     else:
         assert state.serverless is not None  # noqa: S101
         forecast = forecast_serverless(state.serverless, counts_cold=True)
-        hold = state.serverless.in_flight >= state.serverless.max_concurrency
+        is_full = state.serverless.in_flight >= state.serverless.max_concurrency
+        hold = is_full or state.serverless.breaker_open
     return Decision(
         choice.backend,
         choice.reason,
@@ -239,7 +256,11 @@ def _refusal(
             f" takes once encoded, and the model has no usable pool"
         )
     told = ", ".join(f"{backend}: {cause}" for backend, cause in causes.items())
-    return NoEndpointError(f"no backend of model {request.model} can take the request ({told})")
+    open_for_s = state.serverless.open_for_s if state.serverless is not None else 0.0
+    return NoEndpointError(
+        f"no backend of model {request.model} can take the request ({told})",
+        retry_after_s=open_for_s or 1.0,
+    )
 
 
 def _trace_backends(

@@ -47,7 +47,7 @@ def serverless_cause(
     elif serverless.breaker_open:
         cause = Cause.BREAKER_OPEN
     elif serverless.in_flight >= serverless.max_concurrency:
-        cause = Cause.CONCURRENCY if _has_room(request, serverless) else Cause.QUEUE_FULL
+        cause = Cause.CONCURRENCY if has_room(request, serverless) else Cause.QUEUE_FULL
     else:
         return None
     return cause
@@ -59,7 +59,7 @@ def pool_cause(request: InferenceRequest, pool: PoolSnapshot | None) -> Cause | 
         return Cause.NOT_CONFIGURED
     if not pool.enabled:
         return Cause.DISABLED
-    if not pool.free_slots and not _has_room(request, pool):
+    if not pool.free_slots and not has_room(request, pool):
         return Cause.QUEUE_FULL
     if pool.ready:
         return None
@@ -68,7 +68,16 @@ def pool_cause(request: InferenceRequest, pool: PoolSnapshot | None) -> Cause | 
     return Cause.STARTING if pool.wanted else Cause.NO_REPLICA
 
 
-def _has_room(request: InferenceRequest, queue: PoolSnapshot | ServerlessSnapshot) -> bool:
+def reopens_in_time(request: InferenceRequest, serverless: ServerlessSnapshot, now: float) -> bool:
+    """Whether a request may be held until the function's open breaker lets calls through."""
+    left_s = serverless.max_wait_s
+    if request.deadline is not None:
+        left_s = min(left_s, request.deadline - now)
+    return serverless.open_for_s < left_s and has_room(request, serverless)
+
+
+def has_room(request: InferenceRequest, queue: PoolSnapshot | ServerlessSnapshot) -> bool:
+    """Whether a backend's queue may take one more request of that size."""
     return (
         queue.queued < queue.max_queued
         and queue.queued_bytes + request.payload_bytes <= queue.max_queued_bytes

@@ -49,10 +49,10 @@ def forecast_serverless(serverless: ServerlessSnapshot, counts_cold: bool) -> Fo
     `counts_cold` false leaves cold starts out of the high estimate, for objectives that do.
     """
     cold_s = serverless.p_cold * serverless.init_s
-    wait_s = 0.0
+    wait_s = serverless.open_for_s
     if serverless.in_flight >= serverless.max_concurrency:
         drain = (serverless.queued + 1) / max(serverless.max_concurrency, 1)
-        wait_s = drain * serverless.expected_s
+        wait_s += drain * serverless.expected_s
     upper_s = wait_s + serverless.upper_s + (cold_s if counts_cold else 0.0)
     return Forecast(wait_s + serverless.expected_s + cold_s, upper_s, serverless.price_usd)
 

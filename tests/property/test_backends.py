@@ -32,8 +32,8 @@ def make_pool(clock, capacities) -> Any:
 def make_function(clock, concurrency) -> Any:
     params = FunctionParams(
         endpoint_id="fn", enabled=True, limits=LIMITS, max_concurrency=concurrency, max_queued=3,
-        max_queued_bytes=900, reclaim_s=300.0, usd_per_request=1.0, usd_per_billed_s=1.0,
-        service_time_s=0.1, cold_start_s=1.0,
+        max_queued_bytes=900, max_wait_s=30.0, reclaim_s=300.0, usd_per_request=1.0,
+        usd_per_billed_s=1.0, service_time_s=0.1, cold_start_s=1.0,
     )  # fmt: skip
     return Function(params, None, clock)  # type: ignore[arg-type]
 

@@ -127,8 +127,8 @@ class Setup:
         pool_params = PoolParams(True, True, 10, 1 << 20, 0.1, 5.0)
         function_params = FunctionParams(
             endpoint_id="m-fn", enabled=True, limits=LIMITS, max_concurrency=20, max_queued=10,
-            max_queued_bytes=1 << 20, reclaim_s=300.0, usd_per_request=1.0, usd_per_billed_s=0.0,
-            service_time_s=0.1, cold_start_s=1.0,
+            max_queued_bytes=1 << 20, max_wait_s=30.0, reclaim_s=300.0, usd_per_request=1.0,
+            usd_per_billed_s=0.0, service_time_s=0.1, cold_start_s=1.0,
         )  # fmt: skip
         loaded = load_config(TEXT % cold_start)
         self.model = ModelRuntime(

@@ -3,6 +3,7 @@
 Holds the state of a serverless backend; carrying bytes is the caller's job, deciding the policy's.
 """
 
+import asyncio
 from collections.abc import Collection
 from dataclasses import dataclass
 from math import ceil
@@ -14,7 +15,7 @@ from router.admission.slots import SlotQueue
 from router.backends.serverless.cold_starts import FirstSeen, InitTimes
 from router.domain.clock import Clock
 from router.domain.decision import Verdict
-from router.domain.errors import AttemptError
+from router.domain.errors import AttemptError, UpstreamRejectedError
 from router.domain.ports import BackendResponse, Payload
 from router.domain.request import InferenceRequest
 from router.domain.snapshot import ServerlessLimits, ServerlessSnapshot
@@ -43,6 +44,7 @@ class FunctionParams:
     max_concurrency: int
     max_queued: int
     max_queued_bytes: int
+    max_wait_s: float
     reclaim_s: float
     usd_per_request: float
     usd_per_billed_s: float
@@ -72,6 +74,7 @@ class Function:
         self.init_times = InitTimes()
         self.seen = FirstSeen()
         self._clock = clock
+        self._timer: asyncio.TimerHandle | None = None
         self.queue: SlotQueue[bool] = SlotQueue(
             params.max_queued, params.max_queued_bytes, lambda _slot: self._vacate()
         )
@@ -92,12 +95,14 @@ class Function:
         return ServerlessSnapshot(
             enabled=self.params.enabled,
             breaker_open=self.circuit.is_open(now),
+            open_for_s=self.circuit.open_for_s(now),
             in_flight=self.in_flight,
             max_concurrency=self.limit.current,
             queued=len(self.queue),
             queued_bytes=self.queue.queued_bytes,
             max_queued=self.queue.max_requests,
             max_queued_bytes=self.queue.max_bytes,
+            max_wait_s=self.params.max_wait_s,
             limits=self.params.limits,
             expected_s=service.mean_s,
             upper_s=service.upper_s,
@@ -122,29 +127,51 @@ class Function:
     def try_reserve(
         self, request: InferenceRequest, now: float, avoid: Collection[str] = ()
     ) -> "FunctionLease | None":
-        """A concurrency slot, None if all are taken or others wait."""
+        """A concurrency slot, None if all are taken, others wait, or no call may be made now."""
         del request, avoid  # a platform gives every call an environment of its own choice
-        if len(self.queue) or self.in_flight >= self.limit.current:
+        if len(self.queue) or not self._may_call(now):
             return None
+        self._occupy(now)
         return self._lease(now)
 
     async def reserve(self, request: InferenceRequest, timeout_s: float) -> "FunctionLease":
-        """Wait for a concurrency slot."""
+        """Wait for a concurrency slot, and while the circuit is open for its end."""
+        self._wake_when_reopened(self._clock())
         await self.queue.wait(request.payload_bytes, timeout_s)
-        self.in_flight -= 1  # the slot came occupied; the lease occupies it again
-        return self._lease(self._clock())
+        return self._lease(self._clock())  # the slot came occupied
 
-    def _lease(self, now: float) -> "FunctionLease":
+    def _may_call(self, now: float) -> bool:
+        return self.in_flight < self.limit.current and not self.circuit.is_open(now)
+
+    def _occupy(self, now: float) -> None:
         self.in_flight += 1
         self.circuit.admit(now)
+
+    def _lease(self, now: float) -> "FunctionLease":
         return FunctionLease(self, self._clock, expected_warm=self.environments.take(now))
 
     def _vacate(self) -> None:
         self.in_flight -= 1
-        while len(self.queue) and self.in_flight < self.limit.current:
-            self.in_flight += 1
-            if not self.queue.hand_over(slot=True):
-                self.in_flight -= 1
+        self._serve_queue()
+
+    def _serve_queue(self) -> None:
+        now = self._clock()
+        # One by one: a trial closes the door behind it again.
+        while self.queue.has_waiting and self._may_call(now):
+            self._occupy(now)
+            self.queue.hand_over(slot=True)
+        if self.queue.has_waiting:
+            self._wake_when_reopened(now)
+
+    def _wake_when_reopened(self, now: float) -> None:
+        """Nobody may be in flight whose end would serve the queue: a timer has to."""
+        open_for_s = self.circuit.open_for_s(now)
+        if open_for_s > 0.0 and self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(open_for_s, self._reopened)
+
+    def _reopened(self) -> None:
+        self._timer = None
+        self._serve_queue()
 
     def finish(self, lease: "FunctionLease", verdict: Verdict, now: float) -> None:
         """Learn from one call and free its slot."""
@@ -154,6 +181,7 @@ class Function:
                 self.limit.succeeded()
             case Verdict.REJECTED:
                 self.limit.refused(self.in_flight)
+                self.circuit.pause(now, lease.pause_s)
             case Verdict.FAILED:
                 self.circuit.failed(now)
             case Verdict.CANCELLED:
@@ -194,6 +222,7 @@ class FunctionLease:
         "expected_warm",
         "is_inference",
         "may_have_run",
+        "pause_s",
         "payload_bytes",
         "response",
         "served_s",
@@ -207,6 +236,7 @@ class FunctionLease:
         self.is_inference = True
         self.served_s = 0.0
         self.may_have_run = False
+        self.pause_s = 0.0
         self.response: BackendResponse | None = None
         self._started = 0.0
 
@@ -228,6 +258,8 @@ class FunctionLease:
             response = await self._function.caller.call(request, content, timeout_s)
         except AttemptError as error:
             self.may_have_run = error.was_sent
+            if isinstance(error, UpstreamRejectedError):
+                self.pause_s = error.retry_after_s or 0.0
             raise
         finally:
             self.served_s = self._clock() - self._started

@@ -119,3 +119,60 @@ async def test_the_limit_is_learned_and_given_back(tmp_path: Path) -> None:
     assert learned < 20
     assert max(refused for refused, _ in later) < first / 2
     assert recovered[-1] > max(limit for _, limit in later)
+
+
+class Reserved:
+    """Says how long to stay away after each refusal, and notes who does not."""
+
+    def __init__(self, refuse: int) -> None:
+        self.left = refuse
+        self.closed_until = 0.0
+        self.calls = 0
+        self.early = 0
+
+    async def handle(self, request: web.Request) -> web.Response:
+        await request.read()
+        self.calls += 1
+        now = asyncio.get_running_loop().time()
+        self.early += now < self.closed_until
+        if self.left:
+            self.left -= 1
+            self.closed_until = now + 1.0
+            return web.Response(status=429, headers={"retry-after": "1"})
+        return web.json_response({"outputs": []})
+
+
+async def test_a_pause_that_the_platform_asks_for_is_kept_and_the_requests_wait_for_its_end(
+    tmp_path: Path,
+) -> None:
+    platform = Reserved(refuse=1)
+    async with serving(platform.handle) as url:
+        serverless = {"kind": "http_function", "url": url, "price": FREE, "max_concurrency": 50}
+        async with Harness(tmp_path, model={"serverless": serverless}) as gateway:
+            first = asyncio.create_task(gateway.infer(x_request_id="first"))
+            await gateway.until(lambda: bool(gateway.runtime_function.queue.waiters))
+            told = await gateway.status()
+            late = await gateway.infer(x_router_deadline_ms="100")
+            replies = await asyncio.gather(first, *(gateway.infer() for _ in range(20)))
+            line = await gateway.logged("first")
+    assert {reply.status for reply in replies} == {200}
+    assert (platform.early, platform.calls) == (0, 22)
+    assert told["serverless"]["breaker_open"] is True
+    assert (late.status, late.headers["retry-after"]) == (503, "1"), (
+        "it could not have come in time"
+    )
+    assert line["attempts"] == 2
+
+
+async def test_requests_wait_for_a_circuit_that_closes_in_time(tmp_path: Path) -> None:
+    """Five failures open it for a second; then one request tries, and the rest follow."""
+    platform = UrlPlatform(answers=[web.Response(status=500) for _ in range(5)] + answers(10))
+    async with running(platform):
+        serverless = {"kind": "http_function", "url": platform.url, "price": FREE}
+        model = {"serverless": serverless, "attempts": 1}
+        async with Harness(tmp_path, model=model) as gateway:
+            failed = [await gateway.infer() for _ in range(5)]
+            replies = await asyncio.gather(*(gateway.infer() for _ in range(10)))
+    assert {reply.status for reply in failed} == {502}
+    assert {reply.status for reply in replies} == {200}
+    assert len(platform.calls) == 15

@@ -79,3 +79,24 @@ def test_stragglers_that_fail_while_it_is_open_do_not_lengthen_the_pause(circuit
 def test_calls_admitted_while_it_is_closed_are_no_trials(circuit):
     circuit.admit(0.0)
     assert not circuit.is_open(0.0)
+
+
+def test_a_pause_holds_whatever_succeeds_meanwhile_and_needs_no_trial(circuit):
+    circuit.pause(0.0, 3.0)
+    circuit.succeeded()
+    assert circuit.is_open(2.9)
+    assert circuit.open_for_s(1.0) == 2.0
+    circuit.admit(3.0)
+    assert not circuit.is_open(3.0)
+    assert circuit.open_for_s(3.0) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("pauses", "ends"),
+    [([(0.0, 3600.0)], 4.0), ([(0.0, 3.0), (1.0, 1.0)], 3.0), ([(0.0, 0.0)], 0.0)],
+    ids=["bounded", "a shorter one later", "none"],
+)
+def test_how_long_a_pause_is(circuit, pauses, ends):
+    for now, seconds in pauses:
+        circuit.pause(now, seconds)
+    assert circuit.open_for_s(0.0) == ends

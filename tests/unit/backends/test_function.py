@@ -1,4 +1,5 @@
 import asyncio
+import time
 from typing import Any
 
 import pytest
@@ -21,8 +22,9 @@ REQUEST = make_request()
 def params(**changes) -> Any:
     defaults = {
         "endpoint_id": "m-fn", "enabled": True, "limits": LIMITS, "max_concurrency": 2,
-        "max_queued": 2, "max_queued_bytes": 10_000, "reclaim_s": 300.0, "usd_per_request": 0.25,
-        "usd_per_billed_s": 10.0, "service_time_s": 0.05, "cold_start_s": 1.0,
+        "max_queued": 2, "max_queued_bytes": 10_000, "max_wait_s": 30.0, "reclaim_s": 300.0,
+        "usd_per_request": 0.25, "usd_per_billed_s": 10.0, "service_time_s": 0.05,
+        "cold_start_s": 1.0,
     }  # fmt: skip
     return FunctionParams(**{**defaults, **changes})
 
@@ -173,6 +175,55 @@ class TestCircuit:
         for _ in range(20):
             await call(function, clock, verdict)
         assert not function.snapshot(1, clock()).breaker_open
+
+
+class TestPauses:
+    async def test_the_platform_says_how_long(self, make_function, clock, platform):
+        function = make_function()
+        platform.error = UpstreamRejectedError("throttled", 3.0)
+        await call(function, clock, Verdict.REJECTED)
+        platform.error = None
+        snapshot = function.snapshot(1, clock())
+        assert (snapshot.breaker_open, snapshot.open_for_s) == (True, 3.0)
+        assert function.try_reserve(REQUEST, clock()) is None
+        clock.advance(3.0)
+        await call(function, clock)
+        assert function.calls == 1
+
+    async def test_a_call_that_ends_meanwhile_does_not_end_it(self, make_function, clock, platform):
+        function = make_function(max_concurrency=10)
+        straggler = function.try_reserve(REQUEST, clock())
+        platform.error = UpstreamRejectedError("throttled", 3.0)
+        await call(function, clock, Verdict.REJECTED)
+        waiter = await queued(function)
+        straggler.release(Verdict.OK, clock(), None)
+        await asyncio.sleep(0)
+        assert not waiter.done()
+        waiter.cancel()
+
+    async def test_who_waits_is_called_when_it_ends(self, platform):
+        clock = time.monotonic
+        function = Function(params(max_concurrency=10, max_queued=10), platform, clock)
+        function.circuit.pause(clock(), 0.05)
+        ends = clock() + function.circuit.open_for_s(clock())
+        leases = await asyncio.gather(*(function.reserve(REQUEST, 5.0) for _ in range(3)))
+        assert clock() >= ends
+        for lease in leases:
+            lease.release(Verdict.OK, clock(), None)
+
+    async def test_after_failures_one_waiter_tries_and_the_rest_wait_for_it(self, platform):
+        clock = FakeClock(0.0)
+        function = Function(params(max_concurrency=10), platform, clock)
+        for _ in range(5):
+            await call(function, clock, Verdict.FAILED)
+        waiters = [await queued(function) for _ in range(2)]
+        clock.advance(1.0)
+        function._reopened()  # as the timer would
+        trial = await result_of(waiters[0])
+        assert not waiters[1].done()
+        trial.release(Verdict.OK, clock(), None)
+        (await result_of(waiters[1])).release(Verdict.OK, clock(), None)
+        assert (function.in_flight, len(function.queue)) == (0, 0)
 
 
 class TestLearning:

@@ -30,7 +30,8 @@ IDLE = make_pool()
 WARM = make_serverless()
 BUSY = make_serverless(in_flight=20)
 STUFFED = make_serverless(in_flight=20, queued=100)
-OPEN = make_serverless(breaker_open=True)
+OPEN = make_serverless(breaker_open=True, open_for_s=2.0)
+SOON = OPEN._replace(max_wait_s=30.0)
 SLOW = make_serverless(expected_s=31.0)
 HUGE = {"payload_bytes": LIMITS.max_payload_bytes + 1}
 
@@ -55,6 +56,14 @@ CASES: dict[str, tuple[Any, ...]] = {
     "too large for the function": (HUGE, (WARM, IDLE), {}, ("pool", "limit_payload", False)),
     "too large, held while the pool is at zero": (
         HUGE, (WARM, ZERO), {}, ("pool", "limit_payload", True)),
+    "an open circuit, held until it closes": (
+        {}, (SOON, None), {}, ("serverless", "only_backend", True)),
+    "an open circuit that closes before the deadline": (
+        {"deadline": NOW + 2.5}, (SOON, None), {}, ("serverless", "only_backend", True)),
+    "an open circuit beside a full pool": (
+        {}, (SOON, FULL), {}, ("serverless", "spillover", True)),
+    "an open circuit beside a pool that may return": (
+        {}, (SOON, GONE), {}, ("pool", "breaker_open", True)),
     "too long for the function": ({}, (SLOW, IDLE), {}, ("pool", "limit_timeout", False)),
     "a stream": ({"stream": True}, (WARM, IDLE), {}, ("pool", "limit_stream", False)),
     "an open circuit": ({}, (OPEN, IDLE), {}, ("pool", "breaker_open", False)),
@@ -123,6 +132,12 @@ REFUSALS: dict[str, tuple[Any, ...]] = {
     "both queues are full": ({}, (STUFFED, FULL), QueueFullError, "100 requests wait"),
     "too large and the pool's queue is full": (HUGE, (WARM, FULL), QueueFullError, "busy"),
     "an open circuit and no pool": ({}, (OPEN, None), NoEndpointError, "breaker_open"),
+    "an open circuit that outlasts the deadline": (
+        {"deadline": NOW + 1.5}, (SOON, None), NoEndpointError, "breaker_open"),
+    "an open circuit that outlasts the wait": (
+        {}, (SOON._replace(max_wait_s=1.0), None), NoEndpointError, "breaker_open"),
+    "an open circuit and a full queue": (
+        {}, (SOON._replace(queued=100), None), NoEndpointError, "breaker_open"),
     "both disabled": (
         {}, (make_serverless(enabled=False), make_pool(enabled=False)), NoEndpointError,
         "disabled"),

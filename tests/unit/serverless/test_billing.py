@@ -29,6 +29,7 @@ def params(**changes):
         "max_concurrency": 4,
         "max_queued": 4,
         "max_queued_bytes": 1 << 20,
+        "max_wait_s": 30.0,
         "reclaim_s": 300.0,
         "usd_per_request": 1.0,
         "usd_per_billed_s": 10.0,
