@@ -24,6 +24,7 @@ _Z99 = 2.3263478740408408
 """The standard normal's 99th percentile."""
 MAX_POINTS = 10_000
 MAX_STEPS = 64
+MAX_FACTOR = 1000.0
 _MAX_VALUE = 1e12
 
 
@@ -104,6 +105,20 @@ _FORMS = (
     "a number, {lognormal: {p50, p99}}, {exponential: MEAN}, {empirical: [quantiles]}"
     " or {by_payload: [{up_to: 64KiB, value: ..}, .., {value: ..}]}"
 )
+
+
+def factors(value: object) -> tuple[float, ...]:
+    """A list of factors of at least 1; raises the error saying what was wanted."""
+    given = value if isinstance(value, list) else []
+    read = [
+        float(factor)
+        for factor in given
+        if isinstance(factor, int | float) and not isinstance(factor, bool)
+        if 1 <= factor <= MAX_FACTOR
+    ]
+    if not read or len(read) != len(given) or len(read) > MAX_STEPS:
+        raise wrong(f"must be a list of 1 to {MAX_STEPS} numbers from 1 to {MAX_FACTOR:g}")
+    return tuple(read)
 
 
 @dataclass(frozen=True, slots=True)

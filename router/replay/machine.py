@@ -6,6 +6,7 @@ the sizer at its times. Decides nothing itself.
 
 import heapq
 from abc import ABC, abstractmethod
+from collections import deque
 from math import inf, nan
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ from router.replay.sizers import Observed, Sizer
 from router.replay.workload import ModelSetup, Row
 from router.settings.schema import PoolSettings, ServerlessSettings
 from router.signals.memory import ModelSignals
+from router.signals.snapshot import ModelTotals
 
 IN_POOL, ON_SERVERLESS, WAS_COLD, SPILLED, HELD, REFUSED, CUT = 0, 1, 2, 4, 8, 16, 32
 """Bits of a result: where it ran, and what else happened. HELD: its outcome comes later. CUT: its
@@ -30,7 +32,7 @@ WARM = -1.0
 
 # Events are (time, kind, slot or bucket or number of a waiter, and up to four numbers of the kind).
 POOL_DONE, _POOL_CUT, FUNCTION_DONE, _FUNCTION_CUT, _ENVIRONMENT_DONE = range(5)
-_READY, _POOL_GIVE_UP, _FUNCTION_GIVE_UP, _RETRY, _TICK = range(5, 10)
+_READY, _POOL_GIVE_UP, _FUNCTION_GIVE_UP, _RETRY, _TICK, _CRASH, _LOST = range(5, 12)
 Event = tuple[float, int, int, float, float, float, float]
 
 
@@ -63,7 +65,10 @@ class Machine(ABC, Observed):
         # The last event never comes, so that there always is a next one.
         self._events: list[Event] = [(inf, _TICK, 0, 0.0, 0.0, 0.0, WARM)]
         self._timers = {_POOL_GIVE_UP: inf, _FUNCTION_GIVE_UP: inf}
+        # Requests that come back: after a pause, or once their replica has crashed.
         self._retrying: dict[int, Waiter] = {}
+        self._told: deque[tuple[float, ModelTotals]] = deque([(-inf, ModelTotals())])
+        self._delay_s = world.signals_delay_s
         # The present block: its first row's number, and what is known of its rows.
         self._first_row = 0
         self._latencies: list[float] = []
@@ -80,6 +85,20 @@ class Machine(ABC, Observed):
     @abstractmethod
     def _refused_call(self, waiter: Waiter, now: float) -> Outcome:
         """The platform refused a call; what becomes of its request."""
+
+    @abstractmethod
+    def _lost(self, waiter: Waiter, now: float) -> Outcome:
+        """A replica crashed with a request; what becomes of it."""
+
+    def totals(self, now: float) -> ModelTotals:
+        """The model's counters as sizing sees them now."""
+        totals, told = self.signals.totals(), self._told
+        if not self._delay_s:
+            return totals
+        told.append((now, totals))
+        while told[1][0] <= now - self._delay_s:
+            told.popleft()
+        return told[0][1]
 
     @property
     def queued(self) -> int:
@@ -107,6 +126,11 @@ class Machine(ABC, Observed):
         """Start on a replica with a free place."""
         at, bucket, _, _, _, service_s, _, _, _ = waiter.row
         slot, ends = self.replicas.take(now, service_s)
+        crash_at = self.replicas.crash_at(slot)
+        if crash_at < min(ends, waiter.deadline):
+            self._retrying[waiter.index] = waiter
+            self._push(crash_at, _LOST, waiter.index, crash_at - now)
+            return nan, HELD
         if ends > waiter.deadline:
             self._push(waiter.deadline, _POOL_CUT, slot, waiter.deadline - now)
             return waiter.deadline - at, IN_POOL | CUT
@@ -155,7 +179,7 @@ class Machine(ABC, Observed):
         """Let it come back later."""
         self._retrying[waiter.index] = waiter
         self._push(at, _RETRY, waiter.index)
-        return nan, HELD | ON_SERVERLESS
+        return nan, HELD if self._function is None else HELD | ON_SERVERLESS
 
     def _settle(self, waiter: Waiter, outcome: Outcome) -> None:
         """Report a request that was held, unless it is held again."""
@@ -207,6 +231,14 @@ class Machine(ABC, Observed):
         elif kind == _RETRY:
             waiter = self._retrying.pop(number)
             self._settle(waiter, self._routed(waiter, now))
+        elif kind == _CRASH:
+            successor = self.replicas.crashed(number, now, replaced=self._sizer is not None)
+            if successor is not None:
+                self._push(successor[0], _READY, successor[1], now)
+        elif kind == _LOST:
+            self.busy_s += first
+            waiter = self._retrying.pop(number)
+            self._settle(waiter, self._lost(waiter, now))
         elif now == self._timers[kind]:
             self._give_up(kind, now)
 
@@ -214,6 +246,8 @@ class Machine(ABC, Observed):
         if self.replicas.became_ready(slot, launched, now):
             assert self._pool is not None  # noqa: S101
             self._pool.startup.observe(now - launched)
+            if (crash_at := self.replicas.crash_at(slot)) < inf:
+                self._push(crash_at, _CRASH, slot)
             self._pump_pool(now)
 
     def _function_done(
@@ -274,7 +308,8 @@ class Machine(ABC, Observed):
         if wanted != replicas.wanted:
             for ready_at, slot in replicas.want(wanted, now):
                 self._push(ready_at, _READY, slot, now)
-        is_quiet = self._events[0][0] >= until
+        # What sizing has not yet been told of makes no time a quiet one.
+        is_quiet = self._events[0][0] >= until and not self._delay_s
         self._tick_at(sizer.skip(now, until if is_quiet else now))
 
     def _stop_sizing(self) -> None:

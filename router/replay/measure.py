@@ -32,7 +32,7 @@ class Measure:
         while bins[-1] >= self._sums.shape[1]:
             self._sums = np.concatenate([self._sums, np.zeros_like(self._sums)], axis=1)
         world, function = self._setup.world, self._setup.world.function
-        work_s = block.service_s / world.concurrency
+        work_s = block.service_s / world.throughput
         captive = ~block.fits
         usd = np.zeros(len(block))
         if function is not None:

@@ -22,7 +22,7 @@ class Platform:
 
     def call(self, now: float) -> bool | None:
         """Start a call: whether it starts cold, None if it is refused."""
-        if self._running >= self._world.max_concurrency:
+        if self._running >= self._world.max_concurrency or self._storms(now):
             self.refused += 1
             return None
         idle = self._idle_since
@@ -41,6 +41,10 @@ class Platform:
         """A call has ended; its environment idles."""
         self._running -= 1
         self._idle_since.append(now)
+
+    def _storms(self, now: float) -> bool:
+        storms = self._world.storms
+        return storms is not None and now >= storms.every_s and now % storms.every_s < storms.for_s
 
     def _may_start(self, now: float) -> bool:
         most = self._world.new_environments_per_10_s

@@ -10,7 +10,7 @@ from random import Random
 
 import numpy as np
 
-from router.replay.distributions import Constant, Floats
+from router.replay.distributions import Constant, Distribution, Floats
 from router.replay.world import ModelWorld
 
 AWAY = 1 << 40
@@ -22,12 +22,16 @@ _SCAN_LIMIT = 8
 
 @dataclass(slots=True)
 class Life:
-    """When a replica was launched, took requests, stopped taking them, and was gone; seconds."""
+    """When a replica was launched, took requests, stopped taking them, and was gone; seconds.
+
+    `crashes` is when it will go by itself.
+    """
 
     launched: float
     ready: float = np.inf
     unready: float = np.inf
     gone: float = np.inf
+    crashes: float = np.inf
 
 
 class Replicas:
@@ -47,6 +51,9 @@ class Replicas:
         self._world = world
         self._random = Random(seed).random  # noqa: S311  simulated load balancing
         self._startup = np.random.default_rng([seed, 6])
+        self._lifetime = np.random.default_rng([seed, 7])
+        # Where nothing slows a request down, it ends when its service is over.
+        self._is_plain = capacity <= world.concurrency and not world.slowdown
         # A replica that gets more than it works on at once lets the rest wait inside.
         self._inside: dict[int, list[float]] | None = {} if capacity > world.concurrency else None
 
@@ -73,12 +80,7 @@ class Replicas:
         life = self._life[slot] = Life(now)
         self.lives.append(life)
         self._staying.append(slot)
-        startup = self._world.startup_s
-        nothing = np.zeros(1)
-        normal, uniform = nothing, nothing
-        if not isinstance(startup, Constant):
-            normal, uniform = self._startup.standard_normal(1), self._startup.random(1)
-        return now + float(startup.draw(normal, uniform, np.zeros(1, np.int64))[0]), slot
+        return now + _drawn(self._world.startup_s, self._startup), slot
 
     def became_ready(self, slot: int, launched: float, now: float) -> bool:
         """The start-up of the replica launched then is over; False if it was stopped meanwhile."""
@@ -92,7 +94,35 @@ class Replicas:
         self.free += self.capacity
         if self._inside is not None:
             self._inside[slot] = [now] * self._world.concurrency
+        if self._world.crash_after_s is not None:
+            life.crashes = now + _drawn(self._world.crash_after_s, self._lifetime)
         return True
+
+    def crash_at(self, slot: int) -> float:
+        """When the replica there will crash; infinite if never."""
+        life = self._life[slot]
+        return life.crashes if life is not None else np.inf
+
+    def crashed(self, slot: int, now: float, *, replaced: bool) -> tuple[float, int] | None:
+        """The replica is gone with all that it worked on; its successor as `want` returns it.
+
+        None if none follows: not `replaced`, or it was stopping.
+        """
+        life = self._life[slot]
+        if life is None or life.crashes != now:
+            return None
+        life.gone = now
+        self._life[slot] = None
+        if self.load[slot] >= AWAY:
+            self.load[slot] = AWAY
+            return None
+        life.unready = now
+        self._available.remove(slot)
+        self._staying.remove(slot)
+        self.ready -= 1
+        self.free -= self.capacity - self.load[slot]
+        self.load[slot] = AWAY
+        return self._launch(now) if replaced else None
 
     def _stop(self, slot: int, now: float) -> None:
         life = self._life[slot]
@@ -127,6 +157,9 @@ class Replicas:
             slot = load.index(min(load))
         load[slot] += 1
         self.free -= 1
+        if self._is_plain:
+            return slot, now + service_s
+        service_s *= self._world.slowed(min(load[slot], self._world.concurrency))
         if self._inside is None:
             return slot, now + service_s
         places = self._inside[slot]
@@ -150,3 +183,11 @@ class Replicas:
             for life in self.lives
         ]
         return np.array(rows).reshape(-1, 4)
+
+
+def _drawn(distribution: Distribution, generator: np.random.Generator) -> float:
+    """One value; a constant leaves the generator alone."""
+    normal = uniform = np.zeros(1)
+    if not isinstance(distribution, Constant):
+        normal, uniform = generator.standard_normal(1), generator.random(1)
+    return float(distribution.draw(normal, uniform, np.zeros(1, np.int64))[0])

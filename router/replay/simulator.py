@@ -75,11 +75,12 @@ class Simulation(Machine):
         super().__init__(setup, sizer, seed, may_overflow=may_overflow)
         self._name, self._slo = setup.name, setup.runtime.policy.slo
         self._max_attempts = setup.runtime.settings.attempts
+        self._is_idempotent = setup.runtime.settings.idempotent
         self._policies = {
             wish: ModelPolicy((Rule("", Match(), Route(backend)),), self._slo)
             for wish, backend in _BACKENDS.items()
         }
-        self._shortcuts = shortcuts
+        self._shortcuts = shortcuts and setup.world.crash_after_s is None
         self._budget, self._budget_used = RetryBudget(), False
         self._jitter = Random(seed)  # noqa: S311  simulated pauses
 
@@ -272,19 +273,34 @@ class Simulation(Machine):
 
     def _refused_call(self, waiter: Waiter, now: float) -> Outcome:
         """Another attempt, as far as attempts, deadline and the retry budget go."""
-        waiter.attempts += 1
-        if waiter.attempts >= self._max_attempts or now >= waiter.deadline:
-            return nan, REFUSED
-        if not self._budget_used:
-            # A full budget stays full, so deposits count from the first withdrawal on.
-            self._budget_used = True
-            self._budget.deposit(now)
-        if not self._budget.withdraw():
+        if not self._may_try_again(waiter, now):
             return nan, REFUSED
         failed = waiter.failed or {}
         is_only = self._pool is None or Backend.SERVERLESS in failed
         waiter.failed = {**failed, Backend.SERVERLESS: Reason.SPILLOVER}
-        if not is_only:
+        return self._after_pause(waiter, now) if is_only else self._routed(waiter, now)
+
+    def _lost(self, waiter: Waiter, now: float) -> Outcome:
+        """Another attempt on another replica, else on the function, if it may run twice."""
+        if not self._is_idempotent or not self._may_try_again(waiter, now):
+            return nan, REFUSED
+        if self.replicas.ready:
             return self._routed(waiter, now)
+        failed = waiter.failed or {}
+        is_only = self._function is None or Backend.POOL in failed
+        waiter.failed = {**failed, Backend.POOL: Reason.FALLBACK}
+        return self._after_pause(waiter, now) if is_only else self._routed(waiter, now)
+
+    def _may_try_again(self, waiter: Waiter, now: float) -> bool:
+        waiter.attempts += 1
+        if waiter.attempts >= self._max_attempts or now >= waiter.deadline:
+            return False
+        if not self._budget_used:
+            # A full budget stays full, so deposits count from the first withdrawal on.
+            self._budget_used = True
+            self._budget.deposit(now)
+        return self._budget.withdraw()
+
+    def _after_pause(self, waiter: Waiter, now: float) -> Outcome:
         longest_s = min(_MAX_PAUSE_S, _FIRST_PAUSE_S * 2**waiter.attempts)
         return self._retry_at(now + self._jitter.uniform(0.0, longest_s), waiter)

@@ -13,16 +13,19 @@ from router.policy.demand import PoolFacts, demand_from
 from router.policy.sizing import Level, SizingParams, size
 from router.policy.steering import Slo
 from router.replay.baselines import Baseline, Tick
-from router.signals.memory import ModelSignals
+from router.signals.snapshot import ModelTotals
 from router.signals.window import Window
 
 
 class Observed(Protocol):
     """What a sizer may see of the simulated gateway."""
 
-    signals: ModelSignals
     busy_s: float
     """Slot-seconds of all requests that have ended in the pool."""
+
+    def totals(self, now: float) -> ModelTotals:
+        """The model's counters, as far as they are known by now."""
+        ...
 
     @property
     def queued(self) -> int:
@@ -75,13 +78,13 @@ class RouterSizer:
         self._levels: tuple[Level, ...] = ()
         self._asked_at: float | None = None
         self._is_idle = False
-        self._totals = ModelSignals().totals()
+        self._totals = ModelTotals()
 
     def wanted(self, observed: Observed, now: float) -> int:
         """One step of the controller."""
         dt = now - self._asked_at if self._asked_at is not None else 0.0
         self._asked_at = now
-        self._totals = observed.signals.totals()
+        self._totals = observed.totals(now)
         self._window.add(now, {"": self._totals})
         rates = self._window.rates()
         pool = PoolFacts(self._concurrency, observed.queued, observed.ready)
@@ -114,13 +117,13 @@ class BaselineSizer:
         self.interval_s = baseline.interval_s
         self._baseline = baseline
         self._concurrency = concurrency
-        self._before = ModelSignals().totals()
+        self._before = ModelTotals()
         self._busy_before = 0.0
         self._asked_at = 0.0
 
     def wanted(self, observed: Observed, now: float) -> int:
         """Ask the baseline."""
-        totals, busy_s = observed.signals.totals(), observed.busy_s
+        totals, busy_s = observed.totals(now), observed.busy_s
         dt = now - self._asked_at
         offered_s = observed.ready * self._concurrency * dt
         tick = Tick(

@@ -164,7 +164,7 @@ class Tally:
         sums.spilled += int(((bits & SPILLED) > 0).sum())
         sums.violations += int(violated.sum())
         sums.allowed_cold_late += int(excused.sum())
-        self._busy_s += float(rows.service_s[pool].sum()) / self._world.concurrency
+        self._busy_s += float(rows.service_s[pool].sum()) / self._world.throughput
         self._bill(rows, serverless, cold)
         self._measure(rows.latency_s[~refused & ~cut])
         for name, chosen in (

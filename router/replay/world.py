@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from router.replay.distributions import Constant, Distribution, Random
+from router.replay.distributions import Constant, Distribution, Random, factors
 from router.runtime import ModelRuntime
 from router.settings.document import Document, parse, plain
 from router.settings.problems import ConfigError, Problem
@@ -25,6 +25,7 @@ from router.settings.values import Described, Text
 
 _MILLISECONDS = Random("milliseconds", divisor=1000.0)
 _SECONDS = Random("seconds")
+_LIFETIME = Random("seconds", positive=True)
 _BYTES = Random("bytes")
 
 _Seconds = Annotated[float, Quantity(NUMBER, 0, 1e6)]
@@ -37,6 +38,15 @@ def _day(value: object) -> datetime.date:
         return datetime.date.fromisoformat(value if isinstance(value, str) else "")
     except ValueError:
         raise wrong("must be a day such as 2026-11-01") from None
+
+
+class StormKeys(Section):
+    """Times in which a platform takes no calls at all."""
+
+    every_s: Annotated[float, Quantity(NUMBER, 1, 1e9)] = Field(
+        description="a storm begins so often, the first one after so long"
+    )
+    for_s: Annotated[float, Quantity(NUMBER, 0, 1e6)] = Field(description="and lasts so long")
 
 
 class FunctionKeys(Section):
@@ -68,6 +78,9 @@ class FunctionKeys(Section):
     max_payload_bytes: Annotated[int, Quantity(SIZE, 1, 1 << 40)] | None = Field(
         default=None, description="largest request after encoding"
     )
+    refusal_storms: StormKeys | None = Field(
+        default=None, description="times in which every call is refused (429); left out: none"
+    )
 
 
 class ModelKeys(Section):
@@ -82,6 +95,11 @@ class ModelKeys(Section):
     concurrency: Annotated[int, Quantity(COUNT, 1, 10_000)] | None = Field(
         default=None, description="requests a replica really works on at once; more wait inside"
     )
+    slowdown_at_once: Annotated[tuple[float, ...], BeforeValidator(factors)] | None = Field(
+        default=None,
+        description="how much longer each of 1, 2, 3, .. requests takes that a replica works on at"
+        " once, such as [1, 1.2, 1.5]; left out: no longer",
+    )
     startup_s: Annotated[Distribution, _SECONDS] | None = Field(
         default=None, description="from a replica's launch until it takes requests; billed"
     )
@@ -89,6 +107,12 @@ class ModelKeys(Section):
         default=None, description="a replica is paid for at least so long"
     )
     replica_usd_per_hour: _Usd | None = Field(default=None, description="USD for a replica")
+    crash_after_s: Annotated[Distribution, _LIFETIME] | None = Field(
+        default=None, description="a ready replica crashes after so long; left out: never"
+    )
+    signals_delay_s: _Seconds | None = Field(
+        default=None, description="sizing sees the gateways' counters as they were so long ago"
+    )
     serverless: FunctionKeys = Field(
         default_factory=FunctionKeys, description="the model's function"
     )
@@ -123,6 +147,7 @@ class FunctionWorld:
     max_concurrency: int
     new_environments_per_10_s: int
     max_payload_bytes: int
+    storms: StormKeys | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +161,20 @@ class ModelWorld:
     min_billing_s: float
     replica_usd_per_s: float
     function: FunctionWorld | None
+    slowdown: tuple[float, ...] = ()
+    crash_after_s: Distribution | None = None
+    signals_delay_s: float = 0.0
+
+    @property
+    def throughput(self) -> float:
+        """Requests that a replica gets done, at best, in the time that one alone takes."""
+        if not self.slowdown:
+            return float(self.concurrency)
+        return max(n / self.slowed(n) for n in range(1, self.concurrency + 1))
+
+    def slowed(self, at_once: int) -> float:
+        """How much longer a request takes as one of so many in a replica."""
+        return self.slowdown[min(at_once, len(self.slowdown)) - 1] if self.slowdown else 1.0
 
 
 _USUAL_PAYLOAD = Constant(1024.0)
@@ -186,6 +225,9 @@ def model_world(world: World, model: ModelRuntime, name: str | None = None) -> M
         min_billing_s=_first(keys, "min_billing_s", pool.min_billing_s if pool else 0.0),
         replica_usd_per_s=_per_s(_first(keys, "replica_usd_per_hour", None), model),
         function=_function_world([key.serverless for key in keys], model),
+        slowdown=_first(keys, "slowdown_at_once", ()),
+        crash_after_s=_first(keys, "crash_after_s", None),
+        signals_delay_s=_first(keys, "signals_delay_s", 0.0),
     )
 
 
@@ -205,6 +247,7 @@ def _function_world(keys: list[FunctionKeys], model: ModelRuntime) -> FunctionWo
         max_concurrency=_first(keys, "max_concurrency", function.max_concurrency),
         new_environments_per_10_s=_first(keys, "new_environments_per_10_s", _LAMBDA_RAMP),
         max_payload_bytes=_first(keys, "max_payload_bytes", function.limits.max_payload_bytes),
+        storms=_first(keys, "refusal_storms", None),
     )
 
 

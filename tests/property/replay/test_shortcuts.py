@@ -33,6 +33,9 @@ def scenes(draw: st.DrawFn) -> Scene:
     replicas = draw(st.integers(max(minimum, 1), 12))
     queue = f"queue: {{max_requests: {queued}, max_bytes: 5MB, max_wait: 2s}}"
     environments = draw(st.sampled_from([2, 100, 100]))
+    storms = draw(st.sampled_from(["", "", ", refusal_storms: {every_s: 3, for_s: 1}"]))
+    curve = draw(st.sampled_from(["", "", "slowdown_at_once: [1, 1.7], "]))
+    delay_s = draw(st.sampled_from([0, 0, 2]))
     price = "price: {usd_per_request: 0.00001, usd_per_gb_s: 0.0002}"
     function = (
         f"{{kind: local, max_concurrency: {calls}, service_time_ms: 100, {queue}, {price},"
@@ -43,9 +46,10 @@ def scenes(draw: st.DrawFn) -> Scene:
         f" startup: 500ms, min_billing: 2s, {queue}, service_time_ms: 100}}"
     )
     setup = make_setup(
-        "{service_time_ms: {lognormal: {p50: 90, p99: 300}},"
+        f"{{{curve}signals_delay_s: {delay_s},"
+        " service_time_ms: {lognormal: {p50: 90, p99: 300}},"
         " payload_bytes: {empirical: [9, 99, 300, 900, 2000, 5000, 9000, 4000000, 8000000]},"
-        f" serverless: {{overhead_ms: 5, max_concurrency: {environments}}}}}",
+        f" serverless: {{overhead_ms: 5, max_concurrency: {environments}{storms}}}}}",
         serverless=draw(st.sampled_from([function, function, None])),
         pool=pool,
         slo=f"{{latency_ms: {slo_ms}, cold_start: {cold_start}}}",

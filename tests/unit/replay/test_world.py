@@ -82,6 +82,10 @@ MISTAKES = {
     "an unknown kind": ("service_time_ms: {pareto: 3}", "must be milliseconds"),
     "an unknown key": ("start_up_s: 3", "did you mean startup_s?"),
     "a concurrency of zero": ("concurrency: 0", "default.concurrency = 0, must be"),
+    "a factor below one": ("slowdown_at_once: [1, 0.5]", "default.slowdown_at_once must be"),
+    "no factors": ("slowdown_at_once: []", "must be a list of 1 to 64 numbers"),
+    "a crash at once": ("crash_after_s: 0", "must be seconds"),
+    "half a storm": ("serverless: {refusal_storms: {every_s: 60}}", "refusal_storms.for_s"),
     "a huge payload": ("serverless: {max_payload_bytes: -1}", "default.serverless.max_payload"),
 }  # fmt: skip
 
