@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass
 from random import Random
 
+from router.admission.hedging import HedgeParams, Hedging
 from router.admission.rates import RateLimit
 from router.admission.retries import RetryBudget
 from router.backends.child_process import free_port
@@ -162,7 +163,19 @@ def _model(
         prober=pool.prober if pool is not None else None,
         source=pool.source if pool is not None else None,
         sizing_params=_sizing_params(model.pool),
+        hedging=_hedging(model, old),
     )
+
+
+def _hedging(model: ModelSettings, old: ModelRuntime | None) -> Hedging | None:
+    if model.hedge is None:
+        return None
+    hedge = model.hedge
+    params = HedgeParams(hedge.percentile, hedge.budget_share, hedge.floor_per_s)
+    if old is None or old.hedging is None:
+        return Hedging(params)
+    old.hedging.reconfigure(params)
+    return old.hedging
 
 
 def _slo(model: ModelSettings) -> Slo:

@@ -4,14 +4,14 @@ Joins the pure policy with the adapters. Knows neither HTTP servers nor wire pro
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from random import Random
 
 from router.admission.retries import may_retry
+from router.attempts import Attempts, Record, Try, slots_of
 from router.domain.clock import Clock, Sleep
-from router.domain.decision import Backend, Decision, Outcome, Reason, TraceStep, Verdict
+from router.domain.decision import Backend, Decision, Outcome, Reason, TraceStep
 from router.domain.errors import (
     AttemptError,
     ClientClosedError,
@@ -24,35 +24,16 @@ from router.domain.errors import (
     ShedError,
     UpstreamRejectedError,
 )
-from router.domain.ports import BackendResponse, Lease, Payload, Slots
+from router.domain.ports import BackendResponse, Lease, Payload
 from router.domain.request import InferenceRequest
+from router.hedging import Answer, Hedger
 from router.policy.decide import captive, decide
 from router.runtime import ModelRuntime
-from router.telemetry.labels import AttemptResult, CostPart, attempt_result
+from router.telemetry.labels import AttemptResult, attempt_result
 from router.telemetry.metrics import Metrics
 
 _FIRST_PAUSE_S = 0.05
 _MAX_PAUSE_S = 1.0
-
-
-@dataclass(slots=True)
-class Record:
-    """What happened to a request, as it goes along; ends up in headers, log and metrics.
-
-    `upstream_s` is the time of all attempts, `attempt_s` that of the last one.
-    """
-
-    decision: Decision | None = None
-    endpoint_id: str = ""
-    attempts: int = 0
-    queue_s: float = 0.0
-    upstream_s: float = 0.0
-    attempt_s: float = 0.0
-    cold_start: bool | None = None
-    cost_usd: float = 0.0
-    failed: dict[Backend, Reason] = field(default_factory=dict)
-    avoid: set[str] = field(default_factory=set)
-    carried: AttemptError | None = None
 
 
 class Director:
@@ -65,6 +46,8 @@ class Director:
         self._clock = clock
         self._rng = rng
         self._sleep = sleep
+        self._attempts = Attempts(metrics, clock)
+        self._hedger = Hedger(self._attempts, metrics, clock)
 
     @asynccontextmanager
     async def serve(
@@ -80,7 +63,9 @@ class Director:
             now = self._clock()
             is_captive = captive(request, model.state(request, now, {}).serverless)
             model.count_arrival(request.payload_bytes, now, is_captive)
-        lease, response = await self._answered(model, request, body, record)
+            if model.hedging is not None:
+                model.hedging.budget.deposit(now)
+        tried, response = await self._answered(model, request, body, record)
         result = AttemptResult.CANCELLED
         try:
             yield response
@@ -89,10 +74,7 @@ class Director:
             result = attempt_result(error)
             raise
         finally:
-            try:
-                await response.close()
-            finally:
-                self._release(model, lease, record, result, response)
+            await self._attempts.end(model, tried, record, result, response)
 
     def check(self, model: ModelRuntime, request: InferenceRequest) -> None:
         """Raise now what `serve` would raise, before the body has been read."""
@@ -104,7 +86,7 @@ class Director:
 
     async def _answered(
         self, model: ModelRuntime, request: InferenceRequest, body: Payload, record: Record
-    ) -> tuple[Lease, BackendResponse]:
+    ) -> Answer:
         error, record.carried = record.carried, None
         while True:
             if error is not None and record.decision is not None:
@@ -117,13 +99,21 @@ class Director:
                 body = await body.whole()
                 decision = self._decide(model, request, record)  # that took a while
             self._metrics.record_decision(model.name, decision.backend, decision.reason)
-            lease = await self._reserve(model, request, decision, record)
+            tried = Try(decision, await self._reserve(model, request, decision, record))
             record.attempts += 1
-            record.endpoint_id = lease.endpoint_id
+            record.endpoint_id = tried.lease.endpoint_id
+            started = self._clock()
             try:
-                return lease, await self._attempt(model, request, body, lease, record)
+                tried, response = await self._hedger.answer(model, request, body, tried, record)
             except AttemptError as failure:
                 error = failure
+            else:
+                record.decision = tried.decision
+                record.endpoint_id = tried.lease.endpoint_id
+                record.cold_start = response.cold_start
+                return tried, response
+            finally:
+                record.upstream_s += self._clock() - started
 
     def _decide(self, model: ModelRuntime, request: InferenceRequest, record: Record) -> Decision:
         now = self._clock()
@@ -145,7 +135,7 @@ class Director:
     async def _reserve(
         self, model: ModelRuntime, request: InferenceRequest, decision: Decision, record: Record
     ) -> Lease:
-        slots = _slots(model, decision.backend)
+        slots = slots_of(model, decision.backend)
         now = self._clock()
         lease = slots.try_reserve(request, now, record.avoid)
         if lease is None and record.avoid:
@@ -165,39 +155,6 @@ class Director:
             waited_s = self._clock() - now
             record.queue_s += waited_s
             self._metrics.observe_queue_wait(model.name, waited_s)
-
-    async def _attempt(
-        self,
-        model: ModelRuntime,
-        request: InferenceRequest,
-        body: Payload,
-        lease: Lease,
-        record: Record,
-    ) -> BackendResponse:
-        """One try; the lease is released here unless it succeeds."""
-        assert record.decision is not None  # noqa: S101
-        started = self._clock()
-        timeout_s = _attempt_timeout_s(model, record.decision.backend)
-        if request.deadline is not None:
-            timeout_s = min(timeout_s, request.deadline - started)
-        result = AttemptResult.CANCELLED
-        response = None
-        try:
-            response = await lease.send(request, body, max(timeout_s, 0.001))
-        except AttemptError as error:
-            late = request.deadline is not None and self._clock() >= request.deadline
-            # A client's short deadline says nothing about the backend's health.
-            result = AttemptResult.CANCELLED if late else attempt_result(error)
-            raise
-        finally:
-            record.attempt_s = self._clock() - started
-            record.upstream_s += record.attempt_s
-            if response is None:
-                self._release(model, lease, record, result, None)
-        record.cold_start = response.cold_start
-        if response.cold_start:
-            self._metrics.record_cold_start(model.name, response.init_s)
-        return response
 
     def _give_up_unless_retriable(
         self,
@@ -250,42 +207,6 @@ class Director:
         if request.deadline is not None and self._clock() >= request.deadline:
             raise DeadlineExceededError("the deadline passed before a backend could answer")
 
-    def _release(
-        self,
-        model: ModelRuntime,
-        lease: Lease,
-        record: Record,
-        result: AttemptResult,
-        response: BackendResponse | None,
-    ) -> None:
-        now = self._clock()
-        function, pool = model.serverless, model.pool
-        cost_before = function.cost_usd if function is not None else 0.0
-        ejections_before = pool.ejections if pool is not None else 0
-        lease.release(verdict_of(result), now, response)
-        if function is not None and (spent := function.cost_usd - cost_before) > 0:
-            record.cost_usd += spent
-            self._metrics.add_cost(model.name, CostPart.SERVERLESS, spent)
-        if pool is not None and pool.ejections > ejections_before:
-            self._metrics.record_ejection(model.name)
-        assert record.decision is not None  # noqa: S101
-        backend = record.decision.backend
-        self._metrics.record_attempt(model.name, backend, result, record.attempt_s)
-
-
-_VERDICTS = {
-    AttemptResult.OK: Verdict.OK,
-    AttemptResult.REJECTED: Verdict.REJECTED,
-    AttemptResult.CANCELLED: Verdict.CANCELLED,
-    # Nothing was sent and the backend is not to blame.
-    AttemptResult.ENCODED_TOO_LARGE: Verdict.CANCELLED,
-}
-
-
-def verdict_of(result: AttemptResult) -> Verdict:
-    """What the end of an attempt says about its backend."""
-    return _VERDICTS.get(result, Verdict.FAILED)
-
 
 def explain_request(
     model: ModelRuntime, request: InferenceRequest, now: float
@@ -320,16 +241,6 @@ def outcome_of(error: BaseException) -> Outcome:
     return Outcome.INTERNAL_ERROR
 
 
-def _slots(model: ModelRuntime, backend: Backend) -> Slots:
-    slots: Mapping[Backend, Slots | None] = {
-        Backend.SERVERLESS: model.serverless,
-        Backend.POOL: model.pool,
-    }
-    chosen = slots[backend]
-    assert chosen is not None  # noqa: S101  the policy only chooses what is configured
-    return chosen
-
-
 def _only(model: ModelRuntime, backend: Backend) -> bool:
     other = model.pool if backend is Backend.SERVERLESS else model.serverless
     return other is None
@@ -350,14 +261,6 @@ def _max_wait_s(model: ModelRuntime, backend: Backend) -> float:
     settings = model.settings.pool if backend is Backend.POOL else model.settings.serverless
     assert settings is not None  # noqa: S101
     return settings.queue.max_wait_s
-
-
-def _attempt_timeout_s(model: ModelRuntime, backend: Backend) -> float:
-    if backend is Backend.POOL and model.settings.pool is not None:
-        return model.settings.pool.timeouts.response_s
-    assert model.serverless is not None  # noqa: S101
-    # Time limits count from when the handler starts: add what a cold start may take.
-    return model.serverless.params.limits.timeout_s + 3 * model.serverless.init.upper_s + 1.0
 
 
 def _unserved(model: ModelRuntime, backend: Backend, error: QueueTimeoutError) -> ShedError:

@@ -9,6 +9,7 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from router.admission.hedging import Hedging
 from router.admission.rates import RateLimit
 from router.admission.retries import RetryBudget
 from router.backends.pool.endpoints import Pool
@@ -57,11 +58,17 @@ class ModelRuntime:
     prober: HealthProber | None = None
     source: object = None
     sizing_params: SizingParams | None = None
+    hedging: Hedging | None = None
 
     @property
     def name(self) -> str:
         """The model's name."""
         return self.settings.name
+
+    @property
+    def needs_director(self) -> bool:
+        """Whether a free slot on a warm replica is not all that its common request needs."""
+        return self.settings.read_parameters or self.hedging is not None
 
     def count_arrival(self, payload_bytes: int, now: float, is_captive: bool) -> None:
         """Count a request for the sizing: what it asks of the pool and would cost on serverless.

@@ -8,31 +8,39 @@ class RetryBudget:
     """Retries as a share of requests, plus a floor per second, so that they never multiply load.
 
     A token bucket: each request deposits `share`, time deposits `floor_per_s`, a retry costs 1.
+    It holds `burst` at most, and `tokens` of them at first (by default all).
     """
 
-    __slots__ = ("_capacity", "_floor_per_s", "_share", "_tokens", "_updated", "exhausted")
+    __slots__ = ("_capacity", "_floor_per_s", "_share", "_updated", "exhausted", "tokens")
 
-    def __init__(self, share: float = 0.2, floor_per_s: float = 5.0, burst: float = 50.0) -> None:
+    def __init__(
+        self,
+        share: float = 0.2,
+        floor_per_s: float = 5.0,
+        burst: float = 50.0,
+        *,
+        tokens: float | None = None,
+    ) -> None:
         self._share = share
         self._floor_per_s = floor_per_s
         self._capacity = burst
-        self._tokens = burst
+        self.tokens = burst if tokens is None else min(tokens, burst)
         self._updated: float | None = None
         self.exhausted = 0
 
     def deposit(self, now: float) -> None:
         """A request arrived."""
         if self._updated is not None:
-            self._tokens += (now - self._updated) * self._floor_per_s
+            self.tokens += (now - self._updated) * self._floor_per_s
         self._updated = now
-        self._tokens = min(self._tokens + self._share, self._capacity)
+        self.tokens = min(self.tokens + self._share, self._capacity)
 
     def withdraw(self) -> bool:
         """Take one retry if the budget has it."""
-        if self._tokens < 1.0:
+        if self.tokens < 1.0:
             self.exhausted += 1
             return False
-        self._tokens -= 1.0
+        self.tokens -= 1.0
         return True
 
 

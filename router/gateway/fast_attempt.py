@@ -8,9 +8,10 @@ from typing import Protocol as Interface
 
 from aiohttp.helpers import rfc822_formatted_time
 
+from router.attempts import Record, verdict_of
 from router.backends.pool.endpoints import Endpoint
 from router.backends.refusal import refusal_of
-from router.director import Record, outcome_of, verdict_of
+from router.director import outcome_of
 from router.domain.clock import Clock
 from router.domain.decision import Backend, Outcome, Reason, Verdict
 from router.domain.errors import AttemptError, ResponseLostError

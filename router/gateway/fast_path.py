@@ -150,7 +150,7 @@ class FastPath:
         model = runtime.models.get(name)
         if model is None or model.pool is None or not model.pool.params.enabled:
             return None
-        if model.settings.read_parameters:
+        if model.needs_director:
             return None
         caller = intent.caller
         if caller is not None and (caller.rate_per_s is not None or not may_use(caller, name)):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from router.admission.hedging import Hedging
 from router.backends.pool.endpoints import Endpoint, Pool
 from router.backends.serverless.function import Function
 from router.domain.clock import Clock
@@ -75,8 +76,16 @@ def _model(model: ModelRuntime, sources: StatusSources, now: float) -> dict[str,
             "warm_busy": sizing.warm_busy_usd,
             "warm_idle": sizing.warm_idle_usd,
         },
+        "hedge": _hedge(model.hedging),
         **_decisions(sources.decisions_of(model.name)),
     }
+
+
+def _hedge(hedging: Hedging | None) -> dict[str, Any] | None:
+    if hedging is None:
+        return None
+    budget = hedging.budget
+    return {"budget_left": round(budget.tokens, 2), "refused": budget.exhausted}
 
 
 def _decisions(counts: Mapping[tuple[Backend, Reason], int]) -> dict[str, Any]:

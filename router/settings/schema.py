@@ -39,6 +39,7 @@ from router.settings.functions import (
     LocalFunction,
     ServerlessSettings,
 )
+from router.settings.hedge import HedgeSettings
 from router.settings.masking import mask_secrets
 from router.settings.prices import FunctionPrice
 from router.settings.quantities import (
@@ -72,6 +73,7 @@ __all__ = [
     "FunctionPrice",
     "GoogleFunction",
     "HealthSettings",
+    "HedgeSettings",
     "HttpFunction",
     "KubernetesPool",
     "LocalFunction",
@@ -201,6 +203,10 @@ class ModelSettings(Section):
     attempts: Annotated[int, Quantity(COUNT, 1, 5)] = Field(
         default=3, description="most tries for one request, the first included"
     )
+    hedge: HedgeSettings | None = Field(
+        default=None,
+        description="a second attempt beside a slow one; absent: none",
+    )
     serverless: ServerlessSettings | None = Field(
         default=None, description="the function; a model needs this, a pool, or both"
     )
@@ -217,6 +223,17 @@ class ModelSettings(Section):
                 return {"name": name, "serverless": named, **others}
             case _:
                 return data
+
+    @field_validator("hedge")
+    @classmethod
+    def _may_be_sent_twice(
+        cls, value: HedgeSettings | None, info: ValidationInfo
+    ) -> HedgeSettings | None:
+        if value is not None and info.data.get("idempotent") is False:
+            raise wrong("needs idempotent: true, because it sends a request twice")
+        if value is not None and info.data.get("attempts") == 1:
+            raise wrong("needs attempts: 2 or more, the second one included")
+        return value
 
     @field_validator("pool")
     @classmethod

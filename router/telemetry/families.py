@@ -64,6 +64,13 @@ ATTEMPTS = Family(
     ("model", "backend", "result"),
     "Attempts at a backend, by result; a request may need several.",
 )
+HEDGES = Family(
+    "router_hedges_total",
+    Kind.COUNTER,
+    ("model", "result"),
+    "Slow attempts, by what a second one beside them came to: won, lost, failed, cancelled, or not"
+    " sent for want of budget or of a free slot (no_budget, no_place).",
+)
 REQUEST_DURATION = Family(
     "router_request_duration_seconds",
     Kind.HISTOGRAM,
@@ -252,6 +259,7 @@ FAMILIES: tuple[Family, ...] = (
     REQUESTS,
     DECISIONS,
     ATTEMPTS,
+    HEDGES,
     REQUEST_DURATION,
     ATTEMPT_DURATION,
     GATEWAY_OVERHEAD,

@@ -32,6 +32,17 @@ class AttemptResult(StrEnum):
     FAILED = "failed"
 
 
+class HedgeResult(StrEnum):
+    """What came of a wish to hedge: which attempt answered first, or why there was one only."""
+
+    WON = "won"
+    LOST = "lost"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    NO_BUDGET = "no_budget"
+    NO_PLACE = "no_place"
+
+
 class CostPart(StrEnum):
     """What the money was spent on; the parts of a model add up to its estimated bill."""
 

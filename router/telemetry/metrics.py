@@ -26,7 +26,7 @@ from router.telemetry.exposition import (
     encode,
 )
 from router.telemetry.families import BUCKETS_S, FAMILIES, Kind
-from router.telemetry.labels import AttemptResult, CostPart
+from router.telemetry.labels import AttemptResult, CostPart, HedgeResult
 
 Series = Mapping[Labels, float]
 
@@ -256,6 +256,10 @@ class Metrics(Collector):
     def record_retry_budget_exhausted(self) -> None:
         """Count a retry that was not made for want of budget."""
         self._counters[families.RETRY_BUDGET_EXHAUSTED.name][()] += 1
+
+    def record_hedge(self, model: str, result: HedgeResult) -> None:
+        """Count a slow attempt of a model that hedges."""
+        self._counters[families.HEDGES.name][self._label(model), result] += 1
 
     def record_ejection(self, model: str) -> None:
         """Count an endpoint that was taken out of the pool."""

@@ -152,7 +152,7 @@ class Harness:
         config = deepcopy(self.config)
         found = config["models"][0]
         for name, value in model.items():
-            found[name] = {**found[name], **value} if isinstance(value, dict) else value
+            found[name] = {**found.get(name, {}), **value} if isinstance(value, dict) else value
         return config
 
     async def stop(self) -> None:

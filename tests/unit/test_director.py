@@ -12,9 +12,10 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from router.admission.retries import RetryBudget
+from router.attempts import Record
 from router.backends.pool.endpoints import Endpoint, Pool, PoolParams
 from router.backends.serverless.function import Function, FunctionParams
-from router.director import Director, Record, explain_request, outcome_of
+from router.director import Director, explain_request, outcome_of
 from router.domain.decision import Backend, Outcome, Reason
 from router.domain.errors import (
     ClientClosedError,

@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from router.domain.decision import Backend, Outcome, Reason
 from router.telemetry.families import BUCKETS_S, FAMILIES, Kind, reference_table
-from router.telemetry.labels import AttemptResult, CostPart
+from router.telemetry.labels import AttemptResult, CostPart, HedgeResult
 from router.telemetry.metrics import Metrics, Readings
 
 
@@ -33,6 +33,7 @@ def record_one_of_each(metrics: Metrics, model: str = "fraud") -> None:
     metrics.add_cost(model, CostPart.SERVERLESS, 0.25)
     metrics.record_retry(model)
     metrics.record_ejection(model)
+    metrics.record_hedge(model, HedgeResult.WON)
     metrics.record_retry_budget_exhausted()
 
 

@@ -1,0 +1,131 @@
+"""One attempt of a request at one backend: its slot, its time, its end, and what it tells.
+
+Decides nothing: which backend and whether again is the director's business.
+"""
+
+from dataclasses import dataclass, field
+
+from router.domain.clock import Clock
+from router.domain.decision import Backend, Decision, Reason, Verdict
+from router.domain.errors import AttemptError
+from router.domain.ports import BackendResponse, Lease, Payload, Slots
+from router.domain.request import InferenceRequest
+from router.runtime import ModelRuntime
+from router.telemetry.labels import AttemptResult, CostPart, attempt_result
+from router.telemetry.metrics import Metrics
+
+
+@dataclass(slots=True)
+class Record:
+    """What happened to a request, as it goes along; ends up in headers, log and metrics.
+
+    `upstream_s` is the time during which a backend had it.
+    """
+
+    decision: Decision | None = None
+    endpoint_id: str = ""
+    attempts: int = 0
+    queue_s: float = 0.0
+    upstream_s: float = 0.0
+    cold_start: bool | None = None
+    cost_usd: float = 0.0
+    failed: dict[Backend, Reason] = field(default_factory=dict)
+    avoid: set[str] = field(default_factory=set)
+    carried: AttemptError | None = None
+
+
+@dataclass(slots=True)
+class Try:
+    """One attempt: why it goes where it goes, the slot it holds, and how long it took."""
+
+    decision: Decision
+    lease: Lease
+    took_s: float = 0.0
+
+
+class Attempts:
+    """Sends attempts and releases their slots, each exactly once."""
+
+    def __init__(self, metrics: Metrics, clock: Clock) -> None:
+        self._metrics = metrics
+        self._clock = clock
+
+    async def send(
+        self, model: ModelRuntime, request: InferenceRequest, body: Payload, tried: Try,
+        record: Record,
+    ) -> BackendResponse:  # fmt: skip
+        """One try; its slot is released here unless it succeeds. Raises RouterError."""
+        started = self._clock()
+        timeout_s = _timeout_s(model, tried.decision.backend)
+        if request.deadline is not None:
+            timeout_s = min(timeout_s, request.deadline - started)
+        result = AttemptResult.CANCELLED
+        response = None
+        try:
+            response = await tried.lease.send(request, body, max(timeout_s, 0.001))
+        except AttemptError as error:
+            late = request.deadline is not None and self._clock() >= request.deadline
+            # A client's short deadline says nothing about the backend's health.
+            result = AttemptResult.CANCELLED if late else attempt_result(error)
+            raise
+        finally:
+            tried.took_s = self._clock() - started
+            if response is None:
+                self._release(model, tried, record, result, None)
+        if response.cold_start:
+            self._metrics.record_cold_start(model.name, response.init_s)
+        return response
+
+    async def end(
+        self, model: ModelRuntime, tried: Try, record: Record, result: AttemptResult,
+        response: BackendResponse,
+    ) -> None:  # fmt: skip
+        """An attempt that was answered is over: drop what was not read, free its slot."""
+        try:
+            await response.close()
+        finally:
+            self._release(model, tried, record, result, response)
+
+    def _release(
+        self, model: ModelRuntime, tried: Try, record: Record, result: AttemptResult,
+        response: BackendResponse | None,
+    ) -> None:  # fmt: skip
+        function, pool = model.serverless, model.pool
+        cost_before = function.cost_usd if function is not None else 0.0
+        ejections_before = pool.ejections if pool is not None else 0
+        tried.lease.release(verdict_of(result), self._clock(), response)
+        if function is not None and (spent := function.cost_usd - cost_before) > 0:
+            record.cost_usd += spent
+            self._metrics.add_cost(model.name, CostPart.SERVERLESS, spent)
+        if pool is not None and pool.ejections > ejections_before:
+            self._metrics.record_ejection(model.name)
+        self._metrics.record_attempt(model.name, tried.decision.backend, result, tried.took_s)
+
+
+_VERDICTS = {
+    AttemptResult.OK: Verdict.OK,
+    AttemptResult.REJECTED: Verdict.REJECTED,
+    AttemptResult.CANCELLED: Verdict.CANCELLED,
+    # Nothing was sent and the backend is not to blame.
+    AttemptResult.ENCODED_TOO_LARGE: Verdict.CANCELLED,
+}
+
+
+def verdict_of(result: AttemptResult) -> Verdict:
+    """What the end of an attempt says about its backend."""
+    return _VERDICTS.get(result, Verdict.FAILED)
+
+
+def slots_of(model: ModelRuntime, backend: Backend) -> Slots:
+    """The model's backend, as something with slots; the policy only chooses what is configured."""
+    slots: Slots | None = model.pool if backend is Backend.POOL else model.serverless
+    assert slots is not None  # noqa: S101
+    return slots
+
+
+def _timeout_s(model: ModelRuntime, backend: Backend) -> float:
+    if backend is Backend.POOL and model.settings.pool is not None:
+        return model.settings.pool.timeouts.response_s
+    assert model.serverless is not None  # noqa: S101
+    # Time limits count from when the handler starts: add what a cold start may take.
+    return model.serverless.params.limits.timeout_s + 3 * model.serverless.init.upper_s + 1.0
