@@ -9,7 +9,8 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from router.backends.pool.endpoints import Endpoint, Pool
+from router.backends.pool.endpoint import Endpoint
+from router.backends.pool.endpoints import Pool
 from router.domain.clock import Clock
 from router.domain.snapshot import ServerlessSnapshot
 from router.policy.demand import (

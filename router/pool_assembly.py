@@ -5,10 +5,12 @@ and the driver with its replicas as long as they come from the same source.
 """
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
+from router.admission.outliers import OutlierParams
 from router.backends.pool.caller import PoolCaller
+from router.backends.pool.endpoint import ENDPOINT_CIRCUIT
 from router.backends.pool.endpoints import Pool, PoolParams
 from router.backends.pool.health import HealthProber, ProbeParams
 from router.backends.pool.process import ProcessLauncher, ProcessSpec
@@ -56,7 +58,7 @@ def assemble_pool(
     """The pool of a model; None if it has none."""
     if model.pool is None:
         return None
-    params, probe = pool_params(model.pool), _probe_params(model.pool)
+    params, probe = pool_params(model), _probe_params(model.pool)
     source = _source(model.pool)
     kept = _kept(old, source)
     if kept is not None:
@@ -67,7 +69,7 @@ def assemble_pool(
     caller = PoolCaller(parts.upstream, model.pool.timeouts.connect_s)
     pool = Pool(model.name, params, caller, parts.clock, parts.rng)
     driver = _driver(pool, model.pool, settings, parts, probe)
-    prober = HealthProber(pool, parts.upstream, probe, parts.clock, parts.sleep)
+    prober = HealthProber(pool, parts.upstream, probe, parts.clock)
     return PoolRuntime(pool, driver, prober, source)
 
 
@@ -77,8 +79,11 @@ def _kept(old: ModelRuntime | None, source: object) -> PoolRuntime | None:
     return PoolRuntime(old.pool, old.driver, old.prober, source) if old.source == source else None
 
 
-def pool_params(pool: PoolSettings) -> PoolParams:
-    """Bounds and priors of a pool."""
+def pool_params(model: ModelSettings) -> PoolParams:
+    """Bounds and priors of a model's pool."""
+    pool, function = model.pool, model.serverless
+    assert pool is not None  # noqa: S101  asked only for those that have one
+    ejection = pool.health.ejection
     return PoolParams(
         enabled=pool.enabled,
         can_start=not isinstance(pool, StaticPool),
@@ -86,6 +91,15 @@ def pool_params(pool: PoolSettings) -> PoolParams:
         max_queued_bytes=pool.queue.max_bytes,
         service_time_s=pool.service_time_s,
         startup_s=pool.startup_s,
+        is_last_resort=function is None or not function.enabled,
+        slow_start_s=pool.health.slow_start_s,
+        circuit=replace(
+            ENDPOINT_CIRCUIT,
+            failures_to_open=ejection.failures,
+            pause_s=ejection.pause_s,
+            max_pause_s=max(ejection.pause_s, ejection.max_pause_s),
+        ),
+        outliers=OutlierParams(ejection.slower_by, ejection.least_excess_s, ejection.max_share),
     )
 
 

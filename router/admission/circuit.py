@@ -9,24 +9,48 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class CircuitParams:
-    """Open after so many failures in a row, for `pause_s`, doubling up to `max_pause_s`."""
+    """Open after so many failures in a row, for `pause_s`, doubling up to `max_pause_s`.
+
+    Pauses begin small again once a circuit has stayed closed for `forgive_s`: what fails, works
+    and fails again is left alone for longer and longer.
+    """
 
     failures_to_open: int = 5
     pause_s: float = 1.0
     max_pause_s: float = 30.0
+    forgive_s: float = 0.0
+
+
+class GrowingPause:
+    """A pause that doubles each time, until what it is for has been good for long enough."""
+
+    __slots__ = ("_forgiven_at", "_length_s")
+
+    def __init__(self) -> None:
+        self._length_s = 0.0
+        self._forgiven_at = 0.0
+
+    def take(self, now: float, params: CircuitParams, *, is_forgivable: bool = True) -> float:
+        """The length of a pause that begins now."""
+        is_new = not self._length_s or (is_forgivable and now >= self._forgiven_at)
+        doubled_s = min(2 * self._length_s, params.max_pause_s)
+        self._length_s = params.pause_s if is_new else max(doubled_s, params.pause_s)
+        self._forgiven_at = now + self._length_s + params.forgive_s
+        return self._length_s
 
 
 class CircuitBreaker:
     """Counts outcomes and says whether a call may be made now."""
 
     __slots__ = (
-        "_failures", "_open_until", "_params", "_pause_s", "_paused_until", "_trial_until",
-        "opened",
+        "_failures", "_open_until", "_pause", "_pause_s", "_paused_until", "_trial_until",
+        "opened", "params",
     )  # fmt: skip
 
     def __init__(self, params: CircuitParams = CircuitParams()) -> None:
-        self._params = params
+        self.params = params
         self._failures = 0
+        self._pause = GrowingPause()
         self._pause_s = params.pause_s
         self._open_until = 0.0
         self._trial_until = 0.0
@@ -50,28 +74,29 @@ class CircuitBreaker:
         """A call is sent. The first one after a pause is a trial; others wait for its outcome."""
         if self._open_until:
             # A trial whose outcome never comes must not keep the circuit closed to all others.
-            self._trial_until = now + self._pause_s
+            self._trial_until = now + min(2 * self._pause_s, self.params.max_pause_s)
 
-    def succeeded(self) -> None:
-        """A call worked: close."""
+    def succeeded(self) -> bool:
+        """A call worked: close. Returns whether it had been open."""
         if not self._failures and self.is_closed:
-            return
+            return False
+        was_open = not self.is_closed
         self._failures = 0
-        self._pause_s = self._params.pause_s
         self._open_until = self._trial_until = 0.0
+        return was_open
 
     def failed(self, now: float) -> bool:
         """A call failed; returns whether this opened the circuit."""
         self._failures += 1
         was_trial = self._open_until > 0.0
-        if not was_trial and self._failures < self._params.failures_to_open:
+        if not was_trial and self._failures < self.params.failures_to_open:
             return False
         if self._open_until > now:  # a straggler sent before it opened
             return False
         self.opened += 1
         self._trial_until = 0.0
+        self._pause_s = self._pause.take(now, self.params, is_forgivable=not was_trial)
         self._open_until = now + self._pause_s
-        self._pause_s = min(2 * self._pause_s, self._params.max_pause_s)
         return True
 
     def pause(self, now: float, seconds: float) -> None:
@@ -79,5 +104,5 @@ class CircuitBreaker:
 
         No failure: calls sent before that succeed do not end it, and no trial follows.
         """
-        until = now + min(seconds, self._params.max_pause_s)
+        until = now + min(seconds, self.params.max_pause_s)
         self._paused_until = max(self._paused_until, until)

@@ -9,7 +9,7 @@ from typing import Protocol as Interface
 from aiohttp.helpers import rfc822_formatted_time
 
 from router.attempts import Record, verdict_of
-from router.backends.pool.endpoints import Endpoint
+from router.backends.pool.endpoint import Endpoint
 from router.backends.refusal import refusal_of
 from router.director import outcome_of
 from router.domain.clock import Clock
@@ -204,7 +204,7 @@ class Attempt:
         pool = route.pool
         if response.status < 400:
             served_s = upstream_s - self._waited_s
-            pool.service_times.observe(route.request.payload_bytes, served_s)
+            pool.learn(self._endpoint, route.request.payload_bytes, served_s)
         pool.release(self._endpoint, Verdict.OK, self._started, done)
         self._leave()
         body = self._body
@@ -246,7 +246,7 @@ class Attempt:
         upstream_s = now - self._sent
         if head.status < 400:
             served_s = upstream_s - self._waited_s
-            route.pool.service_times.observe(route.request.payload_bytes, served_s)
+            route.pool.learn(self._endpoint, route.request.payload_bytes, served_s)
         idle_s = ground.upstream.stream_idle_s
         self._stream = AnswerStream(self._client, self._connection, head, ground.clock, idle_s)
         variable = _VARIABLE_LINES_OF_STREAM % (

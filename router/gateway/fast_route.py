@@ -6,7 +6,8 @@ Worked out once for a head that repeats; holds no state of requests.
 from typing import TypeVar
 
 from router.backends.forwarding import forwarded_headers
-from router.backends.pool.endpoints import Endpoint, Pool
+from router.backends.pool.endpoint import Endpoint
+from router.backends.pool.endpoints import Pool
 from router.backends.serverless.function import Function
 from router.domain.decision import Backend, Decision, Reason
 from router.domain.request import InferenceRequest

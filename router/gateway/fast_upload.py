@@ -8,7 +8,7 @@ import asyncio
 from typing import Protocol as Interface
 
 from router.attempts import verdict_of
-from router.backends.pool.endpoints import Endpoint
+from router.backends.pool.endpoint import Endpoint
 from router.director import outcome_of
 from router.domain.decision import Reason
 from router.domain.errors import (

@@ -3,12 +3,14 @@
 Reads the runtime and changes nothing.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from router.admission.hedging import Hedging
-from router.backends.pool.endpoints import Endpoint, Pool
+from router.backends.pool.endpoint import Endpoint, EndpointState
+from router.backends.pool.endpoints import Pool
 from router.backends.serverless.function import Function
 from router.domain.clock import Clock
 from router.domain.decision import Backend, Reason
@@ -69,6 +71,7 @@ def _model(model: ModelRuntime, sources: StatusSources, now: float) -> dict[str,
         "replicas_billed": model.driver.billed if model.driver is not None else 0,
         "sizing_reason": sizing.reason,
         "queued": len(pool.queue) if pool is not None else 0,
+        "panicking": pool is not None and pool.is_panicking,
         "endpoints": [_endpoint(e, now) for e in _endpoints(pool)],
         "serverless": _function(function, now) if function is not None else None,
         "cost_usd": {
@@ -102,17 +105,12 @@ def _endpoints(pool: Pool | None) -> list[Endpoint]:
 
 
 def _endpoint(endpoint: Endpoint, now: float) -> dict[str, Any]:
-    if endpoint.is_draining:
-        state = "draining"
-    elif not endpoint.is_ready:
-        state = "not_ready"
-    else:
-        state = "ejected" if endpoint.circuit.is_open(now) else "ready"
     return {
         "id": endpoint.id,
-        "state": state,
+        "state": endpoint.state(now),
         "in_flight": endpoint.in_flight,
         "capacity": endpoint.capacity,
+        "slots": endpoint.slots,
         "local": endpoint.is_local,
     }
 
@@ -161,6 +159,8 @@ def readings(sources: StatusSources) -> Readings:
     wanted: dict[str, int] = {}
     ready: dict[str, int] = {}
     billed: dict[str, int] = {}
+    states: Counter[tuple[str, str]] = Counter()
+    panicking: dict[str, bool] = {}
     for name, model in models.items():
         if (function := model.serverless) is not None:
             key = name, Backend.SERVERLESS
@@ -172,6 +172,9 @@ def readings(sources: StatusSources) -> Readings:
             # A pool's circuits are per endpoint: it is open when none is left.
             open_[key] = bool(pool.endpoints) and pool.ready == 0
             wanted[name], ready[name] = model.sizing.wanted, pool.ready
+            states.update(dict.fromkeys(((name, state) for state in EndpointState), 0))
+            states.update((name, endpoint.state(now)) for endpoint in pool.endpoints.values())
+            panicking[name] = pool.is_panicking
             billed[name] = model.driver.billed if model.driver is not None else 0
     shared, clients = sources.shared_state, sources.data.limits
     degraded = bool(_shared_state(sources, now)["degraded"])
@@ -182,6 +185,8 @@ def readings(sources: StatusSources) -> Readings:
         replicas_wanted=wanted,
         replicas_ready=ready,
         replicas_billed=billed,
+        endpoints=states,
+        pool_panicking=panicking,
         signals_degraded=degraded,
         shared_state_peers=len(shared.snapshot.peers) if shared is not None else 0,
         flushes_ok_total=shared.flushes_ok if shared is not None else 0,

@@ -88,6 +88,32 @@ class PoolTimeouts(Section):
     )
 
 
+class EjectionSettings(Section):
+    """When a replica is set aside although its probes are good, and for how long."""
+
+    failures: Annotated[int, Quantity(COUNT, 1, 100)] = Field(
+        default=3, description="failed attempts in a row that set a replica aside"
+    )
+    slower_by: Annotated[float, Quantity(NUMBER, 0, 1000)] = Field(
+        default=3.0,
+        description="so many times its peers' median time set a replica aside; 0: never",
+    )
+    least_excess_s: Annotated[float, Quantity(DURATION, 0.0, 60.0)] = Field(
+        default=0.02, alias="least_excess", description="and at least so much more time than theirs"
+    )
+    pause_s: Annotated[float, Quantity(DURATION, 0.05, 600.0)] = Field(
+        default=1.0, alias="pause", description="for how long; doubles each time"
+    )
+    max_pause_s: Annotated[float, Quantity(DURATION, 0.05, HOUR_S)] = Field(
+        default=30.0, alias="max_pause", description="longest pause, and at least the first one"
+    )
+    max_share: Annotated[float, Quantity(NUMBER, 0.0, 1.0)] = Field(
+        default=0.5,
+        description="largest share of the replicas set aside at once; if more are bad, "
+        "the slow ones are used again, and without a function also the failing ones",
+    )
+
+
 class HealthSettings(Section):
     """How replicas are probed."""
 
@@ -105,6 +131,15 @@ class HealthSettings(Section):
     )
     healthy_after: Annotated[int, Quantity(COUNT, 1, 100)] = Field(
         default=1, description="good probes in a row until it gets them again"
+    )
+    slow_start_s: Annotated[float, Quantity(DURATION, 0.0, HOUR_S)] = Field(
+        default=0.0,
+        alias="slow_start",
+        description="time over which a new or returning replica gets more and more of its requests",
+    )
+    ejection: EjectionSettings = Field(
+        default_factory=EjectionSettings,
+        description="when a replica is set aside although its probes are good",
     )
 
 

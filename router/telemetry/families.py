@@ -169,7 +169,21 @@ ENDPOINT_EJECTIONS = Family(
     "router_endpoint_ejections_total",
     Kind.COUNTER,
     ("model",),
-    "Endpoints taken out of the pool because they failed.",
+    "Endpoints set aside because they failed or were far slower than the others.",
+)
+ENDPOINTS = Family(
+    "router_endpoints",
+    Kind.GAUGE,
+    ("model", "state"),
+    "Endpoints of the pool by state (ready, warming, slow, ejected, draining, not_ready).",
+    Across.MOST,
+)
+POOL_PANICKING = Family(
+    "router_pool_panicking",
+    Kind.GAUGE,
+    ("model",),
+    "1 while so many endpoints are bad that bad ones are used again.",
+    Across.MOST,
 )
 CONFIG_RELOADS = Family(
     "router_config_reload_total",
@@ -276,6 +290,8 @@ FAMILIES: tuple[Family, ...] = (
     RETRY_BUDGET_EXHAUSTED,
     BREAKER_OPEN,
     ENDPOINT_EJECTIONS,
+    ENDPOINTS,
+    POOL_PANICKING,
     CONFIG_RELOADS,
     CONFIG_RELOAD_TIMESTAMP,
     CONFIG_LAST_RELOAD,

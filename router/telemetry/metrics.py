@@ -44,6 +44,8 @@ class Readings:
     replicas_wanted: Mapping[str, int] = field(default_factory=dict)
     replicas_ready: Mapping[str, int] = field(default_factory=dict)
     replicas_billed: Mapping[str, int] = field(default_factory=dict)
+    endpoints: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    pool_panicking: Mapping[str, bool] = field(default_factory=dict)
     signals_degraded: bool = False
     shared_state_peers: int = 0
     flushes_ok_total: int = 0
@@ -331,6 +333,10 @@ def _gauges(readings: Readings) -> dict[str, Series]:
         families.REPLICAS_WANTED.name: _by_name(readings.replicas_wanted),
         families.REPLICAS_READY.name: _by_name(readings.replicas_ready),
         families.REPLICAS_BILLED.name: _by_name(readings.replicas_billed),
+        families.ENDPOINTS.name: {
+            (model, state): value for (model, state), value in readings.endpoints.items()
+        },
+        families.POOL_PANICKING.name: _by_name(readings.pool_panicking),
         families.SIGNALS_DEGRADED.name: {(): readings.signals_degraded},
         families.SHARED_STATE_PEERS.name: {(): readings.shared_state_peers},
         families.BODY_BYTES.name: {(): readings.body_bytes_buffered},

@@ -14,7 +14,7 @@ from typing import Any, cast
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from router.backends.pool.endpoints import Endpoint
+from router.backends.pool.endpoint import Endpoint
 from router.domain.errors import AttemptError, RouterError
 from router.gateway.body import BodyBudget
 from router.gateway.client_limits import ClientLimits

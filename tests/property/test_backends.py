@@ -1,13 +1,16 @@
 """Whatever the order of reserving, releasing, cancelling and failing, every slot is accounted."""
 
 import asyncio
+from dataclasses import replace
 from random import Random
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from router.backends.pool.endpoints import Endpoint, Pool, PoolParams
+from router.admission.outliers import in_rotation, may_set_aside
+from router.backends.pool.endpoint import Endpoint
+from router.backends.pool.endpoints import Pool, PoolParams
 from router.backends.serverless.function import Function, FunctionParams
 from router.domain.decision import Verdict
 from router.domain.errors import QueueFullError, QueueTimeoutError
@@ -127,3 +130,64 @@ def test_a_function_never_has_more_calls_in_flight_than_allowed(actions, concurr
         await play.finish()
 
     asyncio.run(run())
+
+
+events = st.lists(
+    st.tuples(
+        st.sampled_from(("fail", "answer", "judge", "advance", "toggle", "drain")),
+        st.integers(0, 5),
+        st.floats(0.001, 5.0),
+    ),
+    max_size=80,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(events, st.integers(1, 6), st.booleans(), st.sampled_from([0.0, 0.3, 0.5, 1.0]))
+def test_whatever_happens_endpoints_are_set_aside_by_the_rules(
+    happens, count, is_last_resort, max_share
+):
+    clock = FakeClock()
+    pool = make_pool(clock, [4] * count)
+    outliers = replace(pool.params.outliers, max_share=max_share)
+    params = replace(
+        pool.params, is_last_resort=is_last_resort, outliers=outliers, slow_start_s=3.0
+    )
+    pool.reconfigure(params)
+    for event, pick, amount in happens:
+        befall(pool, clock, event, pick % count, amount)
+        now = clock()
+        members = pool._members()
+        used = in_rotation(members, outliers, now, is_last_resort=is_last_resort)
+        aside = [member for member in members if member not in used]
+        slow = [member for member in aside if not member.is_failing(now)]
+        assert pool._available(now) == used, "what is remembered is what is the case"
+        assert len(slow) <= max_share * len(members)
+        if is_last_resort:
+            assert len(aside) <= max_share * len(members)
+            assert bool(used) is bool(members) or max_share == 1.0
+        assert all(1 <= endpoint.slots <= endpoint.capacity for endpoint in members)
+
+
+def befall(pool, clock, event, pick, amount) -> None:
+    endpoint = pool.endpoints[f"e{pick}"]
+    if event == "fail":
+        for _ in range(3):
+            endpoint.in_flight += 1
+            pool.release(endpoint, Verdict.FAILED, clock(), clock())
+    elif event == "answer":
+        for _ in range(20):
+            pool.learn(endpoint, 300, amount)
+        endpoint.in_flight += 1
+        pool.release(endpoint, Verdict.OK, clock(), clock())
+    elif event == "judge":
+        members = pool._members()
+        bad = sum(member.is_failing(clock()) or member.is_slow(clock()) for member in members)
+        room = may_set_aside(len(members), bad, pool.params.outliers)
+        assert pool.judge(clock()) <= room
+    elif event == "advance":
+        clock.advance(amount)
+    elif event == "toggle":
+        pool.mark_ready(endpoint.id, is_ready=not endpoint.is_ready)
+    elif event == "drain":
+        pool.drain(endpoint.id)

@@ -7,7 +7,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from router.admission.retries import RetryBudget
-from router.backends.pool.endpoints import Endpoint, Pool, PoolParams
+from router.backends.pool.endpoint import Endpoint
+from router.backends.pool.endpoints import Pool, PoolParams
 from router.backends.serverless.function import Function, FunctionParams
 from router.controller import Controller, follow, has_latency_duty
 from router.policy.decide import ModelPolicy

@@ -10,7 +10,8 @@ from prometheus_client import CollectorRegistry
 from router.admission.hedging import HedgeParams, Hedging
 from router.admission.retries import RetryBudget
 from router.attempts import Record
-from router.backends.pool.endpoints import Endpoint, Pool, PoolParams
+from router.backends.pool.endpoint import Endpoint
+from router.backends.pool.endpoints import Pool, PoolParams
 from router.backends.serverless.function import Function, FunctionParams
 from router.director import Director
 from router.domain.decision import Backend, Reason

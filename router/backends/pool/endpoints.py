@@ -5,13 +5,25 @@ Picking and reserving is one step without an await in between.
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from random import Random
 
-from router.admission.circuit import CircuitBreaker, CircuitParams
+from router.admission.circuit import CircuitParams
+from router.admission.outliers import (
+    MIN_SAMPLES,
+    USUAL_OUTLIERS,
+    OutlierParams,
+    in_rotation,
+    may_set_aside,
+    pace_of,
+    panics,
+    slow_ones,
+)
 from router.admission.slots import SlotQueue
 from router.backends.pool.caller import PoolCaller
+from router.backends.pool.endpoint import ENDPOINT_CIRCUIT, Endpoint
 from router.domain.clock import Clock
 from router.domain.decision import Verdict
 from router.domain.ports import BackendResponse, Payload
@@ -19,16 +31,16 @@ from router.domain.request import InferenceRequest
 from router.domain.snapshot import PoolSnapshot
 from router.policy.estimates import DurationEstimate, ServiceTimes
 from router.policy.pickers import least_loaded, sticky
-from router.upstream.address import Address
 
-ENDPOINT_CIRCUIT = CircuitParams(failures_to_open=3, pause_s=1.0, max_pause_s=30.0)
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class PoolParams:
     """Bounds and priors of a pool; a reload replaces them and the endpoints stay.
 
-    `can_start` says that somebody starts replicas when they are wanted.
+    `can_start` says that somebody starts replicas when they are wanted, `is_last_resort` that the
+    model has no other backend. For `slow_start_s` an endpoint that begins has fewer slots.
     """
 
     enabled: bool
@@ -37,52 +49,10 @@ class PoolParams:
     max_queued_bytes: int
     service_time_s: float
     startup_s: float
-
-
-class Endpoint:
-    """One addressable replica. Its id is opaque and stable; its address never leaves the process.
-
-    `is_local` tells replicas that this gateway runs from those another gateway shares.
-    """
-
-    __slots__ = (
-        "address",
-        "capacity",
-        "circuit",
-        "drained",
-        "id",
-        "in_flight",
-        "is_draining",
-        "is_local",
-        "is_ready",
-        "peer_in_flight",
-    )
-
-    def __init__(self, id: str, address: Address, capacity: int, *, is_local: bool = True) -> None:
-        self.id = id
-        self.address = address
-        self.capacity = capacity
-        self.is_local = is_local
-        self.is_ready = False
-        self.is_draining = False
-        self.in_flight = 0
-        self.peer_in_flight = 0
-        self.circuit = CircuitBreaker(ENDPOINT_CIRCUIT)
-        self.drained = asyncio.Event()
-
-    @property
-    def load(self) -> float:
-        """Outstanding requests of all gateways over capacity."""
-        return (self.in_flight + self.peer_in_flight) / self.capacity
-
-    @property
-    def free(self) -> int:
-        """Slots nobody holds."""
-        return max(0, self.capacity - self.in_flight - self.peer_in_flight)
-
-    def takes_traffic(self, now: float) -> bool:
-        """Ready, staying, and not set aside after failures."""
-        return self.is_ready and not self.is_draining and not self.circuit.is_open(now)
+    is_last_resort: bool = False
+    slow_start_s: float = 0.0
+    circuit: CircuitParams = ENDPOINT_CIRCUIT
+    outliers: OutlierParams = USUAL_OUTLIERS
 
 
 class Pool:
@@ -102,8 +72,9 @@ class Pool:
         self.endpoints: dict[str, Endpoint] = {}
         self.busy_s = 0.0
         self.ejections = 0
+        self.suspicion = asyncio.Event()
         # The endpoints that take traffic, None when that must be asked of each: after a change,
-        # and while a circuit is open, when it depends on the time.
+        # and while a circuit is open or an endpoint warms up, when it depends on the time.
         self._traffic: list[Endpoint] | None = None
         self._caller = caller
         self._clock = clock
@@ -117,6 +88,9 @@ class Pool:
         self.params = params
         self.queue.max_requests = params.max_queued
         self.queue.max_bytes = params.max_queued_bytes
+        for endpoint in self.endpoints.values():
+            endpoint.circuit.params = params.circuit
+        self._traffic = None
 
     # -- what the policy sees ------------------------------------------------------------------
 
@@ -130,7 +104,7 @@ class Pool:
             can_start=self.params.can_start,
             ready=len(ready),
             wanted=self.wanted,
-            slots=sum(endpoint.capacity for endpoint in ready),
+            slots=sum(endpoint.slots for endpoint in ready),
             # Whoever waits goes first.
             free_slots=0 if waiting else sum(endpoint.free for endpoint in ready),
             queued=waiting,
@@ -146,10 +120,23 @@ class Pool:
     def _available(self, now: float) -> list[Endpoint]:
         if self._traffic is not None:
             return self._traffic
-        found = [endpoint for endpoint in self.endpoints.values() if endpoint.takes_traffic(now)]
-        if all(endpoint.circuit.is_closed for endpoint in self.endpoints.values()):
+        found = in_rotation(
+            self._members(), self.params.outliers, now, is_last_resort=self.params.is_last_resort
+        )
+        endpoints = self.endpoints.values()
+        warm = [endpoint.warm_up(now, self.params.slow_start_s) for endpoint in endpoints]
+        if all(warm) and all(endpoint.is_settled(now) for endpoint in endpoints):
             self._traffic = found
         return found
+
+    def _members(self) -> list[Endpoint]:
+        return [endpoint for endpoint in self.endpoints.values() if endpoint.is_member]
+
+    @property
+    def is_panicking(self) -> bool:
+        """Whether so many endpoints are bad that bad ones are used again."""
+        params, now = self.params, self._clock()
+        return panics(self._members(), params.outliers, now, is_last_resort=params.is_last_resort)
 
     def _ready_in_s(self, now: float) -> float:
         waited_s = now - self.starting_since if self.starting_since is not None else 0.0
@@ -227,18 +214,46 @@ class Pool:
         """An attempt that began at `since` has ended. Callers release exactly once."""
         self.busy_s += (now - since) / endpoint.capacity
         if verdict is Verdict.OK:
-            endpoint.circuit.succeeded()
+            if endpoint.circuit.succeeded():
+                endpoint.begin(now)
         elif verdict is Verdict.FAILED and endpoint.circuit.failed(now):
-            self.ejections += 1
-            self._traffic = None
+            self._set_aside(endpoint)
         self._vacate(endpoint)
         if self.queue.waiters:
             self.pump(now)
 
+    def learn(self, endpoint: Endpoint, payload_bytes: int, served_s: float) -> None:
+        """An endpoint has answered a request of that size well, in so many seconds."""
+        self.service_times.observe(payload_bytes, served_s)
+        endpoint.recent.append((payload_bytes, served_s))
+
+    def _set_aside(self, endpoint: Endpoint) -> None:
+        self.ejections += 1
+        self._traffic = None
+        self.suspicion.set()
+        _log.info("model %s: endpoint %s is set aside", self.model, endpoint.id)
+
     # -- what drivers and probes say ---------------------------------------------------------------
+
+    def judge(self, now: float) -> int:
+        """Set aside endpoints far slower than the others, as many as may be; returns how many."""
+        members, params = self._members(), self.params.outliers
+        usual = self.service_times.estimate
+        paces = {
+            endpoint.id: pace_of([(s, usual(size).mean_s) for size, s in endpoint.recent])
+            for endpoint in members
+            if len(endpoint.recent) >= MIN_SAMPLES and not endpoint.is_slow(now)
+        }
+        aside = sum(endpoint.is_failing(now) or endpoint.is_slow(now) for endpoint in members)
+        found = slow_ones(paces, params)[: may_set_aside(len(members), aside, params)]
+        for id_ in found:
+            self.endpoints[id_].set_aside_as_slow(now)
+            self._set_aside(self.endpoints[id_])
+        return len(found)
 
     def add(self, endpoint: Endpoint) -> None:
         """A new endpoint; it takes traffic once it is marked ready."""
+        endpoint.circuit.params = self.params.circuit
         self.endpoints[endpoint.id] = endpoint
         self._traffic = None
 
@@ -249,6 +264,7 @@ class Pool:
             return
         if is_ready and not endpoint.is_ready:
             endpoint.circuit.succeeded()
+            endpoint.begin(self._clock())
         endpoint.is_ready = is_ready
         self._traffic = None
         if is_ready:
@@ -317,5 +333,5 @@ class PoolLease:
         pool = self._pool
         learns = response is not None and response.status < 400
         if learns and self._payload_bytes is not None:
-            pool.service_times.observe(self._payload_bytes, self._served_s)
+            pool.learn(self._endpoint, self._payload_bytes, self._served_s)
         pool.release(self._endpoint, verdict, self._since, now)

@@ -1,4 +1,4 @@
-"""Active health: asks every endpoint of a pool whether it is ready.
+"""Active health: asks every endpoint of a pool whether it is ready, and compares how fast they are.
 
 Marks endpoints ready or not; never starts, stops or removes one.
 """
@@ -7,8 +7,9 @@ import asyncio
 import logging
 from dataclasses import dataclass
 
-from router.backends.pool.endpoints import Endpoint, Pool
-from router.domain.clock import Clock, Sleep
+from router.backends.pool.endpoint import Endpoint
+from router.backends.pool.endpoints import Pool
+from router.domain.clock import Clock
 from router.domain.errors import AttemptError
 from router.upstream.address import Address
 from router.upstream.client import Call, UpstreamClient
@@ -39,23 +40,30 @@ async def is_ready(upstream: UpstreamClient, address: Address, params: ProbePara
 
 
 class HealthProber:
-    """Probes all endpoints of one pool, each interval, at the same time."""
+    """Probes all endpoints of one pool at the same time: each interval, and when one is suspect."""
 
     def __init__(
-        self, pool: Pool, upstream: UpstreamClient, params: ProbeParams, clock: Clock, sleep: Sleep
+        self, pool: Pool, upstream: UpstreamClient, params: ProbeParams, clock: Clock
     ) -> None:
         self._pool = pool
         self._upstream = upstream
         self.params = params
         self._clock = clock
-        self._sleep = sleep
         self._streaks: dict[str, int] = {}
 
     async def run(self) -> None:
         """Probe until cancelled."""
         while True:
             await self.probe_all()
-            await self._sleep(self.params.interval_s)
+            await self._pause()
+
+    async def _pause(self) -> None:
+        try:
+            async with asyncio.timeout(self.params.interval_s):
+                await self._pool.suspicion.wait()
+        except TimeoutError:
+            pass
+        self._pool.suspicion.clear()
 
     async def probe_all(self) -> None:
         """One round; also lets waiting requests have slots whose endpoint has recovered."""
@@ -66,14 +74,16 @@ class HealthProber:
         for endpoint, verdict in zip(endpoints, verdicts, strict=True):
             self._judge(endpoint, verdict)
         self._streaks = {id_: n for id_, n in self._streaks.items() if id_ in self._pool.endpoints}
-        self._pool.pump(self._clock())
+        now = self._clock()
+        self._pool.judge(now)
+        self._pool.pump(now)
 
     def _judge(self, endpoint: Endpoint, verdict: bool) -> None:
         if verdict == endpoint.is_ready:
             self._streaks[endpoint.id] = 0
             return
         streak = self._streaks[endpoint.id] = self._streaks.get(endpoint.id, 0) + 1
-        if streak < (self.params.healthy_after if verdict else self.params.unhealthy_after):
+        if streak < self._streak_needed(endpoint, verdict):
             return
         self._streaks[endpoint.id] = 0
         _log.info("endpoint %s is %s", endpoint.id, "ready" if verdict else "not ready")
@@ -81,3 +91,9 @@ class HealthProber:
         if not verdict:
             # Attempts that hang there fail now and go elsewhere.
             self._upstream.abort(endpoint.address)
+
+    def _streak_needed(self, endpoint: Endpoint, verdict: bool) -> int:
+        if verdict:
+            return self.params.healthy_after
+        # Its attempts fail as well: one bad answer confirms it.
+        return self.params.unhealthy_after if endpoint.circuit.is_closed else 1

@@ -13,7 +13,8 @@ from functools import partial
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 from tenacity.wait import wait_exponential, wait_random
 
-from router.backends.pool.endpoints import Endpoint, Pool
+from router.backends.pool.endpoint import Endpoint
+from router.backends.pool.endpoints import Pool
 from router.backends.pool.kube_api import KubeApi, KubeError, Scale
 from router.backends.pool.slices import Slice, SliceBook
 from router.domain.clock import Clock
@@ -90,7 +91,7 @@ class KubernetesDriver:
         """Take new settings."""
         self._params = params
         for endpoint in self._pool.endpoints.values():
-            endpoint.capacity = params.concurrency
+            endpoint.resize(params.concurrency)
 
     def take_over(self) -> int:
         """Replicas found when the Deployment was first seen. Before that, nothing is changed."""

@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import Sequence
 from hashlib import sha256
 
-from router.backends.pool.endpoints import Endpoint, Pool
+from router.backends.pool.endpoint import Endpoint
+from router.backends.pool.endpoints import Pool
 from router.upstream.address import Address
 
 

@@ -15,7 +15,8 @@ from typing import Any, Protocol, TypeVar
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 from tenacity.wait import wait_exponential, wait_random
 
-from router.backends.pool.endpoints import Endpoint, Pool
+from router.backends.pool.endpoint import Endpoint
+from router.backends.pool.endpoints import Pool
 from router.backends.pool.health import ProbeParams, is_ready
 from router.domain.clock import Clock
 from router.upstream.address import Address
@@ -155,7 +156,7 @@ class ReplicaSupervisor:
         for place in self._places:
             endpoint = self._endpoint(place)
             if endpoint is not None:
-                endpoint.capacity = params.concurrency
+                endpoint.resize(params.concurrency)
         self._changed.set()
 
     def take_over(self) -> int:

@@ -6,7 +6,7 @@ from statistics import median
 from timeit import repeat
 
 from router.assembly import assemble, new_parts
-from router.backends.pool.endpoints import Endpoint
+from router.backends.pool.endpoint import Endpoint
 from router.domain.decision import Verdict
 from router.domain.request import InferenceRequest, Protocol
 from router.policy.decide import decide

@@ -7,7 +7,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from router.backends.pool.endpoints import Endpoint, Pool
+from router.backends.pool.endpoint import Endpoint
+from router.backends.pool.endpoints import Pool
 from router.backends.serverless.function import Function
 from router.domain.decision import Verdict
 from router.domain.ports import BackendResponse

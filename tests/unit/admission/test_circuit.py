@@ -100,3 +100,25 @@ def test_how_long_a_pause_is(circuit, pauses, ends):
     for now, seconds in pauses:
         circuit.pause(now, seconds)
     assert circuit.open_for_s(0.0) == ends
+
+
+def test_what_fails_again_soon_after_it_worked_is_left_alone_for_longer():
+    circuit = CircuitBreaker(CircuitParams(3, pause_s=1.0, max_pause_s=4.0, forgive_s=10.0))
+    now, pauses = 0.0, []
+    for worked_s in (1.0, 1.0, 20.0, 0.0):
+        fail(circuit, 3, now)
+        opened_at = now
+        while circuit.is_open(now):
+            now += 0.25
+        pauses.append(now - opened_at)
+        assert circuit.succeeded()
+        now += worked_s
+    assert pauses == [1.0, 2.0, 4.0, 1.0], "it worked for long enough before the last one"
+
+
+def test_a_success_tells_whether_the_circuit_had_been_open(circuit):
+    assert not circuit.succeeded()
+    fail(circuit, 1)
+    assert not circuit.succeeded()
+    fail(circuit, 3)
+    assert circuit.succeeded()

@@ -1,6 +1,8 @@
 """Real probes against a server that is told what to answer."""
 
+import asyncio
 import time
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -8,7 +10,8 @@ import pytest
 from aiohttp import web
 
 from router.backends.pool.caller import PoolCaller
-from router.backends.pool.endpoints import Endpoint, Pool, PoolParams
+from router.backends.pool.endpoint import Endpoint
+from router.backends.pool.endpoints import Pool, PoolParams
 from router.backends.pool.health import HealthProber, ProbeParams
 from router.upstream.address import parse_address
 from router.upstream.client import UpstreamClient
@@ -50,7 +53,7 @@ def make_prober(upstream):
         pool = Pool("m", PARAMS, PoolCaller(upstream, 1.0), clock, Random(1))
         pool.add(Endpoint("e0", parse_address(url), 1))
         probe = ProbeParams("/ready", 1.0, 1.0, unhealthy_after, healthy_after)
-        return pool, HealthProber(pool, upstream, probe, clock, clock.sleep)
+        return pool, HealthProber(pool, upstream, probe, clock)
 
     return make
 
@@ -77,3 +80,43 @@ async def test_an_endpoint_that_is_removed_during_a_probe_is_no_error(replica, m
     pool.remove("e0")
     await prober.probe_all()
     assert replica["asked"] == 0
+
+
+async def test_one_bad_probe_confirms_what_failed_attempts_suggest(replica, make_prober):
+    pool, prober = make_prober(replica["url"], unhealthy_after=3, healthy_after=1)
+    await prober.probe_all()
+    endpoint = pool.endpoints["e0"]
+    replica["status"] = 503
+    await prober.probe_all()
+    assert endpoint.is_ready
+    for _ in range(3):
+        endpoint.circuit.failed(1000.0)
+    await prober.probe_all()
+    assert not endpoint.is_ready
+
+
+async def test_a_suspect_endpoint_is_probed_before_the_interval_is_over(replica, make_prober):
+    pool, prober = make_prober(replica["url"], healthy_after=1)
+    prober.params = replace(prober.params, interval_s=60.0)
+    running = asyncio.create_task(prober.run())
+    try:
+        async with asyncio.timeout(5):
+            while replica["asked"] < 1:
+                await asyncio.sleep(0.001)
+            pool.suspicion.set()
+            while replica["asked"] < 2:
+                await asyncio.sleep(0.001)
+    finally:
+        running.cancel()
+    assert not pool.suspicion.is_set()
+
+
+async def test_every_round_compares_how_fast_endpoints_are(replica, make_prober):
+    pool, prober = make_prober(replica["url"], healthy_after=1)
+    pool.add(Endpoint("e1", parse_address(replica["url"]), 1))
+    await prober.probe_all()
+    for endpoint, served_s in zip(pool.endpoints.values(), (0.1, 2.0), strict=True):
+        for _ in range(20):
+            pool.learn(endpoint, 300, served_s)
+    await prober.probe_all()
+    assert pool.endpoints["e1"].is_slow(1000.0)

@@ -1,10 +1,13 @@
 import asyncio
+from dataclasses import replace
 from random import Random
 from typing import Any
 
 import pytest
 
-from router.backends.pool.endpoints import Endpoint, Pool, PoolParams
+from router.admission.outliers import OutlierParams
+from router.backends.pool.endpoint import Endpoint
+from router.backends.pool.endpoints import Pool, PoolParams
 from router.domain.decision import Verdict
 from router.domain.errors import QueueFullError, QueueTimeoutError
 from router.domain.ports import BackendResponse
@@ -134,7 +137,7 @@ class TestQueue:
         pool = make_pool(1)
         lease = pool.try_reserve(REQUEST, clock())
         waiter = await queued(pool)
-        pool.endpoints["e0"].capacity = 2
+        pool.endpoints["e0"].resize(2)
         assert pool.try_reserve(REQUEST, clock()) is None
         assert pool.snapshot(1, clock()).free_slots == 0
         lease.release(Verdict.OK, clock(), None)
@@ -254,6 +257,114 @@ class TestHealth:
         pool.mark_ready("e0", is_ready=False)
         pool.mark_ready("e0", is_ready=True)
         assert pool.ready == 1
+
+
+class TestOutliers:
+    def answer(self, pool, served_s, times=20) -> None:
+        """Every endpoint answers so often, each in its time."""
+        for endpoint, taken_s in zip(pool.endpoints.values(), served_s, strict=True):
+            for _ in range(times):
+                pool.learn(endpoint, 300, taken_s)
+
+    def states(self, pool, clock) -> list[str]:
+        return [str(endpoint.state(clock())) for endpoint in pool.endpoints.values()]
+
+    def test_one_far_slower_than_its_peers_is_set_aside_for_a_while(self, make_pool, clock):
+        pool = make_pool(4, 4, 4)
+        self.answer(pool, (0.1, 0.1, 0.9))
+        assert pool.judge(clock()) == 1
+        assert self.states(pool, clock) == ["ready", "ready", "slow"]
+        assert {pool.try_reserve(REQUEST, clock()).endpoint_id for _ in range(8)} == {"e0", "e1"}
+        assert (pool.ejections, pool.ready) == (1, 2)
+        clock.advance(1.0)
+        assert pool.ready == 3
+
+    def test_few_answers_prove_nothing(self, make_pool, clock):
+        pool = make_pool(4, 4, 4)
+        self.answer(pool, (0.1, 0.1, 0.9), times=19)
+        assert pool.judge(clock()) == 0
+
+    def test_back_again_it_is_judged_by_what_it_does_then(self, make_pool, clock):
+        pool = make_pool(4, 4)
+        self.answer(pool, (0.1, 0.9))
+        pool.judge(clock())
+        clock.advance(1.0)
+        assert pool.judge(clock()) == 0
+        self.answer(pool, (0.1, 0.9))
+        assert pool.judge(clock()) == 1
+        clock.advance(1.5)
+        assert self.states(pool, clock) == ["ready", "slow"], "for longer than the first time"
+
+    def test_at_most_the_largest_share_is_set_aside(self, make_pool, clock):
+        pool = make_pool(4, 4, 4, 4, 4)
+        self.answer(pool, (0.1, 0.1, 0.1, 0.9, 0.8))
+        pool.reconfigure(replace(PARAMS, outliers=OutlierParams(max_share=0.3)))
+        assert pool.judge(clock()) == 1
+        assert self.states(pool, clock)[3:] == ["slow", "ready"]
+
+    def test_those_set_aside_for_failures_count_too(self, make_pool, clock):
+        pool = make_pool(4, 4)
+        self.answer(pool, (0.1, 0.9))
+        for _ in range(3):
+            pool.endpoints["e0"].circuit.failed(clock())
+        assert pool.judge(clock()) == 0
+
+    def test_slow_ones_are_used_again_when_their_peers_go(self, make_pool, clock):
+        pool = make_pool(4, 4)
+        self.answer(pool, (0.1, 0.9))
+        pool.judge(clock())
+        pool.mark_ready("e0", is_ready=False)
+        assert pool.try_reserve(REQUEST, clock()).endpoint_id == "e1"
+        assert pool.is_panicking
+
+
+class TestPanic:
+    @pytest.mark.parametrize(("is_last_resort", "used"), [(True, 4), (False, 1)])
+    def test_with_too_many_bad_ones_all_are_used_unless_there_is_another_backend(
+        self, make_pool, clock, is_last_resort, used
+    ):
+        pool = make_pool(4, 4, 4, 4, params=replace(PARAMS, is_last_resort=is_last_resort))
+        for name in ("e0", "e1", "e2"):
+            for _ in range(3):
+                pool.endpoints[name].circuit.failed(clock())
+        pool._traffic = None
+        assert pool.ready == used
+        assert pool.is_panicking is is_last_resort
+
+    def test_a_success_ends_it(self, make_pool, clock):
+        pool = make_pool(4, params=replace(PARAMS, is_last_resort=True))
+        fail(pool, clock, 3)
+        assert pool.is_panicking
+        pool.try_reserve(REQUEST, clock()).release(Verdict.OK, clock(), None)
+        assert not pool.is_panicking
+
+    def test_who_is_set_aside_is_suspect_to_the_probes(self, make_pool, clock):
+        pool = make_pool(4)
+        fail(pool, clock, 2)
+        assert not pool.suspicion.is_set()
+        fail(pool, clock, 1)
+        assert pool.suspicion.is_set()
+
+
+class TestSlowStart:
+    PARAMS = replace(PARAMS, slow_start_s=10.0)
+
+    def test_a_new_endpoint_gets_its_slots_bit_by_bit(self, make_pool, clock):
+        pool = make_pool(4, params=self.PARAMS)
+        assert pool.snapshot(1, clock()).slots == 1
+        clock.advance(5.0)
+        assert pool.snapshot(1, clock()).slots == 2
+        clock.advance(5.0)
+        assert pool.snapshot(1, clock()).slots == 4
+        assert pool._traffic is not None, "settled: nothing is asked again"
+
+    def test_so_does_one_that_recovers(self, make_pool, clock):
+        pool = make_pool(4, params=self.PARAMS)
+        clock.advance(10.0)
+        fail(pool, clock, 3)
+        clock.advance(1.0)
+        pool.try_reserve(REQUEST, clock()).release(Verdict.OK, clock(), None)
+        assert pool.snapshot(1, clock()).slots == 1
 
 
 class TestDrain:

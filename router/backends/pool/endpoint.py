@@ -1,0 +1,128 @@
+"""One replica of a warm pool, as the gateway sees it: its slots, its health, how it has been doing.
+
+Says what state it is in. Who gets its slots is the pool's business.
+"""
+
+import asyncio
+from collections import deque
+from enum import StrEnum
+
+from router.admission.circuit import CircuitBreaker, CircuitParams, GrowingPause
+from router.upstream.address import Address
+
+ENDPOINT_CIRCUIT = CircuitParams(failures_to_open=3, pause_s=1.0, max_pause_s=30.0, forgive_s=60.0)
+_RECENT = 64
+"""So many answers an endpoint is judged by."""
+_FIRST_SHARE = 0.1
+"""Of its slots, when a slow start begins."""
+
+
+class EndpointState(StrEnum):
+    """What an endpoint is to the pool; all but `ready` and `warming` get no ordinary traffic."""
+
+    READY = "ready"
+    WARMING = "warming"
+    SLOW = "slow"
+    EJECTED = "ejected"
+    DRAINING = "draining"
+    NOT_READY = "not_ready"
+
+
+class Endpoint:
+    """One addressable replica. Its id is opaque and stable; its address never leaves the process.
+
+    `is_local` tells replicas that this gateway runs from those another gateway shares. `capacity`
+    is what it is believed to work on at once, `slots` how much of that is used while it warms up.
+    """
+
+    __slots__ = (
+        "_began_at", "_slow_pause", "_slow_until",
+        "address", "capacity", "circuit", "drained", "id", "in_flight", "is_draining", "is_local",
+        "is_ready", "peer_in_flight", "recent", "slots",
+    )  # fmt: skip
+
+    def __init__(self, id: str, address: Address, capacity: int, *, is_local: bool = True) -> None:
+        self.id = id
+        self.address = address
+        self.capacity = self.slots = capacity
+        self.is_local = is_local
+        self.is_ready = False
+        self.is_draining = False
+        self.in_flight = 0
+        self.peer_in_flight = 0
+        self.circuit = CircuitBreaker(ENDPOINT_CIRCUIT)
+        self.drained = asyncio.Event()
+        self.recent: deque[tuple[int, float]] = deque(maxlen=_RECENT)
+        self._slow_until = 0.0
+        self._slow_pause = GrowingPause()
+        self._began_at: float | None = None
+
+    @property
+    def load(self) -> float:
+        """Outstanding requests of all gateways over the slots."""
+        return (self.in_flight + self.peer_in_flight) / self.slots
+
+    @property
+    def free(self) -> int:
+        """Slots nobody holds."""
+        return max(0, self.slots - self.in_flight - self.peer_in_flight)
+
+    def resize(self, capacity: int) -> None:
+        """Believe in another capacity."""
+        self.capacity = self.slots = capacity
+
+    # -- what it is to the pool ------------------------------------------------------------------
+
+    @property
+    def is_member(self) -> bool:
+        """Good in the eyes of its probes, and staying."""
+        return self.is_ready and not self.is_draining
+
+    def is_failing(self, now: float) -> bool:
+        """Whether its attempts keep failing."""
+        return self.circuit.is_open(now)
+
+    def is_slow(self, now: float) -> bool:
+        """Whether it is set aside for being slow."""
+        return now < self._slow_until
+
+    def is_settled(self, now: float) -> bool:
+        """Whether it is in the same state until something happens: time alone changes nothing."""
+        return self.circuit.is_closed and not self.is_slow(now)
+
+    def state(self, now: float) -> EndpointState:
+        """Its state, in one word."""
+        if self.is_draining:
+            return EndpointState.DRAINING
+        if not self.is_ready:
+            return EndpointState.NOT_READY
+        if self.is_failing(now):
+            return EndpointState.EJECTED
+        if self.is_slow(now):
+            return EndpointState.SLOW
+        return EndpointState.READY if self.slots == self.capacity else EndpointState.WARMING
+
+    # -- coming and going ------------------------------------------------------------------------
+
+    def begin(self, now: float) -> None:
+        """It takes traffic from now on, for the first time or again."""
+        self._began_at = now
+        self.recent.clear()
+
+    def set_aside_as_slow(self, now: float) -> None:
+        """Leave it alone for a while, for longer each time."""
+        self._slow_until = now + self._slow_pause.take(now, self.circuit.params)
+        self.begin(self._slow_until)
+
+    def warm_up(self, now: float, slow_start_s: float) -> bool:
+        """Bring the slots up to what its time in traffic allows; returns whether that is all."""
+        if self._began_at is None:
+            return True
+        spent_s = now - self._began_at
+        if not slow_start_s or spent_s >= slow_start_s:
+            self._began_at = None
+            self.slots = self.capacity
+            return True
+        share = max(spent_s / slow_start_s, _FIRST_SHARE)
+        self.slots = max(1, int(share * self.capacity))
+        return False

@@ -1,0 +1,102 @@
+"""Who is set aside, told from made-up paces."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from router.admission.outliers import (
+    OutlierParams,
+    Pace,
+    in_rotation,
+    may_set_aside,
+    pace_of,
+    panics,
+    slow_ones,
+)
+
+PARAMS = OutlierParams(slower_by=3.0, least_excess_s=0.02, max_share=0.5)
+
+
+@dataclass
+class Told:
+    """A member that is what it is told to be."""
+
+    name: str
+    failing: bool = False
+    slow: bool = False
+
+    def is_failing(self, now) -> bool:
+        return self.failing
+
+    def is_slow(self, now) -> bool:
+        return self.slow
+
+
+def members(text) -> list[Any]:
+    """`g` good, `f` failing, `s` slow."""
+    return [Told(f"{kind}{n}", kind == "f", kind == "s") for n, kind in enumerate(text)]
+
+
+def paces(*ratios, usual_s=0.1) -> Any:
+    return {f"e{n}": Pace(ratio, usual_s) for n, ratio in enumerate(ratios)}
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        pytest.param(paces(1, 1, 1, 9), ["e3"], id="one is far slower than its peers"),
+        pytest.param(paces(1, 9), ["e1"], id="with one peer the slower one is it"),
+        pytest.param(paces(1, 7, 1, 9), ["e3", "e1"], id="the slowest comes first"),
+        pytest.param(paces(9, 9, 9, 1), [], id="a slow majority is what is usual"),
+        pytest.param(paces(9), [], id="alone there is nothing to compare with"),
+        pytest.param({}, [], id="nobody"),
+        pytest.param(paces(1, 1, 2.9), [], id="slower, but not far"),
+        pytest.param(paces(1, 1, 9, usual_s=0.001), [], id="milliseconds are jitter"),
+    ],
+)
+def test_the_slow_ones_are_those_far_from_their_peers(found, expected):
+    assert slow_ones(found, PARAMS) == expected
+
+
+def test_zero_turns_the_comparison_off():
+    assert slow_ones(paces(1, 1, 99), OutlierParams(slower_by=0)) == []
+
+
+def test_a_pace_tells_large_requests_from_slow_endpoints():
+    large = [(1.0, 1.0)] * 15 + [(0.01, 0.01)] * 5
+    small = [(0.01, 0.01)] * 20
+    assert pace_of(large).ratio == pace_of(small).ratio == 1.0
+    assert pace_of(large).usual_s == 1.0
+
+
+@pytest.mark.parametrize(
+    ("count", "aside", "more"),
+    [(4, 0, 2), (4, 1, 1), (4, 3, 0), (3, 0, 1), (2, 0, 1), (1, 0, 0), (0, 0, 0)],
+)
+def test_no_more_than_the_largest_share_may_be_set_aside(count, aside, more):
+    assert may_set_aside(count, aside, PARAMS) == more
+
+
+@pytest.mark.parametrize(
+    ("kinds", "is_last_resort", "used"),
+    [
+        ("gggg", True, "gggg"),
+        ("ggfs", True, "gg"),
+        ("gffs", True, "gffs"),
+        ("gffs", False, "gs"),
+        ("ffff", True, "ffff"),
+        ("ffff", False, ""),
+        ("gs", False, "g"),
+        ("s", False, "s"),
+        ("f", True, "f"),
+        ("f", False, ""),
+        ("", True, ""),
+    ],
+)
+def test_who_takes_traffic(kinds, is_last_resort, used):
+    found = members(kinds)
+    rotation = in_rotation(found, PARAMS, 0.0, is_last_resort=is_last_resort)
+    assert "".join(member.name[0] for member in rotation) == used
+    bad_ones_are_used = "f" in used or "s" in used
+    assert panics(found, PARAMS, 0.0, is_last_resort=is_last_resort) is bad_ones_are_used
