@@ -92,7 +92,7 @@ class Race:
         self.function = Function(
             FunctionParams(
                 endpoint_id="fn", enabled=True, limits=LIMITS, max_concurrency=2, max_queued=10,
-                max_queued_bytes=1 << 20, reclaim_s=300.0, usd_per_request=0.5,
+                max_queued_bytes=1 << 20, max_wait_s=30.0, reclaim_s=300.0, usd_per_request=0.5,
                 usd_per_billed_s=0.0, service_time_s=0.01, cold_start_s=0.5,
             ),
             self.callers, self.clock,
