@@ -1,8 +1,8 @@
 """Where requests begin and end on a connection, told from aiohttp's parser and the bytes it read.
 
-aiohttp's hardened parser decides framing; this module refuses the versions it knows beside 1.0 and
-1.1, and says when framing is so plain that the bytes can be cut without a parser. In doubt it says
-so, for good: then every request is an ordinary one.
+aiohttp's hardened parser decides framing; this module refuses what it lets pass (versions other
+than 1.0 and 1.1, codings beside chunked), and says when framing is so plain that the bytes can be
+cut without a parser. In doubt it says so, for good: then every request is an ordinary one.
 """
 
 from collections.abc import Callable, Sequence
@@ -81,7 +81,7 @@ class ParserTap:
         """As the parser's, without what the fast path has taken."""
         try:
             messages, upgraded, tail = self._parser.feed_data(data)
-            _check_versions(messages)
+            _check(messages)
         except HttpProcessingError:
             self._framing.lose()
             raise
@@ -95,11 +95,19 @@ class ParserTap:
         return getattr(self._parser, name)
 
 
-def _check_versions(messages: Sequence[Message]) -> None:
-    """Refuse what the parser knows beside HTTP/1.0 and 1.1: a request line without a version."""
+def _check(messages: Sequence[Message]) -> None:
+    """Refuse what the parser lets pass although others would read it in another way."""
     for message, _ in messages:
-        if message.version not in _VERSIONS:
+        if message.version not in _VERSIONS:  # a request line without one, for instance
             raise BadHttpMessage("this is not HTTP/1.1")
+        if message.chunked and not _is_just_chunked(message):
+            raise BadHttpMessage("a transfer coding is not supported here")
+
+
+def _is_just_chunked(message: RawRequestMessage) -> bool:
+    """Whether a body is in chunks and nothing else, where it may be (RFC 9112 section 6.1)."""
+    coding = message.headers.get("transfer-encoding", "")
+    return message.version == HttpVersion11 and coding.lower() == "chunked"
 
 
 def _begun(message: Message, data: bytes) -> Begun | None:

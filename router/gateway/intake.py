@@ -27,7 +27,7 @@ from router.gateway.exchange import Exchange
 from router.gateway.head import Head, read_head
 from router.gateway.parameters import read_parameters
 from router.gateway.responses import not_found_model
-from router.gateway.target import Document, Target, segments_of
+from router.gateway.target import Document, Target, origin_form, segments_of
 from router.runtime import ModelRuntime, Runtime
 from router.settings.keys import ApiKey
 from router.settings.schema import BackendHint
@@ -72,7 +72,7 @@ def protocol_of(path: str) -> Protocol:
 
 def read_intent(
     method: str,
-    raw_path: str,
+    raw_target: str,
     headers: CIMultiDictProxy[str],
     runtime: Runtime,
     now: float,
@@ -80,7 +80,7 @@ def read_intent(
     is_ready: bool,
 ) -> Intent:
     """Understand a head. Raises RouterError."""
-    path, _, query = raw_path.partition("?")
+    path, _, query = origin_form(raw_target).partition("?")
     target = _resolve(method, path, runtime, now, is_ready=is_ready)
     head = read_head(headers, keys_are_ours=not runtime.keys.is_open)
     caller = None if path.startswith(_OPEN_PATHS) else identify(runtime, head.key)
@@ -136,7 +136,7 @@ class Intake:
         is_ready: bool,
     ) -> Taken | Document:
         """The request, or the answer where the gateway has it itself. Raises RouterError."""
-        exchange.protocol = protocol_of(http.raw_path.partition("?")[0])
+        exchange.protocol = protocol_of(origin_form(http.raw_path).partition("?")[0])
         intent = read_intent(
             http.method, http.raw_path, http.headers, runtime, exchange.received_at,
             is_ready=is_ready,

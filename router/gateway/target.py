@@ -1,11 +1,14 @@
 """What a request line asks for: something to be run for a model, or something the gateway knows."""
 
+import re
 from dataclasses import dataclass
 from urllib.parse import unquote
 
 from router.domain.errors import InvalidRequestError, MethodNotAllowedError
 from router.domain.request import Protocol
 from router.runtime import ModelRuntime
+
+_AUTHORITY = re.compile(r"https?://[^/?#]*", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +27,15 @@ class Document:
 
     content: object
     status: int = 200
+
+
+def origin_form(target: str) -> str:
+    """Path and query of a request target: clients of a proxy name scheme and authority as well."""
+    authority = _AUTHORITY.match(target)
+    if authority is None:
+        return target
+    rest = target[authority.end() :]
+    return rest if rest.startswith("/") else "/" + rest
 
 
 def segments_of(path: str) -> list[str]:

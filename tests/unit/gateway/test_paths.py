@@ -12,7 +12,7 @@ from router.domain.errors import (
 )
 from router.domain.request import Protocol
 from router.gateway import kserve_v1, oip, openai
-from router.gateway.target import Document, Target, segments_of
+from router.gateway.target import Document, Target, origin_form, segments_of
 from tests.fakes.builders import NOW
 from tests.fakes.runtimes import make_runtime
 
@@ -183,3 +183,20 @@ def test_openai_bodies(body, asked):
 def test_openai_bodies_that_are_none(body):
     with pytest.raises(InvalidRequestError, match="not a valid request"):
         openai.read(body)
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ("/v2/models?a=http://x/", "/v2/models?a=http://x/"),
+        ("http://x:80/v2/models?a=b", "/v2/models?a=b"),
+        ("HTTPS://u@x/v2", "/v2"),
+        ("http://x", "/"),
+        ("http://x?a=/v2", "/?a=/v2"),
+        ("ftp://x/v2", "ftp://x/v2"),
+        ("x:443", "x:443"),
+        ("*", "*"),
+    ],
+)
+def test_an_absolute_target_is_its_path_and_query(target, expected):
+    assert origin_form(target) == expected

@@ -33,6 +33,10 @@ AMBIGUOUS = {
     "chunked twice": POST + CHUNKED + CHUNKED + b"\r\n0\r\n\r\n" + HIDDEN,
     "a coding that is nearly chunked": POST + b"transfer-encoding: xchunked\r\n\r\n" + HIDDEN,
     "chunked, but not last": POST + b"transfer-encoding: chunked, gzip\r\n\r\n" + HIDDEN,
+    "chunked, but not alone": POST + b"transfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n" + HIDDEN,
+    "chunked in HTTP/1.0":
+        POST.replace(b"1.1", b"1.0") + b"connection: keep-alive\r\n" + CHUNKED
+        + b"\r\n0\r\n\r\n" + HIDDEN,
     "identity": POST + LENGTH + b"transfer-encoding: identity\r\n\r\n" + HIDDEN,
     "chunked behind a vertical tab": POST + b"transfer-encoding:\x0bchunked\r\n\r\n" + HIDDEN,
     "a blank before the colon": POST + b"content-length : 2\r\n\r\n{}" + HIDDEN,
