@@ -17,13 +17,13 @@ from router.admission.retries import RetryBudget
 from router.backends.child_process import free_port
 from router.backends.serverless.local_host import LocalFunctionSpec
 from router.domain.clock import Clock, Sleep
-from router.domain.decision import Backend
 from router.function_assembly import CredentialBook, FunctionParts, assemble_function
 from router.policy.decide import ModelPolicy
-from router.policy.rules import Glob, Match, Route, Rule, rules_for
+from router.policy.rules import Rule, rules_for
 from router.policy.sizing import SizingParams
 from router.policy.steering import Slo
 from router.pool_assembly import PoolParts, assemble_pool
+from router.rule_assembly import kept_trials, rule_of
 from router.runtime import ModelRuntime, Runtime, SizingState
 from router.settings.loader import Loaded
 from router.settings.schema import (
@@ -31,11 +31,8 @@ from router.settings.schema import (
     LocalFunction,
     ModelSettings,
     PoolSettings,
-    RouteName,
-    RuleSettings,
     Settings,
     StaticPool,
-    Weights,
 )
 from router.signals.memory import SignalBook
 from router.upstream.address import Address, parse_address
@@ -76,7 +73,7 @@ def new_parts(local_host: str = "") -> Parts:
 def assemble(loaded: Loaded, parts: Parts, previous: Runtime | None = None) -> Runtime:
     """The runtime of a configuration. Raises nothing that the loader has not checked."""
     settings = loaded.settings
-    rules = tuple(_rule(rule) for rule in settings.rules)
+    rules = tuple(rule_of(rule) for rule in settings.rules)
     old = previous.models if previous is not None else {}
     credentials = CredentialBook(previous.credentials if previous is not None else {})
     models = {
@@ -92,6 +89,7 @@ def assemble(loaded: Loaded, parts: Parts, previous: Runtime | None = None) -> R
         tls=loaded.tls,
         rate_limits=_kept_limits(loaded, previous),
         credentials=credentials.used,
+        trials=kept_trials(rules, previous),
     )
 
 
@@ -106,7 +104,7 @@ def local_functions(settings: Settings) -> list[LocalFunctionSpec]:
                 handler="workers.lambda_handler.handler",
                 environment={
                     "MODEL_REPOSITORY": str(settings.workers.repository),
-                    "MODEL_NAME": model.name,
+                    "MODEL_NAME": model.backend_name,
                     "MODEL_THREADS": str(settings.workers.threads),
                 },
                 memory_mb=function.memory_mb,
@@ -195,35 +193,6 @@ def _sizing_params(pool: PoolSettings | None) -> SizingParams | None:
         startup_s=pool.startup_s,
         min_billing_s=pool.min_billing_s,
     )
-
-
-# -- rules ---------------------------------------------------------------------------------------
-
-
-def _rule(rule: RuleSettings) -> Rule:
-    match = rule.match
-    sizes = match.payload
-    limits = {} if sizes is None else {"min_bytes": sizes.min_bytes}
-    if sizes is not None and sizes.max_bytes is not None:
-        limits["max_bytes"] = sizes.max_bytes
-    return Rule(
-        rule.name,
-        Match(
-            models=tuple(Glob(pattern) for pattern in match.model),
-            versions=frozenset(match.version),
-            tenants=frozenset(match.tenant),
-            headers=tuple((name, Glob(value)) for name, value in match.header.items()),
-            **limits,
-        ),
-        _route(rule.route),
-    )
-
-
-def _route(route: RouteName | Weights) -> Route:
-    if isinstance(route, Weights):
-        return Route(serverless_share=route.serverless / (route.serverless + route.pool))
-    backends = {RouteName.POOL: Backend.POOL, RouteName.SERVERLESS: Backend.SERVERLESS}
-    return Route(backend=backends.get(route))
 
 
 # -- the function host ---------------------------------------------------------------------------

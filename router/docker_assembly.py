@@ -3,25 +3,30 @@
 from router.backends.pool.claims import Claims, claims_folder
 from router.backends.pool.docker import ContainerLauncher, ContainerSpec, EngineParams
 from router.backends.pool.supervisor import Launcher
-from router.settings.schema import AtExit, DockerPool, Settings
+from router.settings.schema import AtExit, DockerPool, ModelSettings, Settings
 
 
-def container_launcher(model: str, pool: DockerPool, settings: Settings) -> ContainerLauncher:
+def container_launcher(
+    model: ModelSettings, pool: DockerPool, settings: Settings
+) -> ContainerLauncher:
     """The launcher of a model's containers."""
     engine = _engine(pool, settings)
-    return ContainerLauncher(model, _spec(pool), engine, Claims(claims_folder()))
+    return ContainerLauncher(model.name, _spec(model, pool), engine, Claims(claims_folder()))
 
 
-def reconfigure_containers(launcher: Launcher, pool: DockerPool, settings: Settings) -> None:
+def reconfigure_containers(
+    launcher: Launcher, model: ModelSettings, pool: DockerPool, settings: Settings
+) -> None:
     """Put new settings in force; containers that now differ are rolled."""
     assert isinstance(launcher, ContainerLauncher)  # noqa: S101
-    launcher.configured = _spec(pool)
+    launcher.configured = _spec(model, pool)
     launcher.engine = _engine(pool, settings)
 
 
-def _spec(pool: DockerPool) -> ContainerSpec:
+def _spec(model: ModelSettings, pool: DockerPool) -> ContainerSpec:
     return ContainerSpec(
         image=pool.image,
+        model=model.backend_name,
         command=pool.command,
         env=tuple(sorted(pool.env.items())),
         port=pool.port,

@@ -21,7 +21,7 @@ def _about(model: ModelSettings, settings: Settings) -> Iterator[str]:
     if function is None or not function.enabled:
         return
     where = f"model {model.name}: serverless"
-    size = _largest_version_bytes(settings.workers.repository / model.name)
+    size = _largest_version_bytes(settings.workers.repository / model.backend_name)
     if size is not None:
         for key, text in unlikely_sizes(function, size):
             yield f"{where}.{key} {text}"

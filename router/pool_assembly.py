@@ -64,11 +64,11 @@ def assemble_pool(
     if kept is not None:
         kept.pool.reconfigure(params)
         kept.prober.params = probe
-        _reconfigure(kept.driver, model.pool, settings, probe)
+        _reconfigure(kept.driver, model, settings, probe)
         return kept
     caller = PoolCaller(parts.upstream, model.pool.timeouts.connect_s)
     pool = Pool(model.name, params, caller, parts.clock, parts.rng)
-    driver = _driver(pool, model.pool, settings, parts, probe)
+    driver = _driver(pool, model, settings, parts, probe)
     prober = HealthProber(pool, parts.upstream, probe, parts.clock)
     return PoolRuntime(pool, driver, prober, source)
 
@@ -118,8 +118,10 @@ def _source(pool: PoolSettings) -> object:
 
 
 def _driver(
-    pool: Pool, of: PoolSettings, settings: Settings, parts: PoolParts, probe: ProbeParams
+    pool: Pool, model: ModelSettings, settings: Settings, parts: PoolParts, probe: ProbeParams
 ) -> PoolDriver:
+    of = model.pool
+    assert of is not None  # noqa: S101
     if isinstance(of, StaticPool):
         return StaticDriver(pool, [parse_address(url) for url in of.urls], of.concurrency)
     if isinstance(of, KubernetesPool):
@@ -127,22 +129,24 @@ def _driver(
         from router.kubernetes_assembly import kubernetes_driver  # noqa: PLC0415
 
         return kubernetes_driver(pool, of, settings, parts.upstream, parts.clock)
-    launcher = _launcher(pool.model, of, settings)
+    launcher = _launcher(model, of, settings)
     supervision = _supervision(of, settings)
     return ReplicaSupervisor(pool, parts.upstream, launcher, supervision, probe, parts.clock)
 
 
-def _launcher(model: str, of: ProcessPool | DockerPool, settings: Settings) -> Launcher:
+def _launcher(model: ModelSettings, of: ProcessPool | DockerPool, settings: Settings) -> Launcher:
     if isinstance(of, ProcessPool):
-        return ProcessLauncher(model, _process_spec(of, settings))
+        return ProcessLauncher(model.name, _process_spec(model, of, settings))
     from router.docker_assembly import container_launcher  # noqa: PLC0415
 
     return container_launcher(model, of, settings)
 
 
 def _reconfigure(
-    driver: PoolDriver, of: PoolSettings, settings: Settings, probe: ProbeParams
+    driver: PoolDriver, model: ModelSettings, settings: Settings, probe: ProbeParams
 ) -> None:
+    of = model.pool
+    assert of is not None  # noqa: S101
     if isinstance(of, KubernetesPool):
         from router.kubernetes_assembly import reconfigure_kubernetes  # noqa: PLC0415
 
@@ -152,9 +156,9 @@ def _reconfigure(
     if isinstance(of, DockerPool):
         from router.docker_assembly import reconfigure_containers  # noqa: PLC0415
 
-        reconfigure_containers(driver.launcher, of, settings)
+        reconfigure_containers(driver.launcher, model, of, settings)
     elif isinstance(of, ProcessPool) and isinstance(driver.launcher, ProcessLauncher):
-        driver.launcher.configured = _process_spec(of, settings)
+        driver.launcher.configured = _process_spec(model, of, settings)
     driver.reconfigure(_supervision(of, settings), probe)
 
 
@@ -180,8 +184,9 @@ def _probe_params(pool: PoolSettings) -> ProbeParams:
 # -- worker processes ----------------------------------------------------------------------------
 
 
-def _process_spec(pool: ProcessPool, settings: Settings) -> ProcessSpec:
+def _process_spec(model: ModelSettings, pool: ProcessPool, settings: Settings) -> ProcessSpec:
     return ProcessSpec(
+        model=model.backend_name,
         command=pool.command or _worker_command(settings),
         env=dict(pool.env),
         log=settings.workers.log,

@@ -21,6 +21,7 @@ from router.domain.ports import PoolDriver
 from router.domain.request import InferenceRequest
 from router.policy.decide import ModelPolicy, State
 from router.policy.sizing import Level, SizingParams, SizingReason
+from router.policy.trial import CanaryTrial
 from router.settings.keys import ApiKey, KeyRing
 from router.settings.schema import ModelSettings, Settings
 from router.signals.memory import ModelSignals
@@ -107,6 +108,7 @@ class Runtime:
     tls: ssl.SSLContext | None = None
     rate_limits: dict[str, RateLimit] = field(default_factory=dict)
     credentials: Mapping[Hashable, Refresher[Any]] = field(default_factory=dict)
+    trials: Mapping[str, CanaryTrial] = field(default_factory=dict)
 
     def over_limit_s(self, key: ApiKey, now: float) -> float:
         """Take one request of the key's rate limit: 0 if it has one left, else seconds to wait."""

@@ -17,6 +17,8 @@ from router.domain.request import InferenceRequest, Protocol
 from router.gateway.head import read_head
 from router.gateway.responses import error_answer, not_found_model
 from router.gateway.status import StatusSources, status
+from router.gateway.trials import CanaryQuestion, act
+from router.gateway.variant import variant_of
 from router.runtime import Runtime
 from router.settings.loader import ConfigError
 from router.settings.schema import BackendHint
@@ -73,10 +75,14 @@ def explain(
     model = runtime.models.get(question.model)
     if model is None:
         raise not_found_model(question.model)
-    decision, trace, refusal = explain_request(model, question.request(runtime, now), now)
+    variant = variant_of(runtime, model, question.request(runtime, now))
+    decision, trace, refusal = explain_request(variant.model, variant.request, now)
+    if variant.assignment is not None:
+        trace.insert(0, variant.assignment.explained)
     document: dict[str, Any] = dict.fromkeys(("backend", "reason", "rule", "held", "finish_ms"))
+    document["model"] = variant.model.name
     if decision is not None:
-        document = {
+        document |= {
             "backend": decision.backend,
             "reason": decision.reason,
             "rule": decision.rule,
@@ -108,6 +114,7 @@ class AdminPort:
         app.router.add_post("/v1/explain", self._explain)
         app.router.add_post("/v1/reload", self._reload)
         app.router.add_post("/v1/drain", self._drain)
+        app.router.add_post("/v1/canary", self._canary)
         return app
 
     async def _health(self, _request: web.Request) -> web.Response:
@@ -137,6 +144,14 @@ class AdminPort:
 
     async def _reload(self, _request: web.Request) -> web.Response:
         return await reload_reply(self.reload)
+
+    async def _canary(self, request: web.Request) -> web.Response:
+        """Take a canary out, or give it its share again."""
+        try:
+            question = msgspec.json.decode(await request.read(), type=CanaryQuestion)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            return json_reply({"error": f"the question is not valid: {error}"}, 400)
+        return json_reply(act(self.sources.runtime.current, question, self.sources.clock()))
 
     async def _drain(self, _request: web.Request) -> web.Response:
         """Take the gateway out of rotation: not ready, connections close after their answer."""

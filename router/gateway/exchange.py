@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from router.attempts import Record
 from router.domain.decision import Outcome
 from router.domain.request import InferenceRequest, Protocol
+from router.gateway.variant import Assignment, Variant
 from router.telemetry.logs import AccessLog, AccessRecord
 from router.telemetry.metrics import Metrics
 
@@ -22,13 +23,19 @@ class Telemetry:
 
 @dataclass(slots=True)
 class Exchange:
-    """What is known of a request so far. `read_s` is time spent waiting for its body."""
+    """What is known of a request so far. `read_s` is time spent waiting for its body.
+
+    `model` and `version` are those that answer; `asked_model` is the one that the client named,
+    where another one might have answered.
+    """
 
     request_id: str
     received_at: float
     protocol: Protocol = Protocol.OIP
     model: str | None = None
     version: str | None = None
+    asked_model: str | None = None
+    assignment: Assignment | None = None
     tenant: str | None = None
     payload_bytes: int = 0
     deadline_ms: float | None = None
@@ -42,6 +49,13 @@ class Exchange:
     def is_resumed(self) -> bool:
         """Whether the fast path has tried this request already."""
         return self.record.attempts > 0
+
+    def assign(self, variant: Variant) -> None:
+        """Note who answers."""
+        if variant.assignment is not None:
+            self.asked_model = self.model
+            self.assignment = variant.assignment
+            self.model, self.version = variant.model.name, variant.request.version
 
     def router_s(self, now: float) -> float:
         """Seconds so far that the gateway itself is answerable for."""
@@ -57,6 +71,10 @@ class Exchange:
                 ("x-router-backend", record.decision.backend),
                 ("x-router-reason", record.decision.reason),
             ]
+        if self.asked_model is not None:
+            headers.append(("x-router-model", self.model or ""))
+            if self.version is not None:
+                headers.append(("x-router-model-version", self.version))
         if record.attempts:
             headers += [
                 ("x-router-endpoint", record.endpoint_id),
@@ -98,5 +116,8 @@ class Exchange:
                 queue_ms=round(record.queue_s * 1e3, 3),
                 deadline_ms=self.deadline_ms,
                 cost_usd=round(record.cost_usd, 12),
+                asked_model=self.asked_model,
             )
         )
+        if self.assignment is not None:
+            self.assignment.ended(self.outcome, total_s - self.read_s, now)

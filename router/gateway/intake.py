@@ -11,6 +11,7 @@ from aiohttp import web
 from multidict import CIMultiDictProxy
 
 from router.director import Director
+from router.domain.addressing import path_for
 from router.domain.clock import Clock
 from router.domain.errors import (
     BodyTimeoutError,
@@ -28,6 +29,8 @@ from router.gateway.head import Head, read_head
 from router.gateway.parameters import read_parameters
 from router.gateway.responses import not_found_model
 from router.gateway.target import Document, Target, origin_form, segments_of
+from router.gateway.variant import variant_of
+from router.policy.canary import Shadow
 from router.runtime import ModelRuntime, Runtime
 from router.settings.keys import ApiKey
 from router.settings.schema import BackendHint
@@ -60,6 +63,7 @@ class Taken:
     model: ModelRuntime
     request: InferenceRequest
     body: Payload
+    shadow: Shadow | None = None
 
 
 def protocol_of(path: str) -> Protocol:
@@ -103,7 +107,7 @@ def request_of(
         protocol=target.protocol,
         model=model.name,
         method=intent.method,
-        path=intent.path,
+        path=_backend_path(intent, target, model),
         payload_bytes=exchange.payload_bytes,
         received_at=exchange.received_at,
         version=target.version,
@@ -117,6 +121,13 @@ def request_of(
         is_idempotent=model.settings.idempotent or not target.is_inference,
         is_inference=target.is_inference,
     )
+
+
+def _backend_path(intent: Intent, target: Target, model: ModelRuntime) -> str:
+    settings = model.settings
+    if settings.backend_name == settings.name:
+        return intent.path
+    return path_for(target.protocol, intent.path, settings.backend_name, target.version)
 
 
 class Intake:
@@ -162,6 +173,9 @@ class Intake:
         if not exchange.is_resumed:
             admit(runtime, intent.caller, model.name, exchange.received_at)
         request = request_of(intent, target, model, runtime, exchange, stream=asked.stream)
+        variant = variant_of(runtime, model, request)
+        model, request = variant.model, variant.request
+        exchange.assign(variant)
         if content is None:
             if not exchange.is_resumed:
                 self._director.check(model, request)
@@ -169,10 +183,10 @@ class Intake:
                 body.check_size(request.payload_bytes, runtime.settings.server.max_body_bytes)
                 body.hold(WINDOW_BYTES)
                 upload = ClientUpload(body, lambda: self._read(body, exchange, runtime), runtime)
-                return Taken(model, request, upload)
+                return Taken(model, request, upload, variant.shadow)
             content = await self._read(body, exchange, runtime)
             request = _with_body(request, model, content, exchange)
-        return Taken(model, request, content)
+        return Taken(model, request, content, variant.shadow)
 
     async def _read(self, body: Body, exchange: Exchange, runtime: Runtime) -> bytes:
         server = runtime.settings.server

@@ -15,6 +15,7 @@ from router.backends.serverless.function import Function
 from router.domain.clock import Clock
 from router.domain.decision import Backend, Reason
 from router.gateway.server import DataPlane
+from router.gateway.trials import canary_readings, described
 from router.runtime import ModelRuntime, RuntimeRef
 from router.signals.redis import SharedState
 from router.telemetry.logs import AccessLog
@@ -47,6 +48,7 @@ def status(sources: StatusSources) -> dict[str, Any]:
     now, runtime = sources.clock(), sources.runtime.current
     return {
         "models": [_model(model, sources, now) for model in runtime.models.values()],
+        "canaries": [described(rule, trial, now) for rule, trial in runtime.trials.items()],
         "shared_state": _shared_state(sources, now),
         "config": {
             "hash": runtime.content_hash,
@@ -199,4 +201,5 @@ def readings(sources: StatusSources) -> Readings:
         connections_refused_total=clients.refused,
         handshakes_failed_total=clients.handshakes_failed,
         waits_timed_out_total={str(wait): count for wait, count in clients.timed_out.items()},
+        canaries=canary_readings(sources.runtime.current.trials),
     )

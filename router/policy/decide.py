@@ -44,6 +44,11 @@ class ModelPolicy:
     rules: tuple[Rule, ...]
     slo: Slo
 
+    @property
+    def may_divert(self) -> bool:
+        """Whether a rule has a canary or a shadow."""
+        return any(rule.canary or rule.shadow for rule in self.rules)
+
 
 class State(NamedTuple):
     """Both backends at one instant; `failed` holds those that this request already tried.

@@ -9,6 +9,7 @@ from fnmatch import translate
 
 from router.domain.decision import Backend, TraceStep
 from router.domain.request import InferenceRequest
+from router.policy.canary import Canary, Shadow
 
 _NO_LIMIT = 1 << 62
 
@@ -76,11 +77,24 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A named match and the route it asks for."""
+    """A named match and the route it asks for; some of its requests may be tried elsewhere."""
 
     name: str
     match: Match
     route: Route
+    canary: Canary | None = None
+    shadow: Shadow | None = None
+
+    def diverts(self, request: InferenceRequest) -> bool:
+        """Whether the canary or the shadow may concern the request.
+
+        Only inferences, and none for a version that it names itself, unless the rule is about
+        versions.
+        """
+        if self.canary is None and self.shadow is None:
+            return False
+        is_pinned = request.version is not None and not self.match.versions
+        return request.is_inference and not is_pinned
 
 
 IMPLICIT_DEFAULT = Rule("implicit-default", Match(), Route())

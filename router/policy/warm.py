@@ -12,7 +12,7 @@ from router.domain.decision import Backend, Cause, Reason
 from router.domain.request import InferenceRequest
 from router.domain.snapshot import ServerlessLimits
 from router.policy.feasibility import encoded_bytes
-from router.policy.rules import Rule, first_match
+from router.policy.rules import Route, Rule, first_match
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ def prepare(
     if request.hint is Backend.SERVERLESS or request.stream:
         return None
     rule = first_match(rules, request)
-    if rule.route.serverless_share is not None or rule.route.backend is Backend.SERVERLESS:
+    if rule.diverts(request) or not _may_be_pool(rule.route):
         return None
     out = _out(request, limits)
     is_captive = out is not None
@@ -64,6 +64,10 @@ def prepare(
         return Warm(rule.name, Reason.LIMIT_PAYLOAD, timeout_s, is_captive)
     settled = Reason.ONLY_BACKEND if out is Cause.NOT_CONFIGURED else None
     return Warm(rule.name, settled, timeout_s, is_captive)
+
+
+def _may_be_pool(route: Route) -> bool:
+    return route.serverless_share is None and route.backend is not Backend.SERVERLESS
 
 
 def _out(request: InferenceRequest, limits: ServerlessLimits | None) -> Cause | None:

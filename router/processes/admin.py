@@ -14,11 +14,13 @@ from prometheus_client.registry import Collector
 
 from router import __version__
 from router.gateway.admin import MAX_BODY_BYTES, errors_as_json, json_reply, reload_reply
-from router.processes.fleet import ask_one
+from router.processes.fleet import ask_all, ask_one
 from router.processes.merge import ProcessState, merged_status
 from router.settings.loader import Loaded
 from router.telemetry.exposition import Snapshot, collect, encode
 from router.telemetry.metrics import build_info
+
+_NOBODY = "no gateway process answers; try again"
 
 
 class Fleet(Protocol):
@@ -71,6 +73,7 @@ class FleetAdmin:
         app.router.add_post("/v1/explain", self._explain)
         app.router.add_post("/v1/reload", self._reload)
         app.router.add_post("/v1/drain", self._drain)
+        app.router.add_post("/v1/canary", self._canary)
         return app
 
     async def _health(self, _request: web.Request) -> web.Response:
@@ -104,7 +107,15 @@ class FleetAdmin:
                 return web.Response(
                     status=reply.status, body=reply.body, content_type="application/json"
                 )
-        return json_reply({"error": "no gateway process answers; try again"}, 503)
+        return json_reply({"error": _NOBODY}, 503)
+
+    async def _canary(self, request: web.Request) -> web.Response:
+        """Every process has a trial of its own: what is asked for is asked of all."""
+        replies = await ask_all(self._fleet.sockets, "POST", "/v1/canary", await request.read())
+        if not replies:
+            return json_reply({"error": _NOBODY}, 503)
+        worst = max(replies.values(), key=lambda reply: reply.status)
+        return web.Response(status=worst.status, body=worst.body, content_type="application/json")
 
     async def _reload(self, _request: web.Request) -> web.Response:
         return await reload_reply(self._fleet.reload)

@@ -37,6 +37,7 @@ def merged_status(processes: Sequence[ProcessState]) -> dict[str, Any]:
     return {
         **leader,
         "models": [_model(model, _named(model["name"], others)) for model in leader["models"]],
+        "canaries": [_canary(found, others) for found in leader["canaries"]],
         "config": _config(leader, documents),
         "draining": all(found["draining"] for found in documents),
         "in_flight": sum(found["in_flight"] for found in documents),
@@ -70,6 +71,28 @@ def _config(leader: Document, documents: Iterable[Document]) -> dict[str, Any]:
 def _named(name: str, documents: Iterable[Document]) -> list[Document]:
     """The same model as others know it; a reload may not have reached all."""
     return [model for found in documents for model in found["models"] if model["name"] == name]
+
+
+def _canary(leading: Document, others: Iterable[Document]) -> dict[str, Any]:
+    """Every process judges for itself: shown is one that has rolled back, with all requests."""
+    every = [leading]
+    for document in others:
+        every += [found for found in document["canaries"] if found["rule"] == leading["rule"]]
+    shown = next((found for found in every if found["state"] == "rolled_back"), leading)
+    window = {
+        side: {
+            "requests": sum(found["window"][side]["requests"] for found in every),
+            "failed": sum(found["window"][side]["failed"] for found in every),
+            "p95_ms": max(found["window"][side]["p95_ms"] or 0 for found in every) or None,
+        }
+        for side in leading["window"]
+    }
+    return {
+        **shown,
+        "rolled_back_in": sum(found["state"] == "rolled_back" for found in every),
+        "rollbacks": sum(found["rollbacks"] for found in every),
+        "window": window,
+    }
 
 
 def _model(leading: Document, others: Sequence[Document]) -> dict[str, Any]:

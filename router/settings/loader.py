@@ -16,6 +16,7 @@ from router.settings.keys import ApiKey, ApiKeys, KeyRing
 from router.settings.prices import PriceBook, built_in_prices
 from router.settings.pricing import with_prices
 from router.settings.problems import ConfigError, KeyPath, Problem
+from router.settings.references import dangling
 from router.settings.schema import Settings
 from router.settings.shape import Annotation
 from router.settings.sources import ReadFile, Sources, read_bounded, sources_of
@@ -107,6 +108,8 @@ def _load(reading: _Reading, document: Document) -> Loaded:
     settings = reading.validated(Settings, document, with_prices(data, prices))
     for group in ("models", "rules"):
         reading.problems += _repeated(document, (group,), "name")
+    if settings is not None:
+        reading.problems += dangling(settings, document)
     keys = _keys(reading, data)
     tls = _tls(reading, document, data)
     sources = sources_of(reading.contents.items())

@@ -19,6 +19,7 @@ from pydantic import (
 
 from router.settings.quantities import COUNT, Quantity, wrong
 from router.settings.section import Section
+from router.settings.traffic import CanarySettings, is_one_model
 from router.settings.values import Described, PayloadRange, Text, TextList
 
 RuleName = Annotated[str, Text(r"[A-Za-z0-9._-]{1,100}", "1..100 characters of A-Z a-z 0-9 . _ -")]
@@ -115,3 +116,20 @@ class RuleSettings(Section):
     route: Route = Field(
         description="the backend, auto, or weights such as {serverless: 5, pool: 95}"
     )
+    canary: CanarySettings | None = Field(
+        default=None, description="another model or version that answers a share of the requests"
+    )
+
+    @field_validator("canary")
+    @classmethod
+    def _is_about_one_model(
+        cls, value: CanarySettings | None, info: ValidationInfo
+    ) -> CanarySettings | None:
+        match: MatchSettings | None = info.data.get("match")
+        if value is None or match is None:
+            return value
+        if not is_one_model(match.model):
+            raise wrong("needs match.model to be one model's name: one model stands in for another")
+        if value.model == match.model[0]:
+            raise wrong("must not be the model that the rule is about")
+        return value

@@ -56,6 +56,7 @@ from router.settings.section import Section
 from router.settings.server import BackendHint, ServerSettings
 from router.settings.values import (
     FilePath,
+    ModelName,
     Text,
     Url,
 )
@@ -99,13 +100,6 @@ __all__ = [
 MAX_ENTRIES = 1000
 """Most models, and most rules, in one configuration."""
 
-ModelName = Annotated[
-    str,
-    Text(
-        r"[A-Za-z0-9._-]{1,200}|(?=.{3,200}$)[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)+",
-        "1..200 characters of A-Z a-z 0-9 . _ - with / between parts",
-    ),
-]
 Namespace = Annotated[
     str, Text(r"[A-Za-z0-9._:-]{1,100}", "1..100 characters of A-Z a-z 0-9 . _ : -")
 ]
@@ -193,6 +187,9 @@ class ModelSettings(Section):
     """One model and the places where it can run."""
 
     name: ModelName = Field(description="name in the request path; unique")
+    served_as: ModelName | None = Field(
+        default=None, description="name by which its backends know it; left out: the same"
+    )
     slo: SloSettings = Field(description="the latency objective")
     idempotent: StrictBool = Field(
         default=True, description="false: a request that may have been received is never sent again"
@@ -213,6 +210,11 @@ class ModelSettings(Section):
     pool: PoolSettings | None = Field(
         default=None, validate_default=True, description="the warm replicas"
     )
+
+    @property
+    def backend_name(self) -> str:
+        """The name by which its backends know the model."""
+        return self.served_as or self.name
 
     @model_validator(mode="before")
     @classmethod

@@ -7,6 +7,7 @@ cannot disagree. Nothing here reads files or the environment, and no message rep
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 from urllib.parse import urlsplit
 
 from pydantic import GetCoreSchemaHandler
@@ -62,6 +63,15 @@ class Text:
 
     def __get_pydantic_core_schema__(self, _s: object, _h: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_plain_validator_function(self.read)
+
+
+ModelName = Annotated[
+    str,
+    Text(
+        r"[A-Za-z0-9._-]{1,200}|(?=.{3,200}$)[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)+",
+        "1..200 characters of A-Z a-z 0-9 . _ - with / between parts",
+    ),
+]
 
 
 @dataclass(frozen=True, slots=True)

@@ -262,6 +262,25 @@ CLIENT_TIMEOUTS = Family(
     ("wait",),
     "Connections closed because the client kept the gateway waiting (header, idle, send).",
 )
+CANARY_SHARE = Family(
+    "router_canary_share_ratio",
+    Kind.GAUGE,
+    ("model", "rule"),
+    "Share of a canary rule's requests that its canary gets now; 0 once it is rolled back.",
+    Across.LEAST,
+)
+CANARY_REQUESTS = Family(
+    "router_canary_requests_total",
+    Kind.COUNTER,
+    ("model", "rule", "side", "result"),
+    "Requests under a canary rule, by side (stable, canary) and result (ok, failed).",
+)
+CANARY_ROLLBACKS = Family(
+    "router_canary_rollbacks_total",
+    Kind.COUNTER,
+    ("model", "rule"),
+    "Times a canary was taken out because it was worse, or because somebody asked.",
+)
 BUILD_INFO = Family(
     "router_build_info",
     Kind.INFO,
@@ -304,6 +323,9 @@ FAMILIES: tuple[Family, ...] = (
     CONNECTIONS,
     CONNECTIONS_TOTAL,
     CLIENT_TIMEOUTS,
+    CANARY_SHARE,
+    CANARY_REQUESTS,
+    CANARY_ROLLBACKS,
     BUILD_INFO,
 )
 """All families, in the order in which they are exposed and listed."""

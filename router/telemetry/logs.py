@@ -42,8 +42,10 @@ class AccessRecord(msgspec.Struct, frozen=True, gc=False):
     """What is logged of one request. None, what is not known or did not happen, becomes null.
 
     `deadline_ms` is what the client asked for, `queue_ms` the wait for a slot, `upstream_ms` the
-    time at backends; callers round to what they mean. Text that clients chose may be of any length
-    and content: it is cut to MAX_TEXT_LENGTH characters and escaped when it is written.
+    time at backends; callers round to what they mean. `model` is the one that answered,
+    `asked_model` the one that the client named, where the two may differ. Text that clients chose
+    may be of any length and content: it is cut to MAX_TEXT_LENGTH characters and escaped when it is
+    written.
     """
 
     request_id: str
@@ -65,6 +67,7 @@ class AccessRecord(msgspec.Struct, frozen=True, gc=False):
     queue_ms: float | None
     deadline_ms: float | None
     cost_usd: float | None
+    asked_model: str | None = None
 
 
 class AccessLog:

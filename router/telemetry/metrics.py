@@ -7,7 +7,7 @@ about another model counts under the empty name, so clients cannot create series
 import platform
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -29,6 +29,17 @@ from router.telemetry.families import BUCKETS_S, FAMILIES, Kind
 from router.telemetry.labels import AttemptResult, CostPart, HedgeResult
 
 Series = Mapping[Labels, float]
+
+
+@dataclass(frozen=True, slots=True)
+class CanaryReading:
+    """A rule's canary; `requests_total` is by side and result."""
+
+    model: str
+    rule: str
+    share: float
+    rollbacks_total: int
+    requests_total: Mapping[tuple[str, str], int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +69,7 @@ class Readings:
     connections_refused_total: int = 0
     handshakes_failed_total: int = 0
     waits_timed_out_total: Mapping[str, int] = field(default_factory=dict)
+    canaries: Sequence[CanaryReading] = ()
 
 
 def build_info(version: str) -> dict[str, str]:
@@ -322,6 +334,14 @@ def _counted(readings: Readings) -> dict[str, Series]:
             ("handshake_failed",): readings.handshakes_failed_total,
         },
         families.CLIENT_TIMEOUTS.name: _by_name(readings.waits_timed_out_total),
+        families.CANARY_REQUESTS.name: {
+            (found.model, found.rule, side, result): count
+            for found in readings.canaries
+            for (side, result), count in found.requests_total.items()
+        },
+        families.CANARY_ROLLBACKS.name: {
+            (found.model, found.rule): found.rollbacks_total for found in readings.canaries
+        },
     }
 
 
@@ -341,6 +361,9 @@ def _gauges(readings: Readings) -> dict[str, Series]:
         families.SHARED_STATE_PEERS.name: {(): readings.shared_state_peers},
         families.BODY_BYTES.name: {(): readings.body_bytes_buffered},
         families.CONNECTIONS.name: {(): readings.connections},
+        families.CANARY_SHARE.name: {
+            (found.model, found.rule): found.share for found in readings.canaries
+        },
     }
 
 

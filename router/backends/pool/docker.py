@@ -42,12 +42,14 @@ _SHORT_ID = 12
 class ContainerSpec:
     """What a replica's container is. `command` and `env` have the placeholder {model}.
 
+    `model` is the name by which the container knows its model.
     `memory_bytes` and `cpus` are limits, 0 for none. Without a `network`, the container's port is
     published on the loopback interface; with one, the container is reached by its address there.
     `restricted` takes away the writable root file system, capabilities and privilege gain.
     """
 
     image: str
+    model: str
     command: tuple[str, ...]
     env: tuple[tuple[str, str], ...]
     port: int
@@ -190,7 +192,7 @@ class ContainerLauncher:
         await asyncio.to_thread(self._claims.claim, name)
         try:
             async with _engine_call("start a container", 3 * _CALL_S):
-                config = creation(self.configured, self._model, self._labels(spec))
+                config = creation(self.configured, self._labels(spec))
                 container = await self._client.containers.create(config, name=name)
                 await container.start()
                 instance = self._instance(container.id, await container.show(), spec)
@@ -251,7 +253,7 @@ def _name_of(names: Sequence[str]) -> str:
     return names[0].lstrip("/")
 
 
-def creation(spec: ContainerSpec, model: str, labels: Mapping[str, str]) -> dict[str, Any]:
+def creation(spec: ContainerSpec, labels: Mapping[str, str]) -> dict[str, Any]:
     """The body of the engine's create call."""
     port = f"{spec.port}/tcp"
     host: dict[str, Any] = {
@@ -275,13 +277,13 @@ def creation(spec: ContainerSpec, model: str, labels: Mapping[str, str]) -> dict
         }
     config: dict[str, Any] = {
         "Image": spec.image,
-        "Env": [f"{name}={value.replace('{model}', model)}" for name, value in spec.env],
+        "Env": [f"{name}={value.replace('{model}', spec.model)}" for name, value in spec.env],
         "Labels": dict(labels),
         "ExposedPorts": {port: {}},
         "HostConfig": host,
     }
     if spec.command:
-        config["Cmd"] = [argument.replace("{model}", model) for argument in spec.command]
+        config["Cmd"] = [argument.replace("{model}", spec.model) for argument in spec.command]
     return config
 
 

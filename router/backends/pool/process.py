@@ -12,9 +12,13 @@ from router.upstream.address import Address, parse_address
 
 @dataclass(frozen=True, slots=True)
 class ProcessSpec:
-    """How a worker process is run. `command` has the placeholders {port} and {model}."""
+    """How a worker process is run. `command` has the placeholders {port} and {model}.
+
+    `model` is the name by which the worker knows its model.
+    """
 
     command: Sequence[str]
+    model: str
     env: Mapping[str, str]
     log: Path | None
 
@@ -76,7 +80,7 @@ class ProcessLauncher:
 
     async def _spawn(self, port: int) -> asyncio.subprocess.Process:
         command = [
-            argument.replace("{port}", str(port)).replace("{model}", self._model)
+            argument.replace("{port}", str(port)).replace("{model}", self.configured.model)
             for argument in self.configured.command
         ]
         log = await asyncio.to_thread(open_log, self.configured.log)

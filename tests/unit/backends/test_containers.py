@@ -18,6 +18,7 @@ from router.backends.pool.supervisor import ReplicaFailedError
 
 SPEC = ContainerSpec(
     image="worker:1",
+    model="m",
     command=("--model", "{model}"),
     env=(("MODEL", "{model}"),),
     port=8000,
@@ -35,18 +36,18 @@ def launcher(spec: ContainerSpec) -> ContainerLauncher:
 
 
 def test_the_model_is_put_where_its_placeholder_is():
-    config = creation(SPEC, "org/m", {"a": "b"})
+    config = creation(replace(SPEC, model="org/m"), {"a": "b"})
     assert config["Cmd"] == ["--model", "org/m"]
     assert config["Env"] == ["MODEL=org/m"]
     assert config["Labels"] == {"a": "b"}
 
 
 def test_an_image_keeps_its_own_command_if_none_is_given():
-    assert "Cmd" not in creation(replace(SPEC, command=()), "m", {})
+    assert "Cmd" not in creation(replace(SPEC, command=()), {})
 
 
 def test_limits_are_in_the_engines_units():
-    host = creation(SPEC, "m", {})["HostConfig"]
+    host = creation(SPEC, {})["HostConfig"]
     assert (host["Memory"], host["MemorySwap"], host["NanoCpus"]) == (
         1 << 30,
         1 << 30,
@@ -55,20 +56,20 @@ def test_limits_are_in_the_engines_units():
 
 
 def test_a_port_is_published_to_this_machine_only():
-    host = creation(SPEC, "m", {})["HostConfig"]
+    host = creation(SPEC, {})["HostConfig"]
     assert host["PortBindings"] == {"8000/tcp": [{"HostIp": "127.0.0.1", "HostPort": ""}]}
     assert "NetworkMode" not in host
 
 
 def test_in_a_network_nothing_is_published():
-    host = creation(replace(SPEC, network="pool"), "m", {})["HostConfig"]
+    host = creation(replace(SPEC, network="pool"), {})["HostConfig"]
     assert host["NetworkMode"] == "pool"
     assert "PortBindings" not in host
 
 
 @pytest.mark.parametrize("restricted", [True, False])
 def test_restrictions_can_be_lifted(restricted: bool):
-    host = creation(replace(SPEC, restricted=restricted), "m", {})["HostConfig"]
+    host = creation(replace(SPEC, restricted=restricted), {})["HostConfig"]
     assert (host.get("ReadonlyRootfs"), host.get("CapDrop")) == (
         (True, ["ALL"]) if restricted else (None, None)
     )

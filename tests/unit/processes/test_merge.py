@@ -28,6 +28,7 @@ def model(name: str = "m", **changes: Any) -> dict[str, Any]:
 def process(number: int, *models: dict[str, Any], leads: bool = False, **changes: Any) -> Any:
     document = {
         "models": list(models or [model()]),
+        "canaries": [],
         "shared_state": {"leader": leads, "peers": 1},
         "config": {"hash": "h", "last_error": None},
         "draining": False,
@@ -110,3 +111,31 @@ def test_every_process_is_listed_the_silent_too():
 def test_with_nobody_there_the_document_says_so():
     status = merged_status([SILENT])
     assert (status["models"], status["processes"][0]["answers"]) == ([], False)
+
+
+def canary(state: str = "running", requests: int = 0, **changes: Any) -> dict[str, Any]:
+    window = {"requests": requests, "failed": 1, "p95_ms": None}
+    return {
+        "rule": "r", "state": state, "rollbacks": int(state == "rolled_back"),
+        "window": {"stable": window, "canary": {**window, "p95_ms": 3.0}}, **changes,
+    }  # fmt: skip
+
+
+def test_a_canary_shows_the_process_that_has_rolled_it_back():
+    found = merged_status(
+        [
+            process(1, leads=True, canaries=[canary(requests=5, share_percent=5)]),
+            process(2, canaries=[canary("rolled_back", requests=7, share_percent=0)]),
+            process(3),
+        ]
+    )["canaries"]
+    window = {"requests": 12, "failed": 2}
+    assert found == [
+        {
+            "rule": "r", "state": "rolled_back", "share_percent": 0, "rollbacks": 1,
+            "rolled_back_in": 1,
+            "window": {
+                "stable": {**window, "p95_ms": None}, "canary": {**window, "p95_ms": 3.0},
+            },
+        }
+    ]  # fmt: skip

@@ -42,6 +42,7 @@ RECORD = AccessRecord(
     queue_ms=None,
     deadline_ms=None,
     cost_usd=0.0,
+    asked_model="fraud",
 )
 
 
@@ -96,6 +97,7 @@ def test_a_line_holds_the_time_and_every_field_of_the_record() -> None:
         "queue_ms": None,
         "deadline_ms": None,
         "cost_usd": 0.0,
+        "asked_model": "fraud",
     }
 
 

@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from router.domain.decision import Backend, Outcome, Reason
 from router.telemetry.families import BUCKETS_S, FAMILIES, Kind, reference_table
 from router.telemetry.labels import AttemptResult, CostPart, HedgeResult
-from router.telemetry.metrics import Metrics, Readings
+from router.telemetry.metrics import CanaryReading, Metrics, Readings
 
 
 @pytest.fixture
@@ -186,6 +186,7 @@ READINGS = Readings(
     connections_refused_total=16,
     handshakes_failed_total=17,
     waits_timed_out_total={"header": 18},
+    canaries=[CanaryReading("fraud", "r", 0.25, 19, {("canary", "failed"): 20})],
 )
 
 
@@ -202,6 +203,13 @@ READINGS = Readings(
         ("router_pool_panicking", {"model": "fraud"}, 1),
         ("router_signals_degraded", {}, 1),
         ("router_shared_state_peers", {}, 8),
+        ("router_canary_share_ratio", {"model": "fraud", "rule": "r"}, 0.25),
+        ("router_canary_rollbacks_total", {"model": "fraud", "rule": "r"}, 19),
+        (
+            "router_canary_requests_total",
+            {"model": "fraud", "rule": "r", "side": "canary", "result": "failed"},
+            20,
+        ),
         ("router_shared_state_flushes_total", {"result": "ok"}, 9),
         ("router_shared_state_flushes_total", {"result": "failed"}, 10),
         ("router_shared_state_dropped_records_total", {}, 11),

@@ -1,0 +1,85 @@
+"""Which of a rule's requests its canary answers: a fixed share, drawn by hash.
+
+The same key always falls on the same side, and a larger share only adds keys to the canary's.
+Whether the canary is still trusted is decided in `trial`.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from hashlib import blake2b
+
+from router.domain.request import InferenceRequest
+from router.policy.rollback import RollbackParams
+
+
+class Side(StrEnum):
+    """Who answers a request under a canary rule."""
+
+    STABLE = "stable"
+    CANARY = "canary"
+
+
+class Sticky(StrEnum):
+    """What keeps requests on one side."""
+
+    REQUEST = "request"
+    TENANT = "tenant"
+    HEADER = "header"
+
+
+@dataclass(frozen=True, slots=True)
+class Canary:
+    """A share (0..1) of a rule's requests for another model, or another version of the same.
+
+    `stable_model` is the one that the rule is about. `model` None means the same one, `version`
+    None that the request names none. `header` is the one that counts with `Sticky.HEADER`.
+    `rollback` None: nobody watches.
+    """
+
+    stable_model: str
+    model: str | None
+    version: str | None
+    share: float
+    sticky: Sticky = Sticky.REQUEST
+    header: str = ""
+    rollback: RollbackParams | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Shadow:
+    """A share (0..1) of a rule's requests that `model` gets a copy of, for nobody to see.
+
+    At most `max_in_flight` copies of at most `max_bytes` together are under way, each for at most
+    `timeout_s`. `compared` is the share of the answers that are compared, numbers within
+    `tolerance` (absolute plus relative).
+    """
+
+    model: str
+    share: float
+    timeout_s: float
+    max_in_flight: int
+    max_bytes: int
+    compared: float
+    tolerance: float
+
+
+def side_of(canary: Canary, rule: str, request: InferenceRequest) -> Side:
+    """Who answers. A request without the tenant or header that it would stick to is drawn alone."""
+    return Side.CANARY if draw(rule, _key(canary, request)) < canary.share else Side.STABLE
+
+
+def draw(salt: str, key: str) -> float:
+    """A number in [0, 1) that is the same for the same texts and looks random otherwise."""
+    # Not a checksum: those of two salts differ by a constant, so that two draws would agree.
+    digest = blake2b(f"{salt}\0{key}".encode(errors="surrogateescape"), digest_size=6).digest()
+    return int.from_bytes(digest) / 2**48
+
+
+def _key(canary: Canary, request: InferenceRequest) -> str:
+    match canary.sticky:
+        case Sticky.TENANT if request.tenant is not None:
+            return f"t:{request.tenant}"
+        case Sticky.HEADER if canary.header in request.headers:
+            return f"h:{request.headers[canary.header]}"
+        case _:
+            return f"r:{request.request_id}"

@@ -1,0 +1,90 @@
+"""Settings of changing traffic: canaries and their rollback.
+
+Which model a name stands for is checked in `references`; nothing here looks at a request.
+"""
+
+import re
+from typing import Annotated
+
+from pydantic import Field, StrictBool, ValidationInfo, field_validator
+
+from router.settings.quantities import (
+    COUNT,
+    DURATION,
+    HOUR_S,
+    NUMBER,
+    Quantity,
+    wrong,
+)
+from router.settings.section import Section
+from router.settings.values import ModelName, Text
+
+_STICKY = r"request|tenant|header:[A-Za-z0-9!#$%&'*+.^_`|~-]{1,200}"
+Percent = Annotated[float, Quantity(NUMBER, 0, 100)]
+Version = Annotated[
+    str, Text(r"[A-Za-z0-9._-]{1,100}", "a version of 1..100 characters of A-Z a-z 0-9 . _ -")
+]
+
+
+class RollbackSettings(Section):
+    """When a canary is taken out by itself."""
+
+    enabled: StrictBool = Field(default=True, description="false: nobody watches the canary")
+    min_requests: Annotated[int, Quantity(COUNT, 10, 1_000_000)] = Field(
+        default=50, description="requests that either side needs before they are compared"
+    )
+    window_s: Annotated[float, Quantity(DURATION, 1.0, 24 * HOUR_S)] = Field(
+        default=300.0, alias="window", description="time that the comparison looks back"
+    )
+    error_margin: Annotated[float, Quantity(NUMBER, 0, 1)] = Field(
+        default=0.02, description="how much larger the canary's share of failed requests may be"
+    )
+    latency_margin: Annotated[float, Quantity(NUMBER, 0, 100)] = Field(
+        default=0.25, description="how much slower it may be (0.25: by a quarter)"
+    )
+    latency_percentile: Annotated[float, Quantity(NUMBER, 50, 99)] = Field(
+        default=95, description="at which percentile of the answer times"
+    )
+    confidence: Annotated[float, Quantity(NUMBER, 0.9, 0.999999)] = Field(
+        default=0.999, description="certainty that a look needs to roll the canary back"
+    )
+
+
+class CanarySettings(Section):
+    """Another model, or version, that answers a share of a rule's requests."""
+
+    model: ModelName | None = Field(
+        default=None, description="a configured model; left out: the same one, in another version"
+    )
+    version: Version | None = Field(
+        default=None, validate_default=True,
+        description="version in the request's path; left out: none",
+    )  # fmt: skip
+    share: Percent = Field(description="percent of the rule's requests")
+    sticky: Annotated[
+        str, Text(_STICKY, "request, tenant, or header:NAME with the name of a request header")
+    ] = Field(
+        default="request",
+        description="requests that always have the same side: each alone, a tenant's, a header's",
+    )
+    rollback: RollbackSettings = Field(
+        default_factory=RollbackSettings, description="when the canary is taken out by itself"
+    )
+
+    @field_validator("version")
+    @classmethod
+    def _is_something_else(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is None and info.data.get("model", value) is None and "model" in info.data:
+            raise wrong("is required when there is no model: a canary is something else")
+        return value
+
+    @property
+    def sticky_header(self) -> str:
+        """The header of `sticky: header:NAME` in lower case, else empty."""
+        kind, _, name = self.sticky.partition(":")
+        return name.lower() if kind == "header" else ""
+
+
+def is_one_model(patterns: tuple[str, ...]) -> bool:
+    """Whether a rule's condition on models fits exactly one name."""
+    return len(patterns) == 1 and not re.search(r"[*?\[]", patterns[0])
