@@ -83,7 +83,11 @@ class Gateway:
         settings = loaded.settings
         self._runtime = RuntimeRef(assemble(loaded, parts))
         self._metrics = Metrics(CollectorRegistry(), __version__)
-        self._access_log = AccessLog(str(settings.server.access_log), parts.wall_clock)
+        self._access_log = AccessLog(
+            str(settings.server.access_log),
+            parts.wall_clock,
+            sample=settings.server.access_log_sample,
+        )
         director = Director(self._metrics, parts.clock, parts.rng)
         self._data = DataPlane(
             self._runtime, director, Telemetry(self._metrics, self._access_log), parts.clock,

@@ -28,12 +28,12 @@ class RetryBudget:
         self._updated: float | None = None
         self.exhausted = 0
 
-    def deposit(self, now: float) -> None:
-        """A request arrived."""
+    def deposit(self, now: float, requests: int = 1) -> None:
+        """Requests arrived."""
         if self._updated is not None:
             self.tokens += (now - self._updated) * self._floor_per_s
         self._updated = now
-        self.tokens = min(self.tokens + self._share, self._capacity)
+        self.tokens = min(self.tokens + requests * self._share, self._capacity)
 
     def withdraw(self) -> bool:
         """Take one retry if the budget has it."""

@@ -6,7 +6,8 @@ Ends in a reply, or hands the request over to the ordinary path with what is kno
 from dataclasses import dataclass
 from typing import Protocol as Interface
 
-from aiohttp.helpers import rfc822_formatted_time
+import numpy as np
+from msgspec.structs import replace
 
 from router.attempts import Record, verdict_of
 from router.backends.pool.endpoint import Endpoint
@@ -16,15 +17,14 @@ from router.domain.clock import Clock
 from router.domain.decision import Backend, Outcome, Reason, Verdict
 from router.domain.errors import AttemptError, ResponseLostError
 from router.gateway.body import BodyBudget
-from router.gateway.exchange import Telemetry
-from router.gateway.fast_route import KnownHead, Route, remember
+from router.gateway.fast_reply import ReplyStarts
+from router.gateway.fast_route import KnownHead, Route
 from router.gateway.fast_stream import AnswerStream, Reader
-from router.gateway.relay import SERVER, is_relayed
+from router.gateway.fast_tally import Tally
 from router.gateway.responses import outcome_of_status
 from router.telemetry.labels import AttemptResult, attempt_result
-from router.telemetry.logs import AccessRecord
 from router.upstream.client import UpstreamClient
-from router.upstream.connection import Connection, WireRequest
+from router.upstream.connection import Connection
 from router.upstream.response_head import ResponseHead
 
 MAX_ANSWER_BYTES = 64 * 1024
@@ -33,6 +33,7 @@ OWN_LINES = b"%bx-request-id: %b\r\nserver-timing: router;dur=%.3f, upstream;dur
 _VARIABLE_LINES = OWN_LINES + b"content-length: %d\r\n\r\n"
 _VARIABLE_LINES_OF_STREAM = OWN_LINES + b"%b\r\n\r\n"
 _NO_CONTENT = 204
+_BAD = 400
 CLOSE = b"connection: close\r\n"
 _STALE_WITHIN_S = 0.1
 """A connection that the replica had closed says so within a round trip; later, it was at work."""
@@ -72,36 +73,16 @@ class Ground:
     """What all attempts share: where they send, count and log, and what they hold."""
 
     def __init__(
-        self, upstream: UpstreamClient, telemetry: Telemetry, bodies: BodyBudget, clock: Clock
+        self, upstream: UpstreamClient, tally: Tally, bodies: BodyBudget, clock: Clock
     ) -> None:
         self.clock = clock
-        self.metrics = telemetry.metrics
-        self.access_log = telemetry.access_log
+        self.tally = tally
+        self.metrics = tally.metrics
+        self.access_log = tally.access_log
         self.upstream = upstream
         self.bodies = bodies
         self.in_flight = 0
-        self._starts: dict[int, tuple[ResponseHead, bytes, bool]] = {}
-        self._date_text, self._date_line = "", b""
-
-    def reply_start(self, head: ResponseHead) -> bytes:
-        """Status line and the lines of an answer's head that depend on nothing else."""
-        found = self._starts.get(id(head))  # equal heads of one upstream are one object
-        if found is not None and found[0] is head:
-            _, block, has_date = found
-        else:
-            lines = [f"HTTP/1.1 {head.status} {head.reason}"]
-            lines += [f"{name}: {value}" for name, value in head.headers if is_relayed(name)]
-            text = "\r\n".join([*lines, "server: " + SERVER[1], ""])
-            block = text.encode("utf-8", "surrogateescape")
-            has_date = any(name.lower() == "date" for name, _ in head.headers)
-            remember(self._starts, id(head), (head, block, has_date))
-        return block if has_date else block + self._date()
-
-    def _date(self) -> bytes:
-        text = rfc822_formatted_time()
-        if text != self._date_text:
-            self._date_text, self._date_line = text, f"date: {text}\r\n".encode()
-        return self._date_line
+        self.starts = ReplyStarts()
 
 
 class Attempt:
@@ -144,10 +125,18 @@ class Attempt:
         ground.bodies.held_bytes += len(body)  # `begin` has asked whether there is room
         way = self._way = route.way(endpoint)
         head = way.before_id + request_id + way.after_id
-        connection.start(WireRequest(head, body, is_head=False), self, now + route.timeout_s)
+        connection.start(head, body, self, now + route.timeout_s)
         self._sent = ground.clock()
 
     # -- what the upstream connection reports ---------------------------------------------------
+
+    def on_answer(self, head: ResponseHead, body: bytes) -> None:
+        """Reply, or hand over what went wrong."""
+        refusal = refusal_of(head.status, "a replica") if head.status >= _BAD else None
+        if refusal is None:
+            self._reply(head, body)
+        else:
+            self._go_on_after(refusal)
 
     def on_head(self, head: ResponseHead) -> None:
         """Keep the head, or begin to pass on an answer that is long or comes bit by bit."""
@@ -174,12 +163,10 @@ class Attempt:
             self._end_stream(self._stream, error)
             return
         response = self._response
-        if error is None and response is not None:
-            error = refusal_of(response.status, "a replica")
         if error is not None or response is None:
             self._go_on_after(error or ResponseLostError("the replica gave no answer"))
         else:
-            self._reply(response)
+            self.on_answer(response, self._body)
 
     def on_client_ready(self) -> None:
         """The client takes more of its answer."""
@@ -197,33 +184,29 @@ class Attempt:
 
     # -- ways out -------------------------------------------------------------------------------
 
-    def _reply(self, response: ResponseHead) -> None:
-        ground, route = self._ground, self._route
-        done = ground.clock()
-        upstream_s = done - self._sent
-        pool = route.pool
-        if response.status < 400:
-            served_s = upstream_s - self._waited_s
-            pool.learn(self._endpoint, route.request.payload_bytes, served_s)
-        pool.release(self._endpoint, Verdict.OK, self._started, done)
+    def _reply(self, response: ResponseHead, body: bytes) -> None:
+        ground = self._ground
+        done, started, sent = ground.clock(), self._started, self._sent
+        upstream_s = done - sent
+        self._route.pool.release(self._endpoint, Verdict.OK, started, done)
         self._leave()
-        body = self._body
-        closing = CLOSE if self._client.is_closing else b""
+        client, request_id = self._client, self._request_id
+        start = ground.starts.get(response, self._way, self._reason, done)
         variable = _VARIABLE_LINES % (
-            closing,
-            self._request_id,
-            (self._sent - self._started + ground.clock() - done) * 1e3,
+            CLOSE if client.is_closing else b"",
+            request_id,
+            (sent - started) * 1e3,
             upstream_s * 1e3,
             len(body),
         )
-        lines = self._way.reply_lines(self._reason)
         if response.status == _NO_CONTENT:  # no body, so no length of it (RFC 9110 section 8.6)
             variable = variable.replace(b"content-length: 0\r\n", b"")
-        self._client.reply(b"".join((ground.reply_start(response), lines, variable, body)))
-        outcome = outcome_of_status(response.status)
-        total_s = ground.clock() - self._started
-        route.series.record(self._reason, outcome, total_s, upstream_s)
-        self._log(response.status, outcome, total_s, upstream_s)
+        client.reply(start.lines + variable + body)
+        answers = start.answers
+        if not answers.ended:
+            ground.tally.expect(answers)
+        total_s = ground.clock() - started
+        answers.ended.append((request_id, done, total_s, upstream_s, upstream_s - self._waited_s))
 
     def _go_on_after(self, error: AttemptError) -> None:
         """Let the director decide what follows a failed attempt."""
@@ -256,8 +239,8 @@ class Attempt:
             upstream_s * 1e3,
             self._stream.framing,
         )
-        lines = self._way.reply_lines(self._reason)
-        self._client.send_part(b"".join((ground.reply_start(head), lines, variable)))
+        start = ground.starts.get(head, self._way, self._reason, now)
+        self._client.send_part(start.lines + variable)
 
     def _end_stream(self, stream: AnswerStream, error: AttemptError | None) -> None:
         """The answer is complete, or never will be: nothing can be repeated any more."""
@@ -269,7 +252,8 @@ class Attempt:
             outcome = outcome_of_status(status)
             self._leave()
             self._route.pool.release(self._endpoint, Verdict.OK, self._started, done)
-            self._route.series.record(self._reason, outcome, total_s, upstream_s)
+            times = np.array([[total_s], [upstream_s]])
+            self._ground.metrics.record_warm(self._route.model.name, self._reason, outcome, *times)
             self._client.reply(stream.end)
         else:
             outcome, result = outcome_of(error), attempt_result(error)
@@ -306,29 +290,14 @@ class Attempt:
 
     def _log(self, status: int, outcome: Outcome, total_s: float, upstream_s: float) -> None:
         """One line for the finished request."""
-        request, ground = self._route.request, self._ground
-        if not ground.access_log.is_on:
-            return
-        ground.access_log.record(
-            AccessRecord(
-                self._request_id.decode("ascii"),
-                request.protocol,
-                request.model,
-                request.version,
-                request.tenant,
-                request.payload_bytes,
-                Backend.POOL,
-                self._reason,
-                self._route.warm.rule,
-                self._endpoint.id,
-                1,
-                status,
-                outcome,
-                None,
-                round(total_s * 1e3, 3),
-                round(upstream_s * 1e3, 3),
-                0.0,
-                None,
-                0.0,
+        access_log = self._ground.access_log
+        if access_log.is_on:
+            record = self._way.access_record(self._reason, status, outcome)
+            access_log.record(
+                replace(
+                    record,
+                    request_id=self._request_id.decode("ascii"),
+                    total_ms=round(total_s * 1e3, 3),
+                    upstream_ms=round(upstream_s * 1e3, 3),
+                )
             )
-        )

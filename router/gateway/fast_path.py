@@ -24,6 +24,7 @@ from router.gateway.body import STREAM_ABOVE_BYTES, WINDOW_BYTES, BodyBudget
 from router.gateway.exchange import Exchange, Telemetry
 from router.gateway.fast_attempt import Attempt, Ground
 from router.gateway.fast_route import KnownHead, Route, remember
+from router.gateway.fast_tally import Tally
 from router.gateway.fast_upload import Sender, Upload
 from router.gateway.intake import read_intent, request_of
 from router.gateway.target import Target
@@ -48,10 +49,10 @@ class FastPath:
         clock: Clock,
         ids: Iterator[str],
     ) -> None:
-        self._ground = Ground(upstream, telemetry, bodies, clock)
+        self._tally = Tally(telemetry, clock)
+        self._ground = Ground(upstream, self._tally, bodies, clock)
         self._upstream = upstream
         self._bodies = bodies
-        self._metrics = telemetry.metrics
         self._clock = clock
         self._runtime = runtime
         self._ids = ids
@@ -123,7 +124,7 @@ class FastPath:
         if connection is None:  # opening one takes a while, and may fail
             pool.release(endpoint, Verdict.CANCELLED, now, now)
             return None
-        route.count_arrival(now)
+        route.count_arrival()
         request_id = head.intent.head.request_id or next(self._ids)
         attempt = (Upload if is_long else Attempt)(self._ground, client, head, route, reason)
         attempt.send(endpoint, connection, body, request_id.encode("ascii"), now)
@@ -163,4 +164,4 @@ class FastPath:
         warm = prepare(request, model.policy.rules, limits)
         if warm is None:
             return None
-        return Route(model, model.pool, request, warm, self._metrics.warm_series(name))
+        return Route(model, model.pool, request, warm, self._tally)

@@ -3,20 +3,24 @@
 Worked out once for a head that repeats; holds no state of requests.
 """
 
-from typing import TypeVar
+from functools import partial
+from typing import NamedTuple, TypeVar
 
 from router.backends.forwarding import forwarded_headers
 from router.backends.pool.endpoint import Endpoint
 from router.backends.pool.endpoints import Pool
 from router.backends.serverless.function import Function
-from router.domain.decision import Backend, Decision, Reason
+from router.domain.decision import Backend, Decision, Outcome, Reason
 from router.domain.request import InferenceRequest
+from router.gateway.fast_tally import Answers, Tally
 from router.gateway.intake import Intent
+from router.gateway.responses import outcome_of_status
 from router.gateway.target import Target
 from router.policy.warm import Warm
 from router.runtime import ModelRuntime, Runtime
-from router.telemetry.metrics import WarmSeries
+from router.telemetry.logs import AccessRecord
 from router.upstream.head import build_head
+from router.upstream.response_head import ResponseHead
 
 _MAX_KNOWN = 512
 _ESTIMATES_FRESH_S = 0.1
@@ -50,8 +54,8 @@ class Route:
     """A known head for one model: all that does not change from request to request."""
 
     __slots__ = (
-        "_fresh_until", "_function_s", "_pool_upper_s", "_price_usd", "_work_s", "function",
-        "model", "pool", "request", "series", "timeout_s", "warm", "ways",
+        "_arrived", "_fresh_until", "_function_s", "_pool_upper_s", "_price_usd", "_tally",
+        "_work_s", "function", "model", "pool", "request", "timeout_s", "warm", "ways",
     )  # fmt: skip
 
     def __init__(
@@ -60,13 +64,14 @@ class Route:
         pool: Pool,
         request: InferenceRequest,
         warm: Warm,
-        series: WarmSeries,
+        tally: Tally,
     ) -> None:
         self.model = model
         self.pool = pool
         self.request = request
         self.warm = warm
-        self.series = series
+        self._tally = tally
+        self._arrived = 0
         function = model.serverless
         usable = function is not None and function.params.enabled
         self.function: Function | None = function if usable else None
@@ -101,11 +106,18 @@ class Route:
             is_captive = self.warm.is_captive
             self._price_usd = 0.0 if is_captive else self.function.expected_price_usd(size)
 
-    def count_arrival(self, now: float) -> None:
-        """As `ModelRuntime.count_arrival`, with the estimates read before."""
-        model = self.model
-        model.budget.deposit(now)
-        model.signals.arrived(self._work_s, self._price_usd, self.warm.is_captive)
+    def count_arrival(self) -> None:
+        """As `ModelRuntime.count_arrival`, before long and with the estimates read before."""
+        if not self._arrived:
+            self._tally.expect(self)
+        self._arrived += 1
+
+    def fold(self, tally: Tally) -> None:
+        """Count what has arrived."""
+        model, arrived = self.model, self._arrived
+        self._arrived = 0
+        model.budget.deposit(tally.clock(), arrived)
+        model.signals.arrived(self._work_s, self._price_usd, self.warm.is_captive, arrived)
 
     def decision(self, reason: Reason) -> Decision:
         """The decision, without the predictions that only `explain` shows."""
@@ -115,17 +127,29 @@ class Route:
         """What is known of the route to that endpoint."""
         found = self.ways.get(endpoint.id)
         if found is None:
-            found = Way(self.request, endpoint)
+            found = Way(self, endpoint)
             remember(self.ways, endpoint.id, found)
         return found
 
 
+class ReplyStart(NamedTuple):
+    """The lines that replies to such an answer share, and where these add up."""
+
+    head: ResponseHead
+    reason: Reason
+    lines: bytes
+    answers: Answers
+    fresh_until: float
+
+
 class Way:
-    """A route to one endpoint: the request's head towards it, and how a reply names it."""
+    """A route to one endpoint: the request's head towards it, and what becomes of its answers."""
 
-    __slots__ = ("_endpoint_id", "_lines", "_reason", "after_id", "before_id")
+    __slots__ = ("_answers", "_endpoint", "_route", "after_id", "before_id", "recent")
 
-    def __init__(self, request: InferenceRequest, endpoint: Endpoint) -> None:
+    def __init__(self, route: Route, endpoint: Endpoint) -> None:
+        self._route = route
+        request = route.request
         target = f"{request.path}?{request.query}" if request.query else request.path
         host = endpoint.address.host_header
         head = build_head(
@@ -133,16 +157,49 @@ class Way:
         )
         before, place, self.after_id = head.partition(_ID_PLACE)
         self.before_id = before + place
-        self._endpoint_id = endpoint.id
-        self._reason: Reason | None = None
-        self._lines = b""
+        self._endpoint = endpoint
+        self._answers: dict[tuple[str, int], Answers] = {}
+        self.recent: ReplyStart | None = None
 
     def reply_lines(self, reason: Reason) -> bytes:
-        """The lines of a reply that name the decision; the reason is mostly the last one's."""
-        if reason is not self._reason:
-            self._reason = reason
-            self._lines = (
-                f"x-router-backend: {Backend.POOL}\r\nx-router-reason: {reason}\r\n"
-                f"x-router-endpoint: {self._endpoint_id}\r\nx-router-attempts: 1\r\n"
-            ).encode()
-        return self._lines
+        """The lines of a reply that name the decision."""
+        return (
+            f"x-router-backend: {Backend.POOL}\r\nx-router-reason: {reason}\r\n"
+            f"x-router-endpoint: {self._endpoint.id}\r\nx-router-attempts: 1\r\n"
+        ).encode()
+
+    def answers(self, reason: Reason, status: int) -> Answers:
+        """Where those of that reason and status add up."""
+        found = self._answers.get((reason, status))
+        if found is None:
+            route = self._route
+            record = self.access_record(reason, status, outcome_of_status(status))
+            learn = partial(route.pool.learn, self._endpoint, route.request.payload_bytes)
+            found = Answers(route.request, reason, status, learn, record)
+            remember(self._answers, (reason, status), found)
+        return found
+
+    def access_record(self, reason: Reason, status: int, outcome: Outcome) -> AccessRecord:
+        """What is logged of a request; its id and times are still to be filled in."""
+        request = self._route.request
+        return AccessRecord(
+            request_id="",
+            protocol=request.protocol,
+            model=request.model,
+            version=request.version,
+            tenant=request.tenant,
+            payload_bytes=request.payload_bytes,
+            backend=Backend.POOL,
+            reason=reason,
+            rule=self._route.warm.rule,
+            endpoint=self._endpoint.id,
+            attempts=1,
+            status=status,
+            outcome=outcome,
+            cold_start=None,
+            total_ms=0.0,
+            upstream_ms=0.0,
+            queue_ms=0.0,
+            deadline_ms=None,
+            cost_usd=0.0,
+        )

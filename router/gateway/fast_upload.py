@@ -23,7 +23,7 @@ from router.gateway.fast_stream import AnswerStream
 from router.gateway.relay import error_bytes
 from router.gateway.responses import error_answer
 from router.telemetry.labels import AttemptResult, attempt_result
-from router.upstream.connection import Connection, WireRequest
+from router.upstream.connection import Connection
 from router.upstream.response_head import ResponseHead
 
 
@@ -81,8 +81,8 @@ class Upload(Attempt):
         way = self._way = self._route.way(endpoint)
         head = way.before_id + request_id + way.after_id
         self.to_come = self._known.body_bytes - len(body)
-        request = WireRequest(head, body, is_head=False, to_come=self.to_come)
-        connection.start(request, self, now + self._body_timeout_s)
+        deadline = now + self._body_timeout_s
+        connection.start(head, body, self, deadline, to_come=self.to_come)
         self._look_at_pace()
 
     def more(self, part: bytes) -> None:
@@ -133,9 +133,9 @@ class Upload(Attempt):
 
     # -- ways out -------------------------------------------------------------------------------
 
-    def _reply(self, response: ResponseHead) -> None:
+    def _reply(self, response: ResponseHead, body: bytes) -> None:
         self._leave_body()
-        super()._reply(response)
+        super()._reply(response, body)
 
     def _end_stream(self, stream: AnswerStream, error: AttemptError | None) -> None:
         self._leave_body()

@@ -9,7 +9,17 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StrictBool, ValidationInfo, field_validator
 
-from router.settings.quantities import COUNT, DURATION, GIB, HOUR_S, MIB, SIZE, Quantity, wrong
+from router.settings.quantities import (
+    COUNT,
+    DURATION,
+    GIB,
+    HOUR_S,
+    MIB,
+    NUMBER,
+    SIZE,
+    Quantity,
+    wrong,
+)
 from router.settings.section import Section
 from router.settings.values import Address, FilePath
 
@@ -115,6 +125,10 @@ class ServerSettings(Section):
     )
     access_log: Annotated[Path | Literal["stderr", "off"], FilePath(words=("stderr", "off"))] = (
         Field(default="stderr", description="where the one line per request goes")
+    )
+    access_log_sample: Annotated[float, Quantity(NUMBER, 0.0, 1.0)] = Field(
+        default=1.0,
+        description="share of requests without an error that get a line; errors always do",
     )
 
     @field_validator("admin_listen")

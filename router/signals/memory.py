@@ -21,14 +21,16 @@ class ModelSignals:
         self.captive = 0
         self.captive_work_s = 0.0
 
-    def arrived(self, work_s: float, serverless_usd: float, is_captive: bool) -> None:
-        """Count one request: its expected pool seconds, its price on serverless, its freedom."""
-        self.arrivals += 1
-        self.work_s += work_s
-        self.serverless_usd += serverless_usd
+    def arrived(
+        self, work_s: float, serverless_usd: float, is_captive: bool, requests: int = 1
+    ) -> None:
+        """Count requests: what each asks of the pool and costs on serverless, and its freedom."""
+        self.arrivals += requests
+        self.work_s += requests * work_s
+        self.serverless_usd += requests * serverless_usd
         if is_captive:
-            self.captive += 1
-            self.captive_work_s += work_s
+            self.captive += requests
+            self.captive_work_s += requests * work_s
 
     def totals(self) -> ModelTotals:
         """The totals at this instant."""

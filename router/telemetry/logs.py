@@ -1,7 +1,7 @@
 """The access log (one JSON line for each request) and the set-up of the process's own log.
 
 Decides what is kept of text that clients chose, and what is lost when the target cannot keep up:
-lines are then dropped and counted. The request path encodes a line and appends it; it never waits.
+lines are then dropped and counted. The request path never waits for it.
 """
 
 import asyncio
@@ -12,9 +12,10 @@ import stat
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
+from operator import itemgetter
 from pathlib import Path
 
 import msgspec
@@ -31,6 +32,8 @@ ATOMIC_WRITE_BYTES = select.PIPE_BUF
 _FILE_WRITE_BYTES = 1 << 20
 WRITE_TIMEOUT_S = 1.0
 STDERR_FD = 2
+_FAILED = 400
+_STAMP_OF = itemgetter(slice(len('{"ts":"2026-01-01T00:00:00.000Z"')))
 
 _CLIENT_TEXT = ("request_id", "model", "version", "tenant")
 _CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
@@ -70,15 +73,63 @@ class AccessRecord(msgspec.Struct, frozen=True, gc=False):
     asked_model: str | None = None
 
 
+Answered = tuple[bytes, float, float, float, float]
+"""What differs between requests that are otherwise logged alike.
+
+Their id (printable ASCII, at most MAX_TEXT_LENGTH), when they ended (monotonic), and the seconds
+they took: in all, at the backend, and of the backend's own work.
+"""
+
+
+class LineTemplate:
+    """The lines of requests that differ only in what is `Answered`; quicker than line by line."""
+
+    __slots__ = ("_text", "may_be_left_out")
+
+    def __init__(self, record: AccessRecord) -> None:
+        """Take all but the id and the times from `record`."""
+        self.may_be_left_out = record.status < _FAILED
+        blank = replace(record, request_id="", total_ms=0.0, upstream_ms=0.0)
+        # Quotes inside of texts are escaped, so that both names are found where they are fields.
+        before, times, after = _encode(blank).partition(b'"total_ms":0.0,"upstream_ms":0.0')
+        fields = before.removeprefix(b'{"request_id":""')
+        if not times or len(fields) == len(before):
+            raise AssertionError("an access record's fields have changed their order")
+        self._text = (
+            b'{"ts":"%b.%03dZ","request_id":"%b"'
+            + fields.replace(b"%", b"%%")
+            + b'"total_ms":%.3f,"upstream_ms":%.3f'
+            + after.replace(b"%", b"%%")
+            + b"\n"
+        )
+
+    def line(self, answered: Answered, offset_s: float) -> bytes:
+        """As `encode_line` at that time plus `offset_s`, but with all three digits of each time."""
+        request_id, at, total_s, upstream_s, _ = answered
+        at += offset_s
+        second = int(at)
+        request_id = request_id.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
+        stamp = _second_text(second)
+        thousandths = (at - second) * 1000
+        return self._text % (stamp, thousandths, request_id, total_s * 1e3, upstream_s * 1e3)
+
+
 class AccessLog:
     """Writes access records to `target`: "stderr", "off", or the path of a file.
 
-    `record` and `run` belong to the event loop's thread. `dropped_lines` only grows.
+    `record`, `record_all` and `run` belong to the event loop's thread. `sample` is the share of
+    requests without a failure that get a line, all others have one. `catch_up` is called before
+    lines are written: whoever records late records them then. `dropped_lines` only grows.
     """
 
-    def __init__(self, target: str, wall_clock: Clock, sleep: Sleep = asyncio.sleep) -> None:
+    def __init__(
+        self, target: str, wall_clock: Clock, sleep: Sleep = asyncio.sleep, sample: float = 1.0
+    ) -> None:
+        self.catch_up: Callable[[], None] = lambda: None
         self._wall_clock = wall_clock
         self._sleep = sleep
+        self._sample = sample
+        self._due = 0.0
         self._writer = None if target == "off" else _Writer(target)
         self._lines: list[bytes] = []
         self._bytes = 0
@@ -92,12 +143,36 @@ class AccessLog:
 
     def record(self, record: AccessRecord) -> None:
         """Add a line for one request, or drop and count it when the buffer is full."""
-        if self._writer is None:
+        is_left_out = record.status < _FAILED and not self._is_sampled()
+        if self._writer is None or is_left_out:
             return
         if self._bytes >= MAX_BUFFER_BYTES:
             self.dropped_lines += 1
             return
-        line = encode_line(record, self._wall_clock())
+        self._add(encode_line(record, self._wall_clock()))
+
+    def record_all(self, template: LineTemplate, answered: Iterable[Answered], now: float) -> None:
+        """As `record` for each of these; `now` is what the clock of their times says."""
+        if self._writer is None:
+            return
+        offset_s = self._wall_clock() - now
+        for each in answered:
+            if self._sample < 1.0 and template.may_be_left_out and not self._is_sampled():
+                continue
+            if self._bytes >= MAX_BUFFER_BYTES:
+                self.dropped_lines += 1
+            else:
+                self._add(template.line(each, offset_s))
+
+    def _is_sampled(self) -> bool:
+        """Whether this one is: evenly spread."""
+        self._due += self._sample
+        if self._due < 1.0:
+            return False
+        self._due -= 1.0
+        return True
+
+    def _add(self, line: bytes) -> None:
         self._lines.append(line)
         self._bytes += len(line)
 
@@ -117,9 +192,11 @@ class AccessLog:
             await asyncio.to_thread(self._writer.close)
 
     async def _flush(self) -> None:
+        self.catch_up()
         if self._writer is None or not self._lines:
             return
         lines, self._lines, self._bytes = self._lines, [], 0
+        lines.sort(key=_STAMP_OF)  # some were recorded late
         clock = asyncio.get_running_loop().time
         error, written = await asyncio.to_thread(self._writer.write, lines, clock)
         self.dropped_lines += len(lines) - written
@@ -130,18 +207,21 @@ class AccessLog:
 
 def encode_line(record: AccessRecord, now: float) -> bytes:
     """One line of JSON, newline included; `now` is seconds since 1970. Accepts any text."""
-    try:
-        fields = msgspec.json.encode(_cut(record))
-    except UnicodeEncodeError:  # bytes of a header that are not UTF-8
-        fields = msgspec.json.encode(_cut(_printable(record)))
     second = int(now)
-    stamp = f'{{"ts":"{_second_text(second)}.{int((now - second) * 1000):03d}Z",'
-    return stamp.encode() + fields[1:] + b"\n"
+    stamp = b'{"ts":"%b.%03dZ",' % (_second_text(second), (now - second) * 1000)
+    return stamp + _encode(record)[1:] + b"\n"
+
+
+def _encode(record: AccessRecord) -> bytes:
+    try:
+        return msgspec.json.encode(_cut(record))
+    except UnicodeEncodeError:  # bytes of a header that are not UTF-8
+        return msgspec.json.encode(_cut(_printable(record)))
 
 
 @lru_cache(maxsize=2)  # formatting a date takes longer than encoding the line
-def _second_text(second: int) -> str:
-    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+def _second_text(second: int) -> bytes:
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S").encode()
 
 
 def _cut(record: AccessRecord) -> AccessRecord:

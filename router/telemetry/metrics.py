@@ -9,8 +9,9 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
@@ -29,6 +30,9 @@ from router.telemetry.families import BUCKETS_S, FAMILIES, Kind
 from router.telemetry.labels import AttemptResult, CostPart, HedgeResult
 
 Series = Mapping[Labels, float]
+FloatArray = NDArray[np.float64]
+
+_BUCKETS = np.array(BUCKETS_S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,52 +94,17 @@ class _Histogram:
         self.counts[bisect_left(BUCKETS_S, value_s)] += 1
         self.total_s += value_s
 
-
-class WarmSeries:
-    """What nearly every request counts: answered at once by a warm replica of one model.
-
-    Plain numbers, added to the registry's series when somebody looks; histograms are the series'
-    own. Belongs to one configuration: `Metrics.configure` makes new ones necessary.
-    """
-
-    __slots__ = ("_attempt", "_decided", "_ended", "_overhead", "_request")
-
-    def __init__(self, request: _Histogram, overhead: _Histogram, attempt: _Histogram) -> None:
-        self._request = request
-        self._overhead = overhead
-        self._attempt = attempt
-        self._decided: list[tuple[Reason, int]] = []
-        self._ended: list[tuple[Outcome, int]] = []
-
-    def record(self, reason: Reason, outcome: Outcome, total_s: float, upstream_s: float) -> None:
-        """Count a decision, its one attempt, which was answered, and the request."""
-        # Lists of one or two entries, compared by identity: hashing an enum takes longer.
-        _count(self._decided, reason)
-        _count(self._ended, outcome)
-        self._request.observe(total_s)
-        self._overhead.observe(total_s - upstream_s)
-        self._attempt.observe(upstream_s)
-
-    def take(self) -> tuple[list[tuple[Reason, int]], list[tuple[Outcome, int]]]:
-        """The decisions and ends counted since the last call."""
-        taken = self._decided, self._ended
-        self._decided, self._ended = [], []
-        return taken
-
-
-E = TypeVar("E", Reason, Outcome)
-
-
-def _count(counts: list[tuple[E, int]], value: E) -> None:
-    for index, (counted, number) in enumerate(counts):
-        if counted is value:
-            counts[index] = value, number + 1
-            return
-    counts.append((value, 1))
+    def observe_all(self, values_s: FloatArray) -> None:
+        places = np.searchsorted(_BUCKETS, values_s)
+        for place, number in enumerate(np.bincount(places).tolist()):
+            self.counts[place] += number
+        self.total_s += float(values_s.sum())
 
 
 class Metrics(Collector):
     """Records what happened; `readings` is asked at every scrape for what is the case.
+
+    `catch_up` is called before anything is read: whoever records late records it then.
 
     The methods must be called on the event loop's thread, and none of them waits.
     """
@@ -145,12 +114,13 @@ class Metrics(Collector):
         registry: CollectorRegistry,
         version: str,
         readings: Callable[[], Readings] = Readings,
+        catch_up: Callable[[], None] = lambda: None,
     ) -> None:
         self.readings = readings
+        self.catch_up = catch_up
         self._registry = registry
         self._build = build_info(version)
         self._models: frozenset[str] = frozenset()
-        self._warm: dict[str, WarmSeries] = {}
         self._last_reload: tuple[bool, float] = (False, 0.0)
         self._counters: dict[str, defaultdict[Labels, float]] = {
             family.name: defaultdict(float) for family in FAMILIES if family.kind is Kind.COUNTER
@@ -174,8 +144,7 @@ class Metrics(Collector):
 
     def configure(self, models: Iterable[str]) -> None:
         """Make `models` the only names that may be labels; the series of all others end."""
-        self._add_warm()
-        self._warm.clear()
+        self.catch_up()
         self._models = frozenset(models)
         for family in FAMILIES:
             if family.has_model:
@@ -203,27 +172,25 @@ class Metrics(Collector):
         self._request_durations[name, where].observe(total_s)
         self._overheads[name,].observe(overhead_s)
 
-    def warm_series(self, model: str) -> WarmSeries:
-        """The series of requests that a warm replica of a configured model answers at once."""
-        name, where = self._label(model), Backend.POOL
-        found = self._warm.get(name)
-        if found is None:
-            found = self._warm[name] = WarmSeries(
-                self._request_durations[name, where],
-                self._overheads[name,],
-                self._attempt_durations[name, where],
-            )
-        return found
+    def record_warm(
+        self,
+        model: str,
+        reason: Reason,
+        outcome: Outcome,
+        totals_s: FloatArray,
+        upstreams_s: FloatArray,
+    ) -> None:
+        """Count requests that a warm replica answered at once: decision, attempt and end of each.
 
-    def _add_warm(self) -> None:
-        """Bring the counters up to date with what the warm series have counted."""
-        for name, series in self._warm.items():
-            decided, ended = series.take()
-            for reason, number in decided:
-                self._decisions[name, Backend.POOL, reason] += number
-            for outcome, number in ended:
-                self._requests[name, Backend.POOL, outcome] += number
-                self._attempts[name, Backend.POOL, AttemptResult.OK] += number
+        Both arrays have one entry for each request.
+        """
+        name, where, number = self._label(model), Backend.POOL, len(totals_s)
+        self._decisions[name, where, reason] += number
+        self._requests[name, where, outcome] += number
+        self._attempts[name, where, AttemptResult.OK] += number
+        self._request_durations[name, where].observe_all(totals_s)
+        self._overheads[name,].observe_all(totals_s - upstreams_s)
+        self._attempt_durations[name, where].observe_all(upstreams_s)
 
     def record_decision(self, model: str, backend: Backend, reason: Reason) -> None:
         """Count a decision."""
@@ -231,7 +198,7 @@ class Metrics(Collector):
 
     def decisions_of(self, model: str) -> dict[tuple[Backend, Reason], int]:
         """How often each backend was chosen for the model, by reason."""
-        self._add_warm()
+        self.catch_up()
         return {
             (Backend(labels[1]), Reason(labels[2])): int(count)
             for labels, count in self._decisions.items()
@@ -294,7 +261,7 @@ class Metrics(Collector):
 
     def snapshot(self) -> Snapshot:
         """All series as they are now."""
-        self._add_warm()
+        self.catch_up()
         readings = self.readings()
         series = self._counters | _counted(readings) | _gauges(readings)
         succeeded, at = self._last_reload

@@ -27,6 +27,14 @@ class Address:
     unix_path: str | None = field(default=None, compare=False)
     tls: bool = field(default=False, compare=False)
     ssl_context: ssl.SSLContext | None = None
+    _hash: int = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_hash", hash((self.url, self.ssl_context)))
+
+    def __hash__(self) -> int:
+        """Worked out once: connections are looked up by it for every request."""
+        return self._hash
 
 
 def parse_address(url: str, ssl_context: ssl.SSLContext | None = None) -> Address:

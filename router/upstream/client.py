@@ -13,7 +13,7 @@ from router.domain.clock import Clock
 from router.domain.errors import AttemptError, ConnectFailedError, ResponseLostError
 from router.domain.ports import Payload
 from router.upstream.address import Address
-from router.upstream.connection import Connection, WireRequest
+from router.upstream.connection import Connection
 from router.upstream.connection_pool import (
     AddressStats,
     ConnectionPool,
@@ -71,17 +71,17 @@ class UpstreamClient:
         ResponseLostError, UpstreamTimeoutError or UpstreamBrokenError.
         """
         deadline = self._clock() + timeout_s
-        request = _wire_request(address, call)
+        head = _head(address, call)
         connection = self._pool(address).take() or await self._connect(address, call, deadline)
         try:
-            return await self._exchange(connection, request, call, deadline)
+            return await self._exchange(connection, head, call, deadline)
         except ResponseLostError:
             # A server may close an idle connection just as we write to it (RFC 9112 section
             # 9.3.1). A fresh connection cannot be stale, so one replay is all it takes.
             if not (connection.is_stale and call.is_idempotent and _is_whole(call.body)):
                 raise
         connection = await self._connect(address, call, deadline)
-        return await self._exchange(connection, request, call, deadline)
+        return await self._exchange(connection, head, call, deadline)
 
     def take_idle(self, address: Address) -> Connection | None:
         """An open idle connection for the caller to start an exchange on, None if there is none."""
@@ -117,7 +117,7 @@ class UpstreamClient:
         return {address: pool.stats for address, pool in self._pools.items()}
 
     async def _exchange(
-        self, connection: Connection, request: WireRequest, call: Call, deadline: float
+        self, connection: Connection, head: bytes, call: Call, deadline: float
     ) -> UpstreamResponse:
         collector = Collector(
             connection,
@@ -125,12 +125,14 @@ class UpstreamClient:
             self._make_stream,
             asyncio.get_running_loop().create_future(),
         )
+        is_head = call.method == "HEAD"
         if not isinstance(call.body, bytes):
-            connection.start(request, collector, call.deadline)
+            size = call.body_bytes
+            connection.start(head, b"", collector, call.deadline, is_head=is_head, to_come=size)
             left_s = deadline - self._clock()
             feeder = Feeder(connection, call.body, self._clock, left_s, call.deadline)
             return await _answer_to_upload(collector, feeder)
-        connection.start(request, collector, deadline)
+        connection.start(head, call.body, collector, deadline, is_head=is_head)
         return await _answer(collector)
 
     async def _connect(self, address: Address, call: Call, deadline: float) -> Connection:
@@ -166,13 +168,9 @@ class UpstreamClient:
         return self._tls
 
 
-def _wire_request(address: Address, call: Call) -> WireRequest:
+def _head(address: Address, call: Call) -> bytes:
     size = len(call.body) if isinstance(call.body, bytes) else call.body_bytes
-    head = build_head(call.method, call.target, address.host_header, call.headers, size)
-    is_head = call.method == "HEAD"
-    if isinstance(call.body, bytes):
-        return WireRequest(head, call.body, is_head)
-    return WireRequest(head, b"", is_head, to_come=size)
+    return build_head(call.method, call.target, address.host_header, call.headers, size)
 
 
 def _is_whole(body: Payload) -> bool:

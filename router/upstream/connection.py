@@ -5,7 +5,7 @@ itself (the pool does), never retries, never awaits.
 """
 
 import asyncio
-from typing import NamedTuple, Protocol, cast
+from typing import Protocol, cast
 
 from router.domain.errors import (
     AttemptError,
@@ -26,9 +26,13 @@ _SLICE_BYTES = 256 * 1024
 class Sink(Protocol):
     """Where an exchange's answer goes. Callbacks must not block and must not raise.
 
-    `on_head` once, `on_data` any number of times, then `on_done` exactly once; after an error
-    or `Connection.cancel` nothing more comes.
+    Either `on_answer`, or `on_head` once, `on_data` any number of times, then `on_done` exactly
+    once; after an error or `Connection.cancel` nothing more comes.
     """
+
+    def on_answer(self, head: ResponseHead, body: bytes) -> None:
+        """The whole answer came at once."""
+        ...
 
     def on_head(self, head: ResponseHead) -> None:
         """The final answer's head is known."""
@@ -55,26 +59,16 @@ class Owner(Protocol):
         ...
 
 
-class WireRequest(NamedTuple):
-    """A request ready for the wire, and whether its answer has no body (HEAD).
-
-    `to_come` is how many bytes of the body are sent later, by `Connection.send_part`.
-    """
-
-    head: bytes
-    body: bytes
-    is_head: bool
-    to_come: int = 0
-
-
 class Connection(asyncio.Protocol):
     """The protocol of one connection. `idle_since` is the owner's to set."""
 
     __slots__ = (
+        "_deadline",
         "_deadline_tick",
         "_exchanges",
         "_is_aborted",
         "_is_head_request",
+        "_looks_at",
         "_loop",
         "_max_head_bytes",
         "_owner",
@@ -107,7 +101,9 @@ class Connection(asyncio.Protocol):
         self._sink: Sink | None = None
         self._reader: ResponseReader | None = None
         self._unsent: memoryview | None = None
+        self._deadline: float | None = None
         self._deadline_tick: int | None = None
+        self._looks_at = 0.0
         self._exchanges = 0
         self._is_head_request = False
         self._is_aborted = False
@@ -139,10 +135,20 @@ class Connection(asyncio.Protocol):
 
     # -- what the caller of an exchange uses
 
-    def start(self, request: WireRequest, sink: Sink, deadline: float | None) -> None:
+    def start(
+        self,
+        head: bytes,
+        body: bytes,
+        sink: Sink,
+        deadline: float | None,
+        *,
+        is_head: bool = False,
+        to_come: int = 0,
+    ) -> None:
         """Send a request; its answer, or its failure by `deadline`, goes to `sink`.
 
-        The connection must be open and idle.
+        `is_head` says that its answer has no body; `to_come` bytes of its own are sent later, by
+        `send_part`. The connection must be open and idle.
         """
         transport = self._transport
         if transport is None or self._sink is not None:
@@ -150,16 +156,16 @@ class Connection(asyncio.Protocol):
         self._sink = sink
         self._exchanges += 1
         self._saw_bytes = False
-        self._is_head_request = request.is_head
-        self._to_come = request.to_come
+        self._is_head_request = is_head
+        self._to_come = to_come
         if deadline is not None:
-            self._deadline_tick = self._wheel.arm(deadline, self)
-        if len(request.head) + len(request.body) <= ONE_WRITE_BYTES:
-            transport.write(request.head + request.body)
+            self.set_deadline(deadline)
+        if len(body) <= ONE_WRITE_BYTES:
+            transport.write(head + body)
             return
-        body = memoryview(request.body)
-        self._unsent = body[_SLICE_BYTES:] if len(body) > _SLICE_BYTES else None
-        transport.writelines([request.head, body[:_SLICE_BYTES]])
+        view = memoryview(body)
+        self._unsent = view[_SLICE_BYTES:] if len(view) > _SLICE_BYTES else None
+        transport.writelines([head, view[:_SLICE_BYTES]])
         self._send_more(transport)
 
     def send_part(self, data: bytes) -> None:
@@ -181,14 +187,14 @@ class Connection(asyncio.Protocol):
 
     def set_deadline(self, deadline: float) -> None:
         """Let the exchange under way fail after `deadline`."""
-        self.lift_deadline()
-        self._deadline_tick = self._wheel.arm(deadline, self)
+        self._deadline = deadline
+        # The wheel looks again when it is time, so most exchanges need not tell it anything.
+        if self._deadline_tick is None or deadline < self._looks_at:
+            self._look_at(deadline)
 
     def lift_deadline(self) -> None:
         """Let the exchange go on without the deadline it was started with."""
-        if self._deadline_tick is not None:
-            self._wheel.disarm(self._deadline_tick, self)
-            self._deadline_tick = None
+        self._deadline = None
 
     def cancel(self) -> None:
         """Give up the exchange, if there is one, without a callback, and close the connection."""
@@ -241,7 +247,8 @@ class Connection(asyncio.Protocol):
             if not self._is_head_request:
                 simple = read_simple(data, self._max_head_bytes)
             if simple is not None:
-                self._answer_at_once(sink, *simple)
+                self._leave_exchange(keep_alive=True)
+                sink.on_answer(*simple)
                 return
             reader = self._reader = ResponseReader(
                 self._loop,
@@ -259,14 +266,6 @@ class Connection(asyncio.Protocol):
             sink.on_data(body)
         if is_complete and self._sink is sink:
             self._finish(keep_alive=reader.keep_alive)
-
-    def _answer_at_once(self, sink: Sink, head: ResponseHead, body: bytes) -> None:
-        """The whole answer came in one simple piece, after which the connection may go on."""
-        sink.on_head(head)
-        if body and self._sink is sink:
-            sink.on_data(body)
-        if self._sink is sink:
-            self._finish(keep_alive=True)
 
     def eof_received(self) -> None:
         """End the exchange: well if the close marks the end of the body, else not."""
@@ -288,6 +287,7 @@ class Connection(asyncio.Protocol):
         """The socket is closed: whatever was in flight is lost."""
         self._transport = None
         sink = self._end_exchange()
+        self._stop_looking()
         self._owner.connection_closed(self)
         if sink is not None:
             error = ResponseLostError("the connection to the upstream broke during the exchange")
@@ -308,11 +308,26 @@ class Connection(asyncio.Protocol):
             waiter.set_result(None)
 
     def expire(self) -> None:
-        """The deadline has passed (called by the wheel)."""
+        """Look whether the deadline has passed (called by the wheel)."""
         self._deadline_tick = None
-        self.fail(UpstreamTimeoutError("the upstream did not answer in time"))
+        if self._deadline is None:
+            return
+        if self._deadline > self._looks_at:
+            self._look_at(self._deadline)
+        else:
+            self.fail(UpstreamTimeoutError("the upstream did not answer in time"))
 
     # -- inside
+
+    def _look_at(self, deadline: float) -> None:
+        self._stop_looking()
+        self._looks_at = deadline
+        self._deadline_tick = self._wheel.arm(deadline, self)
+
+    def _stop_looking(self) -> None:
+        if self._deadline_tick is not None:
+            self._wheel.disarm(self._deadline_tick, self)
+            self._deadline_tick = None
 
     def _send_more(self, transport: asyncio.Transport) -> None:
         """Hand slices to the transport until it says stop, so that it never holds a whole body."""
@@ -323,16 +338,22 @@ class Connection(asyncio.Protocol):
         self._unsent = unsent
 
     def _finish(self, *, keep_alive: bool) -> None:
+        sink = self._sink
+        self._leave_exchange(keep_alive=keep_alive)
+        if sink is not None:
+            sink.on_done(None)
+
+    def _leave_exchange(self, *, keep_alive: bool) -> None:
+        """The whole answer is here: wait for another exchange, or close."""
         transport = self._transport
         can_go_on = keep_alive and transport is not None and self._all_is_sent(transport)
-        sink = self._end_exchange()
+        self._end_exchange()
         if can_go_on:
-            self.resume_reading()
+            if self._reading_paused:
+                self.resume_reading()
             self._owner.connection_idle(self)
         else:
             self.abort()
-        if sink is not None:
-            sink.on_done(None)
 
     def _all_is_sent(self, transport: asyncio.Transport) -> bool:
         """An answer may overtake the body it answers (413): who knows if the rest is ever read."""
@@ -344,10 +365,7 @@ class Connection(asyncio.Protocol):
         )
 
     def _end_exchange(self) -> Sink | None:
-        self.lift_deadline()
         sink, self._sink = self._sink, None
-        self._reader = None
-        self._unsent = None
+        self._deadline = self._reader = self._unsent = self._writable = None
         self._to_come = 0
-        self._writable = None
         return sink

@@ -166,6 +166,13 @@ class Collector:
         self._stream: BodyStream | None = None
         self._is_done = False
 
+    def on_answer(self, head: ResponseHead, body: bytes) -> None:
+        """Give it out."""
+        self._is_done = True
+        if not self.result.done():
+            answer = UpstreamResponse(head.status, head.reason, head.headers, body, None)
+            self.result.set_result(answer)
+
     def on_head(self, head: ResponseHead) -> None:
         """Keep the head; an answer that will not be collected is given out right away."""
         if self.result.done():

@@ -28,7 +28,7 @@ from router.telemetry.logs import AccessLog
 from router.telemetry.metrics import Metrics
 from router.upstream.address import parse_address
 from router.upstream.client import UpstreamClient
-from router.upstream.connection import Sink, WireRequest
+from router.upstream.connection import Sink
 from router.upstream.response_head import ResponseHead
 from tests.fakes.builders import FakeClock
 from tests.fakes.runtimes import make_runtime
@@ -79,11 +79,13 @@ class Replica:
     def is_busy(self) -> bool:
         return self._sink is not None
 
-    def start(self, request: WireRequest, sink: Sink, deadline: float | None) -> None:
+    def start(
+        self, head: bytes, body: bytes, sink: Sink, deadline: float | None, to_come: int = 0
+    ) -> None:
         del deadline
         assert self._sink is None, "one request at a time"
-        self._sink, self._head, self._body = sink, request.head, request.body
-        self._left = request.to_come
+        self._sink, self._head, self._body = sink, head, body
+        self._left = to_come
         self._answer_if_complete()
 
     def send_part(self, data: bytes) -> None:

@@ -197,6 +197,10 @@ class CancelsTheCaller:
     def __init__(self, sink: Sink, task: asyncio.Task[UpstreamResponse], when: str) -> None:
         self._sink, self._task, self._when = sink, task, when
 
+    def on_answer(self, head: ResponseHead, body: bytes) -> None:
+        self._cancel()
+        self._sink.on_answer(head, body)
+
     def on_head(self, head: ResponseHead) -> None:
         self._cancel()
         self._sink.on_head(head)

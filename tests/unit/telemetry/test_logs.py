@@ -17,6 +17,7 @@ from router.telemetry.logs import (
     MAX_TEXT_LENGTH,
     AccessLog,
     AccessRecord,
+    LineTemplate,
     configure_logging,
     encode_line,
 )
@@ -126,6 +127,60 @@ def test_the_longest_line_is_still_one_atomic_write() -> None:
     record = replace(RECORD, request_id=worst, model=worst, version=worst, tenant=worst)
 
     assert len(encode_line(record, NOW)) <= ATOMIC_WRITE_BYTES
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        pytest.param(RECORD, id="plain"),
+        pytest.param(
+            replace(RECORD, model='50%d "total_ms":0.0,"upstream_ms":0.0'), id="its words"
+        ),
+        pytest.param(replace(RECORD, rule="100 % of %b\\", tenant="\udce9"), id="odd text"),
+    ],
+)
+@pytest.mark.parametrize("request_id", ["r-7", 'a"b', "back\\slash", "%d%s"])
+def test_a_template_gives_the_line_of_the_record(record: AccessRecord, request_id: str) -> None:
+    made = LineTemplate(record).line((request_id.encode(), 7.0, 0.0125, 0.011_25, 0.0), NOW - 7.0)
+
+    expected = replace(record, request_id=request_id, total_ms=12.5, upstream_ms=11.25)
+    assert json.loads(made) == json.loads(encode_line(expected, NOW))
+    assert made.endswith(b"}\n")
+    assert made.count(b"\n") == 1
+
+
+async def test_what_is_recorded_late_stands_where_it_happened(tmp_path: Path) -> None:
+    path = tmp_path / "access.log"
+    now = NOW
+    log = AccessLog(str(path), lambda: now)
+    log.catch_up = lambda: log.record_all(
+        LineTemplate(RECORD), [(b"r-1", 10.0, 0.1, 0.1, 0.1), (b"r-3", 12.0, 0.1, 0.1, 0.1)], 13.0
+    )
+    now = NOW + 1  # the other clock says 11
+    log.record(numbered(2))
+    now = NOW + 3
+    await log.close()
+
+    assert ids(path.read_text()) == ["r-1", "r-2", "r-3"]
+
+
+async def test_a_sample_is_spread_evenly_and_has_every_failure(tmp_path: Path) -> None:
+    path = tmp_path / "access.log"
+    log = AccessLog(str(path), lambda: NOW, sample=0.25)
+    for number in range(1, 9):
+        log.record(numbered(number))
+        log.record(replace(numbered(100 + number), status=503))
+    log.record_all(LineTemplate(RECORD), [(b"b-%d" % n, 1.0, 0.1, 0.1, 0.1) for n in range(8)], 1.0)
+    failed = LineTemplate(replace(RECORD, status=500))
+    log.record_all(failed, [(b"f-%d" % n, 1.0, 0.1, 0.1, 0.1) for n in range(2)], 1.0)
+    await log.close()
+
+    written = ids(path.read_text())
+    assert [found for found in written if found.startswith(("r-10", "f-"))] == [
+        *(f"r-10{number}" for number in range(1, 9)), "f-0", "f-1",
+    ]  # fmt: skip
+    assert len(written) == 10 + 2 + 2
+    assert log.dropped_lines == 0
 
 
 async def test_lines_are_written_in_order_while_it_runs(tmp_path: Path) -> None:

@@ -9,14 +9,14 @@ import pytest
 from router.domain.errors import AttemptError, ConnectFailedError
 from router.upstream.address import parse_address
 from router.upstream.client import UpstreamClient
-from router.upstream.connection import Connection, WireRequest
+from router.upstream.connection import Connection
 from router.upstream.connection_pool import ConnectionPool
 from router.upstream.deadlines import DeadlineWheel
 from router.upstream.response import STREAM_HIGH_WATER_BYTES, BodyStream
 from router.upstream.response_head import ResponseHead
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-REQUEST = WireRequest(b"GET / HTTP/1.1\r\n\r\n", b"", is_head=False)
+REQUEST = b"GET / HTTP/1.1\r\n\r\n"
 
 
 class MemoryTransport(asyncio.Transport):
@@ -67,6 +67,10 @@ class RecordingSink:
         self.events: list[object] = []
         self.act_on_head: Callable[[], object] = lambda: None
 
+    def on_answer(self, head: ResponseHead, body: bytes) -> None:
+        self.events += [head.status, body, "done"]
+        self.act_on_head()
+
     def on_head(self, head: ResponseHead) -> None:
         self.events.append(head.status)
         self.act_on_head()
@@ -104,18 +108,65 @@ async def connection(owner, wheel, transport):
 
 def start(connection: Connection, body: bytes = b"") -> RecordingSink:
     sink = RecordingSink()
-    connection.start(REQUEST._replace(body=body), sink, time.monotonic() + 60)
+    connection.start(REQUEST, body, sink, time.monotonic() + 60)
     return sink
 
 
 async def test_an_exchange_by_callbacks(connection, owner, wheel, transport):
     sink = start(connection, b"body")
-    assert transport.written == [REQUEST.head + b"body"]
+    assert transport.written == [REQUEST + b"body"]
     connection.data_received(OK[:-1])
     assert (sink.events, owner.idle) == ([200, b"o"], [])
     connection.data_received(OK[-1:])
     assert sink.events == [200, b"o", b"k", "done"]
-    assert (owner.idle, wheel.pending, transport.is_aborted) == ([connection], 0, False)
+    assert (owner.idle, transport.is_aborted) == ([connection], False)
+    connection.connection_lost(None)
+    assert wheel.pending == 0
+
+
+async def test_an_answer_in_one_piece_comes_as_one(connection, owner):
+    sink = start(connection)
+    connection.data_received(OK)
+    assert (sink.events, owner.idle) == ([200, b"ok", "done"], [connection])
+
+
+@pytest.mark.parametrize(
+    ("first_s", "second_s", "asleep_s"),
+    [pytest.param(60.0, 5.0, 6.0, id="an earlier one"), pytest.param(5.0, 60.0, 61.0, id="later")],
+)
+async def test_each_exchange_has_its_own_deadline(owner, transport, first_s, second_s, asleep_s):
+    now = 1000.0
+    wheel = DeadlineWheel(lambda: now)
+    connection = Connection(owner, wheel, asyncio.get_running_loop(), 4096)
+    connection.connection_made(transport)
+    first, second = RecordingSink(), RecordingSink()
+    connection.start(REQUEST, b"", first, now + first_s)
+    connection.data_received(OK)
+    connection.start(REQUEST, b"", second, now + second_s)
+    now += min(first_s, second_s) - 1
+    wheel.expire_due()
+    assert second.events == []
+    now = 1000.0 + max(5.5, second_s - 1)
+    wheel.expire_due()
+    assert second.events == (["UpstreamTimeoutError"] if second_s < first_s else [])
+    now = 1000.0 + asleep_s
+    wheel.expire_due()
+    assert second.events == ["UpstreamTimeoutError"]
+    assert first.events == [200, b"ok", "done"]
+    wheel.close()
+
+
+async def test_a_deadline_ends_with_its_exchange(owner, transport):
+    now = 1000.0
+    wheel = DeadlineWheel(lambda: now)
+    connection = Connection(owner, wheel, asyncio.get_running_loop(), 4096)
+    connection.connection_made(transport)
+    start(connection)
+    connection.data_received(OK)
+    now += 1e6
+    wheel.expire_due()
+    assert (owner.idle, transport.is_aborted, wheel.pending) == ([connection], False, 0)
+    wheel.close()
 
 
 async def test_a_connection_carries_one_exchange_at_a_time(connection):
@@ -127,7 +178,7 @@ async def test_a_connection_carries_one_exchange_at_a_time(connection):
 async def test_a_sink_that_cancels_in_a_callback_gets_no_more(connection, owner, transport):
     sink = start(connection)
     sink.act_on_head = connection.cancel
-    connection.data_received(OK)
+    connection.data_received(OK[:-1])
     assert (sink.events, owner.idle, transport.is_aborted) == ([200], [], True)
 
 
@@ -145,13 +196,13 @@ async def test_a_body_is_handed_over_in_slices_as_the_transport_asks(connection,
     start(connection, b"x" * 600_000)
     connection.pause_writing()
     sent = sum(map(len, transport.written))
-    assert sent == 600_000 + len(REQUEST.head)  # nothing told it to stop before
+    assert sent == 600_000 + len(REQUEST)  # nothing told it to stop before
     transport.written.clear()
     connection.data_received(OK)
     start(connection, b"x" * 600_000)  # still paused: one slice and no more
     assert sum(map(len, transport.written)) < 300_000
     connection.resume_writing()
-    assert sum(map(len, transport.written)) == 600_000 + len(REQUEST.head)
+    assert sum(map(len, transport.written)) == 600_000 + len(REQUEST)
 
 
 async def test_a_connection_reads_again_once_it_is_idle(connection, owner, transport):

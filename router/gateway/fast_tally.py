@@ -1,0 +1,96 @@
+"""What requests of the fast path add up to: kept as they end, counted and logged many at once.
+
+A request costs one append. Everything else that follows from it (counters, histograms, service
+times, its line in the log) is worked out a tenth of a second later for all of them, or when
+somebody wants to read it.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+
+from router.domain.clock import Clock
+from router.domain.decision import Reason
+from router.domain.request import InferenceRequest
+from router.gateway.exchange import Telemetry
+from router.gateway.responses import outcome_of_status
+from router.telemetry.logs import AccessRecord, Answered, LineTemplate
+
+_FOLD_AFTER_S = 0.1
+_LEARN_FROM = 64
+"""Of many service times in a row the last ones say it all: estimates remember about twenty."""
+
+
+class Waiting(Protocol):
+    """Something that has kept what it will add up later."""
+
+    def fold(self, tally: "Tally") -> None:
+        """Add up what was kept, and keep nothing."""
+        ...
+
+
+class Tally:
+    """Calls back, soon, whoever has kept something; one for all connections of a data plane."""
+
+    def __init__(self, telemetry: Telemetry, clock: Clock) -> None:
+        self.metrics = telemetry.metrics
+        self.access_log = telemetry.access_log
+        self.clock = clock
+        self._waiting: list[Waiting] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self.metrics.catch_up = self.fold
+        self.access_log.catch_up = self.fold
+
+    def expect(self, waiting: Waiting) -> None:
+        """Let it fold before long: to be called when it keeps something after having kept none."""
+        self._waiting.append(waiting)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_FOLD_AFTER_S, self.fold)
+
+    def fold(self) -> None:
+        """Let everything that waits be added up now."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        waiting, self._waiting = self._waiting, []
+        for each in waiting:
+            each.fold(self)
+
+
+class Answers:
+    """The requests that one endpoint answered in one way: alike but for their ids and times.
+
+    `record` is how the log says it; `learn` is told how long good ones took. `ended` is for
+    callers to append to, after `Tally.expect` if it was empty.
+    """
+
+    __slots__ = ("_learn", "_model", "_reason", "_status", "_template", "ended")
+
+    def __init__(
+        self,
+        request: InferenceRequest,
+        reason: Reason,
+        status: int,
+        learn: Callable[[float], None],
+        record: AccessRecord,
+    ) -> None:
+        self._model = request.model
+        self._reason = reason
+        self._status = status
+        self._learn = learn
+        self._template = LineTemplate(record)
+        self.ended: list[Answered] = []
+
+    def fold(self, tally: Tally) -> None:
+        """Count and log what ended, and learn how long it took."""
+        ended, self.ended = self.ended, []
+        times = np.array([times for _, *times in ended])
+        outcome = outcome_of_status(self._status)
+        tally.metrics.record_warm(self._model, self._reason, outcome, times[:, 1], times[:, 2])
+        if self._status < 400:
+            for *_, served_s in ended[-_LEARN_FROM:]:
+                self._learn(served_s)
+        if tally.access_log.is_on:
+            tally.access_log.record_all(self._template, ended, tally.clock())
