@@ -85,12 +85,14 @@ class LevelParams:
 
 
 class Optimum(NamedTuple):
-    """`cost_usd` is the lower bound, `schedule_usd` what the schedule costs: at least as much.
+    """`cost_usd` is the lower bound for loads that are constant in their bins, `bound_usd` the one
+    for averages (the same without `latency_s`), `schedule_usd` what the schedule costs.
 
     Per bin: `schedule` counts the replicas launched and billed, `ready` those that can work.
     """
 
     cost_usd: float
+    bound_usd: float
     schedule_usd: float
     schedule: IntArray
     ready: IntArray
@@ -124,9 +126,10 @@ def optimum(
         locked_usd = price(demand, params, locked)
         if locked_usd < schedule_usd:
             schedule_usd, ready = locked_usd, locked
+    bound_usd = cost_usd
     if params.latency_s > 0:
-        cost_usd = _bound_of_averages(demand, params, max_levels)
-    return Optimum(cost_usd, schedule_usd, _launched(ready, first), ready)
+        bound_usd = _bound_of_averages(demand, params, max_levels)
+    return Optimum(cost_usd, bound_usd, schedule_usd, _launched(ready, first), ready)
 
 
 def _bound_of_averages(demand: DemandSeries, params: LevelParams, max_levels: int) -> float:

@@ -28,11 +28,14 @@ CLAIRVOYANT = "clairvoyant_replayed"
 class Bound(NamedTuple):
     """The cheapest bill in hindsight, in all and per bin, with its replicas launched.
 
-    `load` is the demand it was computed for, in replicas.
+    `usd` takes the demand for constant within its bins; below `strict_usd` is no policy that
+    answers within the objective, however requests fall (0 where nothing is proven). `load` is the
+    demand it was computed for, in replicas.
     """
 
     bin_s: float
     usd: float
+    strict_usd: float
     usd_per_bin: Floats
     launched: IntArray
     load: Floats
@@ -43,12 +46,14 @@ def bound_of(setup: ModelSetup, demand: DemandSeries) -> Bound:
     pool, world = setup.runtime.settings.pool, setup.world
     if pool is None or not pool.enabled:
         usd = demand.serverless_usd_per_s * demand.dt
-        return Bound(demand.dt, float(usd.sum()), usd, np.zeros(len(demand), np.int64), demand.load)
+        total_usd, none = float(usd.sum()), np.zeros(len(demand), np.int64)
+        return Bound(demand.dt, total_usd, total_usd, usd, none, demand.load)
     params = LevelParams(
         mu=1.0,
         replica_usd_per_s=world.replica_usd_per_s,
         startup_s=_typical(world.startup_s),
         min_billing_s=world.min_billing_s,
+        latency_s=setup.runtime.policy.slo.latency_s,
     )
     # A bound on any policy: it may hold more replicas than the configuration lets the router.
     peak = ceil(float(demand.load.max(initial=0.0)))
@@ -60,9 +65,8 @@ def bound_of(setup: ModelSetup, demand: DemandSeries) -> Bound:
         max(peak, 1),
         demand.captive_load,
     )
-    return Bound(
-        demand.dt, best.cost_usd, _usd_per_bin(demand, best, params), best.schedule, demand.load
-    )
+    usd = _usd_per_bin(demand, best, params)
+    return Bound(demand.dt, best.cost_usd, best.bound_usd, usd, best.schedule, demand.load)
 
 
 def _usd_per_bin(demand: DemandSeries, best: Optimum, params: LevelParams) -> Floats:

@@ -5,7 +5,7 @@ Puts sums into words and ratios; adds nothing up but models.
 
 import csv
 from collections.abc import Iterator, Mapping
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
@@ -50,17 +50,29 @@ def total(results: Mapping[str, ModelResult]) -> Sums:
 
 def _policy(replayed: Replayed, policy: str) -> Figures:
     results, replays = replayed.policies[policy], replayed.policies[CLAIRVOYANT]
-    bounds = {name: bound.usd for name, bound in replayed.bounds.items()}
+    of_model = {
+        name: Yardsticks(bound.usd, bound.strict_usd, replays[name].sums.cost_usd)
+        for name, bound in replayed.bounds.items()
+    }
+    of_all = Yardsticks(*(sum(usd) for usd in zip(*of_model.values(), strict=True)))
     return {
-        **figures(total(results), sum(bounds.values()), total(replays).cost_usd, replayed),
+        **figures(total(results), of_all, replayed),
         "models": {
-            name: figures(result.sums, bounds[name], replays[name].sums.cost_usd, replayed)
+            name: figures(result.sums, of_model[name], replayed)
             for name, result in sorted(results.items())
         },
     }
 
 
-def figures(sums: Sums, bound_usd: float, replayed_usd: float, replayed: Replayed) -> Figures:
+class Yardsticks(NamedTuple):
+    """What bills are compared with, in USD: fluid optimum, proven bound, schedule replayed."""
+
+    optimum_usd: float
+    bound_usd: float
+    replayed_usd: float
+
+
+def figures(sums: Sums, yardsticks: Yardsticks, replayed: Replayed) -> Figures:
     """One set of figures. Ratios of requests are to all requests; None where undefined."""
     hours = replayed.horizon_s / 3600.0
     return {
@@ -74,9 +86,11 @@ def figures(sums: Sums, bound_usd: float, replayed_usd: float, replayed: Replaye
             "init": digits(sums.init_usd),
             "request_fees": digits(sums.fees_usd),
         },
-        "optimum_usd": digits(bound_usd),
-        "optimum_ratio": ratio(sums.cost_usd, bound_usd),
-        "replayed_optimum_ratio": ratio(sums.cost_usd, replayed_usd),
+        "optimum_usd": digits(yardsticks.optimum_usd),
+        "optimum_ratio": ratio(sums.cost_usd, yardsticks.optimum_usd),
+        "bound_usd": digits(yardsticks.bound_usd),
+        "bound_ratio": ratio(sums.cost_usd, yardsticks.bound_usd),
+        "replayed_optimum_ratio": ratio(sums.cost_usd, yardsticks.replayed_usd),
         "violations_ratio": ratio(sums.violations, sums.requests),
         "allowed_cold_late_ratio": ratio(sums.allowed_cold_late, sums.requests),
         "refused_ratio": ratio(sums.refused, sums.requests),
@@ -153,18 +167,19 @@ def show(report: Figures, console: Console) -> None:
 def _comparison(report: Figures) -> Table:
     hours = report["horizon_s"] / 3600
     shown = table(f"{report['requests']:,} requests in {hours:,.1f} h", "policy", _HEADINGS)
-    rows = {"this router": report, "best in hindsight": report[CLAIRVOYANT], **report["baselines"]}
+    rows = {"this router": report, "in hindsight": report[CLAIRVOYANT], **report["baselines"]}
     for name, row in rows.items():
         style = "bold" if row is report else None
         shown.add_row(name.replace("_", " "), *_cells(row), style=style)
     return shown
 
 
-_HEADINGS = ("USD", "x opt", "missed", "p50 ms", "p99 ms", "on fn", "cold", "starts")
-_MODEL_HEADINGS = ("requests", "USD", "x opt", "missed", "p50 ms", "p99 ms", "on fn", "starts")
+_HEADINGS = ("USD", "x opt", "x best", "missed", "p50", "p99", "on fn", "cold", "starts")
+_MODEL_HEADINGS = ("requests", "USD", "x opt", "x best", "missed", "p50", "p99", "on fn", "starts")
 _LEGEND = (
-    "x opt: the bill over the least any policy could pay. missed: later than the objective, or"
-    " refused. on fn: share on serverless. cold: share started cold."
+    "x opt: the bill over the optimum in hindsight, every replica full. x best: over the best"
+    " schedule in hindsight, replayed. missed: later than the objective, or refused. p50, p99: in"
+    " ms. on fn: share on serverless. cold: share started cold."
 )
 
 
@@ -183,6 +198,7 @@ def _cells(row: Figures) -> tuple[str, ...]:
     return (
         usd(row["cost_usd"]),
         _plain(row["optimum_ratio"], "{:.3f}"),
+        _plain(row["replayed_optimum_ratio"], "{:.3f}"),
         _percent(row["violations_ratio"]),
         _plain(row["p50_ms"], "{:.0f}"),
         _plain(row["p99_ms"], "{:.0f}"),
@@ -196,12 +212,14 @@ def _bill(report: Figures) -> Text:
     told = ", ".join(
         f"{name.replace('_', ' ')} {usd(part)}" for name, part in report["cost_parts"].items()
     )
-    bound = f"No policy can pay less than {usd(report['optimum_usd'])} USD"
+    optimum = usd(report["optimum_usd"])
     lines = [
         f"{_LEGEND}\n",
         f"The bill: {told}.",
-        f"{bound} (every replica full, the future known).",
+        f"The optimum is {optimum} USD (the future known, demand even within each 10 s).",
     ]
+    if report["bound_usd"]:
+        lines.append(f"No policy whatever can pay less than {usd(report['bound_usd'])} USD.")
     if report["allowed_cold_late_ratio"]:
         late = _percent(report["allowed_cold_late_ratio"])
         lines.append(f"Late by a cold start, which cold_start: allow accepts: {late} of requests.")

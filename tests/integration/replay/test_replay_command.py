@@ -45,8 +45,8 @@ default:
     cold_start_ms: 800, overhead_ms: 5, reclaim_s: 300}
 """
 KEYS = {
-    "requests", "cost_usd", "cost_parts", "optimum_usd", "optimum_ratio",
-    "replayed_optimum_ratio", "violations_ratio", "p50_ms", "p99_ms", "spill_ratio", "cold_ratio",
+    "requests", "cost_usd", "cost_parts", "optimum_usd", "optimum_ratio", "bound_usd",
+    "bound_ratio", "replayed_optimum_ratio", "violations_ratio", "p50_ms", "p99_ms", "spill_ratio", "cold_ratio",
     "replica_starts",
 }  # fmt: skip
 PARTS = {"warm_busy", "warm_idle", "serverless_compute", "init", "request_fees"}

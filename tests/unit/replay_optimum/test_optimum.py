@@ -163,7 +163,7 @@ def test_no_policy_that_lets_work_wait_beats_the_bound_of_averages(seed, latency
     fine = bursts(rng, latency_s)
     params = LevelParams(1.0, REPLICA_USD_PER_S, 60.0, 60.0, latency_s)
     coarse = fine.coarser(round(DT / STEP_S))
-    bound = solve(coarse, params, 9).cost_usd
+    bound = solve(coarse, params, 9).bound_usd
     for replicas in range(4):
         all_day = [(0, len(fine))] * replicas
         assert bound <= bill_of_waiting(fine, all_day, params)
@@ -181,7 +181,7 @@ def test_the_programme_of_averages_alone_is_undercut_by_waiting():
     coarse = fine.coarser(100)
     usd = bill_of_waiting(fine, [(0, len(fine))], params)
     without = LevelParams(1.0, REPLICA_USD_PER_S, 60.0, 60.0)
-    assert solve(coarse, params, 9).cost_usd <= usd < solve(coarse, without, 9).cost_usd
+    assert solve(coarse, params, 9).bound_usd <= usd < solve(coarse, without, 9).bound_usd
 
 
 def test_waiting_hardly_lowers_the_bound_of_a_slow_load():
@@ -190,18 +190,18 @@ def test_waiting_hardly_lowers_the_bound_of_a_slow_load():
     demand = DemandSeries(DT, load, load * 3 * REPLICA_USD_PER_S)
     exact = solve(demand, level(startup_bins=6), 9).cost_usd
     waits = LevelParams(1.0, REPLICA_USD_PER_S, 60.0, 60.0, latency_s=0.5)
-    assert 0.97 * exact < solve(demand, waits, 9).cost_usd < exact
+    assert 0.97 * exact < solve(demand, waits, 9).bound_usd < exact
 
 
 def test_there_is_no_bound_of_averages_where_starts_are_free():
     demand = demand_of([1.0] * 100)
-    assert solve(demand, LevelParams(1.0, REPLICA_USD_PER_S, 0.0, 0.0, 2.0), 3).cost_usd == 0
+    assert solve(demand, LevelParams(1.0, REPLICA_USD_PER_S, 0.0, 0.0, 2.0), 3).bound_usd == 0
 
 
 def test_captive_work_that_may_wait_still_needs_its_replica():
     demand = demand_of([0.2] * 600, 1.0, [0.2] * 600)
     params = LevelParams(1.0, REPLICA_USD_PER_S, 60.0, 60.0, latency_s=2.0)
-    assert solve(demand, params, 3).cost_usd == pytest.approx(600.0)
+    assert solve(demand, params, 3).bound_usd == pytest.approx(600.0)
 
 
 CAPTIVE_CASES = [
