@@ -46,8 +46,8 @@ default:
 """
 KEYS = {
     "requests", "cost_usd", "cost_parts", "optimum_usd", "optimum_ratio", "bound_usd",
-    "bound_ratio", "replayed_optimum_ratio", "violations_ratio", "p50_ms", "p99_ms", "spill_ratio", "cold_ratio",
-    "replica_starts",
+    "bound_ratio", "replayed_optimum_ratio", "violations_ratio", "p50_ms", "p99_ms",
+    "spill_ratio", "cold_ratio", "replica_starts",
 }  # fmt: skip
 PARTS = {"warm_busy", "warm_idle", "serverless_compute", "init", "request_fees"}
 BASELINES = {
