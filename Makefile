@@ -6,7 +6,7 @@ MODELS := .demo/models
 PIN := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url
 
 .DEFAULT_GOAL := help
-.PHONY: help serve demo check test test-system bench lock clean
+.PHONY: help serve demo check test test-system bench results lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -50,6 +50,9 @@ test-system: $(VENV)/.dev .demo/.models  ## the tests that need system packages;
 
 bench: $(VENV)/.dev  ## the benchmarks, beside other proxies; writes build/bench/
 	$(BIN)/python -m tests.benchmarks
+
+results: $(VENV)/.dev  ## the bill against the optimum on public traces (TRACES=FOLDER); see tests/results/RESULTS.md
+	$(BIN)/python -m tests.results --page tests/results/RESULTS.md
 
 clean:  ## remove everything that make has created
 	rm -rf $(VENV) .demo build *.egg-info

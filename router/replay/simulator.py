@@ -113,10 +113,14 @@ class Simulation(Machine):
         self._latencies, self._bits = [], []
         return results
 
+    def advance(self, until: float) -> None:
+        """Let time pass without a request; the next one comes later than that."""
+        while self._events[0][0] <= until:
+            self._step(until)
+
     def finish(self, horizon: float) -> list[Late]:
         """Go on to the horizon, where sizing stops, and let what is under way end."""
-        while self._events[0][0] <= horizon:
-            self._step(horizon)
+        self.advance(horizon)
         self._stop_sizing()
         while self._events[0][0] < inf:
             self._step(inf)
