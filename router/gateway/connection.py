@@ -327,7 +327,7 @@ class ClientConnection(RequestHandler):
             self._linger()
             return
         if self.is_closing:
-            super().close()
+            self._close_between_requests()
             return
         self._next_keepalive_close_time = self._loop.time()
         self._go_on()
@@ -364,11 +364,18 @@ class ClientConnection(RequestHandler):
     # -- the connection's end --------------------------------------------------------------------
 
     def close(self) -> None:
-        """Close once the attempt under way has been answered."""
+        """Close once the request under way has been answered, also if its head has just begun."""
         if self._attempt is not None:
             self._is_closing_after = True
-        else:
+        elif not self._expects_head():
             super().close()
+        elif not self._held and self._wait(self._loop.time())[0] is Wait.IDLE:
+            self._close_between_requests()
+
+    def _close_between_requests(self) -> None:
+        super().close()
+        if self.transport is not None:
+            self.transport.close()  # aiohttp does only once it has served something
 
     async def shutdown(self, timeout: float | None = 15.0) -> None:  # noqa: ASYNC109  aiohttp's
         """End the connection, and what is still under way on it."""

@@ -149,6 +149,17 @@ class TestReload:
         assert 'model="m"' not in metrics
 
 
+POST = f"POST {INFER} HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{{}}".encode()
+
+
+async def answer(reader: asyncio.StreamReader) -> bytes:
+    """The next answer, in lower case."""
+    async with asyncio.timeout(5):
+        head = (await reader.readuntil(b"\r\n\r\n")).lower()
+        length = int(head.partition(b"content-length:")[2].partition(b"\r\n")[0])
+        return head + await reader.readexactly(length)
+
+
 class TestDrain:
     async def test_what_was_accepted_is_answered_and_nothing_new_is_taken(self, tmp_path):
         gate = Gate(ok(b"last"))
@@ -194,6 +205,41 @@ class TestDrain:
             await gateway.connect()
             async with asyncio.timeout(5):
                 await gateway.stop()
+
+    @pytest.mark.parametrize("fast", [False, True], ids=["ordinary", "fast"])
+    async def test_connections_close_as_soon_as_they_have_nothing_to_do(self, tmp_path, fast):
+        gate = Gate()
+        async with Harness(tmp_path, warm=[gate], server={"fast_path": fast}) as gateway:
+            gate.opened.set()
+            idle, begun, busy = [await gateway.connect() for _ in range(3)]
+            for reader, writer in (idle, begun, busy):
+                writer.write(POST)
+                assert b" 200 " in await answer(reader)
+            gate.opened.clear()
+            begun[1].write(POST[:30])
+            busy[1].write(POST)
+            await gateway.until(lambda: gate.waiting == 1)  # so the other's bytes are here, too
+            gateway.begin_to_stop()
+            async with asyncio.timeout(5):
+                assert await idle[0].read() == b"", "while others are still served"
+                gate.opened.set()
+                begun[1].write(POST[30:])
+                for reader, _ in (busy, begun):
+                    assert b"connection: close" in await answer(reader)
+                    assert await reader.read() == b""
+                await gateway.stop()
+
+    async def test_a_request_that_has_begun_is_served_on_the_fast_path_and_closes(self, tmp_path):
+        gate = Gate()
+        async with Harness(tmp_path, warm=[gate]) as gateway:
+            reader, writer = await gateway.connect()
+            writer.write(POST)
+            await gateway.until(lambda: gate.waiting == 1)
+            await gateway.ask("POST", "/v1/drain")
+            gate.opened.set()
+            assert b"connection: close" in await answer(reader)
+            async with asyncio.timeout(5):
+                assert await reader.read() == b""
 
     async def test_asked_to_drain_it_leaves_rotation_but_serves_on(self, tmp_path):
         async with Harness(tmp_path, warm=[ok()]) as gateway:

@@ -1,0 +1,417 @@
+"""What `router.gateway.connection` and `framing` rely on in aiohttp, and no documentation promises.
+
+If one of these fails after an upgrade of aiohttp, read those modules before changing the test.
+"""
+
+import ast
+import asyncio
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import http_parser, web
+from aiohttp.helpers import rfc822_formatted_time
+from aiohttp.http import HttpVersion10, HttpVersion11
+from aiohttp.http_exceptions import BadHttpMessage, HttpProcessingError
+from aiohttp.http_parser import HttpRequestParser, RawRequestMessage
+from aiohttp.streams import StreamReader
+from aiohttp.web_protocol import RequestHandler, _ErrInfo
+
+from router.gateway import connection
+from router.gateway.connection import ClientConnection
+from tests.fakes.client_wire import MemoryTransport
+
+BUFFER = 1024
+GET = b"GET /a HTTP/1.1\r\nhost: x\r\n\r\n"
+POST = b"POST /b HTTP/1.1\r\nHost: x\r\ncontent-length: 4\r\n\r\n"
+
+USED = {
+    "_current_request", "_keepalive_handle", "_loop", "_max_msg_queue_size", "_messages",
+    "_next_keepalive_close_time", "_parser", "_pause_transport_reading", "_paused",
+    "_read_bufsize", "_reading_paused", "_resume_transport_reading", "_waiter", "force_close",
+    "max_field_size", "max_headers", "max_line_size", "transport",
+}  # fmt: skip
+OVERRIDDEN = {
+    "__init__": "(self, manager, *, loop, keepalive_timeout, tcp_keepalive, logger,"
+    " access_log_class, access_log, access_log_format, debug, max_line_size, max_headers,"
+    " max_field_size, lingering_time, read_bufsize, auto_decompress, timeout_ceil_threshold)",
+    "close": "(self)",
+    "connection_lost": "(self, exc)",
+    "connection_made": "(self, transport)",
+    "data_received": "(self, data)",
+    "handle_error": "(self, request, status, exc, message)",
+    "pause_writing": "(self)",
+    "resume_writing": "(self)",
+    "shutdown": "(self, timeout)",
+}
+
+
+def class_body() -> ast.ClassDef:
+    tree = ast.parse(Path(connection.__file__).read_text())
+    (found,) = (
+        node
+        for node in tree.body
+        if isinstance(node, ast.ClassDef) and node.name == ClientConnection.__name__
+    )
+    return found
+
+
+def parameters(function: Callable[..., Any]) -> str:
+    """The names of a function's parameters, with the mark before those that have to be named."""
+    found, is_named = [], False
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.kind is parameter.KEYWORD_ONLY and not is_named:
+            found.append("*")
+            is_named = True
+        found.append(parameter.name)
+    return f"({', '.join(found)})"
+
+
+class TestNames:
+    def test_this_file_knows_all_that_is_used(self):
+        own = {name for name in vars(ClientConnection) if not hasattr(RequestHandler, name)}
+        reached = {
+            node.attr
+            for node in ast.walk(class_body())
+            if isinstance(node, ast.Attribute) and ast.unparse(node.value) in {"self", "super()"}
+        }
+        assert reached - own - set(OVERRIDDEN) == USED
+
+    def test_it_knows_all_that_is_overridden(self):
+        own = {node.name for node in class_body().body if hasattr(node, "name")}
+        assert {name for name in own if hasattr(RequestHandler, name)} == set(OVERRIDDEN)
+
+    @pytest.mark.parametrize("name", sorted(USED))
+    async def test_what_is_used_exists(self, name):
+        assert hasattr(handler_for(web.Server(never)), name)
+
+    @pytest.mark.parametrize("name", OVERRIDDEN)
+    def test_what_is_overridden_is_called_as_before(self, name):
+        assert parameters(getattr(RequestHandler, name)) == OVERRIDDEN[name]
+
+    def test_no_slot_of_ours_hides_one_of_aiohttps(self):
+        slots = {name for base in RequestHandler.__mro__ for name in getattr(base, "__slots__", ())}
+        assert not slots & set(ClientConnection.__slots__)
+
+    async def test_the_protocol_has_no_dict(self):
+        """Or ten thousand idle connections would need more memory."""
+        assert not hasattr(handler_for(web.Server(never)), "__dict__")
+
+    def test_a_date_is_text_in_the_format_of_http(self):
+        assert rfc822_formatted_time().endswith(" GMT")
+
+
+async def never(_: web.BaseRequest) -> web.StreamResponse:
+    raise AssertionError
+
+
+def handler_for(server: web.Server) -> Any:
+    """aiohttp's own class, with the options that the gateway uses."""
+    return RequestHandler(
+        server, loop=asyncio.get_running_loop(), keepalive_timeout=0.0, access_log=None,
+        read_bufsize=BUFFER, lingering_time=0.0, auto_decompress=False,
+    )  # fmt: skip
+
+
+async def turns() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+class Served:
+    """A connection of aiohttp's own class; requests are answered once `opened` is set."""
+
+    def __init__(self) -> None:
+        self.opened = asyncio.Event()
+        self.paths: list[str] = []
+        self.was_cancelled = False
+        self.server = web.Server(self._answer, handler_cancellation=True)
+        self.handler = handler_for(self.server)
+        self.handler._keepalive_handle = connection._NO_TIMER
+        self.transport = MemoryTransport()
+        self.handler.connection_made(self.transport)
+
+    async def _answer(self, http: web.BaseRequest) -> web.Response:
+        self.paths.append(http.raw_path)
+        try:
+            await self.opened.wait()
+        except asyncio.CancelledError:
+            self.was_cancelled = True
+            raise
+        return web.Response(body=b"ok")
+
+    @property
+    def is_idle(self) -> bool:
+        """As the gateway asks it."""
+        waiter = self.handler._waiter
+        return waiter is not None and not waiter.done() and not self.handler._messages
+
+
+@pytest.fixture
+async def served():
+    made = Served()
+    await turns()
+    yield made
+    task = made.handler._task_handler
+    made.handler.connection_lost(None)
+    if task is not None:
+        await asyncio.wait({task})
+
+
+class TestRequestHandler:
+    async def test_idle_is_told_by_the_waiter_and_the_messages(self, served):
+        assert served.is_idle
+        served.handler.data_received(GET)
+        assert not served.is_idle, "at once, before its task has run"
+        await turns()
+        assert not served.is_idle
+        served.opened.set()
+        await turns()
+        assert served.is_idle
+        assert served.transport.written.endswith(b"ok")
+
+    async def test_the_request_under_way_is_known(self, served):
+        assert served.handler._current_request is None
+        served.handler.data_received(POST + b"bo")
+        await turns()
+        request = served.handler._current_request
+        assert isinstance(request.content, StreamReader)
+        assert not request.content.is_eof()
+
+    async def test_what_is_pipelined_waits_as_pairs(self, served):
+        served.handler.data_received(GET + POST + b"body")
+        await turns()
+        ((message, payload),) = served.handler._messages
+        assert isinstance(message, RawRequestMessage)
+        assert isinstance(payload, StreamReader)
+        assert served.paths == ["/a"]
+
+    async def test_what_the_parser_refuses_is_a_message_too(self, served):
+        served.handler.data_received(GET + GET)
+        await turns()
+        served.handler.data_received(b"nonsense\r\n\r\n")
+        assert isinstance(served.handler._messages[-1][0], _ErrInfo)
+
+    async def test_a_refusal_is_answered_by_handle_error_and_closes(self, served, monkeypatch):
+        seen: list[tuple[Any, ...]] = []
+
+        def handle_error(*arguments: Any) -> web.Response:
+            seen.append(arguments[1:])
+            reply = web.Response(status=400, body=b"refused")
+            reply.force_close()
+            return reply
+
+        monkeypatch.setattr(RequestHandler, "handle_error", handle_error)
+        served.handler.data_received(b"nonsense\r\n\r\n")
+        await turns()
+        ((request, status, error, message),) = seen
+        assert isinstance(request, web.BaseRequest)
+        assert (status, isinstance(error, HttpProcessingError), type(message)) == (400, True, str)
+        assert served.transport.written.endswith(b"refused")
+        assert served.transport.is_closed
+
+    async def test_a_parser_may_be_put_in_front(self, served):
+        """And may keep what it has read: then nothing has come."""
+        own, fed = served.handler._parser, []
+
+        class Front:
+            def feed_data(self, data: bytes) -> Any:
+                fed.append(data)
+                if data == GET:
+                    return own.feed_data(data)
+                return (), False, b""
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(own, name)
+
+        served.handler._parser = Front()
+        served.handler.data_received(POST)
+        await turns()
+        assert (served.is_idle, fed) == (True, [POST])
+        served.opened.set()
+        served.handler.data_received(GET)
+        await turns()
+        assert (served.is_idle, served.paths) == (True, ["/a"])
+
+    async def test_when_it_became_idle_is_noted_but_no_timer_is_set(self, served):
+        assert served.handler._next_keepalive_close_time == 0.0
+        before = served.handler._loop.time()
+        served.opened.set()
+        served.handler.data_received(GET)
+        await turns()
+        assert before <= served.handler._next_keepalive_close_time <= served.handler._loop.time()
+        assert served.handler._keepalive_handle is connection._NO_TIMER
+
+    async def test_closing_waits_for_the_answer_and_takes_nothing_more(self, served):
+        served.handler.data_received(GET)
+        await turns()
+        served.handler.close()
+        served.handler.data_received(POST)
+        assert not served.transport.is_closed
+        served.opened.set()
+        await turns()
+        assert served.transport.written.endswith(b"ok")
+        assert (served.paths, served.transport.is_closed) == (["/a"], True)
+
+    async def test_an_idle_connection_ends_but_does_not_close(self, served):
+        """So we do."""
+        served.handler.close()
+        await turns()
+        assert served.handler._waiter is None
+        assert not served.transport.is_closed
+
+    async def test_closing_by_force_waits_for_nothing(self, served):
+        served.handler.data_received(GET)
+        await turns()
+        served.handler.force_close()
+        assert served.transport.is_closed
+        assert served.handler.transport is None
+
+    async def test_a_client_that_leaves_cancels_its_handler(self, served):
+        served.handler.data_received(GET)
+        await turns()
+        served.handler.connection_lost(None)
+        await turns()
+        assert served.was_cancelled
+
+    async def test_shutting_down_waits_that_long_and_then_cancels(self, served):
+        served.handler.data_received(GET)
+        await turns()
+        await served.handler.shutdown(0.01)
+        await turns()
+        assert served.was_cancelled
+        assert served.transport.is_closed
+
+    async def test_a_client_that_does_not_read_is_known(self, served):
+        assert served.handler._paused is False
+        served.handler.pause_writing()
+        assert served.handler._paused is True
+        served.handler.resume_writing()
+        assert served.handler._paused is False
+
+    async def test_a_body_that_nobody_reads_pauses_its_sender(self, served):
+        served.handler.data_received(POST.replace(b": 4", b": 9999") + b"x" * (3 * BUFFER))
+        await turns()
+        assert served.handler._reading_paused is True
+        assert not served.transport.reads
+        served.handler._resume_transport_reading()
+        assert served.transport.reads
+        served.handler._pause_transport_reading()
+        assert not served.transport.reads
+
+
+class FlowControl:
+    """What a parser asks of its protocol."""
+
+    def __init__(self, parser: Callable[["FlowControl"], Any]) -> None:
+        self.parser = parser(self)
+        self._reading_paused = False
+
+    def pause_reading(self) -> None:
+        self._reading_paused = True
+        self.parser.pause_reading()
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        self._reading_paused = False
+
+
+@pytest.fixture
+async def parser():
+    """Made with the arguments of `ClientConnection._new_parser`."""
+    loop = asyncio.get_running_loop()
+
+    def make(protocol: FlowControl) -> Any:
+        return HttpRequestParser(
+            protocol, loop, BUFFER, max_line_size=2048, max_field_size=2048, max_headers=8,
+            payload_exception=web.RequestPayloadError, auto_decompress=False,
+            max_msg_queue_size=3,
+        )  # fmt: skip
+
+    return FlowControl(make).parser
+
+
+class TestRequestParser:
+    def test_it_is_the_one_in_c(self):
+        assert http_parser.HttpRequestParser.__module__ == "aiohttp._http_parser"
+
+    async def test_a_head_says_what_the_fast_path_asks(self, parser):
+        [(message, payload)], upgraded, tail = parser.feed_data(POST + b"body")
+        assert (message.method, message.path, message.version) == ("POST", "/b", HttpVersion11)
+        assert (message.should_close, message.chunked, message.upgrade) == (False, False, False)
+        assert message.headers.getall("content-length", []) == ["4"], "whatever its case"
+        assert message.headers["HOST"] == "x"
+        assert (payload.is_eof(), upgraded, tail) == (True, False, b"")
+
+    async def test_a_head_comes_before_its_body(self, parser):
+        [(_, payload)], _, _ = parser.feed_data(POST)
+        assert not payload.is_eof()
+        assert not parser.feed_data(b"bod")[0]
+        assert not payload.is_eof()
+        parser.feed_data(b"y")
+        assert payload.is_eof()
+
+    async def test_an_older_version_is_told(self, parser):
+        [(message, _)], _, _ = parser.feed_data(GET.replace(b"1.1", b"1.0"))
+        assert (message.version, message.should_close) == (HttpVersion10, True)
+
+    @pytest.mark.parametrize(
+        ("line", "name"),
+        [(b"transfer-encoding: chunked", "chunked"), (b"connection: close", "should_close")],
+    )
+    async def test_special_framing_is_told(self, parser, line, name):
+        [(message, _)], _, _ = parser.feed_data(GET.replace(b"host: x", b"host: x\r\n" + line))
+        assert getattr(message, name) is True
+
+    async def test_an_upgrade_is_told(self, parser):
+        lines = b"host: x\r\nconnection: upgrade\r\nupgrade: websocket"
+        [(message, _)], upgraded, tail = parser.feed_data(GET.replace(b"host: x", lines) + b"more")
+        assert (message.upgrade, upgraded, tail) == (True, True, b"more")
+
+    async def test_a_coding_comes_as_it_was_written(self, parser):
+        """For `framing` refuses what the parser lets pass."""
+        line = b"host: x\r\ntransfer-encoding: gzip, chunked"
+        [(message, _)], _, _ = parser.feed_data(GET.replace(b"host: x", line))
+        assert (message.chunked, message.headers["transfer-encoding"]) == (True, "gzip, chunked")
+
+    @pytest.mark.parametrize(
+        "data",
+        [
+            b"nonsense\r\n\r\n",
+            POST.replace(b"\r\n\r\n", b"\r\ncontent-length: 4\r\n\r\n"),
+            GET.replace(b"host: x", b"x-a: " + b"a" * 2049),
+            GET.replace(b"host: x", b"\r\n".join(b"x-%d: a" % number for number in range(9))),
+        ],
+        ids=["no HTTP", "two lengths", "a long line", "many headers"],
+    )
+    async def test_what_it_refuses_is_one_kind_of_error(self, parser, data):
+        with pytest.raises(HttpProcessingError) as error:
+            parser.feed_data(data)
+        assert isinstance(error.value.message, str)
+
+    def test_that_kind_is_what_framing_raises(self):
+        assert issubclass(BadHttpMessage, HttpProcessingError)
+        assert BadHttpMessage("why").message == "why"
+
+    async def test_a_full_payload_stands_still_and_goes_on_without_new_bytes(self, parser):
+        size = 3 * BUFFER
+        [(_, payload)], _, _ = parser.feed_data(POST.replace(b": 4", b": %d" % size) + b"x" * size)
+        assert payload.total_bytes in range(2 * BUFFER, size + 1)
+        payload.read_nowait()
+        parser.feed_data(b"")
+        assert payload.is_eof()
+
+    async def test_no_more_messages_come_than_are_consumed(self, parser):
+        messages, _, _ = parser.feed_data(GET * 9)
+        assert len(messages) < 9
+        count = len(messages)
+        for _ in messages:
+            parser.message_consumed()
+        assert 0 < len(parser.feed_data(b"")[0]) <= count
+
+    async def test_a_body_can_be_told_that_it_is_broken(self, parser):
+        [(_, payload)], _, _ = parser.feed_data(POST)
+        payload.set_exception(web.RequestPayloadError("why"))
+        with pytest.raises(web.RequestPayloadError):
+            await payload.readany()
