@@ -72,8 +72,6 @@ class Attempts:
             tried.took_s = self._clock() - started
             if response is None:
                 self._release(model, tried, record, result, None)
-        if response.cold_start:
-            self._metrics.record_cold_start(model.name, response.init_s)
         return response
 
     async def end(
@@ -94,6 +92,9 @@ class Attempts:
         cost_before = function.cost_usd if function is not None else 0.0
         ejections_before = pool.ejections if pool is not None else 0
         tried.lease.release(verdict_of(result), self._clock(), response)
+        # Only now: a stream tells at its end how it began.
+        if response is not None and response.cold_start:
+            self._metrics.record_cold_start(model.name, response.init_s)
         if function is not None and (spent := function.cost_usd - cost_before) > 0:
             record.cost_usd += spent
             self._metrics.add_cost(model.name, CostPart.SERVERLESS, spent)

@@ -170,7 +170,9 @@ class _Call:
         started = self.parts.clock()
         response = await self.function.caller.call(self.request, self.body, self.limit_s)
         seconds = self.parts.clock() - started
-        await response.close()
+        if response.rest is not None:
+            # What is streamed tells at its end how it began.
+            _ = [part async for part in response.rest]
         cold = response.cold_start
         if cold is None and response.environment_id is not None:
             cold = self.function.seen.is_new(response.environment_id)

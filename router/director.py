@@ -75,6 +75,7 @@ class Director:
             raise
         finally:
             await self._attempts.end(model, tried, record, result, response)
+            record.cold_start = response.cold_start
 
     def check(self, model: ModelRuntime, request: InferenceRequest) -> None:
         """Raise now what `serve` would raise, before the body has been read."""

@@ -88,7 +88,8 @@ def _params(model: str, settings: ServerlessSettings) -> FunctionParams:
         limits=ServerlessLimits(
             settings.limits.max_payload_bytes,
             settings.timeout_s,
-            can_stream=isinstance(settings, HttpFunction | GoogleFunction),
+            can_stream=isinstance(settings, HttpFunction | GoogleFunction)
+            or _is_streamed(settings),
             takes_events=takes_events,
         ),
         max_concurrency=settings.max_concurrency,
@@ -104,6 +105,10 @@ def _params(model: str, settings: ServerlessSettings) -> FunctionParams:
         min_billed_s=price.min_billed_s,
         billing_step_s=price.billing_step_s,
     )
+
+
+def _is_streamed(settings: ServerlessSettings) -> bool:
+    return isinstance(settings, AwsLambda) and settings.invoke_mode == "response_stream"
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +148,7 @@ class _Callers:
             qualifier=settings.qualifier if isinstance(settings, AwsLambda) else "",
             max_payload_bytes=settings.limits.max_payload_bytes,
             max_response_bytes=settings.limits.max_response_bytes,
+            is_streamed=_is_streamed(settings),
         )
         return LambdaCaller(target, self.parts.upstream, access)
 

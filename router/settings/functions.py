@@ -27,6 +27,7 @@ from router.settings.section import Section
 from router.settings.values import FilePath, Text, Url
 
 LAMBDA_PAYLOAD_BYTES = 6_291_556
+LAMBDA_STREAM_BYTES = 200 * MIB
 CLOUD_RUN_PAYLOAD_BYTES = 32 * MIB
 AZURE_PAYLOAD_BYTES = 100_000_000
 
@@ -216,9 +217,23 @@ class AwsLambda(_RemoteFunction):
     profile: Profile = Field(
         default="", description="AWS profile, also for an assumed role; empty: the standard chain"
     )
-    limits: FunctionLimits = Field(
-        default_factory=FunctionLimits, description="hard limits of the platform"
+    invoke_mode: Literal["buffered", "response_stream"] = Field(
+        default="buffered",
+        description="response_stream: answers come as they are written, up to 200 MB of them",
     )
+    limits: FunctionLimits = Field(
+        default_factory=FunctionLimits,
+        validate_default=True,
+        description="hard limits of the platform",
+    )
+
+    @field_validator("limits")
+    @classmethod
+    def _streams_may_be_long(cls, value: FunctionLimits, info: ValidationInfo) -> FunctionLimits:
+        is_given = "max_response_bytes" in value.model_fields_set
+        if is_given or info.data.get("invoke_mode") != "response_stream":
+            return value
+        return value.model_copy(update={"max_response_bytes": LAMBDA_STREAM_BYTES})
 
     @field_validator("function_url")
     @classmethod

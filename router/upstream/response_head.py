@@ -5,7 +5,7 @@ from typing import NamedTuple
 HOP_BY_HOP = frozenset(
     {"connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
 )
-EVENT_STREAM = "text/event-stream"
+EVENT_STREAMS = ("text/event-stream", "application/vnd.amazon.eventstream")
 MAX_HEADERS = 128
 
 

@@ -16,7 +16,7 @@ from aiohttp.streams import StreamReader
 
 from router.domain.errors import ResponseLostError, UpstreamBrokenError
 from router.upstream.response_head import (
-    EVENT_STREAM,
+    EVENT_STREAMS,
     MAX_HEADERS,
     ResponseHead,
     is_hop_by_hop,
@@ -178,7 +178,7 @@ def _read_head(message: RawResponseMessage, *, has_body: bool) -> ResponseHead:
         if key not in dropped and not is_hop_by_hop(key)
     )
     is_event_stream = any(
-        key == "content-type" and value.lower().startswith(EVENT_STREAM)
+        key == "content-type" and value.lower().startswith(EVENT_STREAMS)
         for key, _, value in received
     )
     lengths = [int(value) for key, _, value in received if key == "content-length"]

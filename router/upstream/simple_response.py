@@ -10,7 +10,7 @@ import re
 from functools import lru_cache
 from typing import NamedTuple
 
-from router.upstream.response_head import EVENT_STREAM, MAX_HEADERS, ResponseHead, is_hop_by_hop
+from router.upstream.response_head import EVENT_STREAMS, MAX_HEADERS, ResponseHead, is_hop_by_hop
 
 _STATUS_LINE = re.compile(rb"HTTP/1\.1 ([2-9][0-9]{2}) ([!-~](?:[ -~]*[!-~])?)")
 _HEADER_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+): ?([!-~](?:[ -~]*[!-~])?)")
@@ -90,7 +90,7 @@ def _read_header_line(line: bytes) -> _Line | None:
         return _Line(None, None)
     if key == "content-length":
         return _Line((name, value), int(value)) if _LENGTH.fullmatch(value) else None
-    if key == "content-type" and folded.startswith(EVENT_STREAM):
+    if key == "content-type" and folded.startswith(EVENT_STREAMS):
         return None
     if is_hop_by_hop(key) or key in _REFUSED:
         return None

@@ -73,11 +73,15 @@ def api_error(status: int, headers: Mapping[str, str], payload: bytes) -> Attemp
     return UpstreamBrokenError(f"the platform failed the call ({kind})")
 
 
-def function_error(payload: bytes) -> AttemptError:
-    """The error that a failed handler (status 200, X-Amz-Function-Error) stands for."""
+def function_error(payload: bytes, code: str = "") -> AttemptError:
+    """The error that a failed handler (status 200, X-Amz-Function-Error) stands for.
+
+    `code` is what the end of a stream calls it.
+    """
     failure = _failure(payload)
-    kind = _kind(failure.errorType) or "no error type"
-    if kind == "Sandbox.Timedout" or _TIMED_OUT.search(failure.errorMessage):
+    kind = _kind(failure.errorType) or _kind(code) or "no error type"
+    told = failure.errorMessage or payload.decode("utf-8", "replace")
+    if "Sandbox.Timedout" in {kind, code} or _TIMED_OUT.search(told):
         return UpstreamTimeoutError("the function ran into its time limit")
     return UpstreamBrokenError(f"the function failed ({kind})")
 

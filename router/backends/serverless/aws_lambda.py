@@ -2,8 +2,10 @@
 
 A request travels as an HTTP event, payload format 2.0, so that the same function also works behind
 a Function URL or API Gateway. Speaks to AWS, to emulators and to the local function host alike.
+The answer comes whole, or as a stream where the function is set up for that.
 """
 
+import asyncio
 import logging
 from dataclasses import dataclass
 from urllib.parse import quote
@@ -13,8 +15,9 @@ from router.backends.serverless.access import Access
 from router.backends.serverless.aws_errors import api_error, billing, function_error
 from router.backends.serverless.bodies import Endpoint, off_loop, read_all
 from router.backends.serverless.event import decode_answer, encode_event
+from router.backends.serverless.invocation_stream import EVENT_STREAM, InvocationStream
 from router.backends.serverless.sigv4 import Signable
-from router.domain.errors import EncodedTooLargeError, PlatformRefusedError
+from router.domain.errors import EncodedTooLargeError, PlatformRefusedError, UpstreamTimeoutError
 from router.domain.ports import BackendResponse
 from router.domain.request import InferenceRequest
 from router.upstream.address import Address
@@ -33,23 +36,27 @@ _HEADERS = (
 
 @dataclass(frozen=True, slots=True)
 class LambdaTarget:
-    """Which function, where, and its size limits in bytes after encoding."""
+    """Which function, where, how it answers, and its size limits in bytes after encoding."""
 
     endpoint: Endpoint
     function: str
     qualifier: str
     max_payload_bytes: int
     max_response_bytes: int
+    is_streamed: bool = False
 
     @property
     def path(self) -> str:
-        """Path and query of the Invoke call."""
-        path = f"/2015-03-31/functions/{quote(self.function, safe='')}/invocations"
+        """Path and query of the call."""
+        name = quote(self.function, safe="")
+        path = f"/2015-03-31/functions/{name}/invocations"
+        if self.is_streamed:
+            path = f"/2021-11-15/functions/{name}/response-streaming-invocations"
         return f"{path}?Qualifier={quote(self.qualifier, safe='')}" if self.qualifier else path
 
 
 class LambdaCaller:
-    """Invokes one function and waits for its answer."""
+    """Invokes one function."""
 
     def __init__(self, target: LambdaTarget, upstream: UpstreamClient, access: Access) -> None:
         self._target = target
@@ -63,12 +70,30 @@ class LambdaCaller:
         """Invoke. Raises AttemptError: too large, refused, throttled, failed, timed out, ..."""
         address = self._target.endpoint.address
         call = await off_loop(len(body), self._call, address, request, body)
-        answer = await self._upstream.send(address, call, timeout_s=timeout_s)
+        try:
+            # What is streamed has its head before the function has answered anything.
+            async with asyncio.timeout(timeout_s):
+                answer = await self._upstream.send(address, call, timeout_s=timeout_s)
+                return await self._response(answer)
+        except TimeoutError as error:
+            raise UpstreamTimeoutError("the function did not answer in time") from error
+
+    async def _response(self, answer: UpstreamResponse) -> BackendResponse:
+        headers = {name.lower(): value for name, value in answer.headers}
+        is_stream = headers.get("content-type", "").startswith(EVENT_STREAM)
+        if answer.status != 200 or not is_stream:
+            return await self._whole(answer, headers)
+        try:
+            return await InvocationStream(answer, self._target.max_response_bytes).open()
+        except BaseException:
+            await answer.aclose()
+            raise
+
+    async def _whole(self, answer: UpstreamResponse, headers: dict[str, str]) -> BackendResponse:
         try:
             payload = await read_all(answer, self._target.max_response_bytes)
         finally:
             await answer.aclose()
-        headers = {name.lower(): value for name, value in answer.headers}
         self._check(answer, headers, payload)
         response = await off_loop(len(payload), decode_answer, payload)
         if (refusal := refusal_of(response.status, "the function")) is not None:

@@ -50,6 +50,7 @@ class _Answer(msgspec.Struct):
     headers: dict[str, Any] = {}
     body: str = ""
     isBase64Encoded: bool = False  # noqa: N815
+    cookies: list[str] = []
 
 
 def decode_answer(payload: bytes) -> BackendResponse:
@@ -63,9 +64,10 @@ def decode_answer(payload: bytes) -> BackendResponse:
         raise UpstreamBrokenError("the function's answer is not an HTTP response") from error
     if not 200 <= answer.statusCode <= 599:
         raise UpstreamBrokenError("the function's answer has no valid status")
+    given = [*answer.headers.items(), *(("set-cookie", cookie) for cookie in answer.cookies)]
     headers = [
         (name.lower(), str(value))
-        for name, value in answer.headers.items()
+        for name, value in given
         if name.lower() not in _UNSUPPORTED_IN_ANSWER and _is_clean(name) and _is_clean(str(value))
     ]
     return BackendResponse(answer.statusCode, headers, body)

@@ -261,6 +261,7 @@ class Account:
     """What a user does with AWS's own tools, on the emulator."""
 
     def __init__(self, url: str) -> None:
+        self._url = url
         session = Session()
         session.set_credentials(KEYS["AWS_ACCESS_KEY_ID"], KEYS["AWS_SECRET_ACCESS_KEY"])
         self._client = session.create_client(
@@ -283,6 +284,16 @@ class Account:
             Environment={"Variables": MODEL},
         )
 
+    def create_streaming(self, name: str) -> None:
+        """A function with a runtime of its own that streams through the Runtime API."""
+        self._client.create_function(
+            FunctionName=name,
+            Runtime="provided.al2023",
+            Handler="bootstrap",
+            Role="arn:aws:iam::000000000000:role/f",
+            Code={"ZipFile": _zip("bootstrap", STREAMING)},
+        )
+
     def reserve(self, name: str, concurrency: int) -> None:
         self._client.put_function_concurrency(
             FunctionName=name, ReservedConcurrentExecutions=concurrency
@@ -292,9 +303,13 @@ class Account:
         version = self._client.publish_version(FunctionName=name)["Version"]
         self._client.create_alias(FunctionName=name, Name=alias, FunctionVersion=version)
 
-    def url(self, name: str) -> str:
-        made = self._client.create_function_url_config(FunctionName=name, AuthType="AWS_IAM")
-        return str(made["FunctionUrl"])
+    def url(self, name: str, invoke_mode: str) -> str:
+        """The function's URL, by path: names below localhost do not resolve everywhere."""
+        made = self._client.create_function_url_config(
+            FunctionName=name, AuthType="AWS_IAM", InvokeMode=invoke_mode
+        )
+        url_id = str(URL(made["FunctionUrl"]).host).partition(".")[0]
+        return f"{self._url}/_aws/lambda-url/{url_id}"
 
 
 @pytest.fixture(scope="module")
@@ -314,6 +329,24 @@ def account(ministack: str, tmp_path_factory: pytest.TempPathFactory, models: Pa
 Check = Callable[[Function], Awaitable[None]]
 Invoke = Callable[..., Awaitable[None]]
 
+STREAMING = """#!/usr/bin/env python3
+import http.client, json, os
+api = http.client.HTTPConnection(os.environ["AWS_LAMBDA_RUNTIME_API"])
+head = json.dumps({"statusCode": 201, "headers": {"content-type": "text/event-stream"}}).encode()
+headers = {
+    "lambda-runtime-function-response-mode": "streaming",
+    "content-type": "application/vnd.awslambda.http-integration-response",
+    "transfer-encoding": "chunked",
+}
+while True:
+    api.request("GET", "/2018-06-01/runtime/invocation/next")
+    event = api.getresponse()
+    event.read()
+    parts = [head, bytes(8), b"data: 1\\n\\n", b"data: [DONE]\\n\\n"]
+    path = f"/2018-06-01/runtime/invocation/{event.headers['lambda-runtime-aws-request-id']}"
+    api.request("POST", f"{path}/response", iter(parts), headers, encode_chunked=True)
+    api.getresponse().read()
+"""
 FAILING = {
     "raises": "raise ValueError('no')",
     "hangs": "time.sleep(30)",
@@ -324,7 +357,9 @@ FAILING = {
 def _zip(name: str, text: str) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr(name, text)
+        entry = zipfile.ZipInfo(name)
+        entry.external_attr = 0o755 << 16
+        archive.writestr(entry, text)
     return buffer.getvalue()
 
 
@@ -342,6 +377,38 @@ def invoke(ministack: str, account: Account, tmp_path: Path) -> Invoke:
 
 async def test_our_zip_on_ministack(invoke: Invoke) -> None:
     await invoke("echo", check_all_cases)
+
+
+async def test_our_zip_invoked_for_a_stream_on_ministack(invoke: Invoke) -> None:
+    await invoke("echo", check_all_cases, invoke_mode="response_stream")
+
+
+async def test_our_zip_by_its_url_on_ministack(account: Account, tmp_path: Path) -> None:
+    url = await asyncio.to_thread(account.url, "echo", "BUFFERED")
+    async with function_of(aws(function_url=url), tmp_path) as function:
+        await check_all_cases(function)
+
+
+async def test_a_stream_by_its_url_on_ministack(account: Account, tmp_path: Path) -> None:
+    """The emulator passes what a runtime streams whole, and only by URL."""
+    await asyncio.to_thread(account.create_streaming, "streams")
+    url = await asyncio.to_thread(account.url, "streams", "RESPONSE_STREAM")
+    settings = aws(function_url=url, invoke_mode="response_stream")
+    async with function_of(settings, tmp_path) as function:
+        response = await call(function, JSON_BODY)
+    assert (response.status, response.body) == (201, b"data: 1\n\ndata: [DONE]\n\n")
+    headers = {name.lower(): value for name, value in response.headers}
+    assert headers["content-type"] == "text/event-stream"
+
+
+async def test_failures_of_streams_on_ministack(invoke: Invoke) -> None:
+    for name, error in (("raises", UpstreamBrokenError), ("nobody", PlatformRefusedError)):
+
+        async def check(function: Function, error: type[Exception] = error) -> None:
+            with pytest.raises(error):
+                await call(function, JSON_BODY)
+
+        await invoke(name, check, invoke_mode="response_stream")
 
 
 async def test_an_alias_on_ministack(invoke: Invoke, account: Account) -> None:

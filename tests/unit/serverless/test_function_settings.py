@@ -45,6 +45,20 @@ def test_limits_and_prices_are_the_platforms(
     )
 
 
+@pytest.mark.parametrize(
+    ("lines", "limit"),
+    [
+        ("", 6_291_556),
+        ("\ninvoke_mode: response_stream", 200 * MIB),
+        ("\ninvoke_mode: response_stream\nlimits: {max_payload: 1MiB}", 200 * MIB),
+        ("\ninvoke_mode: response_stream\nlimits: {max_response: 9MiB}", 9 * MIB),
+    ],
+    ids=["buffered", "streamed", "another limit is set", "this limit is set"],
+)
+def test_a_streamed_answer_may_be_longer(lines, limit):
+    assert function(AWS + lines).limits.max_response_bytes == limit
+
+
 MISTAKES = {
     "a price of its own is needed": (HTTP, "models[0].serverless.price", "is required"),
     "Azure cuts at 230 s": (f"{AZURE}\ntimeout: 231s", "serverless.timeout", "100ms..230s"),
