@@ -91,7 +91,7 @@ class ModelRuntime:
         size = request.payload_bytes
         return State(
             self.serverless.snapshot(size, now) if self.serverless is not None else None,
-            self.pool.snapshot(size, now) if self.pool is not None else None,
+            self.pool.snapshot(size, now, request.version) if self.pool is not None else None,
             failed,
         )
 

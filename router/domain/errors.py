@@ -46,6 +46,10 @@ class NotFoundError(RouterError):
     code = "not_found"
 
 
+class EndpointNotFoundError(NotFoundError):
+    """The model's pool has no endpoint of that id."""
+
+
 class MethodNotAllowedError(RouterError):
     """The path exists, the method does not; `allowed` lists those that do."""
 

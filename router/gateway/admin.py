@@ -12,7 +12,7 @@ from aiohttp import web
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from router.director import explain_request
-from router.domain.errors import RouterError
+from router.domain.errors import EndpointNotFoundError, InvalidRequestError, RouterError
 from router.domain.request import InferenceRequest, Protocol
 from router.gateway.head import read_head
 from router.gateway.responses import error_answer, not_found_model
@@ -95,6 +95,51 @@ def explain(
     return document
 
 
+class EndpointDrain(msgspec.Struct, forbid_unknown_fields=True):
+    """Which endpoint gets no new requests, or with `draining` false gets them again."""
+
+    model: str
+    endpoint: str
+    draining: bool = True
+
+
+def drain_question(body: bytes) -> EndpointDrain | None:
+    """What is to be drained; None, for an empty body, is the gateway.
+
+    Raises InvalidRequestError.
+    """
+    if not body.strip():
+        return None
+    try:
+        return msgspec.json.decode(body, type=EndpointDrain)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidRequestError(f"what to drain is not valid: {error}") from error
+
+
+def drain_endpoint(runtime: Runtime, question: EndpointDrain) -> dict[str, Any]:
+    """Do so, and tell what is still in flight there.
+
+    Raises ModelNotFoundError or EndpointNotFoundError.
+    """
+    model = runtime.models.get(question.model)
+    if model is None:
+        raise not_found_model(question.model)
+    pool, found = model.pool, None
+    if pool is not None:
+        found = pool.withdraw(question.endpoint, is_withdrawn=question.draining)
+    if found is None:
+        raise EndpointNotFoundError(
+            f"model {model.name} has no endpoint {question.endpoint[:100]!r};"
+            " GET /v1/status lists those it has"
+        )
+    return {
+        "model": model.name,
+        "endpoint": found.id,
+        "draining": question.draining,
+        "in_flight": found.in_flight,
+    }
+
+
 @dataclass(frozen=True, slots=True)
 class AdminPort:
     """Handlers of the admin port."""
@@ -153,8 +198,14 @@ class AdminPort:
             return json_reply({"error": f"the question is not valid: {error}"}, 400)
         return json_reply(act(self.sources.runtime.current, question, self.sources.clock()))
 
-    async def _drain(self, _request: web.Request) -> web.Response:
-        """Take the gateway out of rotation: not ready, connections close after their answer."""
+    async def _drain(self, request: web.Request) -> web.Response:
+        """Take one endpoint out of rotation, or the whole gateway.
+
+        The gateway is then not ready, and connections close after their answer.
+        """
+        question = drain_question(await request.read())
+        if question is not None:
+            return json_reply(drain_endpoint(self.sources.runtime.current, question))
         self.sources.data.is_draining = True
         return json_reply({"draining": True, "in_flight": self.sources.data.in_flight})
 

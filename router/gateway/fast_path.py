@@ -118,7 +118,7 @@ class FastPath:
             return None
         pool = route.pool
         room = WINDOW_BYTES if is_long else len(body)
-        if not self._bodies.has_room(room) or (endpoint := pool.reserve_warm(now)) is None:
+        if not self._bodies.has_room(room) or (endpoint := route.reserve(now)) is None:
             return None
         connection = self._upstream.take_idle(endpoint.address)
         if connection is None:  # opening one takes a while, and may fail

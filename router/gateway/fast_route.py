@@ -3,6 +3,7 @@
 Worked out once for a head that repeats; holds no state of requests.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple, TypeVar
 
@@ -55,7 +56,7 @@ class Route:
 
     __slots__ = (
         "_arrived", "_fresh_until", "_function_s", "_pool_upper_s", "_price_usd", "_tally",
-        "_work_s", "function", "model", "pool", "request", "timeout_s", "warm", "ways",
+        "_work_s", "function", "model", "pool", "request", "reserve", "timeout_s", "warm", "ways",
     )  # fmt: skip
 
     def __init__(
@@ -72,6 +73,9 @@ class Route:
         self.warm = warm
         self._tally = tally
         self._arrived = 0
+        self.reserve: Callable[[float], Endpoint | None] = pool.reserve_warm
+        if request.version is not None:
+            self.reserve = partial(pool.reserve_warm_version, request.version)
         function = model.serverless
         usable = function is not None and function.params.enabled
         self.function: Function | None = function if usable else None

@@ -3,7 +3,7 @@
 Sums what each counts, passes on what any can answer, and tells all what concerns all.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -13,8 +13,15 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from router import __version__
-from router.gateway.admin import MAX_BODY_BYTES, errors_as_json, json_reply, reload_reply
-from router.processes.fleet import ask_all, ask_one
+from router.gateway.admin import (
+    MAX_BODY_BYTES,
+    EndpointDrain,
+    drain_question,
+    errors_as_json,
+    json_reply,
+    reload_reply,
+)
+from router.processes.fleet import Reply, ask_all, ask_one
 from router.processes.merge import ProcessState, merged_status
 from router.settings.loader import Loaded
 from router.telemetry.exposition import Snapshot, collect, encode
@@ -53,6 +60,10 @@ class Fleet(Protocol):
 
     async def drain(self) -> int:
         """Take all processes out of rotation."""
+        ...
+
+    async def drain_endpoint(self, question: EndpointDrain) -> list[Reply]:
+        """Tell all processes which endpoint gets no new requests, or gets them again."""
         ...
 
 
@@ -120,8 +131,23 @@ class FleetAdmin:
     async def _reload(self, _request: web.Request) -> web.Response:
         return await reload_reply(self._fleet.reload)
 
-    async def _drain(self, _request: web.Request) -> web.Response:
-        return json_reply({"draining": True, "in_flight": await self._fleet.drain()})
+    async def _drain(self, request: web.Request) -> web.Response:
+        question = drain_question(await request.read())
+        if question is None:
+            return json_reply({"draining": True, "in_flight": await self._fleet.drain()})
+        replies = await self._fleet.drain_endpoint(question)
+        return _one_of(replies)
+
+
+def _one_of(replies: Sequence[Reply]) -> web.Response:
+    """The answer of those that know the endpoint, with the requests of all; else a refusal."""
+    good = [reply.document for reply in replies if reply.status == 200]
+    if good:
+        in_flight = sum(document["in_flight"] for document in good)
+        return json_reply({**good[0], "in_flight": in_flight})
+    if not replies:
+        return json_reply({"error": _NOBODY}, 503)
+    return json_reply(replies[0].document, replies[0].status)
 
 
 class _Series(Collector):

@@ -11,18 +11,21 @@ import socket
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+import msgspec
 from aiohttp import web
 
 from router.app import HOST_UP_WITHIN_S, function_host, listen_admin, url_of
 from router.assembly import Parts, local_functions
 from router.background import Background
+from router.gateway.admin import EndpointDrain
 from router.gateway.listener import bind
 from router.member import SNAPSHOT_PATH, Member
 from router.processes.admin import FleetAdmin
 from router.processes.children import Child
-from router.processes.fleet import ask_all, snapshots_of
+from router.processes.fleet import Reply, ask_all, ask_one, snapshots_of
 from router.processes.merge import ProcessState
 from router.processes.store import EmbeddedStore, StoreFailedError
 from router.settings.loader import ConfigError, Loaded, load
@@ -35,6 +38,8 @@ _log = logging.getLogger(__name__)
 _READY_WITHIN_S = 60.0
 _WATCH_EVERY_S = 1.0
 _CUT_OFF_S = 1.0
+_FINDS_ENDPOINTS_WITHIN_S = 30.0
+_TELL_EVERY_S = 0.5
 
 
 class ProcessesFailedError(Exception):
@@ -69,6 +74,7 @@ class Parent:
         self._children: list[Child] = []
         self._seen: dict[int, Snapshot] = {}
         self._ended = Snapshot()
+        self._drained: dict[tuple[str, str], EndpointDrain] = {}
 
     async def run(self, stop: asyncio.Event, on_ready: Callable[[str, str], None]) -> None:
         """Serve until `stop` is set, then drain. `on_ready` gets the URLs of both ports.
@@ -167,6 +173,9 @@ class Parent:
         _log.info("gateway process %d is ready (pid %s)", child.number, child.pid)
         if self.is_draining:  # one that was started again has not heard of it
             self._background.start(f"draining {child.number}", self._drain_again)
+        if self._drained:
+            again = partial(self._withdraw_again, child)
+            self._background.start(f"draining endpoints {child.number}", again)
 
     def _on_child_end(self, child: Child) -> None:
         """Keep what it had counted, or the sums would go down."""
@@ -226,6 +235,30 @@ class Parent:
 
     async def _drain_again(self) -> None:
         await self.drain()
+
+    async def drain_endpoint(self, question: EndpointDrain) -> list[Reply]:
+        """Tell all processes, and those that are started again, what is to be drained or not."""
+        key = question.model, question.endpoint
+        replies = await ask_all(self.sockets, "POST", "/v1/drain", msgspec.json.encode(question))
+        if any(reply.status == 200 for reply in replies.values()) and question.draining:
+            self._drained[key] = question
+        elif not question.draining:
+            self._drained.pop(key, None)
+        return list(replies.values())
+
+    async def _withdraw_again(self, child: Child) -> None:
+        """Tell a process that was started again; it has to find the endpoints first."""
+        give_up_at = self._parts.clock() + _FINDS_ENDPOINTS_WITHIN_S
+        untold = dict(self._drained)
+        while untold and self._parts.clock() < give_up_at:
+            for key, question in list(untold.items()):
+                socket, body = self._control(child.number), msgspec.json.encode(question)
+                reply = await ask_one(socket, "POST", "/v1/drain", body)
+                if key not in self._drained or (reply is not None and reply.status == 200):
+                    del untold[key]
+            await self._parts.sleep(_TELL_EVERY_S)
+        for key in untold:  # gone, and not only unknown yet
+            self._drained.pop(key, None)
 
     async def reload(self) -> str:
         """Load the file again, here and in all processes; returns its hash.

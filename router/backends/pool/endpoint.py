@@ -33,12 +33,14 @@ class Endpoint:
 
     `is_local` tells replicas that this gateway runs from those another gateway shares. `capacity`
     is what it is believed to work on at once, `slots` how much of that is used while it warms up.
+    Drivers drain an endpoint for good; an operator withdraws it, and may give it back. `versions`
+    are those of its model that it has, None if that is not known.
     """
 
     __slots__ = (
         "_began_at", "_slow_pause", "_slow_until",
         "address", "capacity", "circuit", "drained", "id", "in_flight", "is_draining", "is_local",
-        "is_ready", "peer_in_flight", "recent", "slots",
+        "is_ready", "is_withdrawn", "peer_in_flight", "recent", "slots", "versions",
     )  # fmt: skip
 
     def __init__(self, id: str, address: Address, capacity: int, *, is_local: bool = True) -> None:
@@ -48,6 +50,8 @@ class Endpoint:
         self.is_local = is_local
         self.is_ready = False
         self.is_draining = False
+        self.is_withdrawn = False
+        self.versions: frozenset[str] | None = None
         self.in_flight = 0
         self.peer_in_flight = 0
         self.circuit = CircuitBreaker(ENDPOINT_CIRCUIT)
@@ -76,7 +80,11 @@ class Endpoint:
     @property
     def is_member(self) -> bool:
         """Good in the eyes of its probes, and staying."""
-        return self.is_ready and not self.is_draining
+        return self.is_ready and not self.is_draining and not self.is_withdrawn
+
+    def serves(self, version: str | None) -> bool:
+        """Whether it may have that version of the model."""
+        return version is None or self.versions is None or version in self.versions
 
     def is_failing(self, now: float) -> bool:
         """Whether its attempts keep failing."""
@@ -92,7 +100,7 @@ class Endpoint:
 
     def state(self, now: float) -> EndpointState:
         """Its state, in one word."""
-        if self.is_draining:
+        if self.is_draining or self.is_withdrawn:
             return EndpointState.DRAINING
         if not self.is_ready:
             return EndpointState.NOT_READY

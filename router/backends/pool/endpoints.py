@@ -24,9 +24,9 @@ from router.admission.outliers import (
 from router.admission.slots import SlotQueue
 from router.backends.pool.caller import PoolCaller
 from router.backends.pool.endpoint import ENDPOINT_CIRCUIT, Endpoint
+from router.backends.pool.lease import PoolLease
 from router.domain.clock import Clock
 from router.domain.decision import Verdict
-from router.domain.ports import BackendResponse, Payload
 from router.domain.request import InferenceRequest
 from router.domain.snapshot import PoolSnapshot
 from router.policy.estimates import DurationEstimate, ServiceTimes
@@ -73,6 +73,7 @@ class Pool:
         self.busy_s = 0.0
         self.ejections = 0
         self.suspicion = asyncio.Event()
+        self.versions_matter = False
         # The endpoints that take traffic, None when that must be asked of each: after a change,
         # and while a circuit is open or an endpoint warms up, when it depends on the time.
         self._traffic: list[Endpoint] | None = None
@@ -94,9 +95,9 @@ class Pool:
 
     # -- what the policy sees ------------------------------------------------------------------
 
-    def snapshot(self, payload_bytes: int, now: float) -> PoolSnapshot:
-        """The pool as it is now, for a request of that size."""
-        ready = self._available(now)
+    def snapshot(self, payload_bytes: int, now: float, version: str | None = None) -> PoolSnapshot:
+        """The pool as it is now, for a request of that size to that version of the model."""
+        ready = self._serving(now, version)
         waiting = len(self.queue)
         service = self.service_times.estimate(payload_bytes)
         return PoolSnapshot(
@@ -129,6 +130,24 @@ class Pool:
             self._traffic = found
         return found
 
+    def _serving(self, now: float, version: str | None) -> list[Endpoint]:
+        """Those that take traffic and may have the version.
+
+        One that nobody is known to have goes anywhere: the replica's answer is the truth about it.
+        """
+        available = self._available(now)
+        if version is None:
+            return available
+        if not self.versions_matter:
+            self.versions_matter = True
+            self.suspicion.set()  # they are asked for now
+        if not self._is_known(version):
+            return available
+        return [endpoint for endpoint in available if endpoint.serves(version)]
+
+    def _is_known(self, version: str) -> bool:
+        return any(version in (endpoint.versions or ()) for endpoint in self.endpoints.values())
+
     def _members(self) -> list[Endpoint]:
         return [endpoint for endpoint in self.endpoints.values() if endpoint.is_member]
 
@@ -146,7 +165,7 @@ class Pool:
 
     def try_reserve(
         self, request: InferenceRequest, now: float, avoid: Collection[str] = ()
-    ) -> "PoolLease | None":
+    ) -> PoolLease | None:
         """A slot of the best endpoint, None if all are busy or others wait."""
         if len(self.queue):
             return None
@@ -165,13 +184,39 @@ class Pool:
             self._occupy(endpoint, now)
         return endpoint
 
-    async def reserve(self, request: InferenceRequest, timeout_s: float) -> "PoolLease":
+    def reserve_warm_version(self, version: str, now: float) -> Endpoint | None:
+        """As `reserve_warm`, for a request to that version of the model."""
+        if self.queue.waiters:
+            return None
+        endpoint = least_loaded(self._serving(now, version), self._rng)
+        if endpoint is not None:
+            self._occupy(endpoint, now)
+        return endpoint
+
+    async def reserve(self, request: InferenceRequest, timeout_s: float) -> PoolLease:
         """Wait for a slot, and see that a replica is started if none is wanted yet."""
         if not self.wanted:
             # Only then: under overload every request waits, and sizing must not run for each.
             self.wake()
-        endpoint = await self.queue.wait(request.payload_bytes, timeout_s)
+        if len({endpoint.versions for endpoint in self.endpoints.values()}) > 1:
+            # Whoever waits for a version must not keep others from replicas without it.
+            asyncio.get_running_loop().call_soon(self._pump_now)
+        endpoint = await self._wait(request, timeout_s)
         return PoolLease(self, endpoint, self._caller, self._clock, self._clock())
+
+    async def _wait(self, request: InferenceRequest, timeout_s: float) -> Endpoint:
+        """Wait for a slot of an endpoint that may have the request's version."""
+        version, give_up_at = request.version, self._clock() + timeout_s
+        while True:
+            wait_s = max(give_up_at - self._clock(), 0.0)
+            endpoint = await self.queue.wait(request.payload_bytes, wait_s)
+            if version is None or endpoint.serves(version) or not self._is_known(version):
+                return endpoint
+            self._free(endpoint)  # for whoever comes next
+            other = least_loaded(self._serving(self._clock(), version), self._rng)
+            if other is not None:
+                self._occupy(other, self._clock())
+                return other
 
     def pump(self, now: float) -> None:
         """Hand free slots to waiting requests; called whenever an endpoint may have come free."""
@@ -190,7 +235,7 @@ class Pool:
     def _pick(
         self, request: InferenceRequest, now: float, avoid: Collection[str]
     ) -> Endpoint | None:
-        available = self._available(now)
+        available = self._serving(now, request.version)
         if avoid:
             available = [endpoint for endpoint in available if endpoint.id not in avoid]
         if request.sequence_id is not None:
@@ -208,6 +253,9 @@ class Pool:
 
     def _free(self, endpoint: Endpoint) -> None:
         self._vacate(endpoint)
+        self._pump_now()
+
+    def _pump_now(self) -> None:
         self.pump(self._clock())
 
     def release(self, endpoint: Endpoint, verdict: Verdict, since: float, now: float) -> None:
@@ -279,6 +327,18 @@ class Pool:
             endpoint.drained.set()
         return endpoint.drained
 
+    def withdraw(self, endpoint_id: str, *, is_withdrawn: bool) -> Endpoint | None:
+        """An operator's wish: nothing new there, or again; None if there is no such endpoint."""
+        endpoint = self.endpoints.get(endpoint_id)
+        if endpoint is None:
+            return None
+        if endpoint.is_withdrawn and not is_withdrawn:
+            endpoint.begin(self._clock())
+        endpoint.is_withdrawn = is_withdrawn
+        self._traffic = None
+        self._pump_now()
+        return endpoint
+
     def remove(self, endpoint_id: str) -> None:
         """The endpoint is gone; attempts under way there fail by themselves."""
         self.endpoints.pop(endpoint_id, None)
@@ -293,45 +353,3 @@ class Pool:
     def in_flight(self) -> int:
         """Requests of this gateway at the pool's endpoints."""
         return sum(endpoint.in_flight for endpoint in self.endpoints.values())
-
-
-class PoolLease:
-    """A slot of one endpoint."""
-
-    __slots__ = ("_caller", "_clock", "_endpoint", "_payload_bytes", "_pool", "_served_s", "_since")
-
-    def __init__(
-        self, pool: Pool, endpoint: Endpoint, caller: PoolCaller, clock: Clock, since: float
-    ) -> None:
-        self._pool = pool
-        self._endpoint = endpoint
-        self._caller = caller
-        self._clock = clock
-        self._since = since
-        self._payload_bytes: int | None = None
-        self._served_s = 0.0
-
-    @property
-    def endpoint_id(self) -> str:
-        """Opaque id of the endpoint."""
-        return self._endpoint.id
-
-    async def send(
-        self, request: InferenceRequest, body: Payload, timeout_s: float
-    ) -> BackendResponse:
-        """Send to the endpoint."""
-        started = self._clock()
-        self._payload_bytes = request.payload_bytes if request.is_inference else None
-        response = await self._caller.send(self._endpoint.address, request, body, timeout_s)
-        self._served_s = self._clock() - started
-        if not isinstance(body, bytes):
-            self._served_s -= body.waited_s  # a slow client says nothing about the replica
-        return response
-
-    def release(self, verdict: Verdict, now: float, response: BackendResponse | None) -> None:
-        """Free the slot; learn the endpoint's health, the model's service time, what was used."""
-        pool = self._pool
-        learns = response is not None and response.status < 400
-        if learns and self._payload_bytes is not None:
-            pool.learn(self._endpoint, self._payload_bytes, self._served_s)
-        pool.release(self._endpoint, verdict, self._since, now)

@@ -1,6 +1,7 @@
 """Active health: asks every endpoint of a pool whether it is ready, and compares how fast they are.
 
-Marks endpoints ready or not; never starts, stops or removes one.
+Where clients ask for versions of the model, it also asks who has which. Marks endpoints ready or
+not; never starts, stops or removes one.
 """
 
 import asyncio
@@ -9,12 +10,15 @@ from dataclasses import dataclass
 
 from router.backends.pool.endpoint import Endpoint
 from router.backends.pool.endpoints import Pool
+from router.backends.pool.versions import versions_of
 from router.domain.clock import Clock
 from router.domain.errors import AttemptError
 from router.upstream.address import Address
 from router.upstream.client import Call, UpstreamClient
 
 _log = logging.getLogger(__name__)
+
+_VERSIONS_EVERY_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,7 @@ class HealthProber:
         self.params = params
         self._clock = clock
         self._streaks: dict[str, int] = {}
+        self._versions_due_at = 0.0
 
     async def run(self) -> None:
         """Probe until cancelled."""
@@ -75,8 +80,25 @@ class HealthProber:
             self._judge(endpoint, verdict)
         self._streaks = {id_: n for id_, n in self._streaks.items() if id_ in self._pool.endpoints}
         now = self._clock()
+        if self._pool.versions_matter and now >= self._versions_due_at:
+            await self._ask_versions()
+            self._versions_due_at = now + _VERSIONS_EVERY_S
         self._pool.judge(now)
         self._pool.pump(now)
+
+    async def _ask_versions(self) -> None:
+        asked = [endpoint for endpoint in self._pool.endpoints.values() if endpoint.is_ready]
+        answers = await asyncio.gather(
+            *(
+                versions_of(
+                    self._upstream, endpoint.address, self._pool.model, self.params.timeout_s
+                )
+                for endpoint in asked
+            )
+        )
+        for endpoint, versions in zip(asked, answers, strict=True):
+            # One that is too busy to answer now has not lost what it had.
+            endpoint.versions = versions or endpoint.versions
 
     def _judge(self, endpoint: Endpoint, verdict: bool) -> None:
         if verdict == endpoint.is_ready:
@@ -88,6 +110,7 @@ class HealthProber:
         self._streaks[endpoint.id] = 0
         _log.info("endpoint %s is %s", endpoint.id, "ready" if verdict else "not ready")
         self._pool.mark_ready(endpoint.id, is_ready=verdict)
+        self._versions_due_at = 0.0  # it may have come back as another one
         if not verdict:
             # Attempts that hang there fail now and go elsewhere.
             self._upstream.abort(endpoint.address)

@@ -185,6 +185,49 @@ async def test_a_drain_reaches_all_and_whoever_is_started_again(gateway: Gateway
                 assert reply.status == 503
 
 
+async def test_a_drained_replica_is_left_alone_by_all_and_whoever_is_started_again(
+    gateway: GatewayProcess,
+):
+    await until_both_answer(gateway)
+    await until_ready(gateway)
+    (endpoint,) = (await gateway.get("/v1/status"))["models"][0]["endpoints"]
+    question = {"model": "mlp", "endpoint": endpoint["id"]}
+    async with clients() as session:
+        async with session.post(gateway.admin + "/v1/drain", json=question) as reply:
+            assert (await reply.json())["draining"] is True
+        assert await backends(session, gateway) == {"serverless"}
+        (shown,) = (await gateway.get("/v1/status"))["models"][0]["endpoints"]
+        assert shown["state"] == "draining"
+        # The id names the process whose replica it is; the other one may go.
+        other = next(p for p in processes_of(gateway) if f"-{p.pid}-" not in endpoint["id"])
+        other.kill()
+        other.wait(10)
+        await until_both_answer(gateway)
+        async with asyncio.timeout(20):
+            while not await agree(gateway, endpoint["id"], "draining"):
+                await asyncio.sleep(0.1)
+        assert await backends(session, gateway) == {"serverless"}
+        question["draining"] = False
+        async with session.post(gateway.admin + "/v1/drain", json=question) as reply:
+            assert (await reply.json())["draining"] is False
+        question["endpoint"] = "nobody"
+        async with session.post(gateway.admin + "/v1/drain", json=question) as reply:
+            assert reply.status == 404
+    await until_ready(gateway)
+
+
+async def backends(session: aiohttp.ClientSession, gateway: GatewayProcess) -> set[str | None]:
+    # One after the other: so many at once would be too many for the function.
+    return {(await infer(session, gateway.url, "mlp", MLP)).backend for _ in range(12)}
+
+
+async def agree(gateway: GatewayProcess, endpoint: str, state: str) -> bool:
+    """Whether both processes know the endpoint, in that state."""
+    found = await counted(gateway, "router_endpoints", model="mlp", state=state)
+    ready = await counted(gateway, "router_endpoints", model="mlp", state="ready")
+    return (found, ready) == (1, 0)
+
+
 async def test_explain_is_answered_by_one_of_them(gateway: GatewayProcess):
     await until_both_answer(gateway)
     question = {"model": "mlp", "payload_bytes": 100}

@@ -1,9 +1,10 @@
+import asyncio
 import json
 from typing import Any
 
 import pytest
 
-from tests.fakes.upstreams import ok
+from tests.fakes.upstreams import Gate, ok
 from tests.integration.harness import Harness
 
 
@@ -145,3 +146,63 @@ async def test_paths(gateway, method, path, status):
 async def test_the_two_ports_do_not_answer_for_each_other(gateway):
     assert (await gateway.request("GET", "/metrics")).status == 404
     assert (await gateway.ask("GET", "/v2")).status == 404
+
+
+class TestDrainOfOneEndpoint:
+    async def drain(self, gateway, endpoint, **more) -> Any:
+        question = {"model": "m", "endpoint": endpoint, **more}
+        return await gateway.ask("POST", "/v1/drain", question)
+
+    async def test_nothing_new_goes_there_and_what_is_in_flight_ends(self, tmp_path):
+        gate = Gate()
+        async with Harness(tmp_path, warm=[gate, ok()]) as gateway:
+            held = [asyncio.create_task(gateway.infer()) for _ in range(4)]
+            await gateway.until(lambda: gate.waiting > 0)
+            busy = next(e for e in (await gateway.status())["endpoints"] if e["in_flight"])
+            waiting = busy["in_flight"]
+            reply = await self.drain(gateway, busy["id"])
+            used = {(await gateway.infer()).headers["x-router-endpoint"] for _ in range(8)}
+            (shown,) = [e for e in (await gateway.status())["endpoints"] if e["id"] == busy["id"]]
+            gate.opened.set()
+            assert [(await task).status for task in held] == [200] * 4
+            await gateway.until(lambda: gateway.pool.in_flight == 0)
+        assert reply.json() == {
+            "model": "m", "endpoint": busy["id"], "draining": True, "in_flight": waiting,
+        }  # fmt: skip
+        assert busy["id"] not in used
+        assert (shown["state"], shown["in_flight"]) == ("draining", waiting)
+
+    async def test_it_can_be_taken_back_and_serves_those_who_wait(self, tmp_path):
+        async with Harness(tmp_path, warm=[ok()]) as gateway:
+            (endpoint,) = gateway.pool.endpoints
+            await self.drain(gateway, endpoint)
+            held = asyncio.create_task(gateway.infer())
+            await gateway.until(lambda: len(gateway.pool.queue) == 1)
+            await self.drain(gateway, endpoint, draining=False)
+            assert (await held).status == 200
+            assert (await gateway.status())["endpoints"][0]["state"] == "ready"
+
+    async def test_a_reload_does_not_take_it_back(self, tmp_path):
+        async with Harness(tmp_path, warm=[ok(), ok()]) as gateway:
+            first, _ = gateway.pool.endpoints
+            await self.drain(gateway, first)
+            await gateway.write(gateway.changed(slo={"latency_ms": 1000}))
+            await gateway.ask("POST", "/v1/reload")
+            states = {e["id"]: e["state"] for e in (await gateway.status())["endpoints"]}
+        assert states[first] == "draining"
+
+    @pytest.mark.parametrize(
+        ("question", "status", "told"),
+        [
+            ({"model": "x", "endpoint": "e"}, 404, "'x'"),
+            ({"model": "m", "endpoint": "nobody"}, 404, "nobody"),
+            ({"model": "m"}, 400, "endpoint"),
+            ({"model": "m", "endpoint": "e", "undo": True}, 400, "undo"),
+        ],
+        ids=["unknown model", "unknown endpoint", "half a question", "an unknown field"],
+    )
+    async def test_wrong_questions_drain_nothing(self, gateway, question, status, told):
+        reply = await gateway.ask("POST", "/v1/drain", question)
+        assert (reply.status, told in reply.json()["error"]) == (status, True)
+        assert (await gateway.ask("GET", "/readyz")).status == 200
+        assert gateway.pool.ready == 1

@@ -33,6 +33,9 @@ async def replica():
     state: dict[str, Any] = {"status": 200, "asked": 0}
 
     async def ready(request) -> Any:
+        if request.path == "/v2/models/m":
+            state["metadata_asked"] = state.get("metadata_asked", 0) + 1
+            return web.Response(body=state["metadata"], status=state.get("metadata_status", 200))
         assert request.path == "/ready"
         state["asked"] += 1
         return web.Response(status=state["status"])
@@ -120,3 +123,48 @@ async def test_every_round_compares_how_fast_endpoints_are(replica, make_prober)
             pool.learn(endpoint, 300, served_s)
     await prober.probe_all()
     assert pool.endpoints["e1"].is_slow(1000.0)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "status", "versions"),
+    [
+        (b'{"name": "m", "versions": ["1", "3"]}', 200, {"1", "3"}),
+        (b'{"name": "m"}', 200, None),
+        (b'{"versions": []}', 200, None),
+        (b'{"versions": [1]}', 200, None),
+        (b"<html>", 200, None),
+        (b'{"versions": ["1"]}', 404, None),
+        (b'{"versions": ["1"]}' + b" " * 2_000_000, 200, None),
+    ],
+    ids=["named", "not named", "none", "numbers", "no JSON", "refused", "endless"],
+)
+async def test_versions_are_what_the_replica_says(replica, make_prober, metadata, status, versions):
+    pool, prober = make_prober(replica["url"], healthy_after=1)
+    replica.update(metadata=metadata, metadata_status=status)
+    await prober.probe_all()
+    assert pool.endpoints["e0"].versions is None
+    assert "metadata_asked" not in replica, "nobody has asked for a version yet"
+    pool.versions_matter = True
+    await prober.probe_all()
+    await prober.probe_all()
+    assert pool.endpoints["e0"].versions == versions
+    assert replica["metadata_asked"] == 1, "not at every probe"
+
+
+async def test_versions_are_asked_again_after_a_while_and_when_a_replica_returns(
+    replica, make_prober
+):
+    pool, prober = make_prober(replica["url"], healthy_after=1, unhealthy_after=1)
+    pool.versions_matter = True
+    seen = []
+    for version, event in (("1", None), ("2", None), ("3", "later"), ("4", "back")):
+        replica["metadata"] = b'{"versions": ["%b"]}' % version.encode()
+        if event == "later":
+            prober._clock.advance(30.0)
+        if event == "back":
+            replica["status"] = 503
+            await prober.probe_all()
+            replica["status"] = 200
+        await prober.probe_all()
+        seen.append(pool.endpoints["e0"].versions)
+    assert seen == [{"1"}, {"1"}, {"3"}, {"4"}]

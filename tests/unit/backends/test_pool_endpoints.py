@@ -367,7 +367,71 @@ class TestSlowStart:
         assert pool.snapshot(1, clock()).slots == 1
 
 
+class TestVersions:
+    """e0 has version 1, e1 has versions 1 and 2."""
+
+    @pytest.fixture
+    def pool(self, make_pool):
+        pool = make_pool(1, 1)
+        pool.endpoints["e0"].versions = frozenset({"1"})
+        pool.endpoints["e1"].versions = frozenset({"1", "2"})
+        return pool
+
+    async def test_a_version_goes_to_those_that_have_it(self, pool, clock):
+        lease = pool.try_reserve(make_request(version="2"), clock())
+        assert lease.endpoint_id == "e1"
+        assert pool.try_reserve(make_request(version="2"), clock()) is None
+        assert pool.reserve_warm_version("2", clock()) is None
+        assert pool.snapshot(1, clock(), "2").free_slots == 0
+        assert pool.reserve_warm_version("1", clock()).id == "e0"
+
+    @pytest.mark.parametrize("version", [None, "9"], ids=["any", "one that nobody has"])
+    async def test_otherwise_all_are_asked(self, pool, clock, version):
+        request = make_request(version=version)
+        assert {pool.try_reserve(request, clock()).endpoint_id for _ in range(2)} == {"e0", "e1"}
+
+    async def test_what_is_not_known_may_be_there(self, pool, clock):
+        pool.endpoints["e0"].versions = None
+        request = make_request(version="2")
+        assert {pool.try_reserve(request, clock()).endpoint_id for _ in range(2)} == {"e0", "e1"}
+
+    async def test_probes_learn_that_versions_matter_with_the_first_such_request(self, pool, clock):
+        pool.try_reserve(REQUEST, clock())
+        assert not pool.versions_matter
+        pool.try_reserve(make_request(version="1"), clock())
+        assert pool.versions_matter
+        assert pool.suspicion.is_set()
+
+    async def test_who_waits_for_a_version_gets_it_and_holds_nobody_else_up(self, pool, clock):
+        second = pool.try_reserve(make_request(version="2"), clock())
+        picky = await queued(pool, make_request(version="2"))
+        other = await queued(pool)
+        assert (await result_of(other)).endpoint_id == "e0"
+        assert not picky.done()
+        second.release(Verdict.OK, clock(), None)
+        assert (await result_of(picky)).endpoint_id == "e1"
+        assert (pool.in_flight, len(pool.queue)) == (2, 0)
+
+    async def test_a_slot_handed_over_elsewhere_is_exchanged_for_a_free_one(self, pool, clock):
+        leases = [pool.try_reserve(make_request(version=v), clock()) for v in ("1", "2")]
+        picky = await queued(pool, make_request(version="2"))
+        for lease in sorted(leases, key=lambda lease: lease.endpoint_id):
+            lease.release(Verdict.OK, clock(), None)
+        assert (await result_of(picky)).endpoint_id == "e1"
+        assert pool.in_flight == 1
+
+
 class TestDrain:
+    def test_a_withdrawn_endpoint_stays_so_until_it_is_given_back(self, make_pool, clock):
+        pool = make_pool(1)
+        assert pool.withdraw("e0", is_withdrawn=True) is pool.endpoints["e0"]
+        pool.mark_ready("e0", is_ready=False)
+        pool.mark_ready("e0", is_ready=True)
+        assert pool.try_reserve(REQUEST, clock()) is None
+        pool.withdraw("e0", is_withdrawn=False)
+        assert pool.try_reserve(REQUEST, clock()) is not None
+        assert pool.withdraw("gone", is_withdrawn=True) is None
+
     def test_an_idle_endpoint_has_drained_at_once(self, make_pool, clock):
         pool = make_pool(1)
         assert pool.drain("e0").is_set()

@@ -1,0 +1,64 @@
+"""A reserved slot of one replica: the attempt that uses it, and what is learned when it ends."""
+
+from typing import Protocol
+
+from router.backends.pool.caller import PoolCaller
+from router.backends.pool.endpoint import Endpoint
+from router.domain.clock import Clock
+from router.domain.decision import Verdict
+from router.domain.ports import BackendResponse, Payload
+from router.domain.request import InferenceRequest
+
+
+class Keeper(Protocol):
+    """Whom the slot goes back to."""
+
+    def learn(self, endpoint: Endpoint, payload_bytes: int, served_s: float) -> None:
+        """The endpoint has answered a request of that size well, in so many seconds."""
+        ...
+
+    def release(self, endpoint: Endpoint, verdict: Verdict, since: float, now: float) -> None:
+        """An attempt that began at `since` has ended."""
+        ...
+
+
+class PoolLease:
+    """A slot of one endpoint."""
+
+    __slots__ = ("_caller", "_clock", "_endpoint", "_payload_bytes", "_pool", "_served_s", "_since")
+
+    def __init__(
+        self, pool: Keeper, endpoint: Endpoint, caller: PoolCaller, clock: Clock, since: float
+    ) -> None:
+        self._pool = pool
+        self._endpoint = endpoint
+        self._caller = caller
+        self._clock = clock
+        self._since = since
+        self._payload_bytes: int | None = None
+        self._served_s = 0.0
+
+    @property
+    def endpoint_id(self) -> str:
+        """Opaque id of the endpoint."""
+        return self._endpoint.id
+
+    async def send(
+        self, request: InferenceRequest, body: Payload, timeout_s: float
+    ) -> BackendResponse:
+        """Send to the endpoint."""
+        started = self._clock()
+        self._payload_bytes = request.payload_bytes if request.is_inference else None
+        response = await self._caller.send(self._endpoint.address, request, body, timeout_s)
+        self._served_s = self._clock() - started
+        if not isinstance(body, bytes):
+            self._served_s -= body.waited_s  # a slow client says nothing about the replica
+        return response
+
+    def release(self, verdict: Verdict, now: float, response: BackendResponse | None) -> None:
+        """Free the slot; learn the endpoint's health, the model's service time, what was used."""
+        pool = self._pool
+        learns = response is not None and response.status < 400
+        if learns and self._payload_bytes is not None:
+            pool.learn(self._endpoint, self._payload_bytes, self._served_s)
+        pool.release(self._endpoint, verdict, self._since, now)
