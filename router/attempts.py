@@ -19,7 +19,8 @@ from router.telemetry.metrics import Metrics
 class Record:
     """What happened to a request, as it goes along; ends up in headers, log and metrics.
 
-    `upstream_s` is the time during which a backend had it.
+    `upstream_s` is the time during which a backend had it. `passed_to` is the model that got it in
+    place of the one asked for, `earlier_attempts` those that the models before it made.
     """
 
     decision: Decision | None = None
@@ -32,6 +33,21 @@ class Record:
     failed: dict[Backend, Reason] = field(default_factory=dict)
     avoid: set[str] = field(default_factory=set)
     carried: AttemptError | None = None
+    passed_to: str | None = None
+    earlier_attempts: int = 0
+
+    @property
+    def tries(self) -> int:
+        """Attempts at the model that has the request now."""
+        return self.attempts - self.earlier_attempts
+
+    def pass_to(self, model: str) -> None:
+        """Another model gets the request; what failed before tells nothing about its backends."""
+        self.passed_to = model
+        self.earlier_attempts = self.attempts
+        self.decision, self.endpoint_id, self.cold_start = None, "", None
+        self.failed.clear()
+        self.avoid.clear()
 
 
 @dataclass(slots=True)

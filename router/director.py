@@ -4,12 +4,14 @@ Joins the pure policy with the adapters. Knows neither HTTP servers nor wire pro
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from random import Random
 
 from router.admission.retries import may_retry
 from router.attempts import Attempts, Record, Try, slots_of
+from router.chain import Link, may_pass_on
 from router.domain.clock import Clock, Sleep
 from router.domain.decision import Backend, Decision, Outcome, Reason, TraceStep
 from router.domain.errors import (
@@ -51,21 +53,16 @@ class Director:
 
     @asynccontextmanager
     async def serve(
-        self, model: ModelRuntime, request: InferenceRequest, body: Payload, record: Record
+        self, chain: Sequence[Link], body: Payload, record: Record
     ) -> AsyncIterator[BackendResponse]:
         """Get an answer and hold its slot until the caller has passed it on.
 
-        A body that is still to come goes on to a pool as it comes, and then only once; a function
-        gets it whole. Raises RouterError. Leaving by an exception cancels what the backend still
-        sends.
+        The first model of the chain is the one asked for; each other one stands in for those before
+        it. A body that is still to come goes on to a pool as it comes, and then only once; a
+        function gets it whole. Raises RouterError. Leaving by an exception cancels what the backend
+        still sends.
         """
-        if request.is_inference and not record.attempts:
-            now = self._clock()
-            is_captive = captive(request, model.state(request, now, {}).serverless)
-            model.count_arrival(request.payload_bytes, now, is_captive)
-            if model.hedging is not None:
-                model.hedging.budget.deposit(now)
-        tried, response = await self._answered(model, request, body, record)
+        model, (tried, response) = await self._served(chain, body, record)
         result = AttemptResult.CANCELLED
         try:
             yield response
@@ -77,11 +74,50 @@ class Director:
             await self._attempts.end(model, tried, record, result, response)
             record.cold_start = response.cold_start
 
-    def check(self, model: ModelRuntime, request: InferenceRequest) -> None:
+    def check(self, chain: Sequence[Link]) -> None:
         """Raise now what `serve` would raise, before the body has been read."""
         now = self._clock()
-        self._check_deadline(request)
-        decide(request, model.policy, model.state(request, now, {}), now)
+        self._check_deadline(chain[0].request)
+        refusal: RouterError | None = None
+        for link in chain:
+            try:
+                decide(
+                    link.request, link.model.policy, link.model.state(link.request, now, {}), now
+                )
+            except RouterError as error:
+                refusal = refusal or error
+                if not isinstance(refusal, ShedError):
+                    break
+            else:
+                return
+        assert refusal is not None  # noqa: S101  a chain has a first model
+        raise refusal
+
+    # -- one answer, by the first model that can give it -----------------------------------------
+
+    async def _served(
+        self, chain: Sequence[Link], body: Payload, record: Record
+    ) -> tuple[ModelRuntime, Answer]:
+        link, *others = chain
+        while True:
+            model, request, own_body = link.model, link.request, link.body(body)
+            if request.is_inference and not record.tries:
+                self._count_arrival(model, request)
+            try:
+                return model, await self._answered(model, request, own_body, record)
+            except RouterError as error:
+                if not others or not may_pass_on(error, request, body, self._clock()):
+                    raise
+                link, *others = others
+                self._metrics.record_pass_on(model.name)
+                record.pass_to(link.model.name)
+
+    def _count_arrival(self, model: ModelRuntime, request: InferenceRequest) -> None:
+        now = self._clock()
+        is_captive = captive(request, model.state(request, now, {}).serverless)
+        model.count_arrival(request.payload_bytes, now, is_captive)
+        if model.hedging is not None:
+            model.hedging.budget.deposit(now)
 
     # -- one answer, by as many attempts as are allowed ------------------------------------------
 
@@ -130,6 +166,8 @@ class Director:
                 if reason is Reason.LIMIT_PAYLOAD
             }
             decision = decide(request, model.policy, model.state(request, now, hard), now)
+        if record.passed_to is not None:
+            decision = replace(decision, reason=Reason.FALLBACK)
         record.decision = decision
         return decision
 
@@ -174,7 +212,7 @@ class Director:
             raise error  # what was passed on of the body is gone
         if isinstance(error, EncodedTooLargeError):
             return  # nothing was tried; the function is ruled out, so this cannot come again
-        if not may_retry(request, error, record.attempts, model.settings.attempts, now):
+        if not may_retry(request, error, record.tries, model.settings.attempts, now):
             raise error
         if not model.budget.withdraw():
             self._metrics.record_retry_budget_exhausted()
@@ -199,7 +237,7 @@ class Director:
         record.failed[backend] = _successor_reason(error)
         if tried_before or _only(model, backend):
             # Full jitter, so that requests that failed together do not come back together.
-            longest_s = min(_MAX_PAUSE_S, _FIRST_PAUSE_S * 2**record.attempts)
+            longest_s = min(_MAX_PAUSE_S, _FIRST_PAUSE_S * 2**record.tries)
             await self._sleep(self._rng.uniform(0.0, longest_s))
 
     # -- bookkeeping -----------------------------------------------------------------------------

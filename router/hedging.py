@@ -47,7 +47,7 @@ class Hedger:
         try:
             race.start(first)
             delay_s = hedging.delay_s(first.decision.backend, request.payload_bytes)
-            if delay_s is None or record.attempts > 1 or await race.is_decided(delay_s):
+            if delay_s is None or record.tries > 1 or await race.is_decided(delay_s):
                 return await race.winner()
             second = self._second(model, hedging, request, first)
             if second is None:

@@ -54,7 +54,7 @@ REASON_HELP: dict[Reason, str] = {
     Reason.POOL_STARTING: "a replica is on its way; the function bridges, or the request is held",
     Reason.BREAKER_OPEN: "the other backend failed again and again, or asked for a pause",
     Reason.NO_ENDPOINT: "the pool should have replicas but none is healthy",
-    Reason.FALLBACK: "the other backend failed this request in an earlier attempt",
+    Reason.FALLBACK: "the other backend failed this request before, or the model asked for did",
     Reason.HEDGE: "an extra copy, sent because the first attempt is slow",
     Reason.STICKY: "the sequence already lives on this endpoint",
     Reason.HINT: "the client asked for this backend and the configuration allows hints",

@@ -57,6 +57,11 @@ class Exchange:
             self.assignment = variant.assignment
             self.model, self.version = variant.model.name, variant.request.version
 
+    @property
+    def answered_by(self) -> str:
+        """The model that has answered, or was the last that could not."""
+        return self.record.passed_to or self.model or ""
+
     def router_s(self, now: float) -> float:
         """Seconds so far that the gateway itself is answerable for."""
         waited_s = self.record.upstream_s + self.record.queue_s + self.read_s
@@ -71,7 +76,9 @@ class Exchange:
                 ("x-router-backend", record.decision.backend),
                 ("x-router-reason", record.decision.reason),
             ]
-        if self.asked_model is not None:
+        if record.passed_to is not None:
+            headers.append(("x-router-model", record.passed_to))
+        elif self.asked_model is not None:
             headers.append(("x-router-model", self.model or ""))
             if self.version is not None:
                 headers.append(("x-router-model-version", self.version))
@@ -93,14 +100,14 @@ class Exchange:
         total_s = now - self.received_at
         backend = decision.backend if decision is not None else None
         telemetry.metrics.record_request(
-            self.model or "", backend, self.outcome, total_s, self.router_s(now)
+            self.answered_by, backend, self.outcome, total_s, self.router_s(now)
         )
         telemetry.access_log.record(
             AccessRecord(
                 request_id=self.request_id,
                 protocol=self.protocol,
-                model=self.model or "",
-                version=self.version,
+                model=self.answered_by,
+                version=self.version if record.passed_to is None else None,
                 tenant=self.tenant,
                 payload_bytes=self.payload_bytes,
                 backend=backend,
@@ -116,8 +123,13 @@ class Exchange:
                 queue_ms=round(record.queue_s * 1e3, 3),
                 deadline_ms=self.deadline_ms,
                 cost_usd=round(record.cost_usd, 12),
-                asked_model=self.asked_model,
+                asked_model=self.asked_model or (self.model if record.passed_to else None),
             )
         )
         if self.assignment is not None:
-            self.assignment.ended(self.outcome, total_s - self.read_s, now)
+            self.assignment.ended(self._assigned_outcome, total_s - self.read_s, now)
+
+    @property
+    def _assigned_outcome(self) -> Outcome:
+        """How the request ended for who got it first: an answer by another is none of its own."""
+        return self.outcome if self.record.passed_to is None else Outcome.UPSTREAM_FAILED

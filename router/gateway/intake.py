@@ -5,11 +5,13 @@ What can be refused is refused from the head, before a byte of the body has been
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from math import inf
 
 from aiohttp import web
 from multidict import CIMultiDictProxy
 
+from router.chain import Link
 from router.director import Director
 from router.domain.addressing import path_for
 from router.domain.clock import Clock
@@ -22,14 +24,14 @@ from router.domain.errors import (
 from router.domain.ports import Payload
 from router.domain.request import InferenceRequest, Protocol
 from router.gateway import kserve_v1, oip, openai
-from router.gateway.access import admit, identify
+from router.gateway.access import admit, identify, may_use
 from router.gateway.body import STREAM_ABOVE_BYTES, WINDOW_BYTES, Body
 from router.gateway.exchange import Exchange
 from router.gateway.head import Head, read_head
 from router.gateway.parameters import read_parameters
 from router.gateway.responses import not_found_model
 from router.gateway.target import Document, Target, origin_form, segments_of
-from router.gateway.variant import variant_of
+from router.gateway.variant import addressed_to, variant_of
 from router.policy.canary import Shadow
 from router.runtime import ModelRuntime, Runtime
 from router.settings.keys import ApiKey
@@ -58,10 +60,12 @@ class Intent:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A request whose model is known, and whose body is here or is passed on as it comes."""
+    """A request whose model is known, and whose body is here or is passed on as it comes.
 
-    model: ModelRuntime
-    request: InferenceRequest
+    `chain` begins with that model; those that may stand in for it follow.
+    """
+
+    chain: tuple[Link, ...]
     body: Payload
     shadow: Shadow | None = None
 
@@ -130,6 +134,28 @@ def _backend_path(intent: Intent, target: Target, model: ModelRuntime) -> str:
     return path_for(target.protocol, intent.path, settings.backend_name, target.version)
 
 
+def _chain(
+    intent: Intent, target: Target, model: ModelRuntime, request: InferenceRequest, runtime: Runtime
+) -> tuple[Link, ...]:
+    """The model asked for, and those of its fallbacks that the caller may use."""
+    first = Link(model, request)
+    if not model.settings.fallback or not request.is_inference:
+        return (first,)
+    caller = intent.caller
+    names = [n for n in model.settings.fallback if caller is None or may_use(caller, n)]
+    return first, *(_stand_in(target, runtime.models[name], request) for name in names)
+
+
+def _stand_in(target: Target, model: ModelRuntime, request: InferenceRequest) -> Link:
+    asked = replace(
+        addressed_to(model, None, request),
+        is_idempotent=model.settings.idempotent and request.is_idempotent,
+        sequence_id=None,
+    )
+    name = model.settings.backend_name
+    return Link(model, asked, partial(openai.renamed, model=name) if target.model is None else None)
+
+
 class Intake:
     """Reads requests of the data port."""
 
@@ -178,15 +204,17 @@ class Intake:
         exchange.assign(variant)
         if content is None:
             if not exchange.is_resumed:
-                self._director.check(model, request)
+                self._director.check(_chain(intent, target, model, request, runtime))
             if _may_stream(model, request):
                 body.check_size(request.payload_bytes, runtime.settings.server.max_body_bytes)
                 body.hold(WINDOW_BYTES)
                 upload = ClientUpload(body, lambda: self._read(body, exchange, runtime), runtime)
-                return Taken(model, request, upload, variant.shadow)
+                return Taken(
+                    _chain(intent, target, model, request, runtime), upload, variant.shadow
+                )
             content = await self._read(body, exchange, runtime)
             request = _with_body(request, model, content, exchange)
-        return Taken(model, request, content, variant.shadow)
+        return Taken(_chain(intent, target, model, request, runtime), content, variant.shadow)
 
     async def _read(self, body: Body, exchange: Exchange, runtime: Runtime) -> bytes:
         server = runtime.settings.server

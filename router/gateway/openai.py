@@ -30,3 +30,10 @@ def read(body: bytes) -> Asked:
         return msgspec.json.decode(body, type=Asked)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidRequestError(f"the body is not a valid request: {error}") from None
+
+
+def renamed(body: bytes, model: str) -> bytes:
+    """A body that was read before, asking for another model; all other fields stay as they are."""
+    fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    fields["model"] = msgspec.Raw(msgspec.json.encode(model))
+    return msgspec.json.encode(fields)

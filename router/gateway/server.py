@@ -152,7 +152,7 @@ class DataPlane:
         self, http: web.BaseRequest, taken: Taken, exchange: Exchange
     ) -> web.StreamResponse:
         record = exchange.record
-        async with self._director.serve(taken.model, taken.request, taken.body, record) as response:
+        async with self._director.serve(taken.chain, taken.body, record) as response:
             exchange.status = response.status
             exchange.outcome = outcome_of_status(response.status)
             headers = [(name, value) for name, value in response.headers if is_relayed(name)]

@@ -12,6 +12,7 @@ from typing import Any
 
 from router.settings.advice import warnings_about
 from router.settings.document import Document, ScalarNode, SequenceNode, parse, plain
+from router.settings.fallbacks import wrong_fallbacks
 from router.settings.keys import ApiKey, ApiKeys, KeyRing
 from router.settings.prices import PriceBook, built_in_prices
 from router.settings.pricing import with_prices
@@ -110,6 +111,8 @@ def _load(reading: _Reading, document: Document) -> Loaded:
         reading.problems += _repeated(document, (group,), "name")
     if settings is not None:
         reading.problems += dangling(settings, document)
+        wrong = wrong_fallbacks(settings.models)
+        reading.problems += [document.problem(path, message) for path, message in wrong]
     keys = _keys(reading, data)
     tls = _tls(reading, document, data)
     sources = sources_of(reading.contents.items())

@@ -99,6 +99,7 @@ __all__ = [
 
 MAX_ENTRIES = 1000
 """Most models, and most rules, in one configuration."""
+MAX_FALLBACKS = 10
 
 Namespace = Annotated[
     str, Text(r"[A-Za-z0-9._:-]{1,100}", "1..100 characters of A-Z a-z 0-9 . _ : -")
@@ -203,6 +204,10 @@ class ModelSettings(Section):
     hedge: HedgeSettings | None = Field(
         default=None,
         description="a second attempt beside a slow one; absent: none",
+    )
+    fallback: Annotated[tuple[ModelName, ...], Field(max_length=MAX_FALLBACKS)] = Field(
+        default=(),
+        description="models that answer, in this order, when this one cannot; without loops",
     )
     serverless: ServerlessSettings | None = Field(
         default=None, description="the function; a model needs this, a pool, or both"

@@ -71,6 +71,12 @@ HEDGES = Family(
     "Slow attempts, by what a second one beside them came to: won, lost, failed, cancelled, or not"
     " sent for want of budget or of a free slot (no_budget, no_place).",
 )
+PASSED_ON = Family(
+    "router_passed_on_total",
+    Kind.COUNTER,
+    ("model",),
+    "Requests that the model could not serve and that the next one of its fallback chain got.",
+)
 REQUEST_DURATION = Family(
     "router_request_duration_seconds",
     Kind.HISTOGRAM,
@@ -293,6 +299,7 @@ FAMILIES: tuple[Family, ...] = (
     DECISIONS,
     ATTEMPTS,
     HEDGES,
+    PASSED_ON,
     REQUEST_DURATION,
     ATTEMPT_DURATION,
     GATEWAY_OVERHEAD,

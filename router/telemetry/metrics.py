@@ -238,6 +238,10 @@ class Metrics(Collector):
         """Count a retry that was not made for want of budget."""
         self._counters[families.RETRY_BUDGET_EXHAUSTED.name][()] += 1
 
+    def record_pass_on(self, model: str) -> None:
+        """Count a request that the model could not serve and that another one gets."""
+        self._counters[families.PASSED_ON.name][self._label(model),] += 1
+
     def record_hedge(self, model: str, result: HedgeResult) -> None:
         """Count a slow attempt of a model that hedges."""
         self._counters[families.HEDGES.name][self._label(model), result] += 1

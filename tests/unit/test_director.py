@@ -16,6 +16,7 @@ from router.attempts import Record
 from router.backends.pool.endpoint import Endpoint
 from router.backends.pool.endpoints import Pool, PoolParams
 from router.backends.serverless.function import Function, FunctionParams
+from router.chain import Link
 from router.director import Director, explain_request, outcome_of
 from router.domain.decision import Backend, Outcome, Reason
 from router.domain.errors import (
@@ -143,7 +144,7 @@ class Counted:
         self.releases = 0
         try:
             async with self.director.serve(
-                self.model, request or make_request(), body, record
+                [Link(self.model, request or make_request())], body, record
             ) as response:
                 return record, response
         except Exception as error:  # noqa: BLE001  handed to the test

@@ -13,6 +13,7 @@ from router.attempts import Record
 from router.backends.pool.endpoint import Endpoint
 from router.backends.pool.endpoints import Pool, PoolParams
 from router.backends.serverless.function import Function, FunctionParams
+from router.chain import Link
 from router.director import Director
 from router.domain.decision import Backend, Reason
 from router.domain.errors import ResponseLostError
@@ -118,7 +119,7 @@ class Race:
         async with (
             asyncio.timeout(5),
             self.director.serve(
-                self.model, request or make_request(), b"{}", self.record
+                [Link(self.model, request or make_request())], b"{}", self.record
             ) as response,
         ):
             return response

@@ -34,6 +34,7 @@ def record_one_of_each(metrics: Metrics, model: str = "fraud") -> None:
     metrics.record_retry(model)
     metrics.record_ejection(model)
     metrics.record_hedge(model, HedgeResult.WON)
+    metrics.record_pass_on(model)
     metrics.record_retry_budget_exhausted()
 
 

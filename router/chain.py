@@ -1,0 +1,44 @@
+"""A model and those that may answer in its place: what each of them would be asked, and when.
+
+Says when a request is passed on; the director passes it on.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from router.domain.errors import AttemptError, RouterError, ShedError
+from router.domain.ports import Payload
+from router.domain.request import InferenceRequest
+from router.runtime import ModelRuntime
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One model of a chain, with the request as that model is asked.
+
+    `rewrite` is what its name asks of a body that names the model, None where none does.
+    """
+
+    model: ModelRuntime
+    request: InferenceRequest
+    rewrite: Callable[[bytes], bytes] | None = None
+
+    def body(self, body: Payload) -> Payload:
+        """The body as this model gets it."""
+        if self.rewrite is None or not isinstance(body, bytes):
+            return body
+        return self.rewrite(body)
+
+
+def may_pass_on(error: RouterError, request: InferenceRequest, body: Payload, now: float) -> bool:
+    """Whether the next model may be asked after this one could not serve the request.
+
+    Not what is the client's mistake, nor what may have run and must not run twice.
+    """
+    if request.deadline is not None and now >= request.deadline:
+        return False
+    if not isinstance(body, bytes) and not body.is_untouched:
+        return False
+    if isinstance(error, AttemptError):
+        return request.is_idempotent or not error.was_sent
+    return isinstance(error, ShedError)
