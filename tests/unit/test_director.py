@@ -138,13 +138,16 @@ class Counted:
         function.finish = counted  # type: ignore[method-assign, assignment]
         return function
 
+    def chain(self, request) -> list[Link]:
+        return [Link(self.model, request)]
+
     async def serve(self, request=None, body=b"{}") -> Any:
         """Serve one request to its end: its record, and the answer or the error."""
         record = Record()
         self.releases = 0
         try:
             async with self.director.serve(
-                [Link(self.model, request or make_request())], body, record
+                self.chain(request or make_request()), body, record
             ) as response:
                 return record, response
         except Exception as error:  # noqa: BLE001  handed to the test
@@ -375,7 +378,7 @@ class TestDeadlines:
         counted.pool.reserve = passed
         with pytest.raises(DeadlineExceededError):
             async with counted.director.serve(
-                counted.model, make_request(deadline=NOW + 0.03), b"", record
+                counted.chain(make_request(deadline=NOW + 0.03)), b"", record
             ):
                 pass
         assert record.queue_s == pytest.approx(0.03)
@@ -384,10 +387,10 @@ class TestDeadlines:
     async def test_check_says_so_before_the_body_is_read(self, setup):
         counted, *_ = setup(function=[200])
         with pytest.raises(DeadlineExceededError):
-            counted.director.check(counted.model, make_request(deadline=NOW - 1))
+            counted.director.check(counted.chain(make_request(deadline=NOW - 1)))
         with pytest.raises(PayloadTooLargeError):
-            counted.director.check(counted.model, make_request(payload_bytes=10**9))
-        counted.director.check(counted.model, make_request())
+            counted.director.check(counted.chain(make_request(payload_bytes=10**9)))
+        counted.director.check(counted.chain(make_request()))
 
 
 class TestWaiting:
@@ -395,7 +398,7 @@ class TestWaiting:
         counted, *_ = setup(pool=[200], capacity=1)
         counted.pool.try_reserve(make_request(), clock())
         with pytest.raises(QueueTimeoutError, match="stayed busy"):
-            async with counted.director.serve(counted.model, make_request(), b"", Record()):
+            async with counted.director.serve(counted.chain(make_request()), b"", Record()):
                 pass
         assert len(counted.pool.queue) == 0
 
@@ -456,7 +459,7 @@ class TestStreams:
         async with streaming(setup, rest) as (counted, _):
             record = Record()
             async with counted.director.serve(
-                counted.model, make_request(), b"", record
+                counted.chain(make_request()), b"", record
             ) as response:
                 assert [chunk async for chunk in response.rest] == [b"a", b"b"]
                 assert counted.pool.in_flight == 1
@@ -469,7 +472,7 @@ class TestStreams:
             record = Record()
 
             async def pass_on() -> Any:
-                serving = counted.director.serve(counted.model, make_request(), b"", record)
+                serving = counted.director.serve(counted.chain(make_request()), b"", record)
                 async with serving as response:
                     return [chunk async for chunk in response.rest]
 
@@ -482,7 +485,7 @@ class TestStreams:
         async with streaming(setup, None) as (counted, _):
             for _ in range(3):
                 with pytest.raises(ResponseLostError):
-                    async with counted.director.serve(counted.model, make_request(), b"", Record()):
+                    async with counted.director.serve(counted.chain(make_request()), b"", Record()):
                         raise ResponseLostError("cut")
             assert counted.pool.ejections == 1
 
@@ -493,7 +496,7 @@ class TestStreams:
             for _ in range(5):
                 record = Record()
                 with pytest.raises(type(error)):
-                    async with counted.director.serve(counted.model, make_request(), b"", record):
+                    async with counted.director.serve(counted.chain(make_request()), b"", record):
                         raise error
             assert counted.pool.in_flight == 0
             assert counted.pool.ejections == 0
