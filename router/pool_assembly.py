@@ -58,7 +58,7 @@ def assemble_pool(
     """The pool of a model; None if it has none."""
     if model.pool is None:
         return None
-    params, probe = pool_params(model), _probe_params(model.pool)
+    params, probe = pool_params(model), _probe_params(model, model.pool)
     source = _source(model.pool)
     kept = _kept(old, source)
     if kept is not None:
@@ -170,7 +170,7 @@ def _supervision(pool: PoolSettings, settings: Settings) -> SupervisionParams:
     )
 
 
-def _probe_params(pool: PoolSettings) -> ProbeParams:
+def _probe_params(model: ModelSettings, pool: PoolSettings) -> ProbeParams:
     health = pool.health
     return ProbeParams(
         path=health.path,
@@ -178,6 +178,7 @@ def _probe_params(pool: PoolSettings) -> ProbeParams:
         timeout_s=health.timeout_s,
         unhealthy_after=health.unhealthy_after,
         healthy_after=health.healthy_after,
+        metadata_path=f"/v2/models/{model.backend_name}",
     )
 
 

@@ -23,13 +23,17 @@ _VERSIONS_EVERY_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class ProbeParams:
-    """How replicas are asked, and how many answers in a row change the verdict."""
+    """How replicas are asked, and how many answers in a row change the verdict.
+
+    `metadata_path` is where a replica names the versions of its model.
+    """
 
     path: str
     interval_s: float
     timeout_s: float
     unhealthy_after: int
     healthy_after: int
+    metadata_path: str
 
 
 async def is_ready(upstream: UpstreamClient, address: Address, params: ProbeParams) -> bool:
@@ -87,12 +91,11 @@ class HealthProber:
         self._pool.pump(now)
 
     async def _ask_versions(self) -> None:
+        path = self.params.metadata_path
         asked = [endpoint for endpoint in self._pool.endpoints.values() if endpoint.is_ready]
         answers = await asyncio.gather(
             *(
-                versions_of(
-                    self._upstream, endpoint.address, self._pool.model, self.params.timeout_s
-                )
+                versions_of(self._upstream, endpoint.address, path, self.params.timeout_s)
                 for endpoint in asked
             )
         )

@@ -16,10 +16,10 @@ class _Metadata(msgspec.Struct):
 
 
 async def versions_of(
-    upstream: UpstreamClient, address: Address, model: str, timeout_s: float
+    upstream: UpstreamClient, address: Address, path: str, timeout_s: float
 ) -> frozenset[str] | None:
     """The versions that the replica names; None if it names none, or does not answer in time."""
-    call = Call(method="GET", target=f"/v2/models/{model}", is_idempotent=True)
+    call = Call(method="GET", target=path, is_idempotent=True)
     try:
         response = await upstream.send(address, call, timeout_s=timeout_s)
     except AttemptError:

@@ -55,7 +55,7 @@ def make_prober(upstream):
         clock = FakeClock()
         pool = Pool("m", PARAMS, PoolCaller(upstream, 1.0), clock, Random(1))
         pool.add(Endpoint("e0", parse_address(url), 1))
-        probe = ProbeParams("/ready", 1.0, 1.0, unhealthy_after, healthy_after)
+        probe = ProbeParams("/ready", 1.0, 1.0, unhealthy_after, healthy_after, "/v2/models/m")
         return pool, HealthProber(pool, upstream, probe, clock)
 
     return make

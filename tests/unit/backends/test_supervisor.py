@@ -20,7 +20,7 @@ from router.upstream.client import UpstreamClient
 from tests.fakes.builders import FakeClock
 
 PARAMS = SupervisionParams(concurrency=2, start_timeout_s=30.0, drain_s=0.5)
-PROBE = ProbeParams("/ready", 1.0, 1.0, 3, 1)
+PROBE = ProbeParams("/ready", 1.0, 1.0, 3, 1, "/v2/models/m")
 
 
 class Answer:

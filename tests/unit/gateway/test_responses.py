@@ -29,6 +29,7 @@ KINDS = sorted(set(subclasses(RouterError)), key=lambda kind: kind.__name__)
 CONTRACT = {
     "InvalidRequestError": 400, "BrokenBodyError": 400, "UnauthorizedError": 401,
     "ForbiddenError": 403, "NotFoundError": 404, "ModelNotFoundError": 404,
+    "EndpointNotFoundError": 404,
     "MethodNotAllowedError": 405, "BodyTimeoutError": 408,
     "PayloadTooLargeError": 413, "UnsupportedMediaError": 415,
     "RateLimitedError": 429, "ShedError": 503, "QueueFullError": 503, "QueueTimeoutError": 503,
