@@ -314,36 +314,35 @@ class ClientConnection(RequestHandler):
 
     def abort(self) -> None:
         """Break off the response under way."""
-        self._end_attempt()
+        self._attempt = self._upload = None
         if self.transport is not None:
             self.transport.abort()
 
     def reply(self, data: bytes) -> None:
         """Send a response, or its end, and go on with what the client has sent meanwhile."""
-        self._end_attempt()
+        self._attempt = self._upload = None
+        self._raw = b""
         if self.transport is not None:
             self.transport.write(data)
         if self._is_cut_short:
             self._linger()
             return
-        if self.is_closing:
+        if self._is_closing_after or self._data.is_draining:
             self._close_between_requests()
             return
         self._next_keepalive_close_time = self._loop.time()
-        self._go_on()
+        if self._later:
+            self._go_on()
 
     def hand_over(self, carried: Carried) -> None:
         """Let aiohttp read the request again, for the ordinary path."""
-        data = self._raw
-        self._end_attempt()
+        data, self._raw = self._raw, b""
+        self._attempt = self._upload = None
         self.carried = carried
         self._feed(data)
         if self._is_closing_after:
             super().close()
         self._go_on()
-
-    def _end_attempt(self) -> None:
-        self._attempt, self._upload, self._raw = None, None, b""
 
     def _go_on(self) -> None:
         while self._later and (self._attempt is None or self._upload is not None):

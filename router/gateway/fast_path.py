@@ -47,7 +47,7 @@ class FastPath:
         telemetry: Telemetry,
         bodies: BodyBudget,
         clock: Clock,
-        ids: Iterator[str],
+        ids: Iterator[bytes],
     ) -> None:
         self._tally = Tally(telemetry, clock)
         self._ground = Ground(upstream, self._tally, bodies, clock)
@@ -107,11 +107,13 @@ class FastPath:
         `Upload`.
         """
         is_long = head.body_bytes > MAX_BODY_BYTES
-        if is_long and head.target.model is None:
-            return None  # the model is in the body
-        route = self._route(head, body)
+        route = head.only_route
         if route is None:
-            return None
+            if is_long and head.target.model is None:
+                return None  # the model is in the body
+            route = self._route(head, body)
+            if route is None:
+                return None
         now = self._clock()
         reason = route.reason(now)
         if reason is None:
@@ -125,9 +127,8 @@ class FastPath:
             pool.release(endpoint, Verdict.CANCELLED, now, now)
             return None
         route.count_arrival()
-        request_id = head.intent.head.request_id or next(self._ids)
         attempt = (Upload if is_long else Attempt)(self._ground, client, head, route, reason)
-        attempt.send(endpoint, connection, body, request_id.encode("ascii"), now)
+        attempt.send(endpoint, connection, body, head.request_id or next(self._ids), now)
         return attempt
 
     def _route(self, head: KnownHead, body: bytes) -> Route | None:
@@ -144,6 +145,8 @@ class FastPath:
             return head.routes[name]
         route = self._new_route(head, name)
         remember(head.routes, name, route)
+        if head.target.model is not None:
+            head.only_route = route
         return route
 
     def _new_route(self, head: KnownHead, name: str) -> Route | None:

@@ -41,13 +41,18 @@ def remember(known: dict[K, V], key: K, value: V) -> None:
 class KnownHead:
     """A head that was understood, with its routes: one, or by the model that is in the body."""
 
-    __slots__ = ("body_bytes", "intent", "routes", "runtime", "target")
+    __slots__ = (
+        "body_bytes", "intent", "only_route", "request_id", "routes", "runtime", "target",
+    )  # fmt: skip
 
     def __init__(self, runtime: Runtime, intent: Intent, target: Target, body_bytes: int) -> None:
         self.runtime = runtime
         self.intent = intent
         self.target = target
         self.body_bytes = body_bytes
+        given_id = intent.head.request_id
+        self.request_id = given_id.encode("ascii") if given_id is not None else None
+        self.only_route: Route | None = None
         self.routes: dict[str, Route | None] = {}
 
 

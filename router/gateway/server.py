@@ -67,7 +67,8 @@ class DataPlane:
         self._telemetry = telemetry
         self._clock = clock
         self._intake = Intake(director, clock)
-        self._ids = (f"{instance_id}-{number:x}" for number in count(1))
+        prefix = instance_id.encode("ascii")
+        self._ids = (b"%b-%x" % (prefix, number) for number in count(1))
         settings = runtime.current.settings.server
         self.bodies = BodyBudget(settings.max_buffered_bytes)
         self.limits = ClientLimits(runtime, clock)
@@ -122,7 +123,7 @@ class DataPlane:
         if isinstance(connection, ClientConnection) and connection.carried is not None:
             carried, connection.carried = connection.carried, None
             return Exchange(carried.request_id, carried.received_at, record=carried.record)
-        return Exchange(next(self._ids), self._clock())
+        return Exchange(next(self._ids).decode("ascii"), self._clock())
 
     async def _reply(self, http: web.BaseRequest, exchange: Exchange) -> web.StreamResponse:
         try:

@@ -346,7 +346,15 @@ class Connection(asyncio.Protocol):
     def _leave_exchange(self, *, keep_alive: bool) -> None:
         """The whole answer is here: wait for another exchange, or close."""
         transport = self._transport
-        can_go_on = keep_alive and transport is not None and self._all_is_sent(transport)
+        # An answer may overtake the body it answers (413): who knows if the rest is ever read.
+        can_go_on = (
+            keep_alive
+            and transport is not None
+            and self._unsent is None
+            and not self._to_come
+            and not transport.is_closing()
+            and transport.get_write_buffer_size() == 0
+        )
         self._end_exchange()
         if can_go_on:
             if self._reading_paused:
@@ -354,15 +362,6 @@ class Connection(asyncio.Protocol):
             self._owner.connection_idle(self)
         else:
             self.abort()
-
-    def _all_is_sent(self, transport: asyncio.Transport) -> bool:
-        """An answer may overtake the body it answers (413): who knows if the rest is ever read."""
-        return (
-            self._unsent is None
-            and not self._to_come
-            and not transport.is_closing()
-            and transport.get_write_buffer_size() == 0
-        )
 
     def _end_exchange(self) -> Sink | None:
         sink, self._sink = self._sink, None

@@ -83,8 +83,9 @@ class ConnectionPool:
 
     def take(self) -> Connection | None:
         """Return an idle connection that is still open, or None."""
-        while self._idle:
-            connection = self._idle.pop()
+        idle = self._idle
+        while idle:
+            connection = idle.pop()
             if connection.is_open:
                 return connection
         return None

@@ -168,7 +168,7 @@ class Gateway:
         self.bodies = BodyBudget(1 << 30)
         self.fast = Recording(
             self.ref, cast(UpstreamClient, self.replicas), telemetry, self.bodies, clock,
-            (str(number) for number in count()),
+            (b"%d" % number for number in count()),
         )  # fmt: skip
         self.limits = ClientLimits(self.ref, clock)
 
