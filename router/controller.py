@@ -91,6 +91,7 @@ class Controller:
         }
         totals[self._gateway_id] = model.signals.totals()
         window.add(now, totals)
+        self._account_function(model, dt, leads=fleet.is_leader)
         if model.pool is None or model.sizing_params is None:
             return
         rates = window.rates()
@@ -138,6 +139,15 @@ class Controller:
         mine = max(0, sizing.wanted - elsewhere)
         # Only the leader starts replicas. Others keep what they run until the leader covers it.
         driver.want(mine if fleet.is_leader else min(mine, driver.billed))
+
+    def _account_function(self, model: ModelRuntime, dt: float, *, leads: bool) -> None:
+        """Count what environments cost that somebody keeps warm: once, on the leader's bill."""
+        if model.serverless is None or not model.serverless.params.enabled or not leads:
+            return
+        usd = model.serverless.params.kept_warm.usd_per_s * dt
+        if usd:
+            model.sizing.kept_warm_usd += usd
+            self._metrics.add_cost(model.name, CostPart.KEPT_WARM, usd)
 
     def _account(
         self, model: ModelRuntime, params: SizingParams, dt: float, *, leads: bool

@@ -13,7 +13,12 @@ from router.backends.serverless.access import Access, FixedHeaders, SecretHeader
 from router.backends.serverless.aws_credentials import AwsChain
 from router.backends.serverless.aws_lambda import LambdaCaller, LambdaTarget
 from router.backends.serverless.bodies import Endpoint
-from router.backends.serverless.function import Function, FunctionCaller, FunctionParams
+from router.backends.serverless.function import (
+    Function,
+    FunctionCaller,
+    FunctionParams,
+    KeptWarm,
+)
 from router.backends.serverless.google_tokens import MetadataTokens, ServiceAccountTokens
 from router.backends.serverless.http_function import HttpFunctionCaller, HttpTarget
 from router.backends.serverless.refresher import Fetch, Refresher
@@ -29,6 +34,7 @@ from router.settings.functions import (
     LocalFunction,
     ServerlessSettings,
 )
+from router.settings.quantities import HOUR_S
 from router.settings.schema import ModelSettings
 from router.upstream.address import Address, parse_address
 from router.upstream.client import UpstreamClient
@@ -104,6 +110,24 @@ def _params(model: str, settings: ServerlessSettings) -> FunctionParams:
         cold_start_s=settings.cold_start_s,
         min_billed_s=price.min_billed_s,
         billing_step_s=price.billing_step_s,
+        kept_warm=_kept_warm(settings),
+    )
+
+
+def _kept_warm(settings: ServerlessSettings) -> KeptWarm:
+    if not isinstance(settings, AwsLambda):
+        return KeptWarm()
+    price, memory_gb = settings.price, settings.memory_mb / 1024
+    if (count := settings.managed_instances.count) > 0:
+        usd_per_hour = settings.managed_instances.price_per_instance_hour
+        fee = 1.0 + price.managed_fee_ratio
+        # Of a call only its request is billed.
+        return KeptWarm(settings.max_concurrency, 0.0, count * usd_per_hour * fee / HOUR_S)
+    environments = settings.provisioned_concurrency
+    return KeptWarm(
+        environments,
+        price.provisioned_call_usd_per_gb_s * memory_gb,
+        environments * price.provisioned_usd_per_gb_s * memory_gb,
     )
 
 

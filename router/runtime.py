@@ -38,6 +38,7 @@ class SizingState:
     arrivals_per_s: float = 0.0
     warm_busy_usd: float = 0.0
     warm_idle_usd: float = 0.0
+    kept_warm_usd: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -196,6 +196,26 @@ class _RemoteFunction(_Function):
     )
 
 
+class ManagedInstances(Section):
+    """EC2 instances that AWS runs a function on, all the time."""
+
+    count: Annotated[int, Quantity(COUNT, 0, 1000)] = Field(
+        default=0, description="instances kept running; 0: the function runs on demand"
+    )
+    price_per_instance_hour: Annotated[float, Quantity(NUMBER, 0, 1000)] = Field(
+        default=0.0,
+        validate_default=True,
+        description="USD for one instance and hour, without the fee for managing it",
+    )
+
+    @field_validator("price_per_instance_hour")
+    @classmethod
+    def _instances_have_a_price(cls, value: float, info: ValidationInfo) -> float:
+        if info.data.get("count") and not value:
+            raise wrong("is required, above 0, where count is")
+        return value
+
+
 class AwsLambda(_RemoteFunction):
     """An AWS Lambda function, called through the Invoke API or by its Function URL."""
 
@@ -213,6 +233,14 @@ class AwsLambda(_RemoteFunction):
     )
     auth: Literal["iam", "none"] = Field(
         default="iam", description="iam: calls are signed; none: for emulators and open URLs"
+    )
+    provisioned_concurrency: Annotated[int, Quantity(COUNT, 0, 10_000)] = Field(
+        default=0,
+        description="environments that the account keeps warm for this qualifier, and pays for",
+    )
+    managed_instances: ManagedInstances = Field(
+        default_factory=ManagedInstances,
+        description="instances that the function runs on: never cold, paid by the hour",
     )
     profile: Profile = Field(
         default="", description="AWS profile, also for an assumed role; empty: the standard chain"
@@ -234,6 +262,23 @@ class AwsLambda(_RemoteFunction):
         if is_given or info.data.get("invoke_mode") != "response_stream":
             return value
         return value.model_copy(update={"max_response_bytes": LAMBDA_STREAM_BYTES})
+
+    @field_validator("provisioned_concurrency")
+    @classmethod
+    def _can_be_used(cls, value: int, info: ValidationInfo) -> int:
+        if value > info.data.get("max_concurrency", value):
+            raise wrong("is over max_concurrency: no call would use the rest")
+        is_named = info.data.get("qualifier", "x") or info.data.get("function_url", "x")
+        if value and (not is_named or info.data.get("qualifier") == "$LATEST"):
+            raise wrong("needs a version or alias as qualifier, or its Function URL")
+        return value
+
+    @field_validator("managed_instances")
+    @classmethod
+    def _kept_in_one_way(cls, value: ManagedInstances, info: ValidationInfo) -> ManagedInstances:
+        if value.count and info.data.get("provisioned_concurrency"):
+            raise wrong("excludes provisioned_concurrency: instances do not start cold")
+        return value
 
     @field_validator("function_url")
     @classmethod

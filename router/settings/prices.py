@@ -47,6 +47,17 @@ class FunctionPrice(Section):
         alias="billing_step_ms",
         description="billed time is rounded up to a multiple of this; 0: it is not",
     )
+    provisioned_usd_per_gb_s: Annotated[float, Quantity(NUMBER, 0, 1)] = Field(
+        default=0.0,
+        description="USD for each second and GB of provisioned concurrency, used or not",
+    )
+    provisioned_call_usd_per_gb_s: Annotated[float, Quantity(NUMBER, 0, 1)] = Field(
+        default=0.0,
+        description="USD for each second and GB of a call on provisioned concurrency",
+    )
+    managed_fee_ratio: Annotated[float, Quantity(NUMBER, 0, 10)] = Field(
+        default=0.0, description="what managed instances cost above the instances' own price"
+    )
 
 
 class ProviderPrices(Section):
@@ -98,7 +109,12 @@ class PriceBook(Section):
 def built_in_prices() -> PriceBook:
     """The prices used when the configuration names no prices file."""
     function = FunctionPrice(usd_per_request=0.2e-6, usd_per_gb_s=0.0000166667)
-    provider = ProviderPrices(default=function, regions={"us-east-1": function})
+    aws = FunctionPrice(
+        usd_per_request=0.2e-6, usd_per_gb_s=0.0000166667,
+        provisioned_usd_per_gb_s=0.0000041667, provisioned_call_usd_per_gb_s=0.0000097222,
+        managed_fee_ratio=0.15,
+    )  # fmt: skip
+    provider = ProviderPrices(default=aws, regions={"us-east-1": aws})
     google = FunctionPrice(
         usd_per_request=0.4e-6, usd_per_gb_s=0.0000025, usd_per_vcpu_s=0.000024, billing_step_ms=100
     )

@@ -49,6 +49,7 @@ class CostPart(StrEnum):
     SERVERLESS = "serverless"
     WARM_BUSY = "warm_busy"
     WARM_IDLE = "warm_idle"
+    KEPT_WARM = "kept_warm"
 
 
 _RESULTS: dict[type[AttemptError], AttemptResult] = {

@@ -102,7 +102,7 @@ def test_status_and_explain_of_a_running_gateway(start_gateway: StartGateway, re
     assert "idle" in shown.stdout
     document = json.loads(run("status", "--json", "--admin", gateway.admin).stdout)
     assert document["models"][0]["cost_usd"] == {
-        "serverless": 0.0, "warm_busy": 0.0, "warm_idle": 0.0,
+        "serverless": 0.0, "warm_busy": 0.0, "warm_idle": 0.0, "kept_warm": 0.0,
     }  # fmt: skip
     asked = run("explain", "--admin", gateway.admin, "--model", "mlp", "--bytes", "100")
     assert asked.returncode == 0

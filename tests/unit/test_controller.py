@@ -1,5 +1,6 @@
 import asyncio
 import math
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -9,7 +10,7 @@ from prometheus_client import CollectorRegistry
 from router.admission.retries import RetryBudget
 from router.backends.pool.endpoint import Endpoint
 from router.backends.pool.endpoints import Pool, PoolParams
-from router.backends.serverless.function import Function, FunctionParams
+from router.backends.serverless.function import Function, FunctionParams, KeptWarm
 from router.controller import Controller, follow, has_latency_duty
 from router.policy.decide import ModelPolicy
 from router.policy.demand import Rates
@@ -347,6 +348,17 @@ class TestCost:
     def test_nothing_runs_so_nothing_costs(self, setup):
         setup.steps(5, requests=30)
         assert setup.model.sizing.warm_idle_usd == 0.0
+
+    @pytest.mark.parametrize("leads", [True, False])
+    def test_environments_that_are_kept_warm_cost_all_the_time_and_once(self, setup, leads):
+        kept = KeptWarm(environments=2, usd_per_s=0.25)
+        setup.model.serverless.params = replace(setup.model.serverless.params, kept_warm=kept)
+        setup.fleet = FleetSnapshot({}, {}, {}, is_leader=leads, taken_at=math.inf)
+        setup.steps(5)
+        usd = 5 * 0.25 if leads else 0.0
+        assert setup.model.sizing.kept_warm_usd == usd
+        exposed = setup.metrics.expose("")[0].decode()
+        assert f'router_cost_usd_total{{model="m",part="kept_warm"}} {usd}' in exposed
 
     def test_metrics_show_the_same(self, setup):
         setup.driver.billed = 1

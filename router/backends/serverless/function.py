@@ -35,6 +35,19 @@ class FunctionCaller(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class KeptWarm:
+    """Environments that never start cold and are paid for all the time.
+
+    Calls use them first; `usd_per_billed_s` is what such a call costs beside `usd_per_s`, which is
+    what all of them cost whether they are used or not.
+    """
+
+    environments: int = 0
+    usd_per_billed_s: float = 0.0
+    usd_per_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class FunctionParams:
     """Bounds, prices and priors of a function; a reload replaces them."""
 
@@ -52,6 +65,7 @@ class FunctionParams:
     cold_start_s: float
     min_billed_s: float = 0.0
     billing_step_s: float = 0.0
+    kept_warm: KeptWarm = KeptWarm()
 
 
 class Function:
@@ -68,6 +82,7 @@ class Function:
         self.billed_times = self.times.billed
         self.init = self.times.init
         self.in_flight = 0
+        self.kept_in_flight = 0
         self.cost_usd = 0.0
         self.calls = 0
         self.cold_calls = 0
@@ -106,23 +121,37 @@ class Function:
             limits=self.params.limits,
             expected_s=service.mean_s,
             upper_s=service.upper_s,
-            p_cold=self.environments.p_cold(now),
+            p_cold=0.0 if self._kept_is_free else self.environments.p_cold(now),
             init_s=self.init.mean_s,
             price_usd=self.expected_price_usd(payload_bytes),
         )
 
-    def expected_price_usd(self, payload_bytes: int) -> float:
-        """What a warm call of that size is expected to cost."""
-        return self.price_usd(self.billed_times.estimate(payload_bytes).mean_s)
+    @property
+    def kept_free(self) -> int:
+        """Environments kept warm that no call uses now."""
+        return max(0, self.params.kept_warm.environments - self.kept_in_flight)
 
-    def price_usd(self, billed_s: float) -> float:
-        """What a call of that duration costs, by the platform's least and rounded duration."""
+    @property
+    def _kept_is_free(self) -> bool:
+        return self.kept_in_flight < self.params.kept_warm.environments
+
+    def expected_price_usd(self, payload_bytes: int) -> float:
+        """What a warm call of that size, made now, is expected to cost."""
+        billed_s = self.billed_times.estimate(payload_bytes).mean_s
+        return self.price_usd(billed_s, is_kept=self._kept_is_free)
+
+    def price_usd(self, billed_s: float, *, is_kept: bool = False) -> float:
+        """What a call of that duration costs, by the platform's least and rounded duration.
+
+        `is_kept` says that it has an environment that is kept warm.
+        """
         params = self.params
         billed_s = max(billed_s, params.min_billed_s)
         if params.billing_step_s:
             # Not a step more for a float that came out a hair too long.
             billed_s = ceil(billed_s / params.billing_step_s - 1e-9) * params.billing_step_s
-        return params.usd_per_request + billed_s * params.usd_per_billed_s
+        usd_per_s = params.kept_warm.usd_per_billed_s if is_kept else params.usd_per_billed_s
+        return params.usd_per_request + billed_s * usd_per_s
 
     def try_reserve(
         self, request: InferenceRequest, now: float, avoid: Collection[str] = ()
@@ -148,6 +177,9 @@ class Function:
         self.circuit.admit(now)
 
     def _lease(self, now: float) -> "FunctionLease":
+        if self._kept_is_free:
+            self.kept_in_flight += 1
+            return FunctionLease(self, self._clock, expected_warm=True, is_kept=True)
         return FunctionLease(self, self._clock, expected_warm=self.environments.take(now))
 
     def _vacate(self) -> None:
@@ -186,19 +218,21 @@ class Function:
                 self.circuit.failed(now)
             case Verdict.CANCELLED:
                 pass
+        self.kept_in_flight -= lease.is_kept
         if lease.response is not None:
             self._learn(lease, lease.response, now)
         elif lease.may_have_run:
             # Without telling what it cost.
-            self.cost_usd += self.price_usd(lease.served_s)
+            self.cost_usd += self.price_usd(lease.served_s, is_kept=lease.is_kept)
         self._vacate()
 
     def _learn(self, lease: "FunctionLease", response: BackendResponse, now: float) -> None:
         was_cold = response.cold_start
-        self.environments.give_back(now, expected_warm=lease.expected_warm, was_cold=was_cold)
+        if not lease.is_kept:
+            self.environments.give_back(now, expected_warm=lease.expected_warm, was_cold=was_cold)
         self.calls += 1
         billed_s = response.billed_s if response.billed_s is not None else lease.served_s
-        self.cost_usd += self.price_usd(billed_s)
+        self.cost_usd += self.price_usd(billed_s, is_kept=lease.is_kept)
         init_s = response.init_s or 0.0
         if was_cold:
             self.cold_calls += 1
@@ -221,6 +255,7 @@ class FunctionLease:
         "_started",
         "expected_warm",
         "is_inference",
+        "is_kept",
         "may_have_run",
         "pause_s",
         "payload_bytes",
@@ -228,10 +263,13 @@ class FunctionLease:
         "served_s",
     )
 
-    def __init__(self, function: Function, clock: Clock, *, expected_warm: bool) -> None:
+    def __init__(
+        self, function: Function, clock: Clock, *, expected_warm: bool, is_kept: bool = False
+    ) -> None:
         self._function = function
         self._clock = clock
         self.expected_warm = expected_warm
+        self.is_kept = is_kept
         self.payload_bytes = 0
         self.is_inference = True
         self.served_s = 0.0

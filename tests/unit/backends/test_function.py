@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from router.backends.serverless.function import Function, FunctionParams
+from router.backends.serverless.function import Function, FunctionParams, KeptWarm
 from router.domain.decision import Verdict
 from router.domain.errors import (
     AttemptError,
@@ -272,6 +272,50 @@ class TestLearning:
         await call(function, clock, request=make_request(payload_bytes=1 << 20))
         assert function.snapshot(300, clock()).expected_s == pytest.approx(0.1)
         assert function.snapshot(1 << 20, clock()).expected_s == pytest.approx(4.0)
+
+
+class TestKeptWarm:
+    """Two environments are kept warm: a call on them costs 1 USD a second instead of 10."""
+
+    @pytest.fixture
+    def function(self, make_function):
+        kept = KeptWarm(environments=2, usd_per_billed_s=1.0, usd_per_s=0.5)
+        return make_function(kept_warm=kept, max_concurrency=5)
+
+    def test_calls_up_to_their_number_are_not_cold_and_cheaper(self, function, clock):
+        seen = []
+        leases = []
+        for _ in range(3):
+            snapshot = function.snapshot(300, clock())
+            seen.append((snapshot.p_cold, snapshot.price_usd))
+            leases.append(function.try_reserve(REQUEST, clock()))
+        kept, on_demand = (0.0, pytest.approx(0.3)), (1.0, pytest.approx(0.75))
+        assert seen == [kept, kept, on_demand]
+        assert [lease.is_kept for lease in leases] == [True, True, False]
+        leases[0].release(Verdict.FAILED, clock(), None)
+        assert (function.snapshot(300, clock()).p_cold, function.kept_free) == (0.0, 1)
+
+    async def test_each_call_is_paid_by_where_it_ran(self, function, clock):
+        await call(function, clock)
+        assert function.cost_usd == pytest.approx(0.25 + 1 * 0.1)
+        held = [function.try_reserve(REQUEST, clock()) for _ in range(2)]
+        await call(function, clock)
+        assert function.cost_usd == pytest.approx(0.25 + 1 * 0.1 + 0.25 + 10 * 0.1)
+        assert len(held) == 2
+
+    async def test_they_are_not_counted_among_those_that_come_and_go(self, function, clock):
+        await call(function, clock)
+        assert (function.environments.idle(clock()), function.kept_free) == (0, 2)
+        clock.advance(10_000)
+        assert function.snapshot(300, clock()).p_cold == 0.0
+
+    def test_fewer_after_a_reload(self, function, clock, platform):
+        leases = [function.try_reserve(REQUEST, clock()) for _ in range(2)]
+        function.reconfigure(params(kept_warm=KeptWarm(environments=1)), platform)
+        assert function.kept_free == 0
+        for lease in leases:
+            lease.release(Verdict.OK, clock(), None)
+        assert (function.kept_free, function.kept_in_flight) == (1, 0)
 
 
 class TestCost:

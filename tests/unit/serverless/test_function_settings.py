@@ -8,6 +8,8 @@ from tests.unit.settings.loading import load_config, problems_of
 
 HEAD = "models:\n  - name: m\n    slo: {latency_ms: 100}\n    serverless:\n"
 AWS = "kind: aws_lambda\nfunction: f\nregion: eu-central-1"
+LIVE = f"{AWS}\nqualifier: live"
+MANAGED = "managed_instances: {count: 1, price_per_instance_hour: 1}"
 GOOGLE = "kind: google_function\nurl: https://x.run.app"
 AZURE = "kind: azure_function\nurl: https://x.azurewebsites.net"
 HTTP = "kind: http_function\nurl: http://x/function/m"
@@ -59,7 +61,33 @@ def test_a_streamed_answer_may_be_longer(lines, limit):
     assert function(AWS + lines).limits.max_response_bytes == limit
 
 
+def test_prices_of_what_aws_keeps_warm():
+    price = function(AWS).price
+    found = (price.provisioned_usd_per_gb_s, price.provisioned_call_usd_per_gb_s)
+    assert (*found, price.managed_fee_ratio) == (0.0000041667, 0.0000097222, 0.15)
+
+
 MISTAKES = {
+    "provisioned concurrency of the latest": (
+        f"{AWS}\nprovisioned_concurrency: 1",
+        "serverless.provisioned_concurrency",
+        "needs a version or alias",
+    ),
+    "more provisioned than can be called": (
+        f"{LIVE}\nmax_concurrency: 5\nprovisioned_concurrency: 6",
+        "serverless.provisioned_concurrency",
+        "is over max_concurrency",
+    ),
+    "provisioned and managed": (
+        f"{LIVE}\nprovisioned_concurrency: 1\n{MANAGED}",
+        "serverless.managed_instances",
+        "excludes provisioned_concurrency",
+    ),
+    "managed instances without a price": (
+        f"{AWS}\nmanaged_instances: {{count: 2}}",
+        "managed_instances.price_per_instance_hour",
+        "is required",
+    ),
     "a price of its own is needed": (HTTP, "models[0].serverless.price", "is required"),
     "Azure cuts at 230 s": (f"{AZURE}\ntimeout: 231s", "serverless.timeout", "100ms..230s"),
     "Lambda at 900 s": (f"{AWS}\ntimeout: 901s", "serverless.timeout", "100ms..15m"),
