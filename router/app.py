@@ -138,6 +138,7 @@ class Gateway:
             await listener.abort()
             await data.shutdown(_CUT_OFF_S)
             self._data.limits.close()
+            await self._data.shadows.close()
             await self._background.stop_all()
             await self._parts.upstream.close()
             await admin.cleanup()
@@ -255,6 +256,7 @@ class Gateway:
         self._metrics.configure(new.models)
         self._metrics.record_reload(succeeded=True, at=self._wall_clock())
         self._parts.book.retain(new.models)
+        self._data.shadows.retain(new)
         if self._host is not None:
             self._host.declare(local_functions(new.settings), new.settings.workers.log)
         for model in new.models.values():

@@ -4,13 +4,13 @@ Given the runtime in force, a canary's trial goes on as long as its settings sta
 """
 
 from router.domain.decision import Backend
-from router.policy.canary import Canary, Sticky
+from router.policy.canary import Canary, Shadow, Sticky
 from router.policy.rollback import RollbackParams
 from router.policy.rules import Glob, Match, Route, Rule
 from router.policy.trial import CanaryTrial
 from router.runtime import Runtime
 from router.settings.rules import RouteName, RuleSettings, Weights
-from router.settings.traffic import RollbackSettings
+from router.settings.traffic import RollbackSettings, ShadowSettings
 
 
 def kept_trials(rules: tuple[Rule, ...], previous: Runtime | None) -> dict[str, CanaryTrial]:
@@ -43,6 +43,7 @@ def rule_of(rule: RuleSettings) -> Rule:
         ),
         _route(rule.route),
         _canary(rule),
+        _shadow(rule.shadow),
     )
 
 
@@ -76,4 +77,18 @@ def _rollback(rollback: RollbackSettings) -> RollbackParams:
         latency_margin=rollback.latency_margin,
         latency_quantile=rollback.latency_percentile / 100,
         confidence=rollback.confidence,
+    )
+
+
+def _shadow(shadow: ShadowSettings | None) -> Shadow | None:
+    if shadow is None:
+        return None
+    return Shadow(
+        model=shadow.model,
+        share=shadow.share / 100,
+        timeout_s=shadow.timeout_s,
+        max_in_flight=shadow.max_in_flight,
+        max_bytes=shadow.max_bytes,
+        compared=shadow.compare.sample,
+        tolerance=shadow.compare.tolerance,
     )

@@ -6,7 +6,7 @@ queues, estimates, counters) is shared between the old runtime and the new one b
 
 import ssl
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from router.admission.hedging import Hedging
@@ -16,6 +16,7 @@ from router.backends.pool.endpoints import Pool
 from router.backends.pool.health import HealthProber
 from router.backends.serverless.function import Function
 from router.backends.serverless.refresher import Refresher
+from router.domain.addressing import path_for
 from router.domain.decision import Backend, Reason
 from router.domain.ports import PoolDriver
 from router.domain.request import InferenceRequest
@@ -71,6 +72,11 @@ class ModelRuntime:
     def needs_director(self) -> bool:
         """Whether a free slot on a warm replica is not all that its common request needs."""
         return self.settings.read_parameters or self.hedging is not None
+
+    def addressed(self, request: InferenceRequest, version: str | None) -> InferenceRequest:
+        """A request for another model or version as one for this; its body stays as it is."""
+        path = path_for(request.protocol, request.path, self.settings.backend_name, version)
+        return replace(request, model=self.name, version=version, path=path)
 
     def count_arrival(self, payload_bytes: int, now: float, is_captive: bool) -> None:
         """Count a request for the sizing: what it asks of the pool and would cost on serverless.

@@ -31,7 +31,7 @@ from router.gateway.head import Head, read_head
 from router.gateway.parameters import read_parameters
 from router.gateway.responses import not_found_model
 from router.gateway.target import Document, Target, origin_form, segments_of
-from router.gateway.variant import addressed_to, variant_of
+from router.gateway.variant import variant_of
 from router.policy.canary import Shadow
 from router.runtime import ModelRuntime, Runtime
 from router.settings.keys import ApiKey
@@ -148,7 +148,7 @@ def _chain(
 
 def _stand_in(target: Target, model: ModelRuntime, request: InferenceRequest) -> Link:
     asked = replace(
-        addressed_to(model, None, request),
+        model.addressed(request, None),
         is_idempotent=model.settings.idempotent and request.is_idempotent,
         sequence_id=None,
     )

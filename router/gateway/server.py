@@ -19,6 +19,7 @@ from router.domain.errors import (
     InvalidRequestError,
     RouterError,
 )
+from router.domain.ports import Payload
 from router.gateway.body import STREAM_ABOVE_BYTES, Body, BodyBudget
 from router.gateway.client_limits import ClientLimits
 from router.gateway.connection import LINGER_S, ClientConnection, Data
@@ -29,6 +30,7 @@ from router.gateway.relay import error_reply, is_relayed, reply_of, stream
 from router.gateway.responses import error_answer, outcome_of_status
 from router.gateway.target import Document
 from router.runtime import RuntimeRef
+from router.shadow.copies import Copy, Shadows
 from router.upstream.client import UpstreamClient
 
 _log = logging.getLogger(__name__)
@@ -67,6 +69,7 @@ class DataPlane:
         self._telemetry = telemetry
         self._clock = clock
         self._intake = Intake(director, clock)
+        self.shadows = Shadows(director, telemetry.metrics, clock)
         prefix = instance_id.encode("ascii")
         self._ids = (b"%b-%x" % (prefix, number) for number in count(1))
         settings = runtime.current.settings.server
@@ -152,8 +155,39 @@ class DataPlane:
     async def _serve(
         self, http: web.BaseRequest, taken: Taken, exchange: Exchange
     ) -> web.StreamResponse:
+        copy = self._copy(taken, exchange)
+        body = taken.body if copy is None else copy.body
+        try:
+            reply = await self._served(http, taken, body, exchange, copy)
+        except BaseException:
+            if copy is not None:
+                copy.drop()
+            raise
+        if copy is not None and exchange.record.passed_to is not None:
+            copy.drop()  # another model has answered
+        elif copy is not None:
+            copy.send()
+        return reply
+
+    def _copy(self, taken: Taken, exchange: Exchange) -> Copy | None:
+        """What a shadow will get of the request, once the client has its answer."""
+        if taken.shadow is None or exchange.is_resumed:
+            return None
+        request = taken.chain[0].request
+        return self.shadows.begin(taken.shadow, self._runtime.current, request, taken.body)
+
+    async def _served(
+        self,
+        http: web.BaseRequest,
+        taken: Taken,
+        body: Payload,
+        exchange: Exchange,
+        copy: Copy | None,
+    ) -> web.StreamResponse:
         record = exchange.record
-        async with self._director.serve(taken.chain, taken.body, record) as response:
+        async with self._director.serve(taken.chain, body, record) as response:
+            if copy is not None:
+                copy.watch(response)
             exchange.status = response.status
             exchange.outcome = outcome_of_status(response.status)
             headers = [(name, value) for name, value in response.headers if is_relayed(name)]

@@ -6,7 +6,7 @@ Reads the runtime and changes nothing.
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from router.admission.hedging import Hedging
 from router.backends.pool.endpoint import Endpoint, EndpointState
@@ -17,9 +17,12 @@ from router.domain.decision import Backend, Reason
 from router.gateway.server import DataPlane
 from router.gateway.trials import canary_readings, described
 from router.runtime import ModelRuntime, RuntimeRef
+from router.shadow.counts import ComparisonResult, CopyResult, ShadowCounts
 from router.signals.redis import SharedState
 from router.telemetry.logs import AccessLog
-from router.telemetry.metrics import Readings
+from router.telemetry.readings import Readings, ShadowReading
+
+R = TypeVar("R", CopyResult, ComparisonResult)
 
 
 @dataclass(slots=True)
@@ -49,6 +52,7 @@ def status(sources: StatusSources) -> dict[str, Any]:
     return {
         "models": [_model(model, sources, now) for model in runtime.models.values()],
         "canaries": [described(rule, trial, now) for rule, trial in runtime.trials.items()],
+        "shadows": [_shadow(name, counts) for name, counts in sources.data.shadows.counts.items()],
         "shared_state": _shared_state(sources, now),
         "config": {
             "hash": runtime.content_hash,
@@ -138,6 +142,22 @@ def _function(function: Function, now: float) -> dict[str, Any]:
     }
 
 
+def _shadow(name: str, counts: ShadowCounts) -> dict[str, Any]:
+    return {
+        "model": name,
+        "in_flight": counts.in_flight,
+        "bytes_kept": counts.bytes.held,
+        "copies": counts.copies,
+        "comparisons": counts.comparisons,
+        "max_difference": counts.max_difference,
+        "last_mismatch": counts.last_mismatch,
+    }
+
+
+def _told(counts: Mapping[R, int]) -> dict[str, int]:
+    return {str(result): count for result, count in counts.items()}
+
+
 def _shared_state(sources: StatusSources, now: float) -> dict[str, Any]:
     shared = sources.shared_state
     if shared is None:
@@ -203,4 +223,8 @@ def readings(sources: StatusSources) -> Readings:
         handshakes_failed_total=clients.handshakes_failed,
         waits_timed_out_total={str(wait): count for wait, count in clients.timed_out.items()},
         canaries=canary_readings(sources.runtime.current.trials),
+        shadows=[
+            ShadowReading(name, _told(found.copies), _told(found.comparisons), found.max_difference)
+            for name, found in sources.data.shadows.counts.items()
+        ],
     )

@@ -15,7 +15,7 @@ from router.policy.canary import Side
 from router.policy.rollback import Tally
 from router.policy.trial import CanaryTrial
 from router.runtime import Runtime
-from router.telemetry.metrics import CanaryReading
+from router.telemetry.readings import CanaryReading
 
 _log = logging.getLogger(__name__)
 

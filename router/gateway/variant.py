@@ -5,9 +5,8 @@ canary is followed.
 """
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from router.domain.addressing import path_for
 from router.domain.decision import Outcome, TraceStep
 from router.domain.request import InferenceRequest
 from router.policy.canary import Shadow, Side, side_of
@@ -51,7 +50,10 @@ class Assignment:
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """A request as it goes on. `assignment` and `shadow` are None where no rule asks for them."""
+    """A request as it goes on. `assignment` and `shadow` are None where no rule asks for them.
+
+    What a canary answers is not shadowed: a shadow is compared with the stable side.
+    """
 
     model: ModelRuntime
     request: InferenceRequest
@@ -70,8 +72,7 @@ def variant_of(runtime: Runtime, model: ModelRuntime, request: InferenceRequest)
     if assignment is not None and assignment.side is Side.CANARY:
         canary = assignment.trial.canary
         other = runtime.models[canary.model] if canary.model is not None else model
-        request = addressed_to(other, canary.version, request)
-        return Variant(other, request, assignment, rule.shadow)
+        return Variant(other, other.addressed(request, canary.version), assignment)
     return Variant(model, request, assignment, rule.shadow)
 
 
@@ -83,12 +84,3 @@ def assignment_of(runtime: Runtime, rule: Rule, request: InferenceRequest) -> As
     is_out = trial.is_rolled_back
     side = Side.STABLE if is_out else side_of(trial.canary, rule.name, request)
     return Assignment(rule.name, side, trial)
-
-
-def addressed_to(
-    model: ModelRuntime, version: str | None, request: InferenceRequest
-) -> InferenceRequest:
-    """The same request for another model or version; its body stays as it is."""
-    name = model.settings.backend_name
-    path = path_for(request.protocol, request.path, name, version)
-    return replace(request, model=model.name, version=version, path=path)

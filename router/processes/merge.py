@@ -38,6 +38,7 @@ def merged_status(processes: Sequence[ProcessState]) -> dict[str, Any]:
         **leader,
         "models": [_model(model, _named(model["name"], others)) for model in leader["models"]],
         "canaries": [_canary(found, others) for found in leader["canaries"]],
+        "shadows": _shadows(documents),
         "config": _config(leader, documents),
         "draining": all(found["draining"] for found in documents),
         "in_flight": sum(found["in_flight"] for found in documents),
@@ -93,6 +94,23 @@ def _canary(leading: Document, others: Iterable[Document]) -> dict[str, Any]:
         "rollbacks": sum(found["rollbacks"] for found in every),
         "window": window,
     }
+
+
+def _shadows(documents: Iterable[Document]) -> list[dict[str, Any]]:
+    """Each shadow once, with the copies of all processes."""
+    found: dict[str, dict[str, Any]] = {}
+    for shadow in (shadow for document in documents for shadow in document["shadows"]):
+        known = found.get(shadow["model"])
+        if known is None:
+            found[shadow["model"]] = {**shadow}
+            continue
+        for name in ("in_flight", "bytes_kept"):
+            known[name] += shadow[name]
+        for name in ("copies", "comparisons"):
+            known[name] = _summed([known[name], shadow[name]])
+        known["max_difference"] = max(known["max_difference"], shadow["max_difference"])
+        known["last_mismatch"] = known["last_mismatch"] or shadow["last_mismatch"]
+    return list(found.values())
 
 
 def _model(leading: Document, others: Sequence[Document]) -> dict[str, Any]:

@@ -22,5 +22,6 @@ def dangling(settings: Settings, document: Document) -> list[Problem]:
 
 def _named_models(settings: Settings) -> Iterator[tuple[KeyPath, str]]:
     for index, rule in enumerate(settings.rules):
-        if rule.canary is not None and rule.canary.model is not None:
-            yield ("rules", index, "canary", "model"), rule.canary.model
+        for key, other in (("canary", rule.canary), ("shadow", rule.shadow)):
+            if other is not None and other.model is not None:
+                yield ("rules", index, key, "model"), other.model

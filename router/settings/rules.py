@@ -19,7 +19,7 @@ from pydantic import (
 
 from router.settings.quantities import COUNT, Quantity, wrong
 from router.settings.section import Section
-from router.settings.traffic import CanarySettings, is_one_model
+from router.settings.traffic import CanarySettings, ShadowSettings, is_one_model
 from router.settings.values import Described, PayloadRange, Text, TextList
 
 RuleName = Annotated[str, Text(r"[A-Za-z0-9._-]{1,100}", "1..100 characters of A-Z a-z 0-9 . _ -")]
@@ -120,11 +120,15 @@ class RuleSettings(Section):
         default=None, description="another model or version that answers a share of the requests"
     )
 
-    @field_validator("canary")
+    shadow: ShadowSettings | None = Field(
+        default=None, description="another model that gets copies of the requests"
+    )
+
+    @field_validator("canary", "shadow")
     @classmethod
     def _is_about_one_model(
-        cls, value: CanarySettings | None, info: ValidationInfo
-    ) -> CanarySettings | None:
+        cls, value: CanarySettings | ShadowSettings | None, info: ValidationInfo
+    ) -> CanarySettings | ShadowSettings | None:
         match: MatchSettings | None = info.data.get("match")
         if value is None or match is None:
             return value

@@ -1,4 +1,4 @@
-"""Settings of changing traffic: canaries and their rollback.
+"""Settings of changing traffic: canaries with their rollback, and shadows.
 
 Which model a name stands for is checked in `references`; nothing here looks at a request.
 """
@@ -11,8 +11,11 @@ from pydantic import Field, StrictBool, ValidationInfo, field_validator
 from router.settings.quantities import (
     COUNT,
     DURATION,
+    GIB,
     HOUR_S,
+    MIB,
     NUMBER,
+    SIZE,
     Quantity,
     wrong,
 )
@@ -83,6 +86,36 @@ class CanarySettings(Section):
         """The header of `sticky: header:NAME` in lower case, else empty."""
         kind, _, name = self.sticky.partition(":")
         return name.lower() if kind == "header" else ""
+
+
+class CompareSettings(Section):
+    """How a shadow's answers are compared with what the client got."""
+
+    sample: Annotated[float, Quantity(NUMBER, 0, 1)] = Field(
+        default=0.1, description="share of the copies whose answers are compared"
+    )
+    tolerance: Annotated[float, Quantity(NUMBER, 0, 1_000_000)] = Field(
+        default=0.001, description="difference of numbers that is none, absolute plus relative"
+    )
+
+
+class ShadowSettings(Section):
+    """A model that gets copies of a rule's requests, whose answers nobody sees."""
+
+    model: ModelName = Field(description="a configured model")
+    share: Percent = Field(default=100, description="percent of the rule's requests")
+    timeout_s: Annotated[float, Quantity(DURATION, 0.01, HOUR_S)] = Field(
+        default=10.0, alias="timeout", description="time that a copy may take in all"
+    )
+    max_in_flight: Annotated[int, Quantity(COUNT, 1, 10_000)] = Field(
+        default=8, description="copies under way at once; more are dropped and counted"
+    )
+    max_bytes: Annotated[int, Quantity(SIZE, 1, 16 * GIB)] = Field(
+        default=32 * MIB, description="bytes of requests and answers kept for all copies"
+    )
+    compare: CompareSettings = Field(
+        default_factory=CompareSettings, description="comparison of the answers"
+    )
 
 
 def is_one_model(patterns: tuple[str, ...]) -> bool:

@@ -287,6 +287,31 @@ CANARY_ROLLBACKS = Family(
     ("model", "rule"),
     "Times a canary was taken out because it was worse, or because somebody asked.",
 )
+SHADOW_COPIES = Family(
+    "router_shadow_copies_total",
+    Kind.COUNTER,
+    ("model", "result"),
+    "Requests that a shadow was to get: sent (ok, failed, timeout) or dropped (busy, too_large).",
+)
+SHADOW_DURATION = Family(
+    "router_shadow_duration_seconds",
+    Kind.HISTOGRAM,
+    ("model",),
+    "Time a shadow took to answer a copy.",
+)
+SHADOW_COMPARISONS = Family(
+    "router_shadow_comparisons_total",
+    Kind.COUNTER,
+    ("model", "result"),
+    "Answers of a shadow that were compared (match, mismatch), or too large to keep (skipped).",
+)
+SHADOW_MAX_DIFFERENCE = Family(
+    "router_shadow_max_difference",
+    Kind.GAUGE,
+    ("model",),
+    "Largest difference of two numbers that a comparison with the shadow has found.",
+    Across.MOST,
+)
 BUILD_INFO = Family(
     "router_build_info",
     Kind.INFO,
@@ -333,6 +358,10 @@ FAMILIES: tuple[Family, ...] = (
     CANARY_SHARE,
     CANARY_REQUESTS,
     CANARY_ROLLBACKS,
+    SHADOW_COPIES,
+    SHADOW_DURATION,
+    SHADOW_COMPARISONS,
+    SHADOW_MAX_DIFFERENCE,
     BUILD_INFO,
 )
 """All families, in the order in which they are exposed and listed."""

@@ -7,8 +7,7 @@ about another model counts under the empty name, so clients cannot create series
 import platform
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,52 +27,11 @@ from router.telemetry.exposition import (
 )
 from router.telemetry.families import BUCKETS_S, FAMILIES, Kind
 from router.telemetry.labels import AttemptResult, CostPart, HedgeResult
+from router.telemetry.readings import Readings, counter_series, gauge_series
 
-Series = Mapping[Labels, float]
 FloatArray = NDArray[np.float64]
 
 _BUCKETS = np.array(BUCKETS_S)
-
-
-@dataclass(frozen=True, slots=True)
-class CanaryReading:
-    """A rule's canary; `requests_total` is by side and result."""
-
-    model: str
-    rule: str
-    share: float
-    rollbacks_total: int
-    requests_total: Mapping[tuple[str, str], int]
-
-
-@dataclass(frozen=True, slots=True)
-class Readings:
-    """State that is read when metrics are scraped, rather than recorded when it changes.
-
-    The mappings are by model, or by model and backend. The `*_total` counts only grow.
-    """
-
-    in_flight: Mapping[tuple[str, Backend], int] = field(default_factory=dict)
-    queue_depth: Mapping[tuple[str, Backend], int] = field(default_factory=dict)
-    breaker_open: Mapping[tuple[str, Backend], bool] = field(default_factory=dict)
-    replicas_wanted: Mapping[str, int] = field(default_factory=dict)
-    replicas_ready: Mapping[str, int] = field(default_factory=dict)
-    replicas_billed: Mapping[str, int] = field(default_factory=dict)
-    endpoints: Mapping[tuple[str, str], int] = field(default_factory=dict)
-    pool_panicking: Mapping[str, bool] = field(default_factory=dict)
-    signals_degraded: bool = False
-    shared_state_peers: int = 0
-    flushes_ok_total: int = 0
-    flushes_failed_total: int = 0
-    dropped_records_total: int = 0
-    dropped_log_lines_total: int = 0
-    body_bytes_buffered: int = 0
-    connections: int = 0
-    connections_accepted_total: int = 0
-    connections_refused_total: int = 0
-    handshakes_failed_total: int = 0
-    waits_timed_out_total: Mapping[str, int] = field(default_factory=dict)
-    canaries: Sequence[CanaryReading] = ()
 
 
 def build_info(version: str) -> dict[str, str]:
@@ -220,6 +178,10 @@ class Metrics(Collector):
         if init_s is not None:
             self._histograms[families.COLD_START_DURATION.name][name,].observe(init_s)
 
+    def observe_shadow(self, model: str, seconds: float) -> None:
+        """Note how long a shadow took to answer."""
+        self._histograms[families.SHADOW_DURATION.name][self._label(model),].observe(seconds)
+
     def observe_queue_wait(self, model: str, waited_s: float) -> None:
         """Note how long a held request waited, whether or not a slot came."""
         self._histograms[families.QUEUE_WAIT.name][self._label(model),].observe(waited_s)
@@ -267,7 +229,7 @@ class Metrics(Collector):
         """All series as they are now."""
         self.catch_up()
         readings = self.readings()
-        series = self._counters | _counted(readings) | _gauges(readings)
+        series = self._counters | counter_series(readings) | gauge_series(readings)
         succeeded, at = self._last_reload
         series[families.CONFIG_LAST_RELOAD.name] = {(): succeeded}
         series[families.CONFIG_RELOAD_TIMESTAMP.name] = {(): at}
@@ -288,59 +250,3 @@ class Metrics(Collector):
     def _forget(self, series: dict[Labels, float] | dict[Labels, _Histogram]) -> None:
         for labels in [found for found in series if found[0] not in self._models and found[0]]:
             del series[labels]
-
-
-def _counted(readings: Readings) -> dict[str, Series]:
-    """The counters that others keep."""
-    return {
-        families.SHARED_STATE_FLUSHES.name: {
-            ("ok",): readings.flushes_ok_total,
-            ("failed",): readings.flushes_failed_total,
-        },
-        families.SHARED_STATE_DROPPED.name: {(): readings.dropped_records_total},
-        families.ACCESS_LOG_DROPPED.name: {(): readings.dropped_log_lines_total},
-        families.CONNECTIONS_TOTAL.name: {
-            ("accepted",): readings.connections_accepted_total,
-            ("refused",): readings.connections_refused_total,
-            ("handshake_failed",): readings.handshakes_failed_total,
-        },
-        families.CLIENT_TIMEOUTS.name: _by_name(readings.waits_timed_out_total),
-        families.CANARY_REQUESTS.name: {
-            (found.model, found.rule, side, result): count
-            for found in readings.canaries
-            for (side, result), count in found.requests_total.items()
-        },
-        families.CANARY_ROLLBACKS.name: {
-            (found.model, found.rule): found.rollbacks_total for found in readings.canaries
-        },
-    }
-
-
-def _gauges(readings: Readings) -> dict[str, Series]:
-    return {
-        families.IN_FLIGHT.name: _by_backend(readings.in_flight),
-        families.QUEUE_DEPTH.name: _by_backend(readings.queue_depth),
-        families.BREAKER_OPEN.name: _by_backend(readings.breaker_open),
-        families.REPLICAS_WANTED.name: _by_name(readings.replicas_wanted),
-        families.REPLICAS_READY.name: _by_name(readings.replicas_ready),
-        families.REPLICAS_BILLED.name: _by_name(readings.replicas_billed),
-        families.ENDPOINTS.name: {
-            (model, state): value for (model, state), value in readings.endpoints.items()
-        },
-        families.POOL_PANICKING.name: _by_name(readings.pool_panicking),
-        families.SIGNALS_DEGRADED.name: {(): readings.signals_degraded},
-        families.SHARED_STATE_PEERS.name: {(): readings.shared_state_peers},
-        families.BODY_BYTES.name: {(): readings.body_bytes_buffered},
-        families.CONNECTIONS.name: {(): readings.connections},
-        families.CANARY_SHARE.name: {
-            (found.model, found.rule): found.share for found in readings.canaries
-        },
-    }
-
-
-def _by_backend(values: Mapping[tuple[str, Backend], int]) -> Series:
-    return {(model, backend): value for (model, backend), value in values.items()}
-
-
-def _by_name(values: Mapping[str, int]) -> Series:
-    return {(model,): value for model, value in values.items()}

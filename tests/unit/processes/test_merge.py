@@ -29,6 +29,7 @@ def process(number: int, *models: dict[str, Any], leads: bool = False, **changes
     document = {
         "models": list(models or [model()]),
         "canaries": [],
+        "shadows": [],
         "shared_state": {"leader": leads, "peers": 1},
         "config": {"hash": "h", "last_error": None},
         "draining": False,
@@ -139,3 +140,15 @@ def test_a_canary_shows_the_process_that_has_rolled_it_back():
             },
         }
     ]  # fmt: skip
+
+
+def test_a_shadow_is_listed_once_with_the_copies_of_all():
+    def shadow(ok: int, difference: float, text: str | None) -> dict[str, Any]:
+        return {
+            "model": "s", "in_flight": 1, "bytes_kept": 10, "copies": {"ok": ok},
+            "comparisons": {"match": ok}, "max_difference": difference, "last_mismatch": text,
+        }  # fmt: skip
+
+    first, second = shadow(2, 0.5, None), shadow(3, 0.25, "r: differs")
+    status = merged_status([process(1, shadows=[first], leads=True), process(2, shadows=[second])])
+    assert status["shadows"] == [{**shadow(5, 0.5, "r: differs"), "in_flight": 2, "bytes_kept": 20}]

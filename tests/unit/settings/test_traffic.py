@@ -1,4 +1,4 @@
-"""Canaries in the settings: what is refused, where, and why."""
+"""Canaries and shadows in the settings: what is refused, where, and why."""
 
 import pytest
 
@@ -29,6 +29,11 @@ def rule(rest: str, match: str = "{model: m}") -> str:
         ("canary: {model: n, share: 5, sticky: user}", "{model: m}", "sticky = user, must be"),
         ("canary: {model: n, share: 5, sticky: 'header:'}", "{model: m}", "header:NAME"),
         ("canary: {model: n, version: 2, share: 5}", "{model: m}", "canary.version = 2, must be"),
+        ("shadow: {share: 5}", "{model: m}", "shadow.model is required"),
+        ("shadow: {model: m}", "{model: m}", "must not be the model that the rule is"),
+        ("shadow: {model: x}", "{model: m}", "shadow.model = x, is not the name of a"),
+        ("shadow: {model: n}", "{}", "needs match.model to be one model's name"),
+        ("shadow: {model: n, compare: {sample: 2}}", "{model: m}", "must be a number in 0..1"),
         (
             "canary: {model: n, share: 5, rollback: {confidence: 1}}",
             "{model: m}",
@@ -40,7 +45,7 @@ def test_what_is_refused(rest, match, problem):
     found = problems_of(rule(rest, match))
     assert len(found) == 1
     assert problem in found[0]
-    assert "rules[0].canary" in found[0]
+    assert f"rules[0].{rest.partition(':')[0]}" in found[0]
 
 
 def test_a_canary_as_it_is_understood():

@@ -8,7 +8,8 @@ from router.domain.decision import Backend, Outcome
 from router.telemetry import families
 from router.telemetry.exposition import Snapshot, collect, counted, merged
 from router.telemetry.families import FAMILIES, Across, Kind
-from router.telemetry.metrics import Metrics, Readings
+from router.telemetry.metrics import Metrics
+from router.telemetry.readings import Readings
 
 
 def snapshot_of(requests: int, model: str = "m", **readings: object) -> Snapshot:

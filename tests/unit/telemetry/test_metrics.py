@@ -9,7 +9,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from router.domain.decision import Backend, Outcome, Reason
 from router.telemetry.families import BUCKETS_S, FAMILIES, Kind, reference_table
 from router.telemetry.labels import AttemptResult, CostPart, HedgeResult
-from router.telemetry.metrics import CanaryReading, Metrics, Readings
+from router.telemetry.metrics import Metrics
+from router.telemetry.readings import CanaryReading, Readings, ShadowReading
 
 
 @pytest.fixture
@@ -36,6 +37,7 @@ def record_one_of_each(metrics: Metrics, model: str = "fraud") -> None:
     metrics.record_hedge(model, HedgeResult.WON)
     metrics.record_pass_on(model)
     metrics.record_retry_budget_exhausted()
+    metrics.observe_shadow(model, 0.3)
 
 
 FRAUD_POOL = {"model": "fraud", "backend": "pool"}
@@ -187,6 +189,7 @@ READINGS = Readings(
     connections_refused_total=16,
     handshakes_failed_total=17,
     waits_timed_out_total={"header": 18},
+    shadows=[ShadowReading("fraud", {"ok": 21}, {"match": 22}, 0.5)],
     canaries=[CanaryReading("fraud", "r", 0.25, 19, {("canary", "failed"): 20})],
 )
 
@@ -204,6 +207,9 @@ READINGS = Readings(
         ("router_pool_panicking", {"model": "fraud"}, 1),
         ("router_signals_degraded", {}, 1),
         ("router_shared_state_peers", {}, 8),
+        ("router_shadow_copies_total", {"model": "fraud", "result": "ok"}, 21),
+        ("router_shadow_comparisons_total", {"model": "fraud", "result": "match"}, 22),
+        ("router_shadow_max_difference", {"model": "fraud"}, 0.5),
         ("router_canary_share_ratio", {"model": "fraud", "rule": "r"}, 0.25),
         ("router_canary_rollbacks_total", {"model": "fraud", "rule": "r"}, 19),
         (

@@ -1,0 +1,132 @@
+"""State that is read when metrics are scraped, rather than recorded when it changes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from router.domain.decision import Backend
+from router.telemetry import families
+from router.telemetry.exposition import Labels
+
+Series = Mapping[Labels, float]
+
+
+@dataclass(frozen=True, slots=True)
+class CanaryReading:
+    """A rule's canary; `requests_total` is by side and result."""
+
+    model: str
+    rule: str
+    share: float
+    rollbacks_total: int
+    requests_total: Mapping[tuple[str, str], int]
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowReading:
+    """A shadow's copies and comparisons, by result."""
+
+    model: str
+    copies_total: Mapping[str, int]
+    comparisons_total: Mapping[str, int]
+    max_difference: float
+
+
+@dataclass(frozen=True, slots=True)
+class Readings:
+    """All of it.
+
+    The mappings are by model, or by model and backend. The `*_total` counts only grow.
+    """
+
+    in_flight: Mapping[tuple[str, Backend], int] = field(default_factory=dict)
+    queue_depth: Mapping[tuple[str, Backend], int] = field(default_factory=dict)
+    breaker_open: Mapping[tuple[str, Backend], bool] = field(default_factory=dict)
+    replicas_wanted: Mapping[str, int] = field(default_factory=dict)
+    replicas_ready: Mapping[str, int] = field(default_factory=dict)
+    replicas_billed: Mapping[str, int] = field(default_factory=dict)
+    endpoints: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    pool_panicking: Mapping[str, bool] = field(default_factory=dict)
+    signals_degraded: bool = False
+    shared_state_peers: int = 0
+    flushes_ok_total: int = 0
+    flushes_failed_total: int = 0
+    dropped_records_total: int = 0
+    dropped_log_lines_total: int = 0
+    body_bytes_buffered: int = 0
+    connections: int = 0
+    connections_accepted_total: int = 0
+    connections_refused_total: int = 0
+    handshakes_failed_total: int = 0
+    waits_timed_out_total: Mapping[str, int] = field(default_factory=dict)
+    canaries: Sequence[CanaryReading] = ()
+    shadows: Sequence[ShadowReading] = ()
+
+
+def counter_series(readings: Readings) -> dict[str, Series]:
+    """The counters that others keep."""
+    return {
+        families.SHARED_STATE_FLUSHES.name: {
+            ("ok",): readings.flushes_ok_total,
+            ("failed",): readings.flushes_failed_total,
+        },
+        families.SHARED_STATE_DROPPED.name: {(): readings.dropped_records_total},
+        families.ACCESS_LOG_DROPPED.name: {(): readings.dropped_log_lines_total},
+        families.CONNECTIONS_TOTAL.name: {
+            ("accepted",): readings.connections_accepted_total,
+            ("refused",): readings.connections_refused_total,
+            ("handshake_failed",): readings.handshakes_failed_total,
+        },
+        families.CLIENT_TIMEOUTS.name: _by_name(readings.waits_timed_out_total),
+        families.CANARY_REQUESTS.name: {
+            (found.model, found.rule, side, result): count
+            for found in readings.canaries
+            for (side, result), count in found.requests_total.items()
+        },
+        families.SHADOW_COPIES.name: {
+            (found.model, result): count
+            for found in readings.shadows
+            for result, count in found.copies_total.items()
+        },
+        families.SHADOW_COMPARISONS.name: {
+            (found.model, result): count
+            for found in readings.shadows
+            for result, count in found.comparisons_total.items()
+        },
+        families.CANARY_ROLLBACKS.name: {
+            (found.model, found.rule): found.rollbacks_total for found in readings.canaries
+        },
+    }
+
+
+def gauge_series(readings: Readings) -> dict[str, Series]:
+    """What is the case now."""
+    return {
+        families.IN_FLIGHT.name: _by_backend(readings.in_flight),
+        families.QUEUE_DEPTH.name: _by_backend(readings.queue_depth),
+        families.BREAKER_OPEN.name: _by_backend(readings.breaker_open),
+        families.REPLICAS_WANTED.name: _by_name(readings.replicas_wanted),
+        families.REPLICAS_READY.name: _by_name(readings.replicas_ready),
+        families.REPLICAS_BILLED.name: _by_name(readings.replicas_billed),
+        families.ENDPOINTS.name: {
+            (model, state): value for (model, state), value in readings.endpoints.items()
+        },
+        families.POOL_PANICKING.name: _by_name(readings.pool_panicking),
+        families.SIGNALS_DEGRADED.name: {(): readings.signals_degraded},
+        families.SHARED_STATE_PEERS.name: {(): readings.shared_state_peers},
+        families.BODY_BYTES.name: {(): readings.body_bytes_buffered},
+        families.CONNECTIONS.name: {(): readings.connections},
+        families.SHADOW_MAX_DIFFERENCE.name: {
+            (found.model,): found.max_difference for found in readings.shadows
+        },
+        families.CANARY_SHARE.name: {
+            (found.model, found.rule): found.share for found in readings.canaries
+        },
+    }
+
+
+def _by_backend(values: Mapping[tuple[str, Backend], int]) -> Series:
+    return {(model, backend): value for (model, backend), value in values.items()}
+
+
+def _by_name(values: Mapping[str, int]) -> Series:
+    return {(model,): value for model, value in values.items()}
