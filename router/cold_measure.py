@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
+from urllib.parse import quote
 
 from router.assembly import Parts, assemble, host_command, local_functions
 from router.backends.serverless.function import Function
@@ -18,7 +19,7 @@ from router.backends.serverless.local_host import LocalFunctionHost
 from router.background import Background
 from router.domain.errors import AttemptError
 from router.domain.request import InferenceRequest, Protocol
-from router.runtime import Runtime
+from router.runtime import ModelRuntime, Runtime
 from router.settings.loader import Loaded
 
 _CREDENTIALS_WITHIN_S = 30.0
@@ -121,7 +122,7 @@ async def measure(
     observed: list[Observed] = []
     failures: Counter[str] = Counter()
     limit_s = found.serverless.params.limits.timeout_s + 60.0
-    call = _Call(found.serverless, _request(model, plan), plan.body, limit_s, parts)
+    call = _Call(found.serverless, _request(found, plan), plan.body, limit_s, parts)
 
     async def once() -> None:
         try:
@@ -140,12 +141,12 @@ async def measure(
     return report_on(observed, dict(failures))
 
 
-def _request(model: str, plan: Plan) -> InferenceRequest:
-    path = f"/v2/models/{model}"
+def _request(model: ModelRuntime, plan: Plan) -> InferenceRequest:
+    path = f"/v2/models/{quote(model.settings.backend_name, safe='')}"
     return InferenceRequest(
         request_id="measure-cold",
         protocol=Protocol.OIP,
-        model=model,
+        model=model.name,
         method="POST" if plan.body else "GET",
         path=f"{path}/infer" if plan.body else path,
         payload_bytes=len(plan.body),
