@@ -136,7 +136,11 @@ class Director:
                 body = await body.whole()
                 decision = self._decide(model, request, record)  # that took a while
             self._metrics.record_decision(model.name, decision.backend, decision.reason)
-            tried = Try(decision, await self._reserve(model, request, decision, record))
+            lease, error = await self._reserve(model, request, decision, record), None
+            if lease is None:
+                record.failed[decision.backend] = Reason.SPILLOVER
+                continue
+            tried = Try(decision, lease)
             record.attempts += 1
             record.endpoint_id = tried.lease.endpoint_id
             started = self._clock()
@@ -173,7 +177,8 @@ class Director:
 
     async def _reserve(
         self, model: ModelRuntime, request: InferenceRequest, decision: Decision, record: Record
-    ) -> Lease:
+    ) -> Lease | None:
+        """A slot, after waiting for it if need be; None once the other backend is to have it."""
         slots = slots_of(model, decision.backend)
         now = self._clock()
         lease = slots.try_reserve(request, now, record.avoid)
@@ -186,8 +191,10 @@ class Director:
         if request.deadline is not None:
             wait_s = min(wait_s, request.deadline - now)
         try:
-            return await slots.reserve(request, wait_s)
+            return await slots.reserve(request, min(wait_s, decision.patience_s))
         except QueueTimeoutError as error:
+            if decision.patience_s < wait_s:
+                return None
             self._check_deadline(request)
             raise _unserved(model, decision.backend, error) from error
         finally:

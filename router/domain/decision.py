@@ -5,6 +5,7 @@ These enums are the only values that headers, log lines, metrics and `explain` u
 
 from dataclasses import dataclass
 from enum import StrEnum
+from math import inf
 from typing import NamedTuple
 
 
@@ -117,6 +118,7 @@ class Decision:
 
     `hold` says that no slot is free now: the request waits in the backend's queue. `price_usd` is
     the extra money this attempt is expected to cost, `finish_s` its predicted time from now.
+    A request that is held for the pool may go to the function instead after `patience_s`.
     """
 
     backend: Backend
@@ -126,3 +128,4 @@ class Decision:
     finish_s: float = 0.0
     price_usd: float = 0.0
     trace: tuple[TraceStep, ...] = ()
+    patience_s: float = inf

@@ -5,6 +5,7 @@ The only place that joins the three; the gateway, `explain` and the replay all c
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf
 from typing import NamedTuple
 from zlib import crc32
 
@@ -64,6 +65,7 @@ class State(NamedTuple):
 class _Choice(NamedTuple):
     backend: Backend
     reason: Reason
+    patience_s: float = inf
 
 
 _SERVERLESS_OUT = {
@@ -115,6 +117,9 @@ def decide(
         raise _refusal(request, state, causes)
     if trace is not None:
         trace.append(TraceStep("choice", choice.backend, choice.reason))
+        if choice.patience_s < inf:
+            told = f"after {choice.patience_s * 1e3:.0f} ms without a slot"
+            trace.append(TraceStep("choice", choice.backend.other, told))
     return _decision(choice, rule, state, tuple(trace or ()))
 
 
@@ -239,6 +244,7 @@ def _decision(choice: _Choice, rule: Rule, state: State, trace: tuple[TraceStep,
         forecast.expected_s,
         forecast.price_usd,
         trace,
+        choice.patience_s,
     )
 
 

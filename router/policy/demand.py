@@ -69,5 +69,8 @@ def breaks_objective(slo: Slo, function: ServerlessSnapshot | None) -> bool:
         return False
     if function.upper_s > slo.latency_s:
         return True
+    # While it serves calls it is warm for most, even if each of its environments is busy now.
+    if slo.cold_allowed or function.in_flight:
+        return False
     cold_breaks = function.upper_s + function.init_s > slo.latency_s
-    return not slo.cold_allowed and cold_breaks and function.p_cold > 1 - slo.percentile / 100
+    return cold_breaks and function.p_cold > 1 - slo.percentile / 100

@@ -1,14 +1,21 @@
 """Deadline and cost: which of two feasible backends gets a request.
 
 Predicts both completion times and takes the cheapest that meets the deadline; a free slot on a
-running replica costs nothing more. Never looks at limits: `feasibility` has done that.
+running replica costs nothing more, and waiting for one is free while the function could still be
+called in time. Never looks at limits: `feasibility` has done that.
 """
 
+from math import inf, sqrt
 from typing import NamedTuple
 
 from router.domain.decision import Backend, Reason
 from router.domain.request import InferenceRequest
 from router.domain.snapshot import PoolSnapshot, ServerlessSnapshot
+
+BEGUN = 0.5
+"""How much of its work a request that is being served still has to do, on average."""
+_WORTHWHILE_COLD = 10.0
+"""A cold start that takes up to so many objectives warms the function for those that follow."""
 
 
 class Slo(NamedTuple):
@@ -27,6 +34,14 @@ class Forecast(NamedTuple):
     price_usd: float
 
 
+class Steered(NamedTuple):
+    """The choice. A request that waits for the pool goes to the function after `patience_s`."""
+
+    backend: Backend
+    reason: Reason
+    patience_s: float = inf
+
+
 def time_left_s(request: InferenceRequest, slo: Slo, now: float) -> float:
     """Seconds until the client's deadline, or until the model's objective where it has none."""
     if request.deadline is not None:
@@ -35,12 +50,16 @@ def time_left_s(request: InferenceRequest, slo: Slo, now: float) -> float:
 
 
 def forecast_pool(pool: PoolSnapshot) -> Forecast:
-    """Queue wait plus service. Waiting requests drain at one per `expected_s / slots`."""
+    """Queue wait plus service. Requests ahead drain at one per `expected_s / slots`.
+
+    The high estimate lets the durations of those ahead deviate too.
+    """
     if pool.free_slots:
-        wait_s = 0.0
-    else:
-        wait_s = pool.ready_in_s + (pool.queued + 1) * pool.expected_s / max(pool.slots, 1)
-    return Forecast(wait_s + pool.expected_s, wait_s + pool.upper_s, 0.0)
+        return Forecast(pool.expected_s, pool.upper_s, 0.0)
+    slots = max(pool.slots, 1)
+    wait_s = pool.ready_in_s + (pool.queued + BEGUN) * pool.expected_s / slots
+    margin_s = (pool.upper_s - pool.expected_s) * sqrt(1 + (pool.queued + 1) / slots**2)
+    return Forecast(wait_s + pool.expected_s, wait_s + pool.expected_s + margin_s, 0.0)
 
 
 def forecast_serverless(serverless: ServerlessSnapshot, counts_cold: bool) -> Forecast:
@@ -63,17 +82,46 @@ def steer(
     serverless: ServerlessSnapshot,
     pool: PoolSnapshot,
     now: float,
-) -> tuple[Backend, Reason]:
+) -> Steered:
     """Choose between two backends that can both carry the request."""
     left_s = time_left_s(request, slo, now)
     on_pool = forecast_pool(pool)
-    if on_pool.upper_s <= left_s:
-        return Backend.POOL, Reason.WARM_CAPACITY
+    if pool.free_slots and on_pool.upper_s <= left_s:
+        return Steered(Backend.POOL, Reason.WARM_CAPACITY)
     counts_cold = request.deadline is not None or not slo.cold_allowed
     on_serverless = forecast_serverless(serverless, counts_cold)
+    if not pool.free_slots:
+        has_room = serverless.in_flight < serverless.max_concurrency
+        patience_s = left_s - on_serverless.upper_s if has_room else -inf
+        if on_pool.expected_s - pool.expected_s <= patience_s:
+            return Steered(Backend.POOL, Reason.WARM_CAPACITY, patience_s)
+        if on_pool.upper_s <= left_s:
+            return Steered(Backend.POOL, Reason.WARM_CAPACITY)
     if on_serverless.upper_s <= left_s:
-        crowded = not pool.free_slots
-        return Backend.SERVERLESS, Reason.SPILLOVER if crowded else Reason.DEADLINE
-    if on_pool.expected_s <= on_serverless.expected_s:
-        return Backend.POOL, Reason.DEADLINE
-    return Backend.SERVERLESS, Reason.DEADLINE
+        reason = Reason.DEADLINE if pool.free_slots else Reason.SPILLOVER
+        return Steered(Backend.SERVERLESS, reason)
+    return Steered(_late(request, slo, serverless, pool, left_s), Reason.DEADLINE)
+
+
+def _late(
+    request: InferenceRequest,
+    slo: Slo,
+    serverless: ServerlessSnapshot,
+    pool: PoolSnapshot,
+    left_s: float,
+) -> Backend:
+    """Where a request goes that is likely to be late on either side: where it finishes first.
+
+    But if the pool's queue makes it late anyway, it should not make those behind it late as well:
+    then a function that would be in time if it were warm gets it, and is warm for the next one.
+    """
+    pool_s = forecast_pool(pool).expected_s
+    on_serverless = forecast_serverless(serverless, counts_cold=False)
+    if (
+        request.deadline is None
+        and pool_s > left_s >= on_serverless.upper_s
+        and not pool.free_slots
+        and serverless.init_s <= _WORTHWHILE_COLD * slo.latency_s
+    ):
+        return Backend.SERVERLESS
+    return Backend.POOL if pool_s <= on_serverless.expected_s else Backend.SERVERLESS

@@ -33,10 +33,13 @@ def bytes_of(bucket: int) -> int:
 class Waiter:
     """A request that is not started at once: its number, its row, and what has been tried.
 
-    `deadline` is absolute, or infinite; `give_up_at` says how long it waits where it waits now.
+    `deadline` is absolute, or infinite; `give_up_at` says how long it waits where it waits now,
+    `moves_on` that the other backend gets it then.
     """
 
-    __slots__ = ("attempts", "deadline", "failed", "give_up_at", "index", "payload_bytes", "row")
+    __slots__ = (
+        "attempts", "deadline", "failed", "give_up_at", "index", "moves_on", "payload_bytes", "row",
+    )  # fmt: skip
 
     def __init__(self, index: int, row: Row, payload_bytes: int, deadline: float) -> None:
         self.index = index
@@ -44,6 +47,7 @@ class Waiter:
         self.payload_bytes = payload_bytes
         self.deadline = deadline
         self.give_up_at = 0.0
+        self.moves_on = False
         self.attempts = 0
         self.failed: dict[Backend, Reason] | None = None
 
@@ -65,9 +69,12 @@ class Queue:
             and self.queued_bytes + payload_bytes <= self.max_bytes
         )
 
-    def join(self, waiter: Waiter, now: float) -> None:
-        """Wait at the end."""
+    def join(self, waiter: Waiter, now: float, patience_s: float) -> None:
+        """Wait at the end; after `patience_s` the other backend may have it."""
         waiter.give_up_at = min(now + self.max_wait_s, waiter.deadline)
+        waiter.moves_on = now + patience_s < waiter.give_up_at
+        if waiter.moves_on:
+            waiter.give_up_at = now + patience_s
         self.waiting.append(waiter)
         self.queued_bytes += waiter.payload_bytes
 
@@ -189,6 +196,7 @@ class FunctionBelief:
             p_cold=self.environments.p_cold(now),
             init_s=self.times.init.mean_s,
             price_usd=self.price_usd(bucket),
+            max_wait_s=queue.max_wait_s,
         )
 
     def price_usd(self, bucket: int) -> float:

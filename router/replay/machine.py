@@ -87,6 +87,10 @@ class Machine(ABC, Observed):
         """The platform refused a call; what becomes of its request."""
 
     @abstractmethod
+    def _gave_up(self, waiter: Waiter, now: float) -> Outcome:
+        """A request has waited for as long as it may; what becomes of it."""
+
+    @abstractmethod
     def _lost(self, waiter: Waiter, now: float) -> Outcome:
         """A replica crashed with a request; what becomes of it."""
 
@@ -168,9 +172,9 @@ class Machine(ABC, Observed):
         heapq.heappush(self._events, event)
         return took_s, bits
 
-    def _hold(self, waiter: Waiter, queue: Queue, now: float) -> Outcome:
-        """Let it wait, as long as its queue and its deadline allow."""
-        queue.join(waiter, now)
+    def _hold(self, waiter: Waiter, queue: Queue, now: float, patience_s: float = inf) -> Outcome:
+        """Let it wait, as long as its queue, its deadline and its patience allow."""
+        queue.join(waiter, now, patience_s)
         kind = _POOL_GIVE_UP if queue is self._pool_queue else _FUNCTION_GIVE_UP
         self._arm(kind, waiter.give_up_at)
         return nan, HELD
@@ -286,7 +290,7 @@ class Machine(ABC, Observed):
     def _give_up(self, kind: int, now: float) -> None:
         queue = self._pool_queue if kind == _POOL_GIVE_UP else self._function_queue
         for waiter in queue.expired(now):
-            self._settle(waiter, (nan, REFUSED | CUT if now >= waiter.deadline else REFUSED))
+            self._settle(waiter, self._gave_up(waiter, now))
         self._timers[kind] = inf
         self._arm(kind, queue.next_give_up())
 

@@ -6,7 +6,7 @@ common decisions are taken by shortcuts that are tested to equal `decide`.
 
 import heapq
 from dataclasses import dataclass
-from math import inf, isnan, nan
+from math import inf, isnan, nan, sqrt
 from random import Random
 
 import numpy as np
@@ -20,9 +20,11 @@ from router.policy.decide import ModelPolicy, State, decide
 from router.policy.demand import USUAL_PAYLOAD_BYTES
 from router.policy.estimates import DurationEstimate, payload_bucket
 from router.policy.rules import Match, Route, Rule
+from router.policy.steering import BEGUN
 from router.replay.beliefs import BUCKETS, Waiter
 from router.replay.distributions import Floats, Ints
 from router.replay.machine import (
+    CUT,
     HELD,
     IN_POOL,
     ON_SERVERLESS,
@@ -182,46 +184,42 @@ class Simulation(Machine):
             return None
         if function.in_flight >= function.limit.current:
             return None
-        bits: int | None = 0
+        steered: tuple[int, float] | None = (0, inf)
         if wish == WISH_NONE and pool is not None and pool.params.enabled:
-            bits = self._steered(row, payload_bytes)
-        if bits is None:
+            steered = self._steered(row, payload_bytes)
+        if steered is None:
             return None
+        bits, patience_s = steered
         if bits & HELD:
             waiter = Waiter(self._first_row + index, row, payload_bytes, inf)
-            return self._hold(waiter, self._pool_queue, at)
+            return self._hold(waiter, self._pool_queue, at, patience_s)
         called = self._call(at, row)
         if called is None:
             waiter = Waiter(self._first_row + index, row, payload_bytes, inf)
             return self._refused_call(waiter, at)
         return called[0], called[1] | bits
 
-    def _steered(self, row: Row, payload_bytes: int) -> int | None:
-        """Bits of what a request does that may go to both: call the function, or HELD."""
-        if not self._pool_queue.has_room(payload_bytes):
-            return None
-        if not self.replicas.ready:
-            return 0
-        if not self._waits_for_pool(row):
-            return SPILLED
-        has_place = self.replicas.free > 0 and not self._pool_queue.waiting
-        return None if has_place else HELD
-
-    def _waits_for_pool(self, row: Row) -> bool:
-        """`steer` between two backends that can carry the request, replicas being ready."""
+    def _steered(self, row: Row, payload_bytes: int) -> tuple[int, float] | None:
+        """Bits of what a request does that may go to both, and its patience if it is held."""
         at, bucket, _, _, left_s, _, _, _, _ = row
         function, pool, waiting = self._function, self._pool, self._pool_queue.waiting
         assert function is not None and pool is not None  # noqa: S101, PT018
-        service, call = pool.table.best[bucket], function.service.best[bucket]
-        wait_s = 0.0
-        if waiting or self.replicas.free <= 0:
-            wait_s = (len(waiting) + 1) * service.mean_s / self.replicas.slots
-        if wait_s + service.upper_s <= left_s:
-            return True
-        cold_s = function.environments.p_cold(at) * function.times.init.mean_s
-        if call.upper_s + (0.0 if self._slo.cold_allowed else cold_s) <= left_s:
-            return False
-        return wait_s + service.mean_s <= call.mean_s + cold_s
+        if not self._pool_queue.has_room(payload_bytes):
+            return None
+        if not self.replicas.ready:
+            return 0, inf
+        if self.replicas.free > 0 and not waiting:
+            return None
+        service, slots = pool.table.best[bucket], self.replicas.slots
+        upper_s = function.service.best[bucket].upper_s
+        if not self._slo.cold_allowed:
+            upper_s += function.environments.p_cold(at) * function.times.init.mean_s
+        wait_s = (len(waiting) + BEGUN) * service.mean_s / slots
+        if wait_s <= left_s - upper_s:
+            return HELD, left_s - upper_s
+        margin_s = (service.upper_s - service.mean_s) * sqrt(1 + (len(waiting) + 1) / slots**2)
+        in_time = upper_s <= left_s < wait_s + service.mean_s + margin_s
+        return (SPILLED, inf) if in_time else None
 
     # -- one request, with all that may happen to it -----------------------------------------------
 
@@ -238,13 +236,13 @@ class Simulation(Machine):
             decided = self._decided(waiter, now, _NOT_TRIED)
         if decided is None:
             return nan, REFUSED
-        backend, spilled = decided
+        backend, spilled, patience_s = decided
         if backend is Backend.POOL:
             if self.replicas.free > 0 and not self._pool_queue.waiting:
                 return self._in_pool(waiter, now)
             if not self.replicas.wanted:
                 self._tick_at(now)
-            return self._hold(waiter, self._pool_queue, now)
+            return self._hold(waiter, self._pool_queue, now, patience_s)
         function = self._function
         assert function is not None  # noqa: S101  the policy only chooses what exists
         if self._function_queue.waiting or function.in_flight >= function.limit.current:
@@ -255,7 +253,7 @@ class Simulation(Machine):
 
     def _decided(
         self, waiter: Waiter, now: float, failed: dict[Backend, Reason]
-    ) -> tuple[Backend, int] | None:
+    ) -> tuple[Backend, int, float] | None:
         at, bucket, wish, _, _, _, _, _, _ = waiter.row
         request = InferenceRequest(
             request_id="",
@@ -273,7 +271,13 @@ class Simulation(Machine):
         except RouterError:
             return None
         crowded = decision.reason in _SPILL_REASONS and decision.backend is Backend.SERVERLESS
-        return decision.backend, SPILLED if crowded else 0
+        return decision.backend, SPILLED if crowded else 0, decision.patience_s
+
+    def _gave_up(self, waiter: Waiter, now: float) -> Outcome:
+        if not waiter.moves_on:
+            return nan, REFUSED | CUT if now >= waiter.deadline else REFUSED
+        waiter.failed = {**(waiter.failed or {}), Backend.POOL: Reason.SPILLOVER}
+        return self._routed(waiter, now)
 
     def _refused_call(self, waiter: Waiter, now: float) -> Outcome:
         """Another attempt, as far as attempts, deadline and the retry budget go."""

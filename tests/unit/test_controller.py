@@ -12,6 +12,7 @@ from router.backends.pool.endpoint import Endpoint
 from router.backends.pool.endpoints import Pool, PoolParams
 from router.backends.serverless.function import Function, FunctionParams, KeptWarm
 from router.controller import Controller, follow, has_latency_duty
+from router.domain.decision import Verdict
 from router.policy.decide import ModelPolicy
 from router.policy.demand import Rates
 from router.policy.sizing import SizingParams, SizingReason
@@ -23,7 +24,7 @@ from router.signals.snapshot import ALONE, FleetSnapshot, ModelTotals, SharedEnd
 from router.signals.window import Window
 from router.telemetry.metrics import Metrics
 from router.upstream.address import parse_address
-from tests.fakes.builders import LIMITS, NOW, FakeClock
+from tests.fakes.builders import LIMITS, NOW, FakeClock, make_request
 from tests.unit.settings.loading import load_config
 
 TEXT = """
@@ -397,6 +398,17 @@ class TestLatencyDuty:
         if is_warm:
             function.environments.give_back(NOW, expected_warm=False, was_cold=True)
         assert has_latency_duty(setup.model, NOW) is duty
+
+    def test_a_function_that_serves_is_warm_for_most(self):
+        setup = Setup("avoid")
+        self.learn(setup, 0.1)
+        function = setup.model.serverless
+        assert function is not None
+        lease = function.try_reserve(make_request(), NOW)
+        assert lease is not None
+        assert has_latency_duty(setup.model, NOW) is False
+        lease.release(Verdict.CANCELLED, NOW, None)
+        assert has_latency_duty(setup.model, NOW) is True
 
     def test_duty_keeps_one_replica(self):
         setup = Setup("avoid")

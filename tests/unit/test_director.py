@@ -5,6 +5,7 @@ Callers answer from a list, one entry per attempt: a status, an error, or a coro
 
 import asyncio
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -53,6 +54,7 @@ models:
     pool: {kind: static, urls: ["http://127.0.0.1:1"], queue: {max_wait: 50ms}}
 """
 PATIENT = Slo(60.0, 99, cold_allowed=True)
+BRIEF = Slo(0.03, 99, cold_allowed=True)
 
 
 class Script:
@@ -401,6 +403,36 @@ class TestWaiting:
             async with counted.director.serve(counted.chain(make_request()), b"", Record()):
                 pass
         assert len(counted.pool.queue) == 0
+
+    async def test_the_function_has_it_when_a_wait_takes_too_long(self, setup, clock):
+        counted, pool, function = setup(pool=[200], function=[200], capacity=1)
+        lease = counted.pool.try_reserve(make_request(), clock())
+        counted.function.environments.give_back(clock(), expected_warm=False, was_cold=True)
+        counted.model = replace(counted.model, policy=ModelPolicy((), BRIEF))
+        counted.releases = 0
+        record = Record()
+        async with counted.director.serve(counted.chain(make_request()), b"{}", record):
+            pass
+        assert told(record) == (Backend.SERVERLESS, Reason.SPILLOVER, 1)
+        assert (pool.seen, function.seen) == ([], ["function"])
+        assert (counted.releases, len(counted.pool.queue)) == (1, 0)
+        assert lease is not None
+
+    async def test_it_goes_back_to_the_pool_if_the_function_refuses_then(self, setup, clock):
+        counted, pool, function = setup(pool=[200], function=[UpstreamRejectedError("x")])
+        leases = [counted.pool.try_reserve(make_request(), clock()) for _ in range(4)]
+        counted.model = replace(counted.model, policy=ModelPolicy((), BRIEF))
+
+        async def released() -> None:
+            leases.pop().release("ok", clock(), None)
+            raise UpstreamRejectedError("x")
+
+        function.answers = [released]
+        record = Record()
+        async with counted.director.serve(counted.chain(make_request()), b"{}", record):
+            pass
+        assert told(record) == (Backend.POOL, Reason.WARM_CAPACITY, 2)
+        assert len(pool.seen) == len(function.seen) == 1
 
     async def test_nothing_healthy_is_told_apart_from_all_busy(self, setup):
         counted, *_ = setup(pool=[200], endpoints=0)

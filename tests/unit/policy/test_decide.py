@@ -207,6 +207,15 @@ def test_price_and_finish_are_those_of_the_chosen_backend():
     assert (on_pool.price_usd, on_pool.finish_s) == pytest.approx((0.0, 0.02))
 
 
+def test_the_trace_tells_how_long_a_wait_may_take():
+    trace: list[TraceStep] = []
+    state = State(WARM, make_pool(free_slots=0), {})
+    decision = decide(make_request(), AUTO, state, NOW, trace)
+    assert decision.hold
+    assert decision.patience_s == pytest.approx(0.15)
+    assert trace[-1] == TraceStep("choice", "serverless", "after 150 ms without a slot")
+
+
 def test_the_trace_tells_every_step_in_order():
     trace: list[TraceStep] = []
     policy = ModelPolicy((Rule("large", Match(min_bytes=10**9), Route(Backend.POOL)),), SLO)

@@ -56,6 +56,19 @@ def test_a_short_queue_is_waited_for_and_a_long_one_spills() -> None:
     assert max(latency_s[number] for number in in_pool) <= 0.5
 
 
+@pytest.mark.parametrize("shortcuts", [True, False], ids=["by shortcuts", "by decide"])
+def test_a_wait_that_takes_too_long_ends_on_the_function(shortcuts: bool) -> None:
+    setup = make_setup(WORLD)
+    # First the function is warmed; later two long requests take all of the replica.
+    at = [1.0, 2.5, 30.0, 30.0, 30.01]
+    simulation = Simulation(setup, fixed(1), 1, shortcuts=shortcuts)
+    service_s = [0.1, 0.1, 5.0, 5.0, 0.1]
+    ended = run_all(simulation, make_block(setup, at, service_s=service_s))
+    assert ended.bits.tolist() == [COLD, WARM, IN_POOL, IN_POOL, WARM | SPILLED]
+    # It leaves while a call is likely to be in time: 110 ms, and three deviations.
+    assert 0.3 < ended.latency_s[4] < 0.5
+
+
 def test_what_no_function_takes_is_held_for_a_replica() -> None:
     setup = make_setup(WORLD)
     simulation = Simulation(setup, router_sizer(setup), 1)
