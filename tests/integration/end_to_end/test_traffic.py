@@ -58,7 +58,7 @@ async def test_a_burst_beyond_the_pool_spills_over(start_gateway: StartGateway, 
     await until_ready(gateway, "slow", 1)
     async with aiohttp.ClientSession() as session:
         # Teaches the gateway how long such a request takes.
-        for _ in range(3):
+        for _ in range(8):
             await infer(session, gateway.url, "slow", slow(150))
         burst = [infer(session, gateway.url, "slow", slow(150)) for _ in range(10)]
         counted = count(await asyncio.gather(*burst))
