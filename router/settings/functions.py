@@ -300,7 +300,7 @@ class _UrlFunction(_RemoteFunction):
     )
     cold_start_header: HeaderName = Field(
         default="x-cold-start",
-        description="header of an answer that says true after a cold start; empty: none does",
+        description="header that says true after a cold start; where none does, the time tells",
     )
     instance_header: HeaderName = Field(
         default="",

@@ -12,7 +12,7 @@ from typing import Protocol
 from router.admission.circuit import CircuitBreaker, CircuitParams
 from router.admission.limits import AimdLimit
 from router.admission.slots import SlotQueue
-from router.backends.serverless.cold_starts import FirstSeen, InitTimes
+from router.backends.serverless.cold_starts import FirstByteStep, FirstSeen, InitTimes
 from router.domain.clock import Clock
 from router.domain.decision import Verdict
 from router.domain.errors import AttemptError, UpstreamRejectedError
@@ -88,6 +88,7 @@ class Function:
         self.cold_calls = 0
         self.init_times = InitTimes()
         self.seen = FirstSeen()
+        self.first_byte_step = FirstByteStep(params.service_time_s)
         self._clock = clock
         self._timer: asyncio.TimerHandle | None = None
         self.queue: SlotQueue[bool] = SlotQueue(
@@ -226,7 +227,20 @@ class Function:
             self.cost_usd += self.price_usd(lease.served_s, is_kept=lease.is_kept)
         self._vacate()
 
+    def judge_start(self, lease: "FunctionLease", response: BackendResponse) -> None:
+        """Find out whether a call started cold, if nothing tells."""
+        if response.cold_start is not None:
+            return
+        if response.environment_id is not None:
+            response.cold_start = self.seen.is_new(response.environment_id)
+        elif lease.is_inference and response.status < 400:
+            response.cold_start = self.first_byte_step.is_cold(
+                lease.payload_bytes, lease.first_byte_s, self.init.mean_s,
+                expected_warm=lease.expected_warm,
+            )  # fmt: skip
+
     def _learn(self, lease: "FunctionLease", response: BackendResponse, now: float) -> None:
+        self.judge_start(lease, response)
         was_cold = response.cold_start
         if not lease.is_kept:
             self.environments.give_back(now, expected_warm=lease.expected_warm, was_cold=was_cold)
@@ -254,6 +268,7 @@ class FunctionLease:
         "_function",
         "_started",
         "expected_warm",
+        "first_byte_s",
         "is_inference",
         "is_kept",
         "may_have_run",
@@ -272,6 +287,7 @@ class FunctionLease:
         self.is_kept = is_kept
         self.payload_bytes = 0
         self.is_inference = True
+        self.first_byte_s = 0.0
         self.served_s = 0.0
         self.may_have_run = False
         self.pause_s = 0.0
@@ -300,9 +316,9 @@ class FunctionLease:
                 self.pause_s = error.retry_after_s or 0.0
             raise
         finally:
-            self.served_s = self._clock() - self._started
-        if response.cold_start is None and response.environment_id is not None:
-            response.cold_start = self._function.seen.is_new(response.environment_id)
+            self.first_byte_s = self.served_s = self._clock() - self._started
+        if response.rest is None:  # a stream may tell yet, at its end
+            self._function.judge_start(self, response)
         self.response = response
         return response
 

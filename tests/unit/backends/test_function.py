@@ -318,6 +318,35 @@ class TestKeptWarm:
         assert (function.kept_free, function.kept_in_flight) == (1, 0)
 
 
+class TestUntoldStarts:
+    """The platform says nothing about starts."""
+
+    async def test_they_are_told_by_their_time(self, make_function, clock, platform):
+        function = make_function()
+        platform.answer["cold_start"] = None
+        for takes_s in (1.2, 0.1, 0.1):
+            platform.takes_s = takes_s
+            await call(function, clock)
+        clock.advance(400.0)  # longer than an environment is kept
+        platform.takes_s = 1.3
+        await call(function, clock)
+        assert (function.calls, function.cold_calls) == (4, 2)
+        assert function.snapshot(300, clock()).init_s == pytest.approx(1.18, abs=0.05)
+        assert function.snapshot(300, clock()).expected_s == pytest.approx(0.1)
+
+    @pytest.mark.parametrize(
+        ("status", "facts"), [(500, {}), (200, {"is_inference": False})], ids=["error", "metadata"]
+    )
+    async def test_what_does_not_run_the_model_is_not_judged(
+        self, make_function, clock, platform, status, facts
+    ):
+        function = make_function()
+        platform.status, platform.takes_s = status, 9.0
+        platform.answer["cold_start"] = None
+        await call(function, clock, request=make_request(**facts))
+        assert function.cold_calls == 0
+
+
 class TestCost:
     async def test_a_call_costs_its_request_and_what_was_billed(
         self, make_function, clock, platform
