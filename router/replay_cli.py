@@ -1,5 +1,6 @@
 """The options of `replay`, `diff` and `measure`; `router.replay.command` does what they ask."""
 
+import asyncio
 import os
 import sys
 from pathlib import Path
@@ -23,6 +24,7 @@ from router.replay.command import (
 from router.replay.traces import format_names, seconds
 from router.settings.loader import ConfigError, load
 from router.settings.quantities import duration_s
+from router.status_view import AdminError, ask
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -147,14 +149,31 @@ def diff(  # noqa: PLR0913, PLR0917 - one parameter for each option
 @click.command()
 @click.option("--log", required=True, type=_FILE, help="Access log, plain or .gz.")
 @click.option("--out", required=True, type=_FILE, help="The world file to write.")
-def measure(log: Path, out: Path) -> None:
-    """Write a world file with the service times and cold starts that an access log tells."""
+@click.option(
+    "--admin", metavar="URL", help="Admin port of the gateway: adds its replicas' starts."
+)
+def measure(log: Path, out: Path, admin: str | None) -> None:
+    """Write a world file with the service times and cold starts that an access log tells.
+
+    Log every request while you measure (server.access_log_sample: 1).
+    """
     try:
-        for told in measure_world(log, out):
+        startup_s = _startups(admin) if admin is not None else {}
+        for told in measure_world(log, out, startup_s):
             click.echo(told, err=True)
-    except ReplayError as error:
+    except (AdminError, ReplayError) as error:
         _fail(str(error))
     click.echo(f"{out}: pass it to replay with --world")
+
+
+def _startups(admin: str) -> dict[str, float]:
+    """How long the replicas of each model took to start, where any has. Raises AdminError."""
+    models = asyncio.run(ask(admin, "/v1/status"))["models"]
+    return {
+        model["name"]: float(model["startup_s"])
+        for model in models
+        if model.get("startup_s") is not None
+    }
 
 
 def _interval_s(text: str) -> float:

@@ -76,6 +76,7 @@ def _model(model: ModelRuntime, sources: StatusSources, now: float) -> dict[str,
         "replicas_ready": pool.ready if pool is not None else 0,
         "replicas_billed": model.driver.billed if model.driver is not None else 0,
         "sizing_reason": sizing.reason,
+        "startup_s": _startup_s(pool),
         "queued": len(pool.queue) if pool is not None else 0,
         "panicking": pool is not None and pool.is_panicking,
         "endpoints": [_endpoint(e, now) for e in _endpoints(pool)],
@@ -96,6 +97,13 @@ def _hedge(hedging: Hedging | None) -> dict[str, Any] | None:
         return None
     budget = hedging.budget
     return {"budget_left": round(budget.tokens, 2), "refused": budget.exhausted}
+
+
+def _startup_s(pool: Pool | None) -> float | None:
+    """How long replicas took to start, None as long as none was seen to."""
+    if pool is None or not pool.startup.count:
+        return None
+    return round(pool.startup.mean_s, 3)
 
 
 def _decisions(counts: Mapping[tuple[Backend, Reason], int]) -> dict[str, Any]:

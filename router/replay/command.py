@@ -4,7 +4,7 @@ Raises ReplayError where the user can put something right. The only part that to
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -97,13 +97,16 @@ def run_diff(old: Runtime, new: Runtime, request: Request, console: Console) -> 
     return report
 
 
-def measure_world(log: Path, out: Path) -> list[str]:
-    """Write the world that an access log tells; returns what was left out. Raises ReplayError."""
+def measure_world(log: Path, out: Path, startup_s: Mapping[str, float]) -> list[str]:
+    """Write the world that an access log tells, and the models' start-ups.
+
+    Returns what was left out. Raises ReplayError.
+    """
     dropped = Dropped()
     try:
         day = datetime.fromtimestamp(log.stat().st_mtime, UTC).date()
         with opened(log) as lines:
-            world = measured_world(lines, day, dropped)
+            world = measured_world(lines, day, dropped, startup_s)
     except (OSError, EOFError) as error:
         raise ReplayError(f"{log}: cannot be read: {error}") from error
     with _told_if_unwritable():

@@ -1,7 +1,7 @@
 """A world file from a gateway's own access log: what requests really took, by model and backend.
 
-Durations become quantiles of what was seen; what a log does not tell (start-up, prices, limits)
-is left to the configuration and the default world. Simulates nothing.
+Durations become quantiles of what was seen. Start-ups are not in a log, a running gateway tells
+them; prices and limits are left to the configuration and the default world. Simulates nothing.
 """
 
 import datetime
@@ -63,8 +63,13 @@ class _Seen:
     payload_bytes: _Sample = field(default_factory=lambda: _Sample(4))
 
 
-def measured_world(lines: Iterable[str], day: datetime.date, dropped: Dropped) -> str:
-    """The world file as YAML. Lines that are no requests are counted in `dropped`."""
+def measured_world(
+    lines: Iterable[str],
+    day: datetime.date,
+    dropped: Dropped,
+    startup_s: Mapping[str, float] | None = None,
+) -> str:
+    """The world file as YAML, with the models' start-ups. What is no request goes to `dropped`."""
     models: dict[str, _Seen] = {}
     for line in _parsed(lines, dropped):
         if line.model not in models and len(models) >= MAX_MODELS:
@@ -72,6 +77,8 @@ def measured_world(lines: Iterable[str], day: datetime.date, dropped: Dropped) -
             continue
         _add(models.setdefault(line.model, _Seen()), line)
     found = {name: keys for name, seen in sorted(models.items()) if (keys := _keys(seen))}
+    for name, seconds in (startup_s or {}).items():
+        found[name] = {**found.get(name, {}), "startup_s": seconds}
     world = {
         "dated": day.isoformat(),
         "source": "measured from an access log",

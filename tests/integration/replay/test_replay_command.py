@@ -266,3 +266,21 @@ def test_memory_does_not_grow_with_the_trace(
     peak_bytes(1)  # what is loaded once
     few, many = peak_bytes(8), peak_bytes(32)
     assert many < 1.2 * few
+
+
+def test_a_world_is_measured_and_replayed(files: Path) -> None:
+    log, out = trace_path("sample"), files / "measured.yaml"
+    result = CliRunner().invoke(main, ["measure", "--log", str(log), "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    measured = yaml.safe_load(out.read_text())["models"]
+    assert measured.keys() == {"magika", "minilm", "textdet"}
+    assert measured["textdet"]["service_time_ms"]["empirical"][20] == pytest.approx(190, rel=0.02)
+
+
+def test_a_gateway_that_does_not_answer_is_told(files: Path) -> None:
+    out = files / "measured.yaml"
+    options = ["--log", str(trace_path("sample")), "--out", str(out), "--admin"]
+    result = CliRunner().invoke(main, ["measure", *options, "http://127.0.0.1:9"])
+    assert result.exit_code == 1
+    assert "no gateway answers at http://127.0.0.1:9" in result.output
+    assert not out.exists()

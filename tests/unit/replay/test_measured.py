@@ -68,3 +68,11 @@ def test_long_logs_are_sampled_evenly() -> None:
     lines = [line("m", float(n)) for n in range(1, 60_001)]
     distribution = measured(lines)[0]["m"].service_time_ms
     assert median(distribution) == pytest.approx(30.0, rel=0.03)
+
+
+def test_start_ups_are_those_that_a_gateway_tells() -> None:
+    text = measured_world([line("m", 5.0)] * 100, DAY, Dropped(), {"m": 1.25, "idle": 40.0})
+    models = parse_world(text.encode(), "world.yaml").models
+    assert median(models["m"].startup_s) == 1.25
+    assert median(models["m"].service_time_ms) == pytest.approx(0.005)
+    assert median(models["idle"].startup_s) == 40.0
