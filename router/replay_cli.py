@@ -19,6 +19,7 @@ from router.replay.command import (
     measure_world,
     run,
     run_diff,
+    run_suggest,
     write_json,
 )
 from router.replay.traces import format_names, seconds
@@ -71,6 +72,10 @@ class _Pairs(click.ParamType[tuple[str, str]]):
     help="First part of the trace, used to choose the baselines and not reported.",
 )  # fmt: skip
 @click.option("--baselines/--no-baselines", default=True, help="Compare with other policies.")
+@click.option(
+    "--suggest", is_flag=True,
+    help="Search for better settings on the first part of the trace, and check them on the rest.",
+)  # fmt: skip
 def replay(  # noqa: PLR0913, PLR0917 - one parameter for each option
     config: Path,
     trace: str,
@@ -88,12 +93,15 @@ def replay(  # noqa: PLR0913, PLR0917 - one parameter for each option
     interval: str,
     train_share: float,
     baselines: bool,
+    suggest: bool,
 ) -> None:
     """Show what a trace would have cost, and how slow it would have been, under a configuration.
 
     Runs every request through the router's own policy under a virtual clock, and compares with what
     you would do otherwise and with the least that any policy could pay.
     """
+    if suggest and (timeline or plot):
+        raise click.UsageError("--suggest writes neither --timeline nor --plot, only --json")
     request = Request(
         trace=trace,
         world=world,
@@ -109,7 +117,12 @@ def replay(  # noqa: PLR0913, PLR0917 - one parameter for each option
     )
     try:
         runtime = assemble(load(config, os.environ), new_parts())
-        run(runtime, request, Outputs(json_path, timeline, plot), Console())
+        if not suggest:
+            run(runtime, request, Outputs(json_path, timeline, plot), Console())
+            return
+        report = run_suggest(runtime, request, Console())
+        if json_path is not None:
+            write_json(report, json_path)
     except (ConfigError, ReplayError) as error:
         _fail(str(error))
 

@@ -6,7 +6,7 @@ Raises ReplayError where the user can put something right. The only part that to
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
@@ -22,6 +22,8 @@ from router.replay.measured import measured_world
 from router.replay.plot import page
 from router.replay.replay import Replay, Replayed, ReplayOptions
 from router.replay.report import document, show, write_timeline
+from router.replay.suggest import OnPass, Search
+from router.replay.suggest_report import show_suggestion, suggestion_document
 from router.replay.traces import OnProgress, Trace, TraceOptions, open_trace, opened
 from router.replay.world import World, load_world
 from router.runtime import Runtime
@@ -74,6 +76,30 @@ def run(runtime: Runtime, request: Request, outputs: Outputs, console: Console) 
     report = document(replayed, _about(request, world, trace, seed))
     _write(replayed, report, outputs)
     show(report, console)
+    return report
+
+
+_SEARCHED_SHARE = 0.6
+
+
+def run_suggest(runtime: Runtime, request: Request, console: Console) -> dict[str, Any]:
+    """Search for better settings and tell what holds; returns the document.
+
+    Raises ReplayError, and ConfigError where the world file is wrong.
+    """
+    world = load_world(request.world)
+    seed = world.seed if request.seed is None else request.seed
+    trace = _trace(request, seed)
+    _check_models(request, runtime.models)
+    options = _options(request, seed)
+    options = replace(options, train_share=request.train_share or _SEARCHED_SHARE)
+    with _passes(console, trace.size_bytes) as on_pass:
+        try:
+            suggested = Search(runtime, world, trace, options).run(on_pass)
+        except (TraceError, EOFError, OSError) as error:
+            raise ReplayError(str(error)) from error
+    report = {**suggestion_document(suggested), **_about(request, world, trace, seed)}
+    show_suggestion(suggested, report, console)
     return report
 
 
@@ -188,6 +214,19 @@ def _told_if_unwritable() -> Iterator[None]:
         yield
     except OSError as error:
         raise ReplayError(f"cannot write {error.filename}: {error.strerror}") from error
+
+
+@contextmanager
+def _passes(console: Console, size: int) -> Iterator[OnPass]:
+    """A bar for each pass over the trace, on the console while it is a terminal."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+
+        def on_pass(what: str) -> OnProgress:
+            task = progress.add_task(what, total=size)
+            return lambda done: progress.update(task, completed=done)
+
+        yield on_pass
 
 
 @contextmanager

@@ -6,17 +6,15 @@ Both meet the same requests with the same service times. Says what changes, not 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-
 from router.replay.arrivals import Dropped, TraceError
 from router.replay.machine import ON_SERVERLESS, REFUSED
-from router.replay.policies import router_simulation
-from router.replay.reading import ModelMap, Part, Target, parts
+from router.replay.reading import ModelMap, Target, parts
 from router.replay.replay import ReplayOptions
-from router.replay.simulator import Results, Simulation
-from router.replay.tally import Sums, Tally
+from router.replay.sides import Side
+from router.replay.simulator import Results
+from router.replay.tally import Sums
 from router.replay.traces import OnProgress, Trace
-from router.replay.workload import ModelSetup, Workload
+from router.replay.workload import ModelSetup
 from router.replay.world import ModelWorld, World, model_world
 from router.runtime import Runtime
 
@@ -58,33 +56,6 @@ class Compared:
     horizon_s: float
 
 
-class _Side:
-    """One configuration's simulation of one model."""
-
-    def __init__(self, setup: ModelSetup, runtime: Runtime, seed: int) -> None:
-        self.simulation: Simulation = router_simulation(setup, runtime.settings.controller, seed)
-        self.tally = Tally(setup, _NO_TIMELINE_S, _NO_TIMELINE_S)
-        self._workload = Workload(setup, seed)
-
-    def run(self, part: Part) -> Results:
-        """Let the requests through."""
-        block = self._workload.block(part.arrivals, part.senders)
-        results = self.simulation.run(block)
-        self.tally.add(block, results)
-        return results
-
-    def close(self, horizon_s: float) -> Sums:
-        """End, and pay for what there was until then."""
-        self.tally.add_late(self.simulation.finish(horizon_s))
-        paid = np.minimum(self.simulation.replicas.paid(), horizon_s)
-        self.tally.close(paid, self.simulation.throttled)
-        return self.tally.sums
-
-
-_NO_TIMELINE_S = 1e12
-"""One interval that holds any trace."""
-
-
 def compare(
     old: Runtime,
     new: Runtime,
@@ -97,7 +68,7 @@ def compare(
     configured = frozenset(old.models) & frozenset(new.models)
     models = ModelMap(configured, options.model_map, options.each_like)
     dropped = Dropped()
-    sides: dict[str, tuple[_Side, _Side]] = {}
+    sides: dict[str, tuple[Side, Side]] = {}
     changes: dict[str, Change] = {}
     last_at = 0.0
     for part in parts(trace, models, dropped, on_progress):
@@ -120,7 +91,7 @@ def compare(
 
 def _sides(
     target: Target, old: Runtime, new: Runtime, world: World, seed: int
-) -> tuple[_Side, _Side]:
+) -> tuple[Side, Side]:
     before = ModelSetup(
         target.name,
         old.models[target.like],
@@ -128,7 +99,10 @@ def _sides(
     )
     truth = model_world(world, new.models[target.like], target.name)
     after = ModelSetup(target.name, new.models[target.like], _as_long(truth, before.world))
-    return _Side(before, old, seed), _Side(after, new, seed)
+    return (
+        Side(before, old.settings.controller, seed),
+        Side(after, new.settings.controller, seed),
+    )
 
 
 def _as_long(world: ModelWorld, like: ModelWorld) -> ModelWorld:

@@ -94,7 +94,7 @@ class Replay:
         }
         size = self._trace.size_bytes
         for model, block in self._blocks(Dropped(), lambda done: on_progress(size + done)):
-            part = block.since(start_s)
+            part = block.between(start_s)
             if len(part):
                 for simulation, tally in model.runs.values():
                     tally.add(part, simulation.run(part))

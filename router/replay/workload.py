@@ -68,10 +68,10 @@ class Block:
     def __len__(self) -> int:
         return len(self.at)
 
-    def since(self, start_s: float) -> "Block":
-        """The rows from that time on, with times counted from it."""
-        first = int(np.searchsorted(self.at, start_s))
-        columns = {name: getattr(self, name)[first:] for name in self.__slots__}
+    def between(self, start_s: float, end_s: float = np.inf) -> "Block":
+        """The rows from `start_s` on and before `end_s`, with times counted from the start."""
+        first, last = (int(at) for at in np.searchsorted(self.at, [start_s, end_s]))
+        columns = {name: getattr(self, name)[first:last] for name in self.__slots__}
         return Block(**{**columns, "at": columns["at"] - start_s})
 
     def rows(self, objective_s: float) -> "zip[Row]":
