@@ -105,6 +105,7 @@ def local_functions(settings: Settings) -> list[LocalFunctionSpec]:
                 environment={
                     "MODEL_REPOSITORY": str(settings.workers.repository),
                     "MODEL_NAME": model.backend_name,
+                    "MODEL_VERSION": model.version or "",
                     "MODEL_THREADS": str(settings.workers.threads),
                 },
                 memory_mb=function.memory_mb,

@@ -188,14 +188,14 @@ def _probe_params(model: ModelSettings, pool: PoolSettings) -> ProbeParams:
 def _process_spec(model: ModelSettings, pool: ProcessPool, settings: Settings) -> ProcessSpec:
     return ProcessSpec(
         model=model.backend_name,
-        command=pool.command or _worker_command(settings),
+        command=pool.command or _worker_command(model, settings),
         env=dict(pool.env),
         log=settings.workers.log,
     )
 
 
-def _worker_command(settings: Settings) -> tuple[str, ...]:
-    options = {
+def _worker_command(model: ModelSettings, settings: Settings) -> tuple[str, ...]:
+    options: dict[str, object] = {
         "--repository": settings.workers.repository,
         "--model": "{model}",
         "--listen": "127.0.0.1:{port}",
@@ -203,5 +203,7 @@ def _worker_command(settings: Settings) -> tuple[str, ...]:
         "--max-body": settings.server.max_body_bytes,
         "--drain-s": settings.server.drain_timeout_s,
     }
+    if model.version is not None:
+        options["--version"] = model.version
     pairs = (part for name, value in options.items() for part in (name, str(value)))
     return (sys.executable, "-m", "workers.http_server", *pairs, "--exit-with-parent")

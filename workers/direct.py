@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 
 
 def load_catalog(environment: Mapping[str, str]) -> Catalog:
-    """The catalog that MODEL_REPOSITORY, MODEL_NAME and MODEL_THREADS describe.
+    """The catalog that MODEL_REPOSITORY, MODEL_NAME, MODEL_VERSION and MODEL_THREADS describe.
 
     Raises RuntimeError naming a missing or invalid variable, ModelNotFound, BrokenModel.
     """
@@ -35,7 +35,12 @@ def load_catalog(environment: Mapping[str, str]) -> Catalog:
     threads = environment.get("MODEL_THREADS", "")
     if threads and not (threads.isascii() and threads.isdigit() and int(threads) > 0):
         raise RuntimeError(f"MODEL_THREADS = {threads!r}, must be a positive number")
-    catalog = Catalog(Path(repository), [name] if name else None, int(threads) if threads else None)
+    catalog = Catalog(
+        Path(repository),
+        [name] if name else None,
+        int(threads) if threads else None,
+        default_version=environment.get("MODEL_VERSION") or None,
+    )
     if name:
         catalog.load(name)
     return catalog

@@ -44,6 +44,7 @@ class Flags:
 
     repository: Path
     model: str
+    version: str | None
     listen: str
     threads: int | None
     runs: int | None
@@ -61,6 +62,7 @@ def parse_flags(argv: Sequence[str] | None) -> Flags:
     add = parser.add_argument
     add("--repository", type=Path, required=True, help="folder with NAME/VERSION/model.onnx")
     add("--model", required=True, help="the model to load and serve")
+    add("--version", help="what requests without a version get (default: the highest)")
     add("--listen", default="127.0.0.1:0", type=_address, help="HOST:PORT (0: any) or unix:/PATH")
     add("--threads", type=_positive, help="CPU threads of one run (default: model.yaml, else 1)")
     add("--runs", type=_positive, help="runs at once (default: the cores, divided by the threads)")
@@ -104,7 +106,7 @@ def _address(text: str) -> str:
 
 def load_catalog(flags: Flags) -> Catalog:
     """The catalog with its model loaded and warmed; raises WorkerError."""
-    catalog = Catalog(flags.repository, [flags.model], flags.threads)
+    catalog = Catalog(flags.repository, [flags.model], flags.threads, default_version=flags.version)
     catalog.load(flags.model)
     return catalog
 

@@ -207,8 +207,12 @@ class Catalog:
         names: Sequence[str] | None = None,
         threads: int | None = None,
         clock: Clock | None = None,
+        default_version: str | None = None,
     ) -> None:
-        """Serve `names` of the repository at `root`, or all of it. Raises ModelNotFound."""
+        """Serve `names` of the repository at `root`, or all of it. Raises ModelNotFound.
+
+        A request without a version gets `default_version`, which all of them have, or the highest.
+        """
         if not root.is_dir():
             raise ModelNotFound(f"model repository {root} is not a folder")
         found = list_models(root)
@@ -220,6 +224,7 @@ class Catalog:
         self._root = root
         self._threads = threads
         self._clock = clock or Clock()
+        self._default_version = default_version
         self._versions = found if names is None else {name: found[name] for name in names}
         self._loaded: dict[tuple[str, str], Model] = {}
         self._failures: dict[tuple[str, str], str] = {}
@@ -231,7 +236,7 @@ class Catalog:
         return tuple(self._versions)
 
     def versions(self, name: str) -> tuple[str, ...]:
-        """The versions of a model, the default one last; raises ModelNotFound."""
+        """The versions of a model, the highest last; raises ModelNotFound."""
         if name not in self._versions:
             raise ModelNotFound(f"unknown model {name[:128]!r}; this worker serves {self._listed}")
         return self._versions[name]
@@ -243,7 +248,7 @@ class Catalog:
     def resolve(self, name: str, version: str | None) -> tuple[str, str]:
         """The model and version meant; raises ModelNotFound. Touches memory only."""
         versions = self.versions(name)
-        chosen = versions[-1] if version is None else version
+        chosen = version or self._default_version or versions[-1]
         if chosen not in versions:
             raise ModelNotFound(
                 f"model {name!r} has no version {chosen[:20]!r}; it has {', '.join(versions)}"

@@ -59,6 +59,7 @@ from router.settings.values import (
     ModelName,
     Text,
     Url,
+    Version,
 )
 
 __all__ = [
@@ -190,6 +191,11 @@ class ModelSettings(Section):
     name: ModelName = Field(description="name in the request path; unique")
     served_as: ModelName | None = Field(
         default=None, description="name by which its backends know it; left out: the same"
+    )
+    version: Version | None = Field(
+        default=None,
+        description="version that the bundled workers give to requests without one;"
+        " left out: the highest",
     )
     slo: SloSettings = Field(description="the latency objective")
     idempotent: StrictBool = Field(

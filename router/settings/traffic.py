@@ -20,13 +20,10 @@ from router.settings.quantities import (
     wrong,
 )
 from router.settings.section import Section
-from router.settings.values import ModelName, Text
+from router.settings.values import ModelName, Text, Version
 
 _STICKY = r"request|tenant|header:[A-Za-z0-9!#$%&'*+.^_`|~-]{1,200}"
 Percent = Annotated[float, Quantity(NUMBER, 0, 100)]
-Version = Annotated[
-    str, Text(r"[A-Za-z0-9._-]{1,100}", "a version of 1..100 characters of A-Z a-z 0-9 . _ -")
-]
 
 
 class RollbackSettings(Section):

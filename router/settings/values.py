@@ -74,6 +74,11 @@ ModelName = Annotated[
 ]
 
 
+Version = Annotated[
+    str, Text(r"[A-Za-z0-9._-]{1,100}", "a version of 1..100 characters of A-Z a-z 0-9 . _ -")
+]
+
+
 @dataclass(frozen=True, slots=True)
 class TextList:
     """One text or a list of texts, stored as a tuple; whole numbers count as their digits."""

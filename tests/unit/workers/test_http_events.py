@@ -98,6 +98,13 @@ def test_environment_names_one_model_that_is_loaded_at_once(repository: Path) ->
     assert loaded.names == ("mlp",)
 
 
+def test_environment_names_the_version_of_requests_without_one(repository: Path) -> None:
+    names = {"MODEL_REPOSITORY": str(repository), "MODEL_NAME": "mlp", "MODEL_VERSION": "1"}
+    assert load_catalog(names).resolve("mlp", None) == ("mlp", "1")
+    assert load_catalog(names).resolve("mlp", "2") == ("mlp", "2")
+    assert load_catalog({**names, "MODEL_VERSION": ""}).resolve("mlp", None) == ("mlp", "2")
+
+
 def test_without_a_name_every_model_is_served_and_loaded_on_first_use(repository: Path) -> None:
     lazy = load_catalog({"MODEL_REPOSITORY": str(repository)})
     assert lazy.loaded("text", None) is None
@@ -119,6 +126,7 @@ def test_broken_model_is_not_ready_and_says_why(tmp_path: Path) -> None:
         ({"MODEL_THREADS": "0"}, RuntimeError, "MODEL_THREADS = '0', must be"),
         ({"MODEL_THREADS": "many"}, RuntimeError, "MODEL_THREADS"),
         ({"MODEL_NAME": "nope"}, ModelNotFound, "'nope' is not in"),
+        ({"MODEL_NAME": "mlp", "MODEL_VERSION": "7"}, ModelNotFound, "has no version '7'"),
     ],
 )
 def test_bad_environment_fails_the_start(
