@@ -142,7 +142,7 @@ def _model(
     pool = assemble_pool(
         model,
         settings,
-        PoolParts(parts.upstream, parts.clock, parts.sleep, parts.rng),
+        PoolParts(parts.upstream, parts.clock, parts.wall_clock, parts.rng),
         old,
     )
     return ModelRuntime(
@@ -185,7 +185,8 @@ def _slo(model: ModelSettings) -> Slo:
 def _sizing_params(pool: PoolSettings | None) -> SizingParams | None:
     if pool is None:
         return None
-    fixed = len(pool.urls) if isinstance(pool, StaticPool) else None
+    is_fixed = isinstance(pool, StaticPool) and pool.scale is None
+    fixed = len(pool.urls) if isinstance(pool, StaticPool) and is_fixed else None
     return SizingParams(
         min_replicas=pool.min_replicas if fixed is None else fixed,
         max_replicas=pool.max_replicas if fixed is None else fixed,

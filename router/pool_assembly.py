@@ -7,24 +7,30 @@ and the driver with its replicas as long as they come from the same source.
 import sys
 from dataclasses import dataclass, replace
 from random import Random
+from urllib.parse import urlsplit
 
 from router.admission.outliers import OutlierParams
 from router.backends.pool.caller import PoolCaller
 from router.backends.pool.endpoint import ENDPOINT_CIRCUIT
 from router.backends.pool.endpoints import Pool, PoolParams
 from router.backends.pool.health import HealthProber, ProbeParams
+from router.backends.pool.names import Names
 from router.backends.pool.process import ProcessLauncher, ProcessSpec
-from router.backends.pool.static import StaticDriver
+from router.backends.pool.scale_hook import HookTarget, ScaleHook
+from router.backends.pool.static import StaticDriver, StaticParams
 from router.backends.pool.supervisor import Launcher, ReplicaSupervisor, SupervisionParams
-from router.domain.clock import Clock, Sleep
+from router.backends.serverless.secret_files import SecretFile
+from router.domain.clock import Clock
 from router.domain.ports import PoolDriver
 from router.runtime import ModelRuntime
 from router.settings.schema import (
     DockerPool,
+    HookAuth,
     KubernetesPool,
     ModelSettings,
     PoolSettings,
     ProcessPool,
+    ScaleSettings,
     Settings,
     StaticPool,
 )
@@ -38,7 +44,7 @@ class PoolParts:
 
     upstream: UpstreamClient
     clock: Clock
-    sleep: Sleep
+    wall_clock: Clock
     rng: Random
 
 
@@ -86,7 +92,7 @@ def pool_params(model: ModelSettings) -> PoolParams:
     ejection = pool.health.ejection
     return PoolParams(
         enabled=pool.enabled,
-        can_start=not isinstance(pool, StaticPool),
+        can_start=not isinstance(pool, StaticPool) or pool.scale is not None,
         max_queued=pool.queue.max_requests,
         max_queued_bytes=pool.queue.max_bytes,
         service_time_s=pool.service_time_s,
@@ -107,7 +113,7 @@ def _source(pool: PoolSettings) -> object:
     """Where replicas come from; those from the same source can be kept, or rolled."""
     match pool:
         case StaticPool():
-            return pool.kind, pool.urls, pool.concurrency
+            return pool.kind, pool.urls, pool.concurrency, pool.resolve_s, pool.scale
         case DockerPool():
             return pool.kind, pool.engine, pool.namespace
         case KubernetesPool():
@@ -123,7 +129,7 @@ def _driver(
     of = model.pool
     assert of is not None  # noqa: S101
     if isinstance(of, StaticPool):
-        return StaticDriver(pool, [parse_address(url) for url in of.urls], of.concurrency)
+        return _static_driver(pool, of, settings, parts)
     if isinstance(of, KubernetesPool):
         # Only here, as below: the client library is an optional dependency.
         from router.kubernetes_assembly import kubernetes_driver  # noqa: PLC0415
@@ -132,6 +138,25 @@ def _driver(
     launcher = _launcher(model, of, settings)
     supervision = _supervision(of, settings)
     return ReplicaSupervisor(pool, parts.upstream, launcher, supervision, probe, parts.clock)
+
+
+def _static_driver(
+    pool: Pool, of: StaticPool, settings: Settings, parts: PoolParts
+) -> StaticDriver:
+    hook = None
+    if of.scale is not None:
+        target = _hook_target(of.scale)
+        hook = ScaleHook(pool.model, target, parts.upstream, parts.wall_clock)
+    names = Names(parse_address(url) for url in of.urls)
+    params = StaticParams(of.concurrency, of.resolve_s, settings.server.drain_timeout_s)
+    return StaticDriver(pool, parts.upstream, names, params, hook, parts.clock)
+
+
+def _hook_target(of: ScaleSettings) -> HookTarget:
+    parts = urlsplit(of.url)
+    address = parse_address(f"{parts.scheme}://{parts.netloc}")
+    secret = SecretFile(of.secret_file) if of.secret_file is not None else None
+    return HookTarget(address, parts.path or "/", secret, of.auth is HookAuth.HMAC)
 
 
 def _launcher(model: ModelSettings, of: ProcessPool | DockerPool, settings: Settings) -> Launcher:

@@ -219,12 +219,43 @@ class ProcessPool(_Pool):
         return value
 
 
+class HookAuth(StrEnum):
+    """How a scale hook knows who calls."""
+
+    BEARER = "bearer"
+    HMAC = "hmac"
+
+
+class ScaleSettings(Section):
+    """A hook that is told how many replicas are wanted, and sees to it."""
+
+    url: ReplicaUrl = Field(description='gets POST {"model": ..., "replicas": ...}; repeated')
+    secret_file: Annotated[Path | None, FilePath(empty=True)] = Field(
+        default=None, description="file with a secret on one line; empty: nothing is proven"
+    )
+    auth: HookAuth = Field(
+        default=HookAuth.BEARER,
+        description="bearer: the secret in Authorization; hmac: x-router-signature, "
+        "HMAC-SHA256 of x-router-timestamp, a dot and the body",
+    )
+
+
 class StaticPool(_Pool):
-    """Replicas that somebody else runs, at fixed addresses."""
+    """Replicas that somebody else runs."""
 
     kind: Literal["static"] = Field(description="replicas that somebody else runs")
     urls: tuple[ReplicaUrl, ...] = Field(
-        min_length=1, max_length=100, description="base URL of each replica"
+        min_length=1,
+        max_length=100,
+        description="base URL of each replica; a name may stand for several addresses",
+    )
+    resolve_s: Annotated[float, Quantity(DURATION, 0.0, HOUR_S)] = Field(
+        default=30.0,
+        alias="resolve",
+        description="time between lookups of the names among them; 0: only at the start",
+    )
+    scale: ScaleSettings | None = Field(
+        default=None, description="a hook that changes their number; absent: it is fixed"
     )
 
 

@@ -5,7 +5,7 @@ Decides what an upstream URL may look like. Never resolves a name and never open
 
 import re
 import ssl
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from urllib.parse import SplitResult, urlsplit
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -17,7 +17,8 @@ class Address:
     """One upstream: a TCP host and port, or a Unix socket.
 
     Two addresses are equal, and share connections, when they have the same `url` and TLS context.
-    `host_header` is what goes into the Host header unless the call brings its own.
+    `host_header` is what goes into the Host header unless the call brings its own, `server_name`
+    what a certificate must be for where that is not the host.
     """
 
     url: str
@@ -27,6 +28,7 @@ class Address:
     unix_path: str | None = field(default=None, compare=False)
     tls: bool = field(default=False, compare=False)
     ssl_context: ssl.SSLContext | None = None
+    server_name: str = field(default="", compare=False)
     _hash: int = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -35,6 +37,10 @@ class Address:
     def __hash__(self) -> int:
         """Worked out once: connections are looked up by it for every request."""
         return self._hash
+
+    def at(self, ip: str) -> "Address":
+        """One of the places that this address's name stands for; it is called by the name."""
+        return replace(self, url=f"{self.url}@{ip}", host=ip, server_name=self.host)
 
 
 def parse_address(url: str, ssl_context: ssl.SSLContext | None = None) -> Address:

@@ -189,7 +189,7 @@ class ConnectionPool:
                 address.host,
                 address.port,
                 ssl=address.ssl_context or await self._shared.default_tls(),
-                server_hostname=address.host,
+                server_hostname=address.server_name or address.host,
                 ssl_shutdown_timeout=_TLS_SHUTDOWN_S,
             )
 

@@ -327,6 +327,12 @@ class Pool:
             endpoint.drained.set()
         return endpoint.drained
 
+    def stay(self, endpoint_id: str) -> None:
+        """The endpoint was being drained, and is to stay after all."""
+        endpoint = self.endpoints[endpoint_id]
+        endpoint.is_draining, endpoint.drained = False, asyncio.Event()
+        self._traffic = None
+
     def withdraw(self, endpoint_id: str, *, is_withdrawn: bool) -> Endpoint | None:
         """An operator's wish: nothing new there, or again; None if there is no such endpoint."""
         endpoint = self.endpoints.get(endpoint_id)

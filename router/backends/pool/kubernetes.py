@@ -13,12 +13,11 @@ from functools import partial
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 from tenacity.wait import wait_exponential, wait_random
 
-from router.backends.pool.endpoint import Endpoint
 from router.backends.pool.endpoints import Pool
 from router.backends.pool.kube_api import KubeApi, KubeError, Scale
+from router.backends.pool.membership import Membership
 from router.backends.pool.slices import Slice, SliceBook
 from router.domain.clock import Clock
-from router.upstream.address import Address
 from router.upstream.client import UpstreamClient
 
 _log = logging.getLogger(__name__)
@@ -65,7 +64,7 @@ class KubernetesDriver:
         clock: Clock,
     ) -> None:
         self._pool = pool
-        self._upstream = upstream
+        self._members = Membership(pool, upstream)
         self._api = api
         self._source = source
         self._params = params
@@ -79,7 +78,6 @@ class KubernetesDriver:
         self._wanted_at: float | None = None
         self._growing_since: float | None = None
         self._woken = asyncio.Event()
-        self._leaving: dict[str, asyncio.Task[None]] = {}
 
     def want(self, replicas: int, *, may_shrink: bool = True) -> None:
         """Set the size; to be repeated while it holds, and only by the leading gateway."""
@@ -117,12 +115,7 @@ class KubernetesDriver:
                 if self._source.deployment is not None:
                     tasks.create_task(self._persist(partial(self._size, self._source.deployment)))
         finally:
-            leaving = list(self._leaving.values())
-            for task in leaving:
-                task.cancel()
-            await asyncio.gather(*leaving, return_exceptions=True)
-            for id_ in list(self._pool.endpoints):
-                self._pool.remove(id_)
+            await self._members.close()
             await self._api.close()
 
     def _leads(self) -> bool:
@@ -170,40 +163,14 @@ class KubernetesDriver:
         self._version = found["metadata"]["resourceVersion"]
 
     def _sync(self) -> None:
-        targets = self._book.targets()
-        for id_ in self._pool.endpoints.keys() - targets.keys() - self._leaving.keys():
-            self._leaving[id_] = asyncio.create_task(self._leave(id_), name=f"drain {id_}")
-        for id_, address in targets.items():
-            self._enter(id_, address)
-
-    def _enter(self, id_: str, address: Address) -> None:
-        leaving = self._leaving.pop(id_, None)
-        if leaving is not None:
-            leaving.cancel()
-        known = self._pool.endpoints.get(id_)
-        if known is not None and known.address == address:
-            if leaving is not None:
-                known.is_draining, known.drained = False, asyncio.Event()
-            return
-        self._pool.add(Endpoint(id_, address, self._params.concurrency))
-        self._pool.mark_ready(id_, is_ready=True)  # Kubernetes has probed it; our probes follow
-        _log.info("model %s: replica %s is ready", self._pool.model, id_)
-        if self._growing_since is not None:
-            self._pool.startup.observe(self._clock() - self._growing_since)
-            self._growing_since = None
-
-    async def _leave(self, id_: str) -> None:
-        """Let what is in flight there end, then forget it."""
-        endpoint = self._pool.endpoints[id_]
-        try:
-            async with asyncio.timeout(self._params.drain_s):
-                await self._pool.drain(id_).wait()
-        except TimeoutError:
-            _log.warning("replica %s is gone with requests in flight", id_)
-        self._pool.remove(id_)
-        self._upstream.abort(endpoint.address)
-        self._leaving.pop(id_, None)
-        _log.info("model %s: replica %s has left", self._pool.model, id_)
+        params = self._params
+        new = self._members.sync(self._book.targets(), params.concurrency, params.drain_s)
+        for id_ in new:
+            self._pool.mark_ready(id_, is_ready=True)  # Kubernetes has probed it; ours follow
+            _log.info("model %s: replica %s is ready", self._pool.model, id_)
+            if self._growing_since is not None:
+                self._pool.startup.observe(self._clock() - self._growing_since)
+                self._growing_since = None
 
     # -- size ------------------------------------------------------------------------------------
 

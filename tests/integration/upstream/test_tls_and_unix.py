@@ -33,7 +33,7 @@ def certificate(tmp_path_factory):
         [
             openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
             "-nodes", "-days", "2", "-subj", "/CN=upstream.test",
-            "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(cert),
+            "-addext", "subjectAltName=IP:127.0.0.1,DNS:upstream.test", "-keyout", str(key), "-out", str(cert),
         ],
         check=True,
         capture_output=True,
@@ -52,6 +52,21 @@ def server_context(certificate):
 @pytest.fixture
 def client_context(certificate):
     return ssl.create_default_context(cafile=str(certificate[0]))
+
+
+@pytest.mark.parametrize(("name", "trusted"), [("upstream.test", True), ("other.test", False)])
+async def test_one_address_of_a_name_must_prove_to_be_that_name(
+    client, server_context, client_context, name, trusted
+):
+    async with scripted_server(CALLS, ssl_context=server_context) as server:
+        port = server.url.rpartition(":")[2]
+        address = parse_address(f"https://{name}:{port}", client_context).at("127.0.0.1")
+        if not trusted:
+            with pytest.raises(ConnectFailedError):
+                await client.send(address, GET, timeout_s=5)
+            return
+        response = await client.send(address, GET, timeout_s=5)
+        assert response.status == 200
 
 
 async def test_calls_over_tls_reuse_their_connection(client, server_context, client_context):
