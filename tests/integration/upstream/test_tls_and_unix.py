@@ -33,7 +33,8 @@ def certificate(tmp_path_factory):
         [
             openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
             "-nodes", "-days", "2", "-subj", "/CN=upstream.test",
-            "-addext", "subjectAltName=IP:127.0.0.1,DNS:upstream.test", "-keyout", str(key), "-out", str(cert),
+            "-addext", "subjectAltName=IP:127.0.0.1,DNS:upstream.test",
+            "-keyout", str(key), "-out", str(cert),
         ],
         check=True,
         capture_output=True,
