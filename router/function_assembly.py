@@ -9,9 +9,20 @@ from pathlib import Path
 from typing import Any, TypeVar, assert_never
 from urllib.parse import urlsplit
 
-from router.backends.serverless.access import Access, FixedHeaders, SecretHeader, Signature
+from router.backends.serverless.access import (
+    Access,
+    AllOf,
+    FixedHeaders,
+    SecretHeader,
+    Signature,
+)
 from router.backends.serverless.aws_credentials import AwsChain
 from router.backends.serverless.aws_lambda import LambdaCaller, LambdaTarget
+from router.backends.serverless.azure_identity import (
+    METADATA_URL,
+    IdentitySource,
+    IdentityTokens,
+)
 from router.backends.serverless.bodies import Endpoint
 from router.backends.serverless.function import (
     Function,
@@ -19,7 +30,8 @@ from router.backends.serverless.function import (
     FunctionParams,
     KeptWarm,
 )
-from router.backends.serverless.google_tokens import MetadataTokens, ServiceAccountTokens
+from router.backends.serverless.google_files import FileTokens
+from router.backends.serverless.google_tokens import MetadataTokens
 from router.backends.serverless.http_function import HttpFunctionCaller, HttpTarget
 from router.backends.serverless.refresher import Fetch, Refresher
 from router.backends.serverless.secret_files import SecretFile, TlsFiles, TlsPaths
@@ -32,6 +44,7 @@ from router.settings.functions import (
     GoogleFunction,
     HttpFunction,
     LocalFunction,
+    ManagedIdentity,
     ServerlessSettings,
 )
 from router.settings.quantities import HOUR_S
@@ -159,7 +172,7 @@ class _Callers:
                 return self._http(settings, model, settings.url, self._id_token(settings))
             case AzureFunction():
                 url = settings.url.rstrip("/") + settings.route_prefix
-                return self._http(settings, model, url, self._function_key(settings))
+                return self._http(settings, model, url, self._azure_access(settings))
             case _:
                 assert_never(settings)
 
@@ -220,7 +233,7 @@ class _Callers:
         audience = settings.audience or settings.url
         if settings.credentials_file is not None:
             file = settings.credentials_file
-            fetch = ServiceAccountTokens(file, audience).fetch
+            fetch = FileTokens(file, audience).fetch
             token = self._kept(("ID token", audience, file), fetch)
         else:
             server = parse_address(_origin(settings.metadata_url))
@@ -229,13 +242,28 @@ class _Callers:
         # Not `authorization`: that header stays the client's own.
         return SecretHeader("x-serverless-authorization", token, prefix="Bearer ")
 
-    def _function_key(self, settings: AzureFunction) -> Access:
-        if settings.key_file is None:
-            return FixedHeaders()
-        path: Path = settings.key_file
-        return SecretHeader(
-            "x-functions-key", self._kept(("function key", path), SecretFile(path).fetch)
+    def _azure_access(self, settings: AzureFunction) -> Access:
+        parts: list[Access] = []
+        if settings.key_file is not None:
+            path: Path = settings.key_file
+            key = self._kept(("function key", path), SecretFile(path).fetch)
+            parts.append(SecretHeader("x-functions-key", key))
+        if settings.identity.resource:
+            # The only header in which Azure looks for a token: the client's own does not survive.
+            token = self._identity_token(settings.identity)
+            parts.append(SecretHeader("authorization", token, prefix="Bearer "))
+        return AllOf(tuple(parts))
+
+    def _identity_token(self, identity: ManagedIdentity) -> Refresher[str]:
+        url = identity.url or METADATA_URL
+        server = parse_address(_origin(url))
+        source = IdentitySource(server, urlsplit(url).path or "/", identity.secret)
+        wall_clock = self.parts.wall_clock
+        tokens = IdentityTokens(
+            self.parts.upstream, source, identity.resource, identity.client_id, wall_clock
         )
+        key = ("identity token", identity.resource, identity.client_id, source)
+        return self._kept(key, tokens.fetch)
 
     def _kept(self, key: tuple[object, ...], fetch: Fetch[T]) -> Refresher[T]:
         what = " ".join(str(part) for part in key)

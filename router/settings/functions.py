@@ -338,7 +338,7 @@ class GoogleFunction(_UrlFunction):
     audience: Audience = Field(default="", description="audience of the ID tokens; empty: the URL")
     credentials_file: Annotated[Path | None, FilePath(empty=True)] = Field(
         default=None,
-        description="a service account's key; empty: the metadata server's account is used",
+        description="a service account's key, or workload identity; empty: the metadata server",
     )
     metadata_url: FunctionUrl = Field(
         default="http://metadata.google.internal", description="the metadata server"
@@ -351,12 +351,32 @@ class GoogleFunction(_UrlFunction):
     )
 
 
+class ManagedIdentity(Section):
+    """Tokens of a managed identity, for function apps with Microsoft Entra authentication."""
+
+    resource: Audience = Field(
+        default="", description="whom the tokens are for, such as api://my-app; empty: none"
+    )
+    client_id: Annotated[str, Text(r"[A-Za-z0-9-]{0,64}", "a client id, or empty")] = Field(
+        default="", description="a user-assigned identity; empty: the system's own"
+    )
+    url: EndpointUrl = Field(
+        default="", description="IDENTITY_ENDPOINT of App Service; empty: the metadata service"
+    )
+    secret: Annotated[str, Text(r"[!-~]{0,1000}", "a text without spaces, or empty")] = Field(
+        default="", description="IDENTITY_HEADER of App Service; empty: the metadata service"
+    )
+
+
 class AzureFunction(_UrlFunction):
-    """An Azure Function, called with a function key."""
+    """An Azure Function, called with a function key, a managed identity's token, or both."""
 
     kind: Literal["azure_function"] = Field(description="an Azure Function")
     key_file: Annotated[Path | None, FilePath(empty=True)] = Field(
         default=None, description="file that holds the function key; empty: no key is needed"
+    )
+    identity: ManagedIdentity = Field(
+        default_factory=ManagedIdentity, description="tokens of a managed identity"
     )
     route_prefix: RoutePrefix = Field(
         default="/api", description="the route prefix in the function app's host.json"

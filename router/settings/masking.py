@@ -82,6 +82,8 @@ def _mask_entry(key: str, value: Any) -> Any:  # noqa: ANN401 - any JSON value
             name: MASK if is_secret_name(name) and item else mask_secrets(item)
             for name, item in value.items()
         }
+    if key == "secret":
+        return MASK if value else value
     if key == "command" and isinstance(value, list):
         return mask_arguments(value)
     return mask_secrets(value)

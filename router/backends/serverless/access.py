@@ -73,6 +73,27 @@ class SecretHeader:
 
 
 @dataclass(frozen=True, slots=True)
+class AllOf:
+    """What several kinds add."""
+
+    parts: tuple[Access, ...]
+
+    @property
+    def has_credentials(self) -> bool:
+        """Whether any of them has."""
+        return any(part.has_credentials for part in self.parts)
+
+    def headers(self, request: Signable) -> list[tuple[str, str]]:
+        """The headers of all."""
+        return [header for part in self.parts for header in part.headers(request)]
+
+    def refused(self) -> None:
+        """Nobody says which of them was refused."""
+        for part in self.parts:
+            part.refused()
+
+
+@dataclass(frozen=True, slots=True)
 class Signature:
     """AWS Signature Version 4."""
 

@@ -269,7 +269,7 @@ async def test_a_replaced_function_key_is_taken_up_after_a_refusal(tmp_path: Pat
             await asyncio.to_thread((tmp_path / "key").write_text, "new")
             second = await gateway.infer(x_router_backend="serverless")
             access = gateway.runtime_function.caller._access
-            await gateway.until(lambda: access.secret.current() == "new")
+            await gateway.until(lambda: access.parts[0].secret.current() == "new")
             third = await gateway.infer(x_router_backend="serverless")
     decisions = [reply.decision for reply in (first, second, third)]
     assert decisions == [("serverless", "hint"), ("pool", "fallback"), ("serverless", "hint")]
