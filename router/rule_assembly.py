@@ -4,12 +4,13 @@ Given the runtime in force, a canary's trial goes on as long as its settings sta
 """
 
 from router.domain.decision import Backend
+from router.domain.request import Priority
 from router.policy.canary import Canary, Shadow, Sticky
 from router.policy.rollback import RollbackParams
 from router.policy.rules import Glob, Match, Route, Rule
 from router.policy.trial import CanaryTrial
 from router.runtime import Runtime
-from router.settings.rules import RouteName, RuleSettings, Weights
+from router.settings.rules import PriorityName, RouteName, RuleSettings, Weights
 from router.settings.traffic import RollbackSettings, ShadowSettings
 
 
@@ -44,7 +45,15 @@ def rule_of(rule: RuleSettings) -> Rule:
         _route(rule.route),
         _canary(rule),
         _shadow(rule.shadow),
+        priority=None if rule.priority is None else _PRIORITIES[rule.priority],
     )
+
+
+_PRIORITIES = {
+    PriorityName.HIGH: Priority.HIGH,
+    PriorityName.NORMAL: Priority.NORMAL,
+    PriorityName.LOW: Priority.LOW,
+}
 
 
 def _route(route: RouteName | Weights) -> Route:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from router.admission.hedging import Hedging
+from router.admission.line import ticket_of
 from router.admission.rates import RateLimit
 from router.admission.retries import RetryBudget
 from router.backends.pool.endpoints import Pool
@@ -95,10 +96,11 @@ class ModelRuntime:
         self, request: InferenceRequest, now: float, failed: Mapping[Backend, Reason]
     ) -> State:
         """Both backends as they are now, for this request."""
-        size = request.payload_bytes
+        size, ticket = request.payload_bytes, ticket_of(request)
+        function, pool = self.serverless, self.pool
         return State(
-            self.serverless.snapshot(size, now) if self.serverless is not None else None,
-            self.pool.snapshot(size, now, request.version) if self.pool is not None else None,
+            function.snapshot(size, now, ticket) if function is not None else None,
+            pool.snapshot(size, now, request.version, ticket) if pool is not None else None,
             failed,
         )
 

@@ -1,14 +1,14 @@
-"""Requests that wait for a slot: a queue bounded by count and bytes, first come first served.
+"""Requests that wait for a slot: a queue bounded by count and bytes, in the order of `line`.
 
 Slots are handed over to a waiter, never thrown to whoever comes first: nobody overtakes, and a
 cancelled waiter gives its slot to the next. The only asyncio here is the future a waiter holds.
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from router.admission.line import Line, Ticket
 from router.domain.errors import QueueFullError, QueueTimeoutError
 
 Slot = TypeVar("Slot")
@@ -22,9 +22,10 @@ class SlotQueue(Generic[Slot]):
     ) -> None:
         self.max_requests = max_requests
         self.max_bytes = max_bytes
-        self.queued_bytes = 0
         self._give_back = give_back
-        self.waiters: deque[asyncio.Future[Slot]] = deque()
+        self._line: Line[asyncio.Future[Slot]] = Line()
+        self.waiters = self._line.tickets
+        """Truthy while somebody waits."""
 
     def __len__(self) -> int:
         return len(self.waiters)
@@ -34,16 +35,34 @@ class SlotQueue(Generic[Slot]):
         """Whether a slot handed over now would be taken."""
         return any(not waiter.done() for waiter in self.waiters)
 
-    async def wait(self, payload_bytes: int, timeout_s: float) -> Slot:
-        """Wait for a slot. Raises QueueFullError at once, QueueTimeoutError after `timeout_s`."""
-        if (
-            len(self.waiters) >= self.max_requests
-            or self.queued_bytes + payload_bytes > self.max_bytes
-        ):
-            raise QueueFullError(f"the queue is full ({len(self.waiters)} requests wait)")
+    @property
+    def queued_bytes(self) -> int:
+        """Body bytes of all that wait."""
+        return self._line.size_bytes
+
+    def seen_by(self, ticket: Ticket | None) -> tuple[int, int]:
+        """How many waiters, and bytes of them, such a request finds ahead of it.
+
+        All there are, if it has no right to a place of theirs; so do those without a ticket.
+        """
+        if ticket is None or not self.waiters:
+            return len(self), self._line.size_bytes
+        in_the_way = self._line.in_the_way_of(ticket, self.max_requests, self.max_bytes)
+        if in_the_way is None:
+            return len(self), self._line.size_bytes
+        ahead, ahead_bytes = self._line.ahead_of(ticket)
+        room, room_bytes = self.max_requests - 1, self.max_bytes - ticket.payload_bytes
+        return min(ahead, room), min(ahead_bytes, room_bytes)
+
+    async def wait(self, ticket: Ticket, timeout_s: float) -> Slot:
+        """Wait for a slot.
+
+        Raises QueueTimeoutError after `timeout_s`; QueueFullError at once, or later, when somebody
+        came who has a better right to the place.
+        """
+        self._make_room(ticket)
         waiter: asyncio.Future[Slot] = asyncio.get_running_loop().create_future()
-        self.waiters.append(waiter)
-        self.queued_bytes += payload_bytes
+        self._line.add(waiter, ticket)
         try:
             async with asyncio.timeout(timeout_s):
                 return await waiter
@@ -53,23 +72,30 @@ class SlotQueue(Generic[Slot]):
         except asyncio.CancelledError:
             self._abandon(waiter)
             raise
-        finally:
-            self.queued_bytes -= payload_bytes
 
     def hand_over(self, slot: Slot) -> bool:
         """Give the slot to the first waiter; False if nobody waits."""
-        while self.waiters:
-            waiter = self.waiters.popleft()
+        while (waiter := self._line.next()) is not None:
             if not waiter.done():
                 waiter.set_result(slot)
                 return True
         return False
 
+    def _make_room(self, ticket: Ticket) -> None:
+        in_the_way = self._line.in_the_way_of(ticket, self.max_requests, self.max_bytes)
+        if in_the_way is None:
+            raise QueueFullError(f"the queue is full ({len(self)} requests wait)")
+        for waiter in in_the_way:
+            self._line.remove(waiter)
+            if not waiter.done():
+                waiter.set_exception(
+                    QueueFullError("the queue is full, and the place went to another request")
+                )
+
     def _abandon(self, waiter: asyncio.Future[Slot]) -> None:
-        if waiter.done() and not waiter.cancelled():
+        self._line.remove(waiter)
+        if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
             # Handed over in the same tick in which the waiter gave up.
             self._give_back(waiter.result())
             return
         waiter.cancel()
-        if waiter in self.waiters:
-            self.waiters.remove(waiter)

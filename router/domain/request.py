@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 
 from router.domain.decision import Backend
 
@@ -15,6 +15,14 @@ class Protocol(StrEnum):
     OPENAI = "openai"
 
 
+class Priority(IntEnum):
+    """The class of a request that has to wait; the lowest number goes first."""
+
+    HIGH = 0
+    NORMAL = 1
+    LOW = 2
+
+
 @dataclass(frozen=True, slots=True)
 class InferenceRequest:
     """The facts of one inference request; its body stays opaque and travels beside it.
@@ -24,7 +32,8 @@ class InferenceRequest:
     `is_inference` is false for questions about a model (metadata, config, statistics), which run
     like a request but tell nothing about load. `deadline` is the client's hard deadline (monotonic
     seconds) or None; `received_at` is monotonic too. `headers` has lower-case names and holds
-    end-to-end headers only.
+    end-to-end headers only. `priority` is None where nobody states one; `weight` is the tenant's
+    share of the turns when requests wait.
     """
 
     request_id: str
@@ -42,7 +51,8 @@ class InferenceRequest:
     deadline: float | None = None
     hint: Backend | None = None
     stream: bool = False
-    priority: int = 0
+    priority: Priority | None = None
+    weight: float = 1.0
     sequence_id: str | None = None
     is_idempotent: bool = True
     is_inference: bool = True

@@ -33,6 +33,7 @@ from router.gateway.responses import not_found_model
 from router.gateway.target import Document, Target, origin_form, segments_of
 from router.gateway.variant import variant_of
 from router.policy.canary import Shadow
+from router.policy.decide import prioritised
 from router.runtime import ModelRuntime, Runtime
 from router.settings.keys import ApiKey
 from router.settings.schema import BackendHint
@@ -119,6 +120,7 @@ def request_of(
         is_text=head.is_text,
         headers=head.headers,
         tenant=intent.tenant,
+        weight=intent.caller.weight if intent.caller is not None else 1.0,
         deadline=_deadline(head, exchange),
         hint=head.hint if _hints_allowed(runtime) else None,
         stream=stream,
@@ -138,7 +140,7 @@ def _chain(
     intent: Intent, target: Target, model: ModelRuntime, request: InferenceRequest, runtime: Runtime
 ) -> tuple[Link, ...]:
     """The model asked for, and those of its fallbacks that the caller may use."""
-    first = Link(model, request)
+    first = Link(model, prioritised(request, model.policy))
     if not model.settings.fallback or not request.is_inference:
         return (first,)
     caller = intent.caller
@@ -152,8 +154,10 @@ def _stand_in(target: Target, model: ModelRuntime, request: InferenceRequest) ->
         is_idempotent=model.settings.idempotent and request.is_idempotent,
         sequence_id=None,
     )
-    name = model.settings.backend_name
-    return Link(model, asked, partial(openai.renamed, model=name) if target.model is None else None)
+    rewrite = None
+    if target.model is None:
+        rewrite = partial(openai.renamed, model=model.settings.backend_name)
+    return Link(model, prioritised(asked, model.policy), rewrite)
 
 
 class Intake:
@@ -320,7 +324,7 @@ def _with_body(
     return replace(
         request,
         deadline=deadline,
-        priority=parameters.priority,
+        priority=parameters.class_,
         # 0 and "" mean that the request belongs to no sequence.
         sequence_id=str(sequence) if sequence else None,
     )

@@ -5,20 +5,33 @@ Read only for models that ask for it (`read_parameters`), and of binary requests
 
 import zlib
 from collections.abc import Mapping
+from typing import Annotated
 
 import msgspec
 
 from router.domain.errors import InvalidRequestError
+from router.domain.request import Priority
 
 _MAX_JSON_BYTES = 16 * 1024 * 1024
+
+
+_CLASSES = {1: Priority.HIGH, 2: Priority.NORMAL}
+"""All larger numbers are low."""
 
 
 class Parameters(msgspec.Struct, frozen=True):
     """Reserved request parameters; `timeout` is in microseconds, priority 1 is the highest."""
 
     timeout: int | None = None
-    priority: int = 0
+    priority: Annotated[int, msgspec.Meta(ge=0)] = 0
     sequence_id: int | str | None = None
+
+    @property
+    def class_(self) -> Priority | None:
+        """The class that the priority is in, None for 0: the protocol's word for the default."""
+        if self.priority == 0:
+            return None
+        return _CLASSES.get(self.priority, Priority.LOW)
 
 
 class _Request(msgspec.Struct):

@@ -4,7 +4,7 @@ The only place that joins the three; the gateway, `explain` and the replay all c
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from typing import NamedTuple
 from zlib import crc32
@@ -49,6 +49,14 @@ class ModelPolicy:
     def may_divert(self) -> bool:
         """Whether a rule has a canary or a shadow."""
         return any(rule.canary or rule.shadow for rule in self.rules)
+
+
+def prioritised(request: InferenceRequest, policy: ModelPolicy) -> InferenceRequest:
+    """The request with the class that its rule states; the rule's word is above the client's."""
+    if all(rule.priority is None for rule in policy.rules):
+        return request
+    stated = first_match(policy.rules, request).priority
+    return request if stated is None else replace(request, priority=stated)
 
 
 class State(NamedTuple):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from fnmatch import translate
 
 from router.domain.decision import Backend, TraceStep
-from router.domain.request import InferenceRequest
+from router.domain.request import InferenceRequest, Priority
 from router.policy.canary import Canary, Shadow
 
 _NO_LIMIT = 1 << 62
@@ -77,13 +77,14 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A named match and the route it asks for; some of its requests may be tried elsewhere."""
+    """A named match and what it asks for; some of its requests may be tried elsewhere."""
 
     name: str
     match: Match
     route: Route
     canary: Canary | None = None
     shadow: Shadow | None = None
+    priority: Priority | None = None
 
     def diverts(self, request: InferenceRequest) -> bool:
         """Whether the canary or the shadow may concern the request.

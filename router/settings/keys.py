@@ -38,6 +38,10 @@ class ApiKey(Section):
         default=(), description="globs of the models allowed; absent: all"
     )
 
+    weight: Annotated[float, Quantity(NUMBER, 0.01, 1000)] = Field(
+        default=1.0, description="share of the turns and places that the tenant gets in a queue"
+    )
+
     @field_validator("burst")
     @classmethod
     def _burst_has_a_rate(cls, value: int | None, info: ValidationInfo) -> int | None:

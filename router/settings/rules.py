@@ -37,6 +37,14 @@ class RouteName(StrEnum):
     SERVERLESS = "serverless"
 
 
+class PriorityName(StrEnum):
+    """Whose turn it is among requests that wait, and who has to go when too many do."""
+
+    HIGH = "high"
+    NORMAL = "normal"
+    LOW = "low"
+
+
 class MatchSettings(Section):
     """Conditions of a rule; all must hold, and an absent one always does."""
 
@@ -115,6 +123,11 @@ class RuleSettings(Section):
     )
     route: Route = Field(
         description="the backend, auto, or weights such as {serverless: 5, pool: 95}"
+    )
+    priority: PriorityName | None = Field(
+        default=None,
+        description="class of its requests when they have to wait; "
+        "absent: what the client asks for (see read_parameters), else normal",
     )
     canary: CanarySettings | None = Field(
         default=None, description="another model or version that answers a share of the requests"

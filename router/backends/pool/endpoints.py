@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from random import Random
 
 from router.admission.circuit import CircuitParams
+from router.admission.line import Ticket, ticket_of
 from router.admission.outliers import (
     MIN_SAMPLES,
     USUAL_OUTLIERS,
@@ -95,10 +96,20 @@ class Pool:
 
     # -- what the policy sees ------------------------------------------------------------------
 
-    def snapshot(self, payload_bytes: int, now: float, version: str | None = None) -> PoolSnapshot:
-        """The pool as it is now, for a request of that size to that version of the model."""
+    def snapshot(
+        self,
+        payload_bytes: int,
+        now: float,
+        version: str | None = None,
+        ticket: Ticket | None = None,
+    ) -> PoolSnapshot:
+        """The pool as it is now, for a request of that size to that version of the model.
+
+        `ticket` is the request's place in the queue; without one, it would be the last.
+        """
         ready = self._serving(now, version)
         waiting = len(self.queue)
+        queued, queued_bytes = self.queue.seen_by(ticket)
         service = self.service_times.estimate(payload_bytes)
         return PoolSnapshot(
             enabled=self.params.enabled,
@@ -108,8 +119,8 @@ class Pool:
             slots=sum(endpoint.slots for endpoint in ready),
             # Whoever waits goes first.
             free_slots=0 if waiting else sum(endpoint.free for endpoint in ready),
-            queued=waiting,
-            queued_bytes=self.queue.queued_bytes,
+            queued=queued,
+            queued_bytes=queued_bytes,
             max_queued=self.queue.max_requests,
             max_queued_bytes=self.queue.max_bytes,
             expected_s=service.mean_s,
@@ -209,7 +220,7 @@ class Pool:
         version, give_up_at = request.version, self._clock() + timeout_s
         while True:
             wait_s = max(give_up_at - self._clock(), 0.0)
-            endpoint = await self.queue.wait(request.payload_bytes, wait_s)
+            endpoint = await self.queue.wait(ticket_of(request), wait_s)
             if version is None or endpoint.serves(version) or not self._is_known(version):
                 return endpoint
             self._free(endpoint)  # for whoever comes next

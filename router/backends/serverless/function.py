@@ -11,6 +11,7 @@ from typing import Protocol
 
 from router.admission.circuit import CircuitBreaker, CircuitParams
 from router.admission.limits import AimdLimit
+from router.admission.line import Ticket, ticket_of
 from router.admission.slots import SlotQueue
 from router.backends.serverless.cold_starts import FirstByteStep, FirstSeen, InitTimes
 from router.domain.clock import Clock
@@ -105,8 +106,11 @@ class Function:
         self.queue.max_requests = params.max_queued
         self.queue.max_bytes = params.max_queued_bytes
 
-    def snapshot(self, payload_bytes: int, now: float) -> ServerlessSnapshot:
-        """The function as it is now, for a request of that size."""
+    def snapshot(
+        self, payload_bytes: int, now: float, ticket: Ticket | None = None
+    ) -> ServerlessSnapshot:
+        """The function as it is now, for a request of that size with that place in its queue."""
+        queued, queued_bytes = self.queue.seen_by(ticket)
         service = self.service_times.estimate(payload_bytes)
         return ServerlessSnapshot(
             enabled=self.params.enabled,
@@ -114,8 +118,8 @@ class Function:
             open_for_s=self.circuit.open_for_s(now),
             in_flight=self.in_flight,
             max_concurrency=self.limit.current,
-            queued=len(self.queue),
-            queued_bytes=self.queue.queued_bytes,
+            queued=queued,
+            queued_bytes=queued_bytes,
             max_queued=self.queue.max_requests,
             max_queued_bytes=self.queue.max_bytes,
             max_wait_s=self.params.max_wait_s,
@@ -167,7 +171,7 @@ class Function:
     async def reserve(self, request: InferenceRequest, timeout_s: float) -> "FunctionLease":
         """Wait for a concurrency slot, and while the circuit is open for its end."""
         self._wake_when_reopened(self._clock())
-        await self.queue.wait(request.payload_bytes, timeout_s)
+        await self.queue.wait(ticket_of(request), timeout_s)
         return self._lease(self._clock())  # the slot came occupied
 
     def _may_call(self, now: float) -> bool:

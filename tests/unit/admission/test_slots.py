@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
+from router.admission.line import Ticket
 from router.admission.slots import SlotQueue
 from router.domain.errors import QueueFullError, QueueTimeoutError
+from router.domain.request import Priority
 
 
 @pytest.fixture
@@ -20,9 +22,9 @@ def queue(back):
     return SlotQueue[str](max_requests=2, max_bytes=100, give_back=back.append)
 
 
-async def waiting(queue, size=1, timeout_s=30.0) -> Any:
+async def waiting(queue, size=1, timeout_s=30.0, **facts) -> Any:
     """A task that waits in the queue, already queued."""
-    task = asyncio.create_task(queue.wait(size, timeout_s))
+    task = asyncio.create_task(queue.wait(Ticket(size, **facts), timeout_s))
     await asyncio.sleep(0)
     return task
 
@@ -62,12 +64,12 @@ async def test_the_queue_is_bounded_exactly(queue, before, size, fits):
 
 async def test_a_queue_of_no_length_refuses_at_once(back):
     with pytest.raises(QueueFullError, match="0 requests wait"):
-        await SlotQueue[str](0, 100, back.append).wait(1, 1.0)
+        await SlotQueue[str](0, 100, back.append).wait(Ticket(1), 1.0)
 
 
 async def test_a_waiter_gives_up_after_its_time(queue, back):
     with pytest.raises(QueueTimeoutError, match=r"within 0\.0 s"):
-        await queue.wait(50, 0.01)
+        await queue.wait(Ticket(50), 0.01)
     assert (len(queue), queue.queued_bytes, back) == (0, 0, [])
 
 
@@ -116,10 +118,44 @@ async def test_bounds_can_change_while_others_wait(queue):
     first, second = await waiting(queue), await waiting(queue)
     queue.max_requests = 1
     with pytest.raises(QueueFullError):
-        await queue.wait(1, 1.0)
+        await queue.wait(Ticket(1), 1.0)
     queue.max_requests = 3
     third = await waiting(queue)
     assert len(queue) == 3
     for slot in "abc":
         queue.hand_over(slot)
     assert await ended(first, second, third) == ["a", "b", "c"]
+
+
+async def test_whoever_is_displaced_is_told_at_once(queue):
+    low = [await waiting(queue, priority=Priority.LOW) for _ in range(2)]
+    high = await waiting(queue, priority=Priority.HIGH)
+    (displaced,) = await ended(low[1])
+    assert isinstance(displaced, QueueFullError)
+    assert len(queue) == 2
+    assert queue.hand_over("a")
+    assert queue.hand_over("b")
+    assert await ended(high, low[0]) == ["a", "b"]
+    assert queue.queued_bytes == 0
+
+
+@pytest.mark.parametrize(
+    ("ticket", "seen"),
+    [
+        (None, (2, 60)),
+        (Ticket(10, Priority.HIGH), (0, 0)),
+        (Ticket(10, Priority.NORMAL), (1, 30)),
+        (Ticket(10, Priority.LOW), (2, 60)),
+        (Ticket(90, Priority.NORMAL), (2, 60)),
+    ],
+    ids=["anybody", "goes first", "goes second", "has no place", "low ones would not suffice"],
+)
+async def test_a_request_sees_those_that_go_before_it(queue, ticket, seen):
+    tasks = [
+        await waiting(queue, size=30, priority=priority)
+        for priority in (Priority.NORMAL, Priority.LOW)
+    ]
+    assert queue.seen_by(ticket) == seen
+    for task in tasks:
+        task.cancel()
+    await ended(*tasks)
