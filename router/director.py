@@ -19,7 +19,7 @@ from router.domain.errors import (
     ClientClosedError,
     DeadlineExceededError,
     EncodedTooLargeError,
-    NoEndpointError,
+    QueueFullError,
     QueueTimeoutError,
     RateLimitedError,
     RouterError,
@@ -30,6 +30,7 @@ from router.domain.ports import BackendResponse, Lease, Payload
 from router.domain.request import InferenceRequest
 from router.hedging import Answer, Hedger
 from router.policy.decide import captive, decide
+from router.policy.refusals import Backends, given_up
 from router.runtime import ModelRuntime
 from router.telemetry.labels import AttemptResult, attempt_result
 from router.telemetry.metrics import Metrics
@@ -192,11 +193,17 @@ class Director:
             wait_s = min(wait_s, request.deadline - now)
         try:
             return await slots.reserve(request, min(wait_s, decision.patience_s))
-        except QueueTimeoutError as error:
-            if decision.patience_s < wait_s:
+        except (QueueFullError, QueueTimeoutError) as error:
+            if isinstance(error, QueueTimeoutError):
+                is_for_the_other = decision.patience_s < wait_s
+            else:  # displaced by a request that goes before it
+                is_for_the_other = not (record.failed or _only(model, decision.backend))
+            if is_for_the_other:
                 return None
             self._check_deadline(request)
-            raise _unserved(model, decision.backend, error) from error
+            state = model.state(request, self._clock(), {})
+            backends = Backends(state.serverless, state.pool)
+            raise given_up(request, backends, decision.backend, error) from error
         finally:
             waited_s = self._clock() - now
             record.queue_s += waited_s
@@ -307,13 +314,3 @@ def _max_wait_s(model: ModelRuntime, backend: Backend) -> float:
     settings = model.settings.pool if backend is Backend.POOL else model.settings.serverless
     assert settings is not None  # noqa: S101
     return settings.queue.max_wait_s
-
-
-def _unserved(model: ModelRuntime, backend: Backend, error: QueueTimeoutError) -> ShedError:
-    """Tell apart 'all are busy' from 'there is nothing to wait for'."""
-    if backend is Backend.POOL and model.pool is not None and not model.pool.ready:
-        return NoEndpointError(
-            f"model {model.name} has no healthy replica and none became ready in time",
-            retry_after_s=model.pool.startup.mean_s,
-        )
-    return QueueTimeoutError(f"all capacity of model {model.name} stayed busy: {error}")

@@ -68,7 +68,7 @@ def error_answer(error: Exception, protocol: Protocol) -> ErrorAnswer:
     code = error.code if isinstance(error, RouterError) else "internal_error"
     message = str(error) if isinstance(error, RouterError) else INTERNAL_ERROR
     status = STATUS[code]
-    headers = [("content-type", "application/json")]
+    headers = [("content-type", "application/json"), ("x-router-error", code)]
     if isinstance(error, ShedError | RateLimitedError | UpstreamRejectedError):
         headers.append(("retry-after", str(max(1, ceil(error.retry_after_s or 0.0)))))
     if code == "unauthorized":

@@ -10,12 +10,6 @@ from typing import NamedTuple
 from zlib import crc32
 
 from router.domain.decision import Backend, Cause, Decision, Reason, TraceStep
-from router.domain.errors import (
-    NoEndpointError,
-    PayloadTooLargeError,
-    QueueFullError,
-    RouterError,
-)
 from router.domain.request import InferenceRequest
 from router.domain.snapshot import PoolSnapshot, ServerlessSnapshot
 from router.policy.feasibility import (
@@ -25,6 +19,7 @@ from router.policy.feasibility import (
     reopens_in_time,
     serverless_cause,
 )
+from router.policy.refusals import Backends, refusal
 from router.policy.rules import Rule, first_match
 from router.policy.steering import (
     Forecast,
@@ -122,7 +117,7 @@ def decide(
         _trace_backends(trace, request, policy.slo, state, causes, now)
     choice = _wished(request, rule, causes) or _chosen(request, policy.slo, state, causes, now)
     if choice is None:
-        raise _refusal(request, state, causes)
+        raise refusal(request, Backends(state.serverless, state.pool), causes)
     if trace is not None:
         trace.append(TraceStep("choice", choice.backend, choice.reason))
         if choice.patience_s < inf:
@@ -253,32 +248,6 @@ def _decision(choice: _Choice, rule: Rule, state: State, trace: tuple[TraceStep,
         forecast.price_usd,
         trace,
         choice.patience_s,
-    )
-
-
-def _refusal(
-    request: InferenceRequest, state: State, causes: Mapping[Backend, Cause | None]
-) -> RouterError:
-    """The error that says what was missing; every backend has a cause here."""
-    found = set(causes.values())
-    if Cause.QUEUE_FULL in found:
-        queue = state.pool if causes[Backend.POOL] is Cause.QUEUE_FULL else state.serverless
-        queued = queue.queued if queue is not None else 0
-        return QueueFullError(
-            f"all capacity of model {request.model} is busy and its queue is full"
-            f" ({queued} requests wait)"
-        )
-    if Cause.PAYLOAD in found and state.serverless is not None:
-        limit = state.serverless.limits.max_payload_bytes
-        return PayloadTooLargeError(
-            f"the payload is over the {limit} bytes that the function of model {request.model}"
-            f" takes once encoded, and the model has no usable pool"
-        )
-    told = ", ".join(f"{backend}: {cause}" for backend, cause in causes.items())
-    open_for_s = state.serverless.open_for_s if state.serverless is not None else 0.0
-    return NoEndpointError(
-        f"no backend of model {request.model} can take the request ({told})",
-        retry_after_s=open_for_s or 1.0,
     )
 
 

@@ -399,7 +399,7 @@ class TestWaiting:
     async def test_a_full_pool_is_waited_for_no_longer_than_configured(self, setup, clock):
         counted, *_ = setup(pool=[200], capacity=1)
         counted.pool.try_reserve(make_request(), clock())
-        with pytest.raises(QueueTimeoutError, match="stayed busy"):
+        with pytest.raises(QueueTimeoutError, match="is busy: no slot came free"):
             async with counted.director.serve(counted.chain(make_request()), b"", Record()):
                 pass
         assert len(counted.pool.queue) == 0

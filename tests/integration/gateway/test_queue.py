@@ -3,14 +3,17 @@
 import asyncio
 import hashlib
 import json
+import resource
+import sys
 from collections import Counter
 from typing import Any
 
+import aiohttp
 import pytest
 import yaml
 
 from tests.fakes.upstreams import Answer, Gate, Received, ok
-from tests.integration.harness import Harness
+from tests.integration.harness import INFER, Harness
 
 
 class OneByOne:
@@ -27,6 +30,10 @@ class OneByOne:
 
 async def queued(gateway, count) -> None:
     await gateway.until(lambda: len(gateway.pool.queue) == count)
+
+
+async def _ended(gateway, tasks, count) -> None:
+    await gateway.until(lambda: sum(task.done() for task in tasks) == count)
 
 
 def keys(folder, **weights) -> Any:
@@ -60,7 +67,7 @@ async def test_one_tenants_flood_takes_neither_all_places_nor_all_turns(tmp_path
             quiet.append(
                 asyncio.create_task(gateway.infer(x_api_key="quiet", x_request_id=f"q{number}"))
             )
-            await gateway.until(lambda n=number: sum(task.done() for task in flood) == n + 1)
+            await _ended(gateway, flood, number + 1)
         replica.gate.opened.set()
         replies = await asyncio.gather(*quiet, first, *flood)
     assert Counter(reply.status for reply in replies) == {200: 7, 503: 3}
@@ -115,3 +122,103 @@ async def test_a_negative_priority_is_refused(tmp_path):
         reply = await gateway.infer(b'{"parameters": {"priority": -1}}')
     assert reply.status == 400
     assert "priority" in reply.json()["error"]
+
+
+class TestLimits:
+    CLIENTS, SLOTS, PLACES = 1000, 4, 100
+
+    @pytest.fixture
+    async def crowd(self):
+        """Asks a gateway with all clients at once."""
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        connector = aiohttp.TCPConnector(limit=0)
+        async with aiohttp.ClientSession(connector=connector) as session:
+
+            async def ask(url) -> tuple[int, str | None, str | None]:
+                async with session.post(url + INFER, data=b"{}") as reply:
+                    await reply.read()
+                    told = reply.headers.get("x-router-error")
+                    return reply.status, told, reply.headers.get("retry-after")
+
+            def everybody(url) -> list[asyncio.Task[Any]]:
+                return [asyncio.create_task(ask(url)) for _ in range(self.CLIENTS)]
+
+            yield everybody
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    @pytest.mark.parametrize("fast_path", [True, False])
+    async def test_they_are_exact_whoever_comes_at_once(self, tmp_path, crowd, fast_path):
+        gate = Gate()
+        pool = {
+            "concurrency": self.SLOTS,
+            "queue": {"max_requests": self.PLACES},
+            "service_time_ms": 100,
+        }
+        server = {"fast_path": fast_path}
+        async with Harness(tmp_path, warm=[gate], pool=pool, server=server) as gateway:
+            tasks = crowd(gateway.url)
+            held = self.SLOTS + self.PLACES
+            async with asyncio.timeout(30):
+                while sum(task.done() for task in tasks) < self.CLIENTS - held:
+                    await asyncio.sleep(0.01)
+            assert (gate.waiting, len(gateway.pool.queue)) == (self.SLOTS, self.PLACES)
+            gate.opened.set()
+            answers = Counter(await asyncio.gather(*tasks))
+            assert (gateway.pool.in_flight, len(gateway.pool.queue)) == (0, 0)
+        # 100 wait, and 4 at once are served in 100 ms: the last of them is through in 2.5 s.
+        refused = (503, "queue_full", "3")
+        assert answers == {(200, None, None): held, refused: self.CLIENTS - held}
+
+    async def test_without_a_replica_they_are_told_so(self, tmp_path):
+        pool = {"queue": {"max_requests": 0}, "startup": "7s"}
+        async with Harness(tmp_path, warm=[ok()], pool=pool) as gateway:
+            gateway.warm[0].is_ready = False
+            await gateway.until(lambda: gateway.pool.ready == 0)
+            reply = await gateway.infer()
+        assert reply.status == 503
+        assert reply.headers["x-router-error"] == "no_endpoint"
+        assert reply.headers["retry-after"] == "7"
+
+
+async def test_a_crowd_wakes_a_pool_that_sleeps_once(tmp_path):
+    """Every request waits for the one replica that the first of them asked for."""
+    (tmp_path / "replica.py").write_text(REPLICA)
+    command = [sys.executable, str(tmp_path / "replica.py"), "{port}"]
+    pool = {"kind": "process", "command": command, "startup": "1s", "max_replicas": 5}
+    config = {
+        "models": [{"name": "m", "slo": {"latency_ms": 5000}, "pool": pool}],
+        "controller": {"interval": "60s"},  # each further step is a wake-up
+    }
+    async with Harness(tmp_path, config=config) as gateway:
+        controller: Any = gateway.gateway._controller
+        step, steps = controller.step, []
+        controller.step = lambda: (steps.append(len(gateway.pool.queue)), step())
+        replies = await asyncio.gather(*(gateway.infer() for _ in range(90)))
+        replicas = len(gateway.pool.endpoints)
+    assert {reply.status for reply in replies} == {200}
+    assert (len(steps), replicas) == (1, 1)
+    assert len({reply.headers["x-router-endpoint"] for reply in replies}) == 1
+
+
+REPLICA = """
+import sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+class Replica(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        self.rfile.read(int(self.headers.get("content-length", 0)))
+        self.send_response(200)
+        self.send_header("content-length", "2")
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+    do_POST = do_GET
+
+    def log_message(self, *_):
+        pass
+
+ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Replica).serve_forever()
+"""

@@ -129,7 +129,7 @@ REFUSALS: dict[str, tuple[Any, ...]] = {
         HUGE, (WARM, None), PayloadTooLargeError, str(LIMITS.max_payload_bytes)),
     "too large and the pool is disabled": (
         HUGE, (WARM, make_pool(enabled=False)), PayloadTooLargeError, "function"),
-    "both queues are full": ({}, (STUFFED, FULL), QueueFullError, "100 requests wait"),
+    "both queues are full": ({}, (STUFFED, FULL), QueueFullError, "200 requests wait"),
     "too large and the pool's queue is full": (HUGE, (WARM, FULL), QueueFullError, "busy"),
     "an open circuit and no pool": ({}, (OPEN, None), NoEndpointError, "breaker_open"),
     "an open circuit that outlasts the deadline": (
