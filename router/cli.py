@@ -114,7 +114,7 @@ def _print_explanation(document: dict[str, Any]) -> None:
 
 @main.command()
 @click.option("--admin", default=_ADMIN, show_default=True, metavar="URL", help="Admin port.")
-@click.option("--once", is_flag=True, help="Print once instead of redrawing.")
+@click.option("--once", is_flag=True, help="Print once, as without a terminal.")
 @click.option("--json", "as_json", is_flag=True, help="Print the document instead of a table.")
 @click.option("--interval", default=1.0, show_default=True, help="Seconds between redraws.")
 def status(admin: str, once: bool, as_json: bool, interval: float) -> None:
@@ -122,10 +122,10 @@ def status(admin: str, once: bool, as_json: bool, interval: float) -> None:
     try:
         if as_json:
             click.echo(json.dumps(asyncio.run(ask(admin, "/v1/status")), indent=2))
-        elif once:
+        elif once or not (console := Console()).is_terminal:
             asyncio.run(show_once(admin, Console()))
         else:
-            asyncio.run(show_live(admin, Console(), interval))
+            asyncio.run(show_live(admin, console, interval))
     except AdminError as error:
         fail(str(error))
     except KeyboardInterrupt:

@@ -96,7 +96,7 @@ def test_status_without_a_gateway_is_a_no():
 
 def test_status_and_explain_of_a_running_gateway(start_gateway: StartGateway, repository: Path):
     gateway = start_gateway(settings(repository, model("mlp")))
-    shown = run("status", "--once", "--admin", gateway.admin)
+    shown = run("status", "--admin", gateway.admin)  # no terminal: once
     assert shown.returncode == 0
     assert "mlp" in shown.stdout
     assert "idle" in shown.stdout
