@@ -54,22 +54,22 @@ LAMBDA = "pacslab_lambda_2020_invocations.csv.gz"
 LAMBDA_MADE = "lambda-2020.csv"
 
 # Stretches of which the reported part comes after the first 60 % of the whole trace.
-_WORLDCUP_SPAN = ("1998-06-09T12:00", "1998-06-11")
-_SERVEGEN_SPAN = ("195.6h", "205.6h")
+_WORLDCUP_SPAN = ("1998-06-10T04:00", "1998-06-10T19:00")
+_SERVEGEN_SPAN = ("198.6h", "204.6h")
 _ALL = ("--model-map", "*=m")
 
 CPU = (
     Case(
         "worldcup-container", "A", "WorldCup98, containers", WORLDCUP, "container", "container",
-        scale=0.025, span=_WORLDCUP_SPAN,
+        scale=0.02, span=_WORLDCUP_SPAN,
     ),
     Case(
         "servegen-container", "A", "ServeGen, containers", SERVEGEN, "container", "container",
-        scale=0.3, span=_SERVEGEN_SPAN,
+        scale=0.2, span=_SERVEGEN_SPAN,
     ),
     Case(
         "azure-container", "A", "Azure Functions 2019 as one, containers", AZURE, "container",
-        "container", scale=4, options=_ALL,
+        "container", scale=2, options=_ALL,
     ),
     Case(
         "llm-container", "A", "Azure LLM code, containers", AZURE_LLM, "container", "container",
@@ -77,22 +77,22 @@ CPU = (
     ),
     Case(
         "worldcup-machine", "A", "WorldCup98, machines", WORLDCUP, "machine", "machine",
-        scale=0.025, span=_WORLDCUP_SPAN,
+        scale=0.02, span=_WORLDCUP_SPAN,
     ),
     Case(
-        "servegen-machine", "A", "ServeGen, machines", SERVEGEN, "machine", "machine", scale=0.3,
+        "servegen-machine", "A", "ServeGen, machines", SERVEGEN, "machine", "machine", scale=0.2,
         span=_SERVEGEN_SPAN,
     ),
     Case(
         "azure-machine", "A", "Azure Functions 2019 as one, machines", AZURE, "machine", "machine",
-        scale=4, options=_ALL,
+        scale=2, options=_ALL,
     ),
     Case(
         "llm-machine", "A", "Azure LLM code, machines", AZURE_LLM, "machine", "machine", scale=10,
     ),
     Case(
         "servegen-mixture", "A", "ServeGen, 3 % too large for functions", SERVEGEN, "container",
-        "mixture", scale=0.3, span=_SERVEGEN_SPAN,
+        "mixture", scale=0.2, span=_SERVEGEN_SPAN,
     ),
 )  # fmt: skip
 
@@ -103,9 +103,9 @@ GPU = tuple(
     )
     for startup in ("180s", "300s")
     for trace, title, file, scale, span, options in (
-        ("worldcup", "WorldCup98", WORLDCUP, 0.025, _WORLDCUP_SPAN, ()),
-        ("servegen", "ServeGen", SERVEGEN, 0.3, _SERVEGEN_SPAN, ()),
-        ("azure", "Azure Functions 2019 as one", AZURE, 4.0, None, _ALL),
+        ("worldcup", "WorldCup98", WORLDCUP, 0.02, _WORLDCUP_SPAN, ()),
+        ("servegen", "ServeGen", SERVEGEN, 0.2, _SERVEGEN_SPAN, ()),
+        ("azure", "Azure Functions 2019 as one", AZURE, 2.0, None, _ALL),
         ("llm", "Azure LLM code", AZURE_LLM, 10.0, None, ()),
     )
 )  # fmt: skip
