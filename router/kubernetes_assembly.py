@@ -26,4 +26,4 @@ def reconfigure_kubernetes(driver: PoolDriver, of: KubernetesPool, settings: Set
 
 
 def _params(of: KubernetesPool, settings: Settings) -> KubernetesParams:
-    return KubernetesParams(of.concurrency, settings.server.drain_timeout_s)
+    return KubernetesParams(of.concurrency, settings.server.drain_timeout_s, of.zone)

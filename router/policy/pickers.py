@@ -20,7 +20,17 @@ class Candidate(Protocol):
         ...
 
 
+class Located(Candidate, Protocol):
+    """An endpoint that is somewhere."""
+
+    @property
+    def is_near(self) -> bool:
+        """Whether it is better than others for being where it is."""
+        ...
+
+
 E = TypeVar("E", bound=Candidate)
+L = TypeVar("L", bound=Located)
 
 _SCAN_LIMIT = 8
 """Up to this many endpoints the least loaded is found by looking at all of them."""
@@ -41,6 +51,12 @@ def least_loaded(endpoints: Sequence[E], rng: Random) -> E | None:
             return sampled
     best = min(endpoints, key=_load, default=None)
     return best if best is not None and best.load < 1 else None
+
+
+def nearest_first(endpoints: Sequence[L], rng: Random) -> L | None:
+    """The least loaded of those nearby, or of all once those have no free slot."""
+    near = [endpoint for endpoint in endpoints if endpoint.is_near]
+    return least_loaded(near, rng) or least_loaded(endpoints, rng)
 
 
 def sticky(endpoints: Sequence[E], key: str, rng: Random) -> E | None:

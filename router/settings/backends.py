@@ -58,6 +58,9 @@ KubernetesName = Annotated[
 KubernetesPort = Annotated[
     str, Text(r"([a-z0-9]([a-z0-9-]{0,13}[a-z0-9])?)?", "a port's name or number, or empty")
 ]
+KubernetesZone = Annotated[
+    str, Text(r"[A-Za-z0-9._-]{0,63}", "a zone's name of 0..63 characters of A-Z a-z 0-9 . _ -")
+]
 VariableValue = Annotated[str, Text(r".*", "a text of 0..4096 characters")]
 
 
@@ -350,6 +353,11 @@ class KubernetesPool(_Pool):
         validate_default=True,
         description="managed: the gateway sets the Deployment's size; "
         "external: an HPA or KEDA does (see router_replicas_wanted)",
+    )
+    zone: KubernetesZone = Field(
+        default="",
+        description="zone of this gateway: replicas that the Service's topology hints give to it "
+        "are preferred while they have room; empty: no preference",
     )
     kubeconfig: Annotated[Path | None, FilePath(empty=True)] = Field(
         default=None, description="file of credentials; empty: the pod's service account"

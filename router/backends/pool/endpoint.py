@@ -40,7 +40,7 @@ class Endpoint:
     __slots__ = (
         "_began_at", "_slow_pause", "_slow_until",
         "address", "capacity", "circuit", "drained", "id", "in_flight", "is_draining", "is_local",
-        "is_ready", "is_withdrawn", "peer_in_flight", "recent", "slots", "versions",
+        "is_near", "is_ready", "is_withdrawn", "peer_in_flight", "recent", "slots", "versions",
     )  # fmt: skip
 
     def __init__(self, id: str, address: Address, capacity: int, *, is_local: bool = True) -> None:
@@ -51,6 +51,7 @@ class Endpoint:
         self.is_ready = False
         self.is_draining = False
         self.is_withdrawn = False
+        self.is_near = True
         self.versions: frozenset[str] | None = None
         self.in_flight = 0
         self.peer_in_flight = 0

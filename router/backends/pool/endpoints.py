@@ -6,7 +6,7 @@ Picking and reserving is one step without an await in between.
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -31,7 +31,7 @@ from router.domain.decision import Verdict
 from router.domain.request import InferenceRequest
 from router.domain.snapshot import PoolSnapshot
 from router.policy.estimates import DurationEstimate, ServiceTimes
-from router.policy.pickers import least_loaded, sticky
+from router.policy.pickers import least_loaded, nearest_first, sticky
 
 _log = logging.getLogger(__name__)
 
@@ -78,6 +78,7 @@ class Pool:
         # The endpoints that take traffic, None when that must be asked of each: after a change,
         # and while a circuit is open or an endpoint warms up, when it depends on the time.
         self._traffic: list[Endpoint] | None = None
+        self._choose: Callable[[Sequence[Endpoint], Random], Endpoint | None] = least_loaded
         self._caller = caller
         self._clock = clock
         self._rng = rng
@@ -190,7 +191,7 @@ class Pool:
         """As `try_reserve`, without a lease: the caller settles the endpoint itself."""
         if self.queue.waiters:
             return None
-        endpoint = least_loaded(self._available(now), self._rng)
+        endpoint = self._choose(self._available(now), self._rng)
         if endpoint is not None:
             self._occupy(endpoint, now)
         return endpoint
@@ -199,7 +200,7 @@ class Pool:
         """As `reserve_warm`, for a request to that version of the model."""
         if self.queue.waiters:
             return None
-        endpoint = least_loaded(self._serving(now, version), self._rng)
+        endpoint = self._choose(self._serving(now, version), self._rng)
         if endpoint is not None:
             self._occupy(endpoint, now)
         return endpoint
@@ -224,7 +225,7 @@ class Pool:
             if version is None or endpoint.serves(version) or not self._is_known(version):
                 return endpoint
             self._free(endpoint)  # for whoever comes next
-            other = least_loaded(self._serving(self._clock(), version), self._rng)
+            other = self._choose(self._serving(self._clock(), version), self._rng)
             if other is not None:
                 self._occupy(other, self._clock())
                 return other
@@ -232,7 +233,7 @@ class Pool:
     def pump(self, now: float) -> None:
         """Hand free slots to waiting requests; called whenever an endpoint may have come free."""
         while len(self.queue):
-            endpoint = least_loaded(self._available(now), self._rng)
+            endpoint = self._choose(self._available(now), self._rng)
             if endpoint is None:
                 return
             self._occupy(endpoint, now)
@@ -251,7 +252,7 @@ class Pool:
             available = [endpoint for endpoint in available if endpoint.id not in avoid]
         if request.sequence_id is not None:
             return sticky(available, request.sequence_id, self._rng)
-        return least_loaded(available, self._rng)
+        return self._choose(available, self._rng)
 
     def _occupy(self, endpoint: Endpoint, now: float) -> None:
         endpoint.in_flight += 1
@@ -337,6 +338,13 @@ class Pool:
         if endpoint.in_flight == 0:
             endpoint.drained.set()
         return endpoint.drained
+
+    def prefer(self, near: Collection[str] | None) -> None:
+        """Use these first, by id, for as long as they have room; None: all alike."""
+        for endpoint in self.endpoints.values():
+            endpoint.is_near = near is None or endpoint.id in near
+        alike = all(endpoint.is_near for endpoint in self.endpoints.values())
+        self._choose = least_loaded if alike else nearest_first
 
     def stay(self, endpoint_id: str) -> None:
         """The endpoint was being drained, and is to stay after all."""

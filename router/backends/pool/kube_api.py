@@ -38,20 +38,28 @@ class Scale(NamedTuple):
     existing: int
 
 
+class _Session:
+    """A client with the credentials it was made with, and how many calls use it now."""
+
+    def __init__(self, client: ApiClient) -> None:
+        self.client = client
+        self.calls = 0
+
+
 class KubeApi:
     """One connection to an API server. `kubeconfig` None: from inside a pod."""
 
     def __init__(self, namespace: str, kubeconfig: Path | None) -> None:
         self._namespace = namespace
         self._kubeconfig = kubeconfig
-        self._client: ApiClient | None = None
+        self._session: _Session | None = None
         self._connecting = asyncio.Lock()
 
     async def close(self) -> None:
-        """Disconnect; the next call reads the credentials again."""
-        client, self._client = self._client, None
-        if client is not None:
-            await client.close()
+        """Disconnect; no call may be under way."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.client.close()
 
     async def list_slices(self, service: str) -> tuple[list[dict[str, Any]], str]:
         """All EndpointSlices of a Service, and the version from which to watch."""
@@ -109,8 +117,7 @@ class KubeApi:
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """A successful answer; what fails in the caller's block is translated too."""
         try:
-            async with asyncio.timeout(timeout_s):
-                client = await self._connected()
+            async with asyncio.timeout(timeout_s), self._connected() as client:
                 response = await client.call_api(
                     path,
                     method,
@@ -125,10 +132,6 @@ class KubeApi:
                     if response.status >= 300:
                         raise await _refusal(response)
                     yield response
-        except KubeError as error:
-            if error.status == 401:
-                await self.close()  # the token may have been renewed on disk
-            raise
         except TimeoutError as error:
             raise KubeError(0, "the API server did not answer in time") from error
         except (aiohttp.ClientError, OSError) as error:
@@ -138,12 +141,28 @@ class KubeApi:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise KubeError(0, f"the API server's answer makes no sense: {error!r}") from error
 
-    async def _connected(self) -> ApiClient:
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[ApiClient]:
+        """The client for one call. After a 401 the next call reads the credentials again."""
+        session = await self._open()
+        session.calls += 1
+        try:
+            yield session.client
+        except KubeError as error:
+            if error.status == 401 and self._session is session:
+                self._session = None  # the token may have been renewed on disk
+            raise
+        finally:
+            session.calls -= 1
+            if self._session is not session and not session.calls:
+                await session.client.close()
+
+    async def _open(self) -> _Session:
         async with self._connecting:
-            if self._client is None:
+            if self._session is None:
                 configuration = await asyncio.to_thread(_configuration, self._kubeconfig)
-                self._client = ApiClient(configuration)
-            return self._client
+                self._session = _Session(ApiClient(configuration))
+            return self._session
 
 
 def _configuration(kubeconfig: Path | None) -> Configuration:

@@ -43,10 +43,11 @@ class KubernetesSource:
 
 @dataclass(frozen=True, slots=True)
 class KubernetesParams:
-    """What a reload may change while the pool stays."""
+    """What a reload may change while the pool stays. `zone` is the gateway's own, if known."""
 
     concurrency: int
     drain_s: float
+    zone: str = ""
 
 
 class KubernetesDriver:
@@ -90,6 +91,7 @@ class KubernetesDriver:
         self._params = params
         for endpoint in self._pool.endpoints.values():
             endpoint.resize(params.concurrency)
+        self._pool.prefer(self._book.near(params.zone) if params.zone else None)
 
     def take_over(self) -> int:
         """Replicas found when the Deployment was first seen. Before that, nothing is changed."""
@@ -165,6 +167,7 @@ class KubernetesDriver:
     def _sync(self) -> None:
         params = self._params
         new = self._members.sync(self._book.targets(), params.concurrency, params.drain_s)
+        self._pool.prefer(self._book.near(params.zone) if params.zone else None)
         for id_ in new:
             self._pool.mark_ready(id_, is_ready=True)  # Kubernetes has probed it; ours follow
             _log.info("model %s: replica %s is ready", self._pool.model, id_)

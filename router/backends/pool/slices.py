@@ -38,12 +38,28 @@ class SliceBook:
             port = self._port_of(found)
             if port is None or found.get("addressType") not in {"IPv4", "IPv6"}:
                 continue
-            for uid, host in _ready(found):
+            for uid, host, _ in _ready(found):
                 # A pod with two families of addresses is in two slices, and still one replica.
                 text = f"[{host}]" if ":" in host else host
-                id_ = f"{self._model}-{sha256(uid.encode()).hexdigest()[:10]}"
-                targets.setdefault(id_, parse_address(f"http://{text}:{port}"))
+                targets.setdefault(self._id(uid), parse_address(f"http://{text}:{port}"))
         return targets
+
+    def near(self, zone: str) -> frozenset[str]:
+        """Ids of the replicas that the API server suggests to clients in that zone.
+
+        Everybody, where it has not a suggestion for every replica (the API's own rule), or none
+        for the zone.
+        """
+        suggested = {
+            self._id(uid): _suggests(endpoint, zone)
+            for found in self._slices.values()
+            for uid, _, endpoint in _ready(found)
+        }
+        near = frozenset(id_ for id_, is_near in suggested.items() if is_near)
+        return near if near and None not in suggested.values() else frozenset(suggested)
+
+    def _id(self, uid: str) -> str:
+        return f"{self._model}-{sha256(uid.encode()).hexdigest()[:10]}"
 
     def _port_of(self, found: Slice) -> int | None:
         for port in found.get("ports") or ():
@@ -53,17 +69,23 @@ class SliceBook:
         return None
 
 
+def _suggests(endpoint: Mapping[str, Any], zone: str) -> bool | None:
+    """Whether the endpoint is suggested to the zone; None if nothing is suggested for it."""
+    zones = (endpoint.get("hints") or {}).get("forZones")
+    return any(hint.get("name") == zone for hint in zones) if zones else None
+
+
 def _name(found: Slice) -> str:
     name: str = found["metadata"]["name"]
     return name
 
 
-def _ready(found: Slice) -> Iterator[tuple[str, str]]:
-    """Pod (or address, where no pod is named) and address of each replica that takes requests."""
+def _ready(found: Slice) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """Each replica that takes requests: its pod (or address, if none is named), address, entry."""
     for endpoint in found.get("endpoints") or ():
         conditions = endpoint.get("conditions") or {}
         addresses = endpoint.get("addresses")
         # An unknown readiness means ready (the API's own rule).
         if not addresses or conditions.get("ready") is False or conditions.get("terminating"):
             continue
-        yield (endpoint.get("targetRef") or {}).get("uid") or addresses[0], addresses[0]
+        yield (endpoint.get("targetRef") or {}).get("uid") or addresses[0], addresses[0], endpoint

@@ -16,7 +16,7 @@ async def receiver():
         yield receiver
 
 
-async def until_told(receiver, replicas) -> Received:
+async def until_told(receiver: Upstream, replicas: int) -> Received:
     async with asyncio.timeout(10):
         while True:
             for post in receiver.received:

@@ -153,3 +153,31 @@ async def test_new_concurrency_reaches_the_replicas(scene: Scene):
         await scene.until_hosts("10.0.0.1")
         scene.driver.reconfigure(KubernetesParams(9, 5.0))
         assert [found.capacity for found in scene.pool.endpoints.values()] == [9]
+
+
+async def test_replicas_hinted_for_the_gateways_zone_go_first(scene: Scene):
+    hinted = [
+        {**one, "hints": {"forZones": [{"name": zone}]}} for one, zone in ((A, "x"), (B, "y"))
+    ]
+    scene.driver.reconfigure(KubernetesParams(concurrency=2, drain_s=5.0, zone="y"))
+    await scene.api.put(slice_of("s1", *hinted))
+    async with scene.running():
+        await scene.until_hosts("10.0.0.1", "10.0.0.2")
+        picked = [scene.pool.reserve_warm(scene.clock()) for _ in range(4)]
+        hosts = [endpoint.address.host for endpoint in picked if endpoint is not None]
+        assert hosts == ["10.0.0.2"] * 2 + ["10.0.0.1"] * 2, "the others once those are full"
+
+
+async def test_one_call_that_is_refused_leaves_those_under_way_alone(scene: Scene):
+    await scene.api.put(slice_of("s1", A))
+    async with scene.running():
+        await scene.until(lambda: scene.api.watches == 1)
+        scene.api.token = "second"
+        asked = scene.api.count("GET", "scale")
+        scene.driver.take_over()  # asks for the size again, with a token that has expired
+        await scene.until(lambda: scene.api.count("GET", "scale") > asked)
+        scene.api.write_kubeconfig(scene.kubeconfig)
+        await scene.until(lambda: scene.api.count("GET", "scale") > asked + 1)
+        await scene.api.put(slice_of("s1", B))
+        await scene.until_hosts("10.0.0.2")
+        assert scene.api.watches == 1

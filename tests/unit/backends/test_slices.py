@@ -91,3 +91,27 @@ def test_events_change_single_slices():
     book.apply("DELETED", slice_of("s1"))
     book.apply("DELETED", slice_of("never seen"))
     assert {address.host for address in book.targets().values()} == {"10.0.0.3"}
+
+
+def hinted(uid: str, *zones: str, **conditions: bool) -> dict[str, Any]:
+    found = endpoint(f"10.0.0.{uid}", uid, **conditions)
+    hints = {"forZones": [{"name": zone} for zone in zones]} if zones else None
+    return {**found, "hints": hints}
+
+
+@pytest.mark.parametrize(
+    ("endpoints", "near"),
+    [
+        ([hinted("1", "a"), hinted("2", "b"), hinted("3", "a", "b")], {"1", "3"}),
+        ([hinted("1", "a"), hinted("2")], {"1", "2"}),
+        ([hinted("1", "b"), hinted("2", "b")], {"1", "2"}),
+        ([hinted("1", "a"), hinted("2", ready=False)], {"1"}),
+        ([], set()),
+    ],
+    ids=["as suggested", "one has no hint", "none for the zone", "who is not ready", "nobody"],
+)
+def test_who_is_near(endpoints: list[dict[str, Any]], near: set[str]):
+    book = SliceBook("m", "http")
+    book.replace([slice_of("s", *endpoints)])
+    hosts = {id_: address.host for id_, address in book.targets().items()}
+    assert {hosts[id_] for id_ in book.near("a")} == {f"10.0.0.{uid}" for uid in near}

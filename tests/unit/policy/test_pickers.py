@@ -5,13 +5,14 @@ from typing import Any
 
 import pytest
 
-from router.policy.pickers import least_loaded, sticky
+from router.policy.pickers import least_loaded, nearest_first, sticky
 
 
 @dataclass
 class Spot:
     id: str
     load: float
+    is_near: bool = True
 
 
 def spots(*loads) -> Any:
@@ -91,3 +92,20 @@ def test_a_full_owner_gives_way_to_the_least_loaded():
     assert second is not None
     assert second is not owner
     assert second.load == min(endpoint.load for endpoint in endpoints)
+
+
+@pytest.mark.parametrize(
+    ("near", "far", "picked"),
+    [
+        ((0.5, 0.7), (0.0,), "near0"),
+        ((1.0, 1.0), (0.9,), "far0"),
+        ((1.0,), (1.0,), None),
+        ((), (0.5, 0.2), "far1"),
+    ],
+    ids=["nearby though busier", "nearby is full", "all full", "nobody nearby"],
+)
+def test_those_nearby_go_first_while_they_have_room(near, far, picked):
+    endpoints = [Spot(f"near{n}", load) for n, load in enumerate(near)]
+    endpoints += [Spot(f"far{n}", load, is_near=False) for n, load in enumerate(far)]
+    found = nearest_first(endpoints, Random(1))
+    assert (found.id if found else None) == picked
