@@ -15,6 +15,7 @@ from router.admission.hedging import HedgeParams, Hedging
 from router.admission.rates import RateLimit
 from router.admission.retries import RetryBudget
 from router.backends.child_process import free_port
+from router.backends.pool.confinement import Cores, available_cores
 from router.backends.serverless.local_host import LocalFunctionSpec
 from router.domain.clock import Clock, Sleep
 from router.function_assembly import CredentialBook, FunctionParts, assemble_function
@@ -50,6 +51,7 @@ class Parts:
     wall_clock: Clock
     sleep: Sleep
     rng: Random
+    cores: Cores
 
 
 def new_parts(local_host: str = "") -> Parts:
@@ -67,6 +69,7 @@ def new_parts(local_host: str = "") -> Parts:
         wall_clock=time.time,
         sleep=asyncio.sleep,
         rng=Random(),  # noqa: S311  spreads load, guards nothing
+        cores=Cores(available_cores()),
     )
 
 
@@ -142,7 +145,7 @@ def _model(
     pool = assemble_pool(
         model,
         settings,
-        PoolParts(parts.upstream, parts.clock, parts.wall_clock, parts.rng),
+        PoolParts(parts.upstream, parts.clock, parts.wall_clock, parts.rng, parts.cores),
         old,
     )
     return ModelRuntime(

@@ -11,11 +11,12 @@ from urllib.parse import urlsplit
 
 from router.admission.outliers import OutlierParams
 from router.backends.pool.caller import PoolCaller
+from router.backends.pool.confinement import Cores
 from router.backends.pool.endpoint import ENDPOINT_CIRCUIT
 from router.backends.pool.endpoints import Pool, PoolParams
 from router.backends.pool.health import HealthProber, ProbeParams
 from router.backends.pool.names import Names
-from router.backends.pool.process import ProcessLauncher, ProcessSpec
+from router.backends.pool.process import LogSpec, ProcessLauncher, ProcessSpec
 from router.backends.pool.scale_hook import HookTarget, ScaleHook
 from router.backends.pool.static import StaticDriver, StaticParams
 from router.backends.pool.supervisor import Launcher, ReplicaSupervisor, SupervisionParams
@@ -46,6 +47,7 @@ class PoolParts:
     clock: Clock
     wall_clock: Clock
     rng: Random
+    cores: Cores
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +137,7 @@ def _driver(
         from router.kubernetes_assembly import kubernetes_driver  # noqa: PLC0415
 
         return kubernetes_driver(pool, of, settings, parts.upstream, parts.clock)
-    launcher = _launcher(model, of, settings)
+    launcher = _launcher(model, of, settings, parts.cores)
     supervision = _supervision(of, settings)
     return ReplicaSupervisor(pool, parts.upstream, launcher, supervision, probe, parts.clock)
 
@@ -159,9 +161,12 @@ def _hook_target(of: ScaleSettings) -> HookTarget:
     return HookTarget(address, parts.path or "/", secret, of.auth is HookAuth.HMAC)
 
 
-def _launcher(model: ModelSettings, of: ProcessPool | DockerPool, settings: Settings) -> Launcher:
+def _launcher(
+    model: ModelSettings, of: ProcessPool | DockerPool, settings: Settings, cores: Cores
+) -> Launcher:
     if isinstance(of, ProcessPool):
-        return ProcessLauncher(model.name, _process_spec(model, of, settings))
+        spec, logs = _process_spec(model, of, settings), _logs(of, settings)
+        return ProcessLauncher(model.name, spec, logs, cores)
     from router.docker_assembly import container_launcher  # noqa: PLC0415
 
     return container_launcher(model, of, settings)
@@ -184,6 +189,7 @@ def _reconfigure(
         reconfigure_containers(driver.launcher, model, of, settings)
     elif isinstance(of, ProcessPool) and isinstance(driver.launcher, ProcessLauncher):
         driver.launcher.configured = _process_spec(model, of, settings)
+        driver.launcher.logs = _logs(of, settings)
     driver.reconfigure(_supervision(of, settings), probe)
 
 
@@ -215,8 +221,13 @@ def _process_spec(model: ModelSettings, pool: ProcessPool, settings: Settings) -
         model=model.backend_name,
         command=pool.command or _worker_command(model, settings),
         env=dict(pool.env),
-        log=settings.workers.log,
+        cpus=pool.cpus,
+        memory_bytes=pool.memory_bytes,
     )
+
+
+def _logs(pool: ProcessPool, settings: Settings) -> LogSpec:
+    return LogSpec(settings.workers.log, pool.log_folder, pool.log_max_bytes)
 
 
 def _worker_command(model: ModelSettings, settings: Settings) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 Keys keep the user's names (the alias); field names carry the stored unit. See `schema`.
 """
 
+import sys
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -213,6 +214,30 @@ class ProcessPool(_Pool):
     env: Mapping[VariableName, VariableValue] = Field(
         default={}, max_length=100, description="extra environment variables of the workers"
     )
+    cpus: Annotated[int, Quantity(COUNT, 0, 1024)] = Field(
+        default=0, description="cores that a worker is kept on; 0: any (Linux)"
+    )
+    memory_bytes: Annotated[int, Quantity(SIZE, 0, 4096 * GIB)] = Field(
+        default=0,
+        alias="memory",
+        description="a worker that has more is replaced; 0: no bound (Linux)",
+    )
+    log_folder: Annotated[Path | None, FilePath(empty=True)] = Field(
+        default=None,
+        description="folder with a file for each worker's output; empty: as workers.log says",
+    )
+    log_max_bytes: Annotated[int, Quantity(SIZE, 4096, 64 * GIB)] = Field(
+        default=10 * MIB,
+        alias="log_max",
+        description="a longer file in that folder becomes NAME.log.1 in place of the one before",
+    )
+
+    @field_validator("cpus", "memory_bytes")
+    @classmethod
+    def _can_be_confined(cls, value: int) -> int:
+        if value and sys.platform != "linux":
+            raise wrong("must be 0 on this platform; Linux can do it")
+        return value
 
     @field_validator("command")
     @classmethod

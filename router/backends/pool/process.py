@@ -3,48 +3,109 @@
 import asyncio
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 
 from router.backends.child_process import end, free_port, kill, open_log, spawn
+from router.backends.pool.confinement import Cores, pin, resident_bytes, rotate
 from router.upstream.address import Address, parse_address
+
+_LOOK_EVERY_S = 0.5
+_MIB = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessSpec:
     """How a worker process is run. `command` has the placeholders {port} and {model}.
 
-    `model` is the name by which the worker knows its model.
+    `model` is the name by which the worker knows its model. The process is kept on `cpus` cores,
+    and replaced once it has more than `memory_bytes`; 0: no bound.
     """
 
-    command: Sequence[str]
     model: str
+    command: Sequence[str]
     env: Mapping[str, str]
-    log: Path | None
+    cpus: int = 0
+    memory_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LogSpec:
+    """Where output goes: `folder` has a file for each replica, of `max_bytes`; else one file."""
+
+    file: Path | None
+    folder: Path | None = None
+    max_bytes: int = 10 * _MIB
+
+
+@dataclass(slots=True)
+class _Place:
+    """What a running replica has for itself; taken by `launch`, given back when it has ended."""
+
+    number: int
+    cores: frozenset[int] = field(default_factory=frozenset)
+    log: Path | None = None
 
 
 class ProcessInstance:
     """A running worker process."""
 
     def __init__(
-        self, id: str, address: Address, spec: str, process: asyncio.subprocess.Process
+        self,
+        id: str,
+        address: Address,
+        launcher: "ProcessLauncher",
+        process: asyncio.subprocess.Process,
+        place: _Place,
     ) -> None:
         self.id = id
         self.address = address
-        self.spec = spec
+        self.spec = launcher.spec
+        self._memory_bytes = launcher.configured.memory_bytes
+        self._launcher = launcher
         self._process = process
+        self._place: _Place | None = place
 
     async def ended(self) -> str:
-        """Wait for the process to exit."""
-        return f"exited with status {await self._process.wait()}"
+        """Wait for the process to exit, or to pass its bound of memory."""
+        exit_ = asyncio.ensure_future(self._process.wait())
+        try:
+            while True:
+                await asyncio.wait([exit_], timeout=_LOOK_EVERY_S)
+                if exit_.done():
+                    return f"exited with status {exit_.result()}"
+                if excess := await asyncio.to_thread(self._inspect):
+                    return excess
+        finally:
+            exit_.cancel()
+
+    def _inspect(self) -> str:
+        """Keep the log short, and say if there is too much of anything; blocks."""
+        place = self._place
+        if place is not None and place.log is not None:
+            rotate(place.log, self._launcher.logs.max_bytes)
+        if not self._memory_bytes:
+            return ""
+        used_bytes = resident_bytes(self._process.pid)
+        if used_bytes <= self._memory_bytes:
+            return ""
+        return f"has {used_bytes // _MIB} MiB of memory, over its {self._memory_bytes // _MIB}"
 
     async def end(self, patience_s: float) -> None:
         """Terminate, then kill."""
         await end(self._process, patience_s)
+        self._leave()
 
     def abandon(self) -> None:
         """Kill."""
         kill(self._process)
+        self._leave()
+
+    def _leave(self) -> None:
+        if self._place is not None:
+            self._launcher.give_back(self._place)
+            self._place = None
 
 
 class ProcessLauncher:
@@ -52,13 +113,16 @@ class ProcessLauncher:
 
     outlives_gateway = False
 
-    def __init__(self, model: str, spec: ProcessSpec) -> None:
+    def __init__(self, model: str, spec: ProcessSpec, logs: LogSpec, cores: Cores) -> None:
         self._model = model
         self.configured = spec
+        self.logs = logs
+        self._cores = cores
+        self._taken: set[int] = set()
 
     @property
     def spec(self) -> str:
-        """The command and its environment."""
+        """The command, its environment and its bounds."""
         return repr(self.configured)
 
     async def open(self) -> Sequence[ProcessInstance]:
@@ -70,22 +134,54 @@ class ProcessLauncher:
 
     async def launch(self, number: str) -> ProcessInstance:
         """Start a process. Raises OSError."""
-        spec, port = self.spec, free_port()
-        process = await self._spawn(port)
+        port, place = free_port(), self._take()
+        try:
+            process = await self._spawn(port, place)
+        except BaseException:
+            self.give_back(place)
+            raise
         address = parse_address(f"http://127.0.0.1:{port}")
-        return ProcessInstance(f"{self._model}-{os.getpid()}-{number}", address, spec, process)
+        id_ = f"{self._model}-{os.getpid()}-{number}"
+        return ProcessInstance(id_, address, self, process, place)
 
     async def close(self) -> None:
         """Nothing is held."""
 
-    async def _spawn(self, port: int) -> asyncio.subprocess.Process:
+    def _take(self) -> _Place:
+        # The lowest number that is free: files of replicas that ended are used again.
+        number = next(n for n in count(1) if n not in self._taken)
+        self._taken.add(number)
+        folder = self.logs.folder
+        log = folder / f"{self._model}-{number}.log" if folder is not None else None
+        return _Place(number, self._cores.take(self.configured.cpus), log)
+
+    def give_back(self, place: _Place) -> None:
+        """A replica has ended. Called exactly once for each."""
+        self._taken.discard(place.number)
+        self._cores.give_back(place.cores)
+
+    async def _spawn(self, port: int, place: _Place) -> asyncio.subprocess.Process:
         command = [
             argument.replace("{port}", str(port)).replace("{model}", self.configured.model)
             for argument in self.configured.command
         ]
-        log = await asyncio.to_thread(open_log, self.configured.log)
+        log = await asyncio.to_thread(_open, place.log or self.logs.file)
         try:
-            return await spawn(command, self.configured.env, log)
+            process = await spawn(command, self.configured.env, log)
         finally:
             if log is not None:
                 os.close(log)
+        try:
+            pin(process.pid, place.cores)
+        except ProcessLookupError:
+            pass  # it has ended already, which its instance will tell
+        except OSError:
+            kill(process)
+            raise
+        return process
+
+
+def _open(path: Path | None) -> int | None:
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    return open_log(path)
