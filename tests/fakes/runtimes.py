@@ -31,6 +31,7 @@ def make_parts(clock: FakeClock) -> Parts:
         wall_clock=lambda: 1.7e9,
         sleep=asyncio.sleep,
         rng=Random(1),
+        cores=Cores(()),
     )
 
 
