@@ -6,6 +6,7 @@ from textwrap import dedent
 from typing import Any
 
 from router.assembly import Parts, assemble
+from router.backends.pool.confinement import Cores
 from router.runtime import ModelRuntime, Runtime
 from router.signals.memory import SignalBook
 from router.upstream.address import parse_address
