@@ -50,6 +50,8 @@ class Limit:
 
 
 LAMBDA_UNZIPPED = Limit("the unzipped function", 250 * MIB, "deploy it as a container image")
+# An image may have 10 GB; its base and the installed packages have less than 1.
+LAMBDA_IMAGE = Limit("the model", 9 * 1024 * MIB, "no Lambda image can hold it")
 LAMBDA_DIRECT = Limit("the zip file", 50 * MIB, "upload it to S3 first, as `sam deploy` does")
 
 
@@ -60,6 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not model.is_dir():
         sys.stderr.write(f"{model}: no such model\n")
         return 2
+    if arguments.platform == "lambda/image" and (problem := over(size_bytes(model), LAMBDA_IMAGE)):
+        sys.stderr.write(f"{problem}\n")
+        return 1
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "bundle"
         lay_out(folder, arguments.platform, model)

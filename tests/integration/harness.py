@@ -75,7 +75,9 @@ class Harness:
             await self.write(self.config)
             self.client = await stack.enter_async_context(
                 aiohttp.ClientSession(
-                    auto_decompress=False, timeout=aiohttp.ClientTimeout(total=WITHIN_S)
+                    auto_decompress=False,
+                    timeout=aiohttp.ClientTimeout(total=WITHIN_S),
+                    connector=aiohttp.TCPConnector(limit=0),
                 )
             )
             await self._start()

@@ -30,7 +30,8 @@ async def test_no_more_calls_are_in_flight_than_configured(tmp_path: Path) -> No
         async with Harness(tmp_path, model={"serverless": serverless}) as gateway:
             replies = [asyncio.create_task(gateway.infer()) for _ in range(200)]
             await platform.wait_for_calls(20)
-            await gateway.until(lambda: gateway.in_flight >= 100)  # the client's own limit
+            await gateway.until(lambda: gateway.in_flight == 200)
+            assert len(platform.calls) == 20
             assert platform.gate is not None
             platform.gate.set()
             statuses = {reply.status for reply in await asyncio.gather(*replies)}
@@ -40,6 +41,7 @@ async def test_no_more_calls_are_in_flight_than_configured(tmp_path: Path) -> No
 
 
 async def test_what_the_platform_does_not_take_spills_to_the_pool(tmp_path: Path) -> None:
+    """200 at once, and a pool that takes 8: no more than 20 calls are in flight, none is lost."""
     platform = UrlPlatform(answers=answers(200), gate=asyncio.Event())
     async with running(platform):
         serverless = {
@@ -47,26 +49,54 @@ async def test_what_the_platform_does_not_take_spills_to_the_pool(tmp_path: Path
             "url": platform.url,
             "price": FREE,
             "max_concurrency": 20,
+            "queue": {"max_requests": 200},
         }
-        rules = [{"name": "all", "match": {}, "route": "auto"}]
         async with Harness(
             tmp_path,
             warm=[ok()],
-            pool={"concurrency": 8},
+            pool={"concurrency": 8, "queue": {"max_requests": 200}},
             model={"serverless": serverless},
-            config={"rules": rules},
         ) as gateway:
             full = [
                 asyncio.create_task(gateway.infer(x_router_backend="serverless")) for _ in range(20)
             ]
             await platform.wait_for_calls(20)
-            replies = [await gateway.infer() for _ in range(20)]
+            replies = await asyncio.gather(*(gateway.infer() for _ in range(180)))
             assert platform.gate is not None
             platform.gate.set()
             await asyncio.gather(*full)
     assert {reply.status for reply in replies} == {200}
     assert {reply.decision[0] for reply in replies} == {"pool"}
     assert platform.most_in_flight == 20
+
+
+async def test_who_cannot_wait_for_its_turn_is_told_by_its_deadline(tmp_path: Path) -> None:
+    """200 at once to a platform that allows 20 and is slow: 180 end in time, 20 are answered."""
+    platform = UrlPlatform(answers=answers(200), gate=asyncio.Event())
+    async with running(platform):
+        serverless = {
+            "kind": "http_function",
+            "url": platform.url,
+            "price": FREE,
+            "max_concurrency": 20,
+            "queue": {"max_requests": 200},
+        }
+        async with Harness(tmp_path, model={"serverless": serverless}) as gateway:
+            served = [asyncio.create_task(gateway.infer()) for _ in range(20)]
+            await platform.wait_for_calls(20)
+            clock = asyncio.get_running_loop().time
+            started = clock()
+            late = await asyncio.gather(
+                *(gateway.infer(x_router_deadline_ms="300") for _ in range(180))
+            )
+            took_s = clock() - started
+            assert platform.gate is not None
+            platform.gate.set()
+            answered = await asyncio.gather(*served)
+    assert {reply.status for reply in late} == {504}
+    assert took_s < 3.0
+    assert {reply.status for reply in answered} == {200}
+    assert (platform.most_in_flight, len(platform.calls)) == (20, 20)
 
 
 class Throttling:

@@ -105,6 +105,19 @@ def test_a_zip_over_the_limit_is_refused_before_it_is_made(
     assert not out.exists()
 
 
+def test_an_image_over_the_limit_is_refused(
+    bundle: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models, out = tmp_path / "models", tmp_path / "out"
+    write_identity(models, "echo")
+    with (models / "echo" / "1" / "large.data").open("wb") as file:
+        file.truncate(bundle.LAMBDA_IMAGE.max_bytes)  # sparse: it takes no room
+    arguments = ["lambda/image", "--repository", str(models), "--model", "echo", "--out", str(out)]
+    assert bundle.main(arguments) == 1
+    assert "no Lambda image can hold it" in capsys.readouterr().err
+    assert not out.exists()
+
+
 @pytest.mark.parametrize(("extra", "told"), [(0, False), (1, True)], ids=["at the limit", "over"])
 def test_the_limit_itself_is_allowed(bundle: ModuleType, extra: int, *, told: bool) -> None:
     limit = bundle.LAMBDA_DIRECT
