@@ -6,7 +6,7 @@ MODELS := .demo/models
 PIN := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url
 
 .DEFAULT_GOAL := help
-.PHONY: help serve demo check test test-system bench results lock clean
+.PHONY: help serve demo check test test-debug test-system bench results lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -43,6 +43,9 @@ check: $(VENV)/.dev  ## format, lint, types, import contracts
 
 test: $(VENV)/.dev .demo/.models  ## the test suite; needs no root and no installed service
 	$(BIN)/pytest
+
+test-debug: $(VENV)/.dev  ## the gateway's integration tests in asyncio's debug mode
+	PYTHONASYNCIODEBUG=1 $(BIN)/pytest --asyncio-debug --timeout 300 tests/integration/gateway
 
 test-system: $(VENV)/.dev .demo/.models  ## the tests that need system packages; installs them as root on Debian
 	tests/system/install

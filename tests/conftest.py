@@ -1,7 +1,13 @@
-"""Rules that hold for every test."""
+"""Rules that hold for every test.
+
+With `--asyncio-debug` (and PYTHONASYNCIODEBUG=1, for processes that tests start) event loops are in
+their debug mode, and what asyncio warns of then is an error as well: `make test-debug`.
+"""
 
 import inspect
+import logging
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
@@ -16,6 +22,36 @@ def no_blocking_calls(request: pytest.FixtureRequest) -> Iterator[None]:
     with blockbuster_ctx(["router", "workers"]) as detector:
         _allow(detector)
         yield
+
+
+_SLOW = "Executing %s took %.3f seconds"
+_SLOW_S = 0.5
+"""More than any callback should take, on cores that are shared and in a mode that is slow."""
+
+
+class _Complaints(logging.Handler):
+    """Keeps what asyncio says against the code that uses it."""
+
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
+        self.said: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        arguments: Any = record.args
+        if record.msg != _SLOW or arguments[1] >= _SLOW_S:
+            self.said.append(record.getMessage())
+
+
+@pytest.fixture(autouse=True)
+def no_complaints_of_asyncio(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test whose tasks fail unseen or are lost; in debug mode, also one that is held up."""
+    is_debug = request.config.getoption("asyncio_debug")
+    complaints = _Complaints(logging.WARNING if is_debug else logging.ERROR)
+    logger = logging.getLogger("asyncio")
+    logger.addHandler(complaints)
+    yield
+    logger.removeHandler(complaints)
+    assert complaints.said == []
 
 
 def _allow(detector: BlockBuster) -> None:

@@ -129,7 +129,8 @@ async def upload_server(behave: Behaviour = reads_all) -> AsyncIterator[UploadSe
         except asyncio.CancelledError:
             pass  # the test is over
         finally:
-            writer.transport.abort()
+            if not writer.is_closing():
+                writer.transport.abort()
             tasks.discard(task)
 
     listener = await asyncio.start_server(accept, "127.0.0.1", 0)
