@@ -65,4 +65,5 @@ lock: $(VENV)/.dev  ## re-pin every dependency to its newest allowed version
 	$(PIN) --extra dev -c $(LOCKS)/serve.txt pyproject.toml -o $(LOCKS)/dev.txt
 	for image in router worker; do $(PIN) -c $(LOCKS)/serve.txt $(LOCKS)/$$image.in -o $(LOCKS)/$$image.txt; done
 	$(PIN) -c $(LOCKS)/dev.txt $(LOCKS)/manifests.in -o $(LOCKS)/manifests.txt
+	for server in mlserver kserve; do $(PIN) $(LOCKS)/$$server.in -o $(LOCKS)/$$server.txt; done
 	$(PIN) $(LOCKS)/bench.in -o $(LOCKS)/bench.txt

@@ -9,7 +9,7 @@ def forwarded_headers(request: InferenceRequest) -> list[tuple[str, str]]:
     headers.append(("x-request-id", request.request_id))
     if request.payload_bytes and "content-type" not in request.headers:
         # Clients of the binary protocol send none; KServe's server refuses JSON without it.
-        is_json = request.is_text
+        is_json = "inference-header-content-length" not in request.headers
         headers.append(
             ("content-type", "application/json" if is_json else "application/octet-stream")
         )

@@ -34,7 +34,8 @@ _MAX_DEADLINE_MS = 86_400_000.0
 _CODINGS = {"", "identity", "gzip", "deflate"}
 # Command-line and standard-library clients label any body a form unless told otherwise.
 _UNLABELLED = {"", "application/x-www-form-urlencoded"}
-_MEDIA = _UNLABELLED | {"application/json", "application/octet-stream"}
+_BINARY = "application/octet-stream"
+_MEDIA = _UNLABELLED | {"application/json", _BINARY}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,9 @@ def _label(forwarded: dict[str, str]) -> None:
             f"content-type {media[:80]!r} is not supported; send application/json, or"
             " application/octet-stream with an Inference-Header-Content-Length"
         )
-    if media in _UNLABELLED:
+    # Triton's async client calls its JSON binary: only this header tells that a body is.
+    is_json = media == _BINARY and "inference-header-content-length" not in forwarded
+    if media in _UNLABELLED or is_json:
         forwarded.pop("content-type", None)
 
 

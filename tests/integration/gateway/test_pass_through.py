@@ -13,13 +13,14 @@ from tests.integration.harness import INFER, Harness
 
 JSON = b'{ "inputs":[{"name":"x","shape":[1],"datatype":"FP32","data":[1.0]}] }\n'
 BINARY = b'{"inputs": []}' + bytes(range(256)) * 3
+RAW = {"content-type": "application/octet-stream", "inference-header-content-length": "0"}
 BODIES = {
     "json with odd spacing": (JSON, {}),
     "binary tensors": (BINARY, {"inference-header-content-length": "14"}),
     "gzip": (gzip.compress(JSON), {"content-encoding": "gzip"}),
     "deflate": (zlib.compress(JSON), {"content-encoding": "deflate"}),
-    "not UTF-8": (b"\xff\xfe\x00", {"content-type": "application/octet-stream"}),
-    "large": (os.urandom(400_000), {"content-type": "application/octet-stream"}),
+    "not UTF-8": (b"\xff\xfe\x00", RAW),
+    "large": (os.urandom(400_000), RAW),
 }
 
 

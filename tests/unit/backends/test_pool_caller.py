@@ -56,11 +56,22 @@ async def test_the_request_id_is_the_gateways(client):
     ("body", "facts", "expected"),
     [
         (b"{}", {"is_text": True}, "application/json"),
-        (b"\0", {"is_text": False}, "application/octet-stream"),
+        (b"\x1f", {"is_text": False}, "application/json"),
+        (
+            b"{}\0",
+            {"headers": {"inference-header-content-length": "2"}},
+            "application/octet-stream",
+        ),
         (b"{}", {"headers": {"content-type": "application/x-mine"}}, "application/x-mine"),
         (b"", {"method": "GET"}, None),
     ],
-    ids=["json is named", "binary is named", "the client's own is kept", "no body, no type"],
+    ids=[
+        "json is named",
+        "also compressed",
+        "binary is named",
+        "the client's own is kept",
+        "no body, no type",
+    ],
 )
 async def test_a_missing_content_type_is_filled_in(client, body, facts, expected):
     _, headers = await sent_for(client, body, **facts)

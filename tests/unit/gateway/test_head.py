@@ -67,14 +67,20 @@ def test_unsupported_media(headers):
     ("given", "forwarded"),
     [
         ("application/json; charset=utf-8", "application/json; charset=utf-8"),
-        ("application/octet-stream", "application/octet-stream"),
+        ("application/octet-stream", None),
         ("application/x-www-form-urlencoded", None),
         ("", None),
     ],
-    ids=["json", "binary", "what curl says of anything", "empty"],
+    ids=["json", "what Triton's async client says of JSON", "what curl says of anything", "empty"],
 )
 def test_content_types(given, forwarded):
     assert read(("Content-Type", given)).headers.get("content-type") == forwarded
+
+
+def test_binary_tensors_are_binary():
+    binary = ("Content-Type", "application/octet-stream")
+    headers = read(binary, ("Inference-Header-Content-Length", "2")).headers
+    assert headers["content-type"] == "application/octet-stream"
 
 
 @pytest.mark.parametrize(
