@@ -190,8 +190,20 @@ class Span:
     is_absolute: bool = False
 
 
-def within(blocks: Iterable[Arrivals], span: Span) -> Iterator[Arrivals]:
-    """The part in the span, with times counted from its start (or from the first arrival)."""
+@dataclass(slots=True)
+class Wanted:
+    """From when on arrivals are of interest; readers may leave out what comes before."""
+
+    from_s: float = -np.inf
+
+
+def within(blocks: Iterable[Arrivals], span: Span, wanted: Wanted) -> Iterator[Arrivals]:
+    """The part in the span, with times counted from its start (or from the first arrival).
+
+    `wanted` is told where that is, once it is known.
+    """
+    if span.is_absolute:
+        wanted.from_s = span.start_s
     bounds: tuple[float, float] | None = None
     for block in blocks:
         if not len(block):
@@ -201,6 +213,7 @@ def within(blocks: Iterable[Arrivals], span: Span) -> Iterator[Arrivals]:
             offset = 0.0 if span.is_absolute else first_at
             starts = np.isfinite(span.start_s)
             bounds = span.start_s + offset if starts else first_at, span.end_s + offset
+            wanted.from_s = bounds[0]
         start, end = bounds
         first, last = np.searchsorted(block.at, [start, end])
         if first < last:

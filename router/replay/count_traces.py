@@ -13,7 +13,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from router.replay.arrivals import UNNAMED, Arrivals, Dropped, Names, TraceError, bare
+from router.replay.arrivals import (
+    UNNAMED,
+    Arrivals,
+    Dropped,
+    Names,
+    TraceError,
+    Wanted,
+    bare,
+)
 from router.replay.distributions import Floats
 
 MAX_COUNT = 1_000_000_000
@@ -25,13 +33,21 @@ _SERVEGEN_WINDOW_S = 600.0
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What a reader works on; every rate is multiplied by `scale`."""
+    """What a reader works on; every rate is multiplied by `scale`.
+
+    Intervals that are over before what is `wanted` need no arrivals.
+    """
 
     lines: Iterator[str]
     names: Names
     dropped: Dropped
     scale: float
     generator: np.random.Generator
+    wanted: Wanted
+
+    def is_wanted(self, at: float, width_s: float) -> bool:
+        """Whether arrivals of that interval are of interest."""
+        return at + width_s > self.wanted.from_s
 
     def scaled(self, count: float) -> int:
         """A whole number that is `count * scale` on average."""
@@ -92,6 +108,8 @@ def _counts(source: Source) -> Read:
         for pending in (ahead, rows):
             for at, model, count in pending:
                 number = source.names.model(model)
+                if not source.is_wanted(at, width_s):
+                    continue
                 yield from _spread(source, at, width_s, source.scaled(count), number)
 
     return blocks(), 2 * width_s
@@ -126,7 +144,9 @@ def _worldcup_blocks(source: Source) -> Iterator[Arrivals]:
         except (ValueError, TypeError, KeyError) as error:
             source.dropped.add(f"not a count: {type(error).__name__}", rows.line_num)
             continue
-        yield from _spread(source, moment.timestamp(), _MINUTE_S, source.scaled(count), model)
+        at = moment.timestamp()
+        if source.is_wanted(at, _MINUTE_S):
+            yield from _spread(source, at, _MINUTE_S, source.scaled(count), model)
 
 
 # -- Azure Functions 2019 (a row for each function, a column for each minute) ---------------------
@@ -152,7 +172,7 @@ def _azure_functions(source: Source) -> Read:
     def blocks() -> Iterator[Arrivals]:
         for column, (_, minute) in enumerate(minutes):
             for row_counts, model in zip(counts, models, strict=True):
-                if row_counts[column]:
+                if row_counts[column] and source.is_wanted(minute * _MINUTE_S, _MINUTE_S):
                     count = source.scaled(row_counts[column])
                     yield from _spread(source, minute * _MINUTE_S, _MINUTE_S, count, model)
 
@@ -191,6 +211,8 @@ def _servegen(source: Source) -> Read:
     def blocks() -> Iterator[Arrivals]:
         model = source.names.model(UNNAMED)
         for start in sorted(windows):
+            if not source.is_wanted(start, _SERVEGEN_WINDOW_S):
+                continue
             drawn = [_renewals(source, stream) for stream in windows[start] if stream.rate_per_s]
             times = np.sort(np.concatenate(drawn)) if drawn else np.empty(0)
             for first in range(0, len(times), _PART_ROWS):

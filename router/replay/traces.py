@@ -28,6 +28,7 @@ from router.replay.arrivals import (
     Names,
     Span,
     TraceError,
+    Wanted,
     multiplied,
     ordered,
     within,
@@ -78,7 +79,7 @@ class Trace:
         self, names: Names, dropped: Dropped, on_progress: OnProgress = lambda _bytes: None
     ) -> Iterator[Arrivals]:
         """Blocks in the order of time, from the start of the span; the same at every reading."""
-        generator = np.random.default_rng([self.options.seed, 0])
+        generator, wanted = np.random.default_rng([self.options.seed, 0]), Wanted()
         with opened(self.path, on_progress) as lines:
             if self.format in _ROW_FORMATS:
                 form = _ROW_FORMATS[self.format]
@@ -87,9 +88,10 @@ class Trace:
                     blocks = multiplied(blocks, self.options.scale, generator)
                 slack_s = form.slack_s
             else:
-                source = count_traces.Source(lines, names, dropped, self.options.scale, generator)
+                scale = self.options.scale
+                source = count_traces.Source(lines, names, dropped, scale, generator, wanted)
                 blocks, slack_s = count_traces.FORMATS[self.format].read(source)
-            yield from within(ordered(blocks, slack_s, dropped), self.options.span)
+            yield from within(ordered(blocks, slack_s, dropped), self.options.span, wanted)
 
 
 def open_trace(path: Path, options: TraceOptions, format: str | None = None) -> Trace:

@@ -14,6 +14,7 @@ import yaml
 
 from tests.results import adversary, prepare
 from tests.results.cases import (
+    ADVERSARY,
     AZURE,
     AZURE_LLM,
     CPU,
@@ -71,7 +72,10 @@ def main(traces: Path, only: tuple[str, ...], seeds: int, out: Path, page: Path 
 
 
 def _measured(cases: list[Case], seeds: int, site: Site) -> list[Measured]:
-    """All documents; the first seed is compared with the baselines. Raises RunFailedError."""
+    """All documents; the first seed of public traces is compared with the other policies.
+
+    Raises RunFailedError.
+    """
     results = []
     total, done = len(cases) * seeds, 0
     for case in cases:
@@ -86,7 +90,7 @@ def _measured(cases: list[Case], seeds: int, site: Site) -> list[Measured]:
 
 
 def _one(case: Case, seed: int, site: Site, progress: str) -> dict[str, object]:
-    with_baselines = seed == 1
+    with_baselines = seed == 1 and case.regime != ADVERSARY
     was_kept = kept(case, seed, site, with_baselines=with_baselines).exists()
     began = time.perf_counter()
     found = figures(case, seed, site, with_baselines=with_baselines)

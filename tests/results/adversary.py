@@ -18,7 +18,7 @@ from router.replay.workload import ModelSetup, Workload
 from router.replay.world import load_world, model_world
 from router.settings.loader import load
 from router.settings.schema import ControllerSettings
-from tests.results.cases import HERE, Case
+from tests.results.cases import ADVERSARY, HERE, Case
 
 _BIN_S = 5.0
 _SEED = 1
@@ -85,7 +85,7 @@ _STRESSED = {
 def _case(regime: Regime, kind: str, title: str) -> Case:
     name = f"{kind}-{regime.name}"
     return Case(
-        name, "adversary", f"{title}, {regime.name}", f"{name}.csv",
+        name, ADVERSARY, f"{title}, {regime.name}", f"{name}.csv",
         f"{regime.name}-sporadic", regime.name, is_made=True, train_share=0.0,
     )  # fmt: skip
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 TRAIN_SHARE = 0.6
+ADVERSARY = "adversary"
+"""The regime of cases that are made to hurt; the others are A, B and C."""
 
 
 @dataclass(frozen=True, slots=True)

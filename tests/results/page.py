@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
+from tests.results.cases import ADVERSARY
 from tests.results.runs import command
 from tests.results.summary import Measured
 from tests.results.targets import Verdict, verdicts
@@ -10,7 +11,7 @@ _REGIMES = {
     "A": "Regime A: one vCPU, a function costs 2.3 or 3.1 times a full replica",
     "B": "Regime B: GPUs, a function costs 6 times a full replica, which takes minutes to start",
     "C": "Regime C: fleets of sparse endpoints; a cold call now and then is accepted",
-    "adversary": "Adversary",
+    ADVERSARY: "Adversary",
 }
 _COLUMNS = (
     "case", "requests", "x optimum", "x in hindsight", "x bound", "missed", "p50 ms", "p99 ms",
@@ -83,6 +84,8 @@ def _others(results: Sequence[Measured]) -> str:
     names = ("case", "this router", *(policy.replace("_", " ") for policy in _POLICIES))
     rows = []
     for measured in results:
+        if not measured.baselines:
+            continue
         figures = [measured.seeds[0], *(measured.baselines.get(policy) for policy in _POLICIES)]
         rows.append((f"`{measured.case.name}`", *map(_other, figures)))
     return _table(names, rows)
@@ -97,7 +100,10 @@ def _other(figures: dict[str, float] | None) -> str:
 def _commands(results: Sequence[Measured]) -> str:
     lines = ["```sh"]
     for measured in results:
-        lines += [f"# {measured.case.name}", command(measured.case, 1, with_baselines=True)]
+        lines += [
+            f"# {measured.case.name}",
+            command(measured.case, 1, with_baselines=bool(measured.baselines)),
+        ]
     return "\n".join([*lines, "```"])
 
 

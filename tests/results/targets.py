@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from tests.results.cases import ADVERSARY
 from tests.results.summary import (
     Measured,
     pooled_ratio,
@@ -34,7 +35,7 @@ def verdicts(results: Sequence[Measured]) -> list[Verdict]:
     """All targets that there are results for."""
     of = {
         regime: [measured for measured in results if measured.case.regime == regime]
-        for regime in ("A", "B", "C", "adversary")
+        for regime in ("A", "B", "C", ADVERSARY)
     }
     found: list[Verdict] = []
     if of["A"]:
@@ -51,8 +52,8 @@ def verdicts(results: Sequence[Measured]) -> list[Verdict]:
         found.append(
             Verdict("B: the same with forecasts of noise", 1.6, ratio, note="no forecast is used")
         )
-    if of["adversary"]:
-        ratio, name = _highest(of["adversary"])
+    if of[ADVERSARY]:
+        ratio, name = _highest(of[ADVERSARY])
         found.append(Verdict("adversary: bill / optimum", 3.0, ratio, note=f"most: {name}"))
     return found
 

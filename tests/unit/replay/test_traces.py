@@ -159,6 +159,25 @@ def test_a_span_is_cut_out_and_counted_from_its_start(
     assert [at for block in blocks for at in block.at.tolist()] == expected
 
 
+MINUTES = [70_000] * 5 + [1_000_000_000] * 3 + [500]
+LONG_AGO = {
+    "counts": "t_s,model,count\n" + "".join(f"{60 * n},m,{c}\n" for n, c in enumerate(MINUTES)),
+    "worldcup": "period,count\n"
+    + "".join(f"1998-05-01 00:{n:02d}:00,{count}\n" for n, count in enumerate(MINUTES)),
+    "azure functions": f"HashFunction,Trigger,{','.join(map(str, range(len(MINUTES))))}\n"
+    f"m,x,{','.join(map(str, MINUTES))}\n",
+}
+
+
+@pytest.mark.parametrize("text", LONG_AGO.values(), ids=LONG_AGO)
+def test_what_comes_before_the_span_is_not_drawn(tmp_path: Path, text: str) -> None:
+    """Drawing it would take minutes: three thousand millions."""
+    path = tmp_path / "t.csv"
+    path.write_text(text)
+    arrivals, _, _ = read(path, TraceOptions(span=Span(480.0)))
+    assert 495 <= len(arrivals) <= 500
+
+
 def test_servegen_windows_have_their_rate_and_burstiness(tmp_path: Path) -> None:
     rows = [
         f"{client},{window},{2.0},3.0,Gamma,0.2,1.0"
