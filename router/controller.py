@@ -195,7 +195,8 @@ def demand_of(model: ModelRuntime, rates: Rates, now: float) -> Demand:
     """The sizing policy's view of a model's traffic."""
     pool, settings = model.pool, model.settings.pool
     assert pool is not None and settings is not None  # noqa: S101, PT018
-    facts = PoolFacts(settings.concurrency, len(pool.queue), pool.ready)
+    concurrency = max(1, round(pool.learned_capacity or settings.concurrency))
+    facts = PoolFacts(concurrency, len(pool.queue), pool.ready)
     return demand_from(rates, facts, model.policy.slo, _usual_function(model, now))
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from random import Random
 from urllib.parse import urlsplit
 
+from router.admission.adaptive import AdaptiveParams
 from router.admission.outliers import OutlierParams
 from router.backends.pool.caller import PoolCaller
 from router.backends.pool.confinement import Cores
@@ -107,6 +108,9 @@ def pool_params(model: ModelSettings) -> PoolParams:
             pause_s=ejection.pause_s,
             max_pause_s=max(ejection.pause_s, ejection.max_pause_s),
         ),
+        adaptive=None
+        if pool.adaptive is None
+        else AdaptiveParams(pool.adaptive.minimum, pool.adaptive.maximum),
         outliers=OutlierParams(ejection.slower_by, ejection.least_excess_s, ejection.max_share),
     )
 
@@ -115,7 +119,9 @@ def _source(pool: PoolSettings) -> object:
     """Where replicas come from; those from the same source can be kept, or rolled."""
     match pool:
         case StaticPool():
-            return pool.kind, pool.urls, pool.concurrency, pool.resolve_s, pool.scale
+            # A capacity that was learned is not the configured one any more.
+            slots = pool.concurrency, pool.adaptive is None
+            return pool.kind, pool.urls, slots, pool.resolve_s, pool.scale
         case DockerPool():
             return pool.kind, pool.engine, pool.namespace
         case KubernetesPool():

@@ -126,6 +126,7 @@ def _endpoint(endpoint: Endpoint, now: float) -> dict[str, Any]:
         "in_flight": endpoint.in_flight,
         "capacity": endpoint.capacity,
         "slots": endpoint.slots,
+        "capacity_is_learned": endpoint.limit is not None,
         "local": endpoint.is_local,
     }
 
@@ -190,6 +191,7 @@ def readings(sources: StatusSources) -> Readings:
     wanted: dict[str, int] = {}
     ready: dict[str, int] = {}
     billed: dict[str, int] = {}
+    slots: dict[str, int] = {}
     states: Counter[tuple[str, str]] = Counter()
     panicking: dict[str, bool] = {}
     for name, model in models.items():
@@ -202,6 +204,7 @@ def readings(sources: StatusSources) -> Readings:
             in_flight[key], queued[key] = pool.in_flight, len(pool.queue)
             # A pool's circuits are per endpoint: it is open when none is left.
             open_[key] = bool(pool.endpoints) and pool.ready == 0
+            slots[name] = pool.slots
             wanted[name], ready[name] = model.sizing.wanted, pool.ready
             states.update(dict.fromkeys(((name, state) for state in EndpointState), 0))
             states.update((name, endpoint.state(now)) for endpoint in pool.endpoints.values())
@@ -216,6 +219,7 @@ def readings(sources: StatusSources) -> Readings:
         replicas_wanted=wanted,
         replicas_ready=ready,
         replicas_billed=billed,
+        pool_slots=slots,
         endpoints=states,
         pool_panicking=panicking,
         signals_degraded=degraded,

@@ -147,6 +147,24 @@ class HealthSettings(Section):
     )
 
 
+class AdaptiveSettings(Section):
+    """Bounds of a concurrency that is learned."""
+
+    minimum: Annotated[int, Quantity(COUNT, 1, 10_000)] = Field(
+        default=1, alias="min", description="fewest requests at once, and how many at first"
+    )
+    maximum: Annotated[int, Quantity(COUNT, 1, 10_000)] = Field(
+        default=64, alias="max", validate_default=True, description="most requests at once"
+    )
+
+    @field_validator("maximum")
+    @classmethod
+    def _is_not_below(cls, value: int, info: ValidationInfo) -> int:
+        if value < info.data.get("minimum", value):
+            raise wrong("must not be below min")
+        return value
+
+
 class _Pool(Section):
     """What every pool has."""
 
@@ -161,6 +179,10 @@ class _Pool(Section):
     )
     concurrency: Annotated[int, Quantity(COUNT, 1, 10_000)] = Field(
         default=4, description="requests one replica works on at once"
+    )
+    adaptive: AdaptiveSettings | None = Field(
+        default=None,
+        description="learn the concurrency from how long answers take; absent: as configured",
     )
     price_usd_per_s: Annotated[float, Quantity(PER_HOUR, 0, 10_000)] = Field(
         alias="price_per_replica_hour",

@@ -134,6 +134,13 @@ REPLICAS_BILLED = Family(
     "Warm replicas that cost money, ready or not.",
     Across.MOST,
 )
+POOL_SLOTS = Family(
+    "router_pool_slots",
+    Kind.GAUGE,
+    ("model",),
+    "Requests that the warm replicas in traffic are believed to work on at once.",
+    Across.MOST,
+)
 COLD_STARTS = Family(
     "router_cold_starts_total",
     Kind.COUNTER,
@@ -334,6 +341,7 @@ FAMILIES: tuple[Family, ...] = (
     REPLICAS_WANTED,
     REPLICAS_READY,
     REPLICAS_BILLED,
+    POOL_SLOTS,
     COLD_STARTS,
     COLD_START_DURATION,
     COST,

@@ -44,6 +44,7 @@ class Readings:
     replicas_wanted: Mapping[str, int] = field(default_factory=dict)
     replicas_ready: Mapping[str, int] = field(default_factory=dict)
     replicas_billed: Mapping[str, int] = field(default_factory=dict)
+    pool_slots: Mapping[str, int] = field(default_factory=dict)
     endpoints: Mapping[tuple[str, str], int] = field(default_factory=dict)
     pool_panicking: Mapping[str, bool] = field(default_factory=dict)
     signals_degraded: bool = False
@@ -107,6 +108,7 @@ def gauge_series(readings: Readings) -> dict[str, Series]:
         families.REPLICAS_WANTED.name: _by_name(readings.replicas_wanted),
         families.REPLICAS_READY.name: _by_name(readings.replicas_ready),
         families.REPLICAS_BILLED.name: _by_name(readings.replicas_billed),
+        families.POOL_SLOTS.name: _by_name(readings.pool_slots),
         families.ENDPOINTS.name: {
             (model, state): value for (model, state), value in readings.endpoints.items()
         },

@@ -7,7 +7,9 @@ import asyncio
 from collections import deque
 from enum import StrEnum
 
+from router.admission.adaptive import AdaptiveLimit, AdaptiveParams
 from router.admission.circuit import CircuitBreaker, CircuitParams, GrowingPause
+from router.policy.estimates import payload_bucket
 from router.upstream.address import Address
 
 ENDPOINT_CIRCUIT = CircuitParams(failures_to_open=3, pause_s=1.0, max_pause_s=30.0, forgive_s=60.0)
@@ -40,7 +42,8 @@ class Endpoint:
     __slots__ = (
         "_began_at", "_slow_pause", "_slow_until",
         "address", "capacity", "circuit", "drained", "id", "in_flight", "is_draining", "is_local",
-        "is_near", "is_ready", "is_withdrawn", "peer_in_flight", "recent", "slots", "versions",
+        "is_near", "is_ready", "is_withdrawn", "limit", "peer_in_flight", "recent", "slots",
+        "versions",
     )  # fmt: skip
 
     def __init__(self, id: str, address: Address, capacity: int, *, is_local: bool = True) -> None:
@@ -55,6 +58,7 @@ class Endpoint:
         self.versions: frozenset[str] | None = None
         self.in_flight = 0
         self.peer_in_flight = 0
+        self.limit: AdaptiveLimit | None = None
         self.circuit = CircuitBreaker(ENDPOINT_CIRCUIT)
         self.drained = asyncio.Event()
         self.recent: deque[tuple[int, float]] = deque(maxlen=_RECENT)
@@ -73,8 +77,36 @@ class Endpoint:
         return max(0, self.slots - self.in_flight - self.peer_in_flight)
 
     def resize(self, capacity: int) -> None:
-        """Believe in another capacity."""
-        self.capacity = self.slots = capacity
+        """Believe in another capacity, unless it is learned."""
+        if self.limit is None:
+            self.capacity = self.slots = capacity
+
+    # -- a capacity that is learned --------------------------------------------------------------
+
+    def learns_within(self, params: AdaptiveParams | None) -> None:
+        """Learn the capacity within these bounds, or (None) stay with what is believed now."""
+        if params is None:
+            self.limit = None
+        elif self.limit is None or self.limit.params != params:
+            self.limit = AdaptiveLimit(params)
+            self._take_limit(self.limit)
+
+    def answered(self, limit: AdaptiveLimit, payload_bytes: int, served_s: float) -> None:
+        """It has answered well, in so many seconds."""
+        outstanding = self.in_flight + self.peer_in_flight
+        if limit.observe(payload_bucket(payload_bytes), served_s, outstanding):
+            self._take_limit(limit)
+
+    def overburdened(self) -> None:
+        """It turned a request away, or failed it."""
+        if self.limit is not None:
+            self.limit.refused()
+            self._take_limit(self.limit)
+
+    def _take_limit(self, limit: AdaptiveLimit) -> None:
+        self.capacity = limit.current
+        if self._began_at is None:
+            self.slots = limit.current
 
     # -- what it is to the pool ------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from random import Random
 
+from router.admission.adaptive import AdaptiveParams
 from router.admission.circuit import CircuitParams
 from router.admission.line import Ticket, ticket_of
 from router.admission.outliers import (
@@ -42,6 +43,7 @@ class PoolParams:
 
     `can_start` says that somebody starts replicas when they are wanted, `is_last_resort` that the
     model has no other backend. For `slow_start_s` an endpoint that begins has fewer slots.
+    With `adaptive`, what an endpoint works on at once is learned within these bounds.
     """
 
     enabled: bool
@@ -54,6 +56,7 @@ class PoolParams:
     slow_start_s: float = 0.0
     circuit: CircuitParams = ENDPOINT_CIRCUIT
     outliers: OutlierParams = USUAL_OUTLIERS
+    adaptive: AdaptiveParams | None = None
 
 
 class Pool:
@@ -93,6 +96,7 @@ class Pool:
         self.queue.max_bytes = params.max_queued_bytes
         for endpoint in self.endpoints.values():
             endpoint.circuit.params = params.circuit
+            endpoint.learns_within(params.adaptive)
         self._traffic = None
 
     # -- what the policy sees ------------------------------------------------------------------
@@ -276,8 +280,10 @@ class Pool:
         if verdict is Verdict.OK:
             if endpoint.circuit.succeeded():
                 endpoint.begin(now)
-        elif verdict is Verdict.FAILED and endpoint.circuit.failed(now):
-            self._set_aside(endpoint)
+        elif verdict is not Verdict.CANCELLED:
+            endpoint.overburdened()
+            if verdict is Verdict.FAILED and endpoint.circuit.failed(now):
+                self._set_aside(endpoint)
         self._vacate(endpoint)
         if self.queue.waiters:
             self.pump(now)
@@ -286,6 +292,8 @@ class Pool:
         """An endpoint has answered a request of that size well, in so many seconds."""
         self.service_times.observe(payload_bytes, served_s)
         endpoint.recent.append((payload_bytes, served_s))
+        if endpoint.limit is not None:
+            endpoint.answered(endpoint.limit, payload_bytes, served_s)
 
     def _set_aside(self, endpoint: Endpoint) -> None:
         self.ejections += 1
@@ -314,6 +322,7 @@ class Pool:
     def add(self, endpoint: Endpoint) -> None:
         """A new endpoint; it takes traffic once it is marked ready."""
         endpoint.circuit.params = self.params.circuit
+        endpoint.learns_within(self.params.adaptive)
         self.endpoints[endpoint.id] = endpoint
         self._traffic = None
 
@@ -373,6 +382,17 @@ class Pool:
     def ready(self) -> int:
         """Endpoints that take traffic now."""
         return len(self._available(self._clock()))
+
+    @property
+    def learned_capacity(self) -> float | None:
+        """What an endpoint has been found to work on at once, on average; None if not learned."""
+        learned = [endpoint.capacity for endpoint in self._members() if endpoint.limit is not None]
+        return sum(learned) / len(learned) if learned else None
+
+    @property
+    def slots(self) -> int:
+        """Requests that the endpoints in traffic are believed to work on at once."""
+        return sum(endpoint.slots for endpoint in self._available(self._clock()))
 
     @property
     def in_flight(self) -> int:

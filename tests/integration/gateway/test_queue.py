@@ -227,3 +227,53 @@ class Replica(BaseHTTPRequestHandler):
 
 ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Replica).serve_forever()
 """
+
+
+class FourAtOnce:
+    """A server that works on four requests at once, 20 ms on each; all others wait in it."""
+
+    def __init__(self) -> None:
+        self._slots = asyncio.Semaphore(4)
+        self.inside = self.most_inside = 0
+
+    async def __call__(self, _: Received) -> Answer:
+        self.inside += 1
+        self.most_inside = max(self.most_inside, self.inside)
+        try:
+            async with self._slots:
+                await asyncio.sleep(0.02)
+        finally:
+            self.inside -= 1
+        return Answer()
+
+
+@pytest.mark.parametrize("fast_path", [True, False])
+async def test_the_concurrency_of_an_unknown_server_is_learned(tmp_path, fast_path):
+    server_ = FourAtOnce()
+    pool = {"adaptive": {"min": 1, "max": 64}}
+    server = {"fast_path": fast_path}
+    async with Harness(tmp_path, warm=[server_], pool=pool, server=server) as gateway:
+
+        async def client() -> None:
+            for _ in range(14):
+                assert (await gateway.infer()).status == 200
+
+        await asyncio.gather(*(client() for _ in range(24)))
+        (endpoint,) = (await gateway.status())["endpoints"]
+        metrics = (await gateway.ask("GET", "/metrics")).body.decode()
+    assert 3 <= endpoint["capacity"] <= 8
+    assert endpoint["capacity_is_learned"]
+    assert f'router_pool_slots{{model="m"}} {endpoint["capacity"]}.0' in metrics
+    assert server_.most_inside <= 10, "two dozen clients wanted in"
+
+
+async def test_learning_can_be_switched_on_and_off(tmp_path):
+    async with Harness(tmp_path, warm=[ok()]) as gateway:
+        for adaptive, capacity in (({"min": 2, "max": 9}, 2), (None, 4)):
+            config = gateway.changed(pool={"adaptive": adaptive})
+            if adaptive is None:
+                del config["models"][0]["pool"]["adaptive"]
+            await gateway.write(config)
+            assert (await gateway.ask("POST", "/v1/reload")).status == 200
+            await gateway.until(lambda: gateway.pool.ready == 1)
+            assert [e.capacity for e in gateway.pool.endpoints.values()] == [capacity]
