@@ -75,6 +75,7 @@ class AdaptiveLimit:
 
     def refused(self) -> None:
         """The server turned a request away, or failed it."""
+        self._resume_at *= _REFUSED
         self._set(self._estimate * _REFUSED)
         self._begin_window()
 
