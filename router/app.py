@@ -15,6 +15,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from router import __version__
+from router.admission.rates import TakenElsewhere
 from router.assembly import Parts, assemble, host_command, local_functions
 from router.backends.serverless.local_host import LocalFunctionHost
 from router.backends.serverless.refresher import Refresher
@@ -79,6 +80,7 @@ class Gateway:
         self._instance_id = instance_id
         self._background = Background()
         self._reloading = asyncio.Lock()
+        self._elsewhere = TakenElsewhere()
         self._sources = loaded.sources
         settings = loaded.settings
         self._runtime = RuntimeRef(assemble(loaded, parts))
@@ -321,7 +323,14 @@ class Gateway:
                         endpoint.id, endpoint.address.url, endpoint.capacity, self._instance_id
                     )
                     endpoints.setdefault(name, []).append(told)
-        return Publication(self._parts.book.totals(), endpoints, in_flight)
+        return Publication(self._parts.book.totals(), endpoints, in_flight, self._taken())
+
+    def _taken(self) -> dict[str, int]:
+        """What was let through here by API key, after hearing what the others have let through."""
+        runtime = self._runtime.current
+        new = self._elsewhere.since_last(self._fleet().taken)
+        runtime.taken_elsewhere(new, self._parts.clock())
+        return {name: limit.taken for name, limit in runtime.rate_limits.items()}
 
 
 def _credential_loop(credential: Refresher[Any]) -> str:

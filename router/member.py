@@ -7,6 +7,7 @@ import msgspec
 
 from router.settings.loader import Loaded
 from router.settings.schema import Settings
+from router.settings.shares import shared
 from router.settings.values import Address
 
 SNAPSHOT_PATH = "/snapshot"
@@ -17,11 +18,13 @@ SNAPSHOT_PATH = "/snapshot"
 class Member:
     """A process's place among the others.
 
-    All listen on `host` and `port`; this one answers its parent on the Unix socket `control`.
+    It is the process `number`, from 1, `of` so many. All listen on `host` and `port`; this one
+    answers its parent on the Unix socket `control`.
     `local_host` is the URL of the function host, `redis_url` empty where the settings have one.
     """
 
     number: int
+    of: int
     parent: int
     host: str
     port: int
@@ -48,8 +51,9 @@ class Member:
         return replace(loaded, settings=self._settings(loaded.settings))
 
     def _settings(self, settings: Settings) -> Settings:
+        settings = shared(settings, self.number, self.of)
         server = settings.server.model_copy(update={"listen": Address(self.host, self.port)})
-        shared = settings.shared_state
+        state = settings.shared_state
         if self.redis_url:
-            shared = shared.model_copy(update={"redis_url": self.redis_url})
-        return settings.model_copy(update={"server": server, "shared_state": shared})
+            state = state.model_copy(update={"redis_url": self.redis_url})
+        return settings.model_copy(update={"server": server, "shared_state": state})

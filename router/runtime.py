@@ -123,11 +123,21 @@ class Runtime:
         """Take one request of the key's rate limit: 0 if it has one left, else seconds to wait."""
         if key.rate_per_s is None:
             return 0.0
+        return self._limit(key, key.rate_per_s, now).take(now)
+
+    def taken_elsewhere(self, requests: Mapping[str, int], now: float) -> None:
+        """Other gateways have let so many requests of these keys through."""
+        for name, count in requests.items():
+            key = self.keys.named(name)
+            if key is not None and key.rate_per_s is not None:
+                self._limit(key, key.rate_per_s, now).taken_elsewhere(count, now)
+
+    def _limit(self, key: ApiKey, rate_per_s: float, now: float) -> RateLimit:
         limit = self.rate_limits.get(key.name)
         if limit is None:
-            burst = key.burst if key.burst is not None else max(1.0, key.rate_per_s)
-            limit = self.rate_limits[key.name] = RateLimit(key.rate_per_s, burst, now)
-        return limit.take(now)
+            burst = key.burst if key.burst is not None else max(1.0, rate_per_s)
+            limit = self.rate_limits[key.name] = RateLimit(rate_per_s, burst, now)
+        return limit
 
 
 class RuntimeRef:

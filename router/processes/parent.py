@@ -134,6 +134,7 @@ class Parent:
         settings = self.loaded.settings
         member = Member(
             number,
+            of=settings.server.processes,
             parent=os.getpid(),
             host=settings.server.listen.host,
             port=port,

@@ -20,6 +20,7 @@ from router.settings.problems import ConfigError, KeyPath, Problem
 from router.settings.references import dangling
 from router.settings.schema import Settings
 from router.settings.shape import Annotation
+from router.settings.shares import too_small_to_share
 from router.settings.sources import ReadFile, Sources, read_bounded, sources_of
 from router.settings.tls import CertificateError, server_context
 from router.settings.validation import validate
@@ -111,7 +112,7 @@ def _load(reading: _Reading, document: Document) -> Loaded:
         reading.problems += _repeated(document, (group,), "name")
     if settings is not None:
         reading.problems += dangling(settings, document)
-        wrong = wrong_fallbacks(settings.models)
+        wrong = (*wrong_fallbacks(settings.models), *too_small_to_share(settings))
         reading.problems += [document.problem(path, message) for path, message in wrong]
     keys = _keys(reading, data)
     tls = _tls(reading, document, data)

@@ -98,7 +98,7 @@ class ServerSettings(Section):
     )
     max_connections: Annotated[int, Quantity(COUNT, 1, 1_000_000)] = Field(
         default=16_384,
-        description="client connections of one process; one more is answered 503 and closed",
+        description="client connections, of all processes together; one more is answered 503",
     )
     header_timeout_s: Annotated[float, Quantity(DURATION, 0.1, HOUR_S)] = Field(
         default=30.0,

@@ -7,6 +7,7 @@ its owner writes it in one step. Never talks to Redis, and never raises anything
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Annotated, NamedTuple, TypeVar
 
 import msgspec
@@ -47,12 +48,13 @@ class Publication(NamedTuple):
     """What a gateway tells the others about itself.
 
     `endpoints` are its own ready replicas by model; `in_flight` counts its requests by endpoint,
-    on its own replicas and on the others'.
+    on its own replicas and on the others'. `taken` counts what it has let through by API key.
     """
 
     totals: Mapping[str, ModelTotals]
     endpoints: Mapping[str, Sequence[SharedEndpoint]]
     in_flight: Mapping[str, int]
+    taken: Mapping[str, int] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,7 @@ class PeerRecord:
     totals: Mapping[str, ModelTotals]
     endpoints: Mapping[str, tuple[SharedEndpoint, ...]]
     in_flight: Mapping[str, int]
+    taken: Mapping[str, int]
 
 
 class _Totals(msgspec.Struct, frozen=True, gc=False):
@@ -82,6 +85,7 @@ _T = TypeVar("_T")
 _TOTALS = msgspec.json.Decoder(dict[_Name, _Totals])
 _ENDPOINTS = msgspec.json.Decoder(dict[_Name, list[_Endpoint]])
 _IN_FLIGHT = msgspec.json.Decoder(dict[_Id, _InFlight])
+_TAKEN = msgspec.json.Decoder(dict[_Name, _Count])
 
 
 def gateway_id(member: bytes) -> str:
@@ -103,6 +107,7 @@ def encode(publication: Publication) -> dict[str, bytes]:
         "totals": msgspec.json.encode(totals),
         "endpoints": msgspec.json.encode(endpoints),
         "in_flight": msgspec.json.encode(publication.in_flight),
+        "taken": msgspec.json.encode(dict(publication.taken)),
     }
 
 
@@ -114,6 +119,8 @@ def decode(owner: str, fields: Mapping[bytes, bytes]) -> PeerRecord:
     totals = _decode_field("totals", fields, _TOTALS)
     endpoints = _decode_field("endpoints", fields, _ENDPOINTS)
     in_flight = _decode_field("in_flight", fields, _IN_FLIGHT)
+    # An earlier release does not say it.
+    taken = _decode_field("taken", {b"taken": b"{}", **fields}, _TAKEN)
     return PeerRecord(
         totals={
             model: ModelTotals(
@@ -132,6 +139,7 @@ def decode(owner: str, fields: Mapping[bytes, bytes]) -> PeerRecord:
             for model, replicas in endpoints.items()
         },
         in_flight=in_flight,
+        taken=taken,
     )
 
 

@@ -147,6 +147,7 @@ class SharedState:
             peer_in_flight=_summed_in_flight(peers.values()),
             is_leader=leads,
             taken_at=started_at,
+            taken={peer: record.taken for peer, record in peers.items()},
         )
 
     async def _announce(self) -> tuple[Sequence[bytes], bool]:

@@ -5,7 +5,7 @@ Decides when that knowledge is too old. Never talks to anything.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 
@@ -41,6 +41,7 @@ class FleetSnapshot:
     and a peer may appear with totals that are already large: readers take differences, and count
     nothing for the first sight of a peer. `endpoints` maps a model to the others' ready replicas,
     `peer_in_flight` an endpoint (theirs or ours) to the requests the others have on it.
+    `taken` maps gateway to API key to the requests that it has let through since it started.
     `is_leader` says that this gateway may decide for all. `taken_at` is monotonic seconds.
     """
 
@@ -49,6 +50,7 @@ class FleetSnapshot:
     peer_in_flight: Mapping[str, int]
     is_leader: bool
     taken_at: float
+    taken: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     def stale(self, now: float, staleness_s: float) -> bool:
         """Whether the snapshot is older than `staleness_s`, so that it must not be relied on."""

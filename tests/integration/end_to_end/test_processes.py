@@ -1,8 +1,10 @@
 """`server.processes`: several real processes on one port, seen as one gateway."""
 
 import asyncio
+import hashlib
 import signal
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 import aiohttp
 import psutil
 import pytest
+import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.fakes.valkey import ValkeyProcess, valkey_server
@@ -324,3 +327,45 @@ def test_a_port_that_others_share_is_refused(
         assert f"cannot listen: [Errno 98] {taken}: address already in use" in second.log
     finally:
         second.ensure_gone()
+
+
+async def test_they_keep_to_the_configured_totals_together(
+    start_gateway: StartGateway, repository: Path, tmp_path: Path
+):
+    """Connections are divided; the rate of a key is counted by both of them."""
+    digest = hashlib.sha256(b"secret").hexdigest()
+    key = {"name": "k", "tenant": "t", "sha256": digest, "rate_per_s": 1, "burst": 20}
+    (tmp_path / "keys.yaml").write_text(yaml.safe_dump([key]))
+    config = config_of(repository, max_connections=30)
+    config["auth"] = {"api_keys_file": str(tmp_path / "keys.yaml")}
+    gateway = start_gateway(config)
+    await until_both_answer(gateway)
+    headers = {"authorization": "Bearer secret"}
+    url = gateway.url + "/v2/models/mlp"
+    statuses_seen: Counter[int] = Counter()
+    connector = aiohttp.TCPConnector(force_close=True, limit=4)
+    began = time.monotonic()
+    async with aiohttp.ClientSession(connector=connector, headers=headers) as session:
+
+        async def ask() -> None:
+            async with session.get(url) as reply:
+                statuses_seen[reply.status] += 1
+
+        for _ in range(30):
+            await asyncio.gather(*(ask() for _ in range(4)))
+            await asyncio.sleep(0.05)  # as clients do; the processes talk every 100 ms
+    lasted_s = time.monotonic() - began
+    assert statuses_seen[429] > 0
+    allowed = sum(count for status, count in statuses_seen.items() if status != 429)
+    # At worst the other one hears two exchanges later what was let through.
+    assert 20 <= allowed <= 20 + lasted_s + 12
+
+    sockets = [await asyncio.open_connection(*address(gateway.url)) for _ in range(60)]
+    try:
+        async with asyncio.timeout(10):
+            while await counted(gateway, "router_client_connections_total", result="refused") < 30:
+                await asyncio.sleep(0.05)
+        assert await counted(gateway, "router_client_connections_open") <= 30
+    finally:
+        for _, writer in sockets:
+            writer.transport.abort()

@@ -59,13 +59,20 @@ def test_fields_of_a_later_release_are_ignored() -> None:
 
 def test_the_fields_are_json_objects_that_a_person_can_read() -> None:
     own = SharedEndpoint("e1", "http://10.0.0.1:8000", 4, "gw-1")
-    written = encode(Publication({"m": ModelTotals(1, 1.5, 0.1, 0, 0)}, {"m": [own]}, {"e1": 3}))
+    written = encode(
+        Publication({"m": ModelTotals(1, 1.5, 0.1, 0, 0)}, {"m": [own]}, {"e1": 3}, {"k": 7})
+    )
 
     assert {name: json.loads(value) for name, value in written.items()} == {
         "totals": {"m": TOTALS},
         "endpoints": {"m": [ENDPOINT]},
         "in_flight": {"e1": 3},
+        "taken": {"k": 7},
     }
+
+
+def test_an_earlier_release_says_nothing_of_rates() -> None:
+    assert decode("gw-2", fields()).taken == {}
 
 
 @pytest.mark.parametrize(
@@ -147,23 +154,26 @@ ENDPOINTS = st.builds(
     st.dictionaries(NAMES, TOTALS_VALUES, max_size=5),
     st.dictionaries(NAMES, st.lists(ENDPOINTS, min_size=1, max_size=3), max_size=3),
     st.dictionaries(IDS, st.integers(0, 1_000_000), max_size=5),
+    st.dictionaries(NAMES, st.integers(0, 2**53), max_size=5),
 )
 def test_what_one_gateway_writes_another_reads(
     totals: dict[str, ModelTotals],
     endpoints: dict[str, list[SharedEndpoint]],
     in_flight: dict[str, int],
+    taken: dict[str, int],
 ) -> None:
-    written = encode(Publication(totals, endpoints, in_flight))
+    written = encode(Publication(totals, endpoints, in_flight, taken))
     record = decode("gw", {name.encode(): value for name, value in written.items()})
 
     assert record.totals == totals
     assert record.endpoints == {model: tuple(found) for model, found in endpoints.items()}
     assert record.in_flight == in_flight
+    assert record.taken == taken
 
 
 @given(st.binary(max_size=200))
 def test_no_bytes_raise_anything_but_a_record_error(raw: bytes) -> None:
-    for name in ("totals", "endpoints", "in_flight"):
+    for name in ("totals", "endpoints", "in_flight", "taken"):
         try:
             decode("gw", fields(**{name: raw}))
         except RecordError:
