@@ -18,7 +18,9 @@ import pytest
 from aiohttp import web
 from botocore.credentials import Credentials
 
+from router.policy.feasibility import EVENT_OVERHEAD_BYTES
 from tests.fakes.certificates import make_certificate, server_context
+from tests.fakes.event_streams import chunk, complete
 from tests.fakes.scripted_server import close, read_request, scripted_server
 from tests.fakes.upstreams import ok
 from tests.fakes.url_platform import (
@@ -60,7 +62,9 @@ def by_url(*answers: Callable[[], web.Response], **settings: Any) -> Any:
     return start
 
 
-def by_invoke(status: int, document: dict[str, Any], **headers: str) -> Any:
+def by_invoke(
+    status: int, document: dict[str, Any], settings: dict[str, Any] | None = None, **headers: str
+) -> Any:
     """Lambda's Invoke API giving this answer; `x_amz_a` is header `x-amz-a`."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
 
@@ -75,6 +79,29 @@ def by_invoke(status: int, document: dict[str, Any], **headers: str) -> Any:
                 "function": "f",
                 "region": "eu-central-1",
                 "endpoint_url": url,
+                **(settings or {}),
+            }
+
+    return start
+
+
+def by_stream(*frames: bytes) -> Any:
+    """Lambda streaming these frames."""
+
+    @asynccontextmanager
+    async def start(_folder: Path) -> AsyncIterator[dict[str, Any]]:
+        async def handle(request: web.Request) -> web.Response:
+            await request.read()
+            kind = "application/vnd.amazon.eventstream"
+            return web.Response(body=b"".join(frames), content_type=kind)
+
+        async with serving(handle) as url:
+            yield {
+                "kind": "aws_lambda",
+                "function": "f",
+                "region": "eu-central-1",
+                "endpoint_url": url,
+                "invoke_mode": "response_stream",
             }
 
     return start
@@ -101,6 +128,17 @@ async def wrong_function_key(folder: Path) -> AsyncIterator[dict[str, Any]]:
     await asyncio.to_thread((folder / "key").write_text, "wr0ng-key")
     async with running(UrlPlatform(guard=key_guard("the-key"))) as platform:
         yield {"kind": "azure_function", "url": platform.url, "key_file": "key"}
+
+
+@asynccontextmanager
+async def refused_identity(_folder: Path) -> AsyncIterator[dict[str, Any]]:
+    async def identities(_request: web.Request) -> web.Response:
+        return web.json_response({"access_token": "t0ken-value", "expires_in": 3600})
+
+    platform = UrlPlatform(guard=key_guard("whatever it is"))
+    async with serving(identities) as url, running(platform):
+        identity = {"resource": "api://models", "url": url, "secret": "wr0ng-key"}
+        yield {"kind": "azure_function", "url": platform.url, "identity": identity}
 
 
 @asynccontextmanager
@@ -191,6 +229,17 @@ FAILURES = {
     "Lambda finds the request too large": Failure(
         by_invoke(413, {}, x_amzn_ErrorType="RequestTooLargeException"),
         "encoded_too_large", "limit_payload", 413),
+    "Lambda throttles a streamed invocation": Failure(
+        by_invoke(429, THROTTLED, {"invoke_mode": "response_stream"}, Retry_After="2"),
+        "rejected", "spillover", 503),
+    "Lambda's handler raises in a streamed invocation": Failure(
+        by_stream(complete(ErrorCode="Unhandled", ErrorDetails="echoes a secret")),
+        "broken", "fallback", 502),
+    "Lambda's stream is cut": Failure(
+        by_stream(chunk(b'{"statusCode": 200')), "response_lost", "fallback", 502),
+    "an answer of Lambda's over the limit": Failure(
+        by_invoke(200, {"body": "x" * 5000}, {"limits": {"max_response": "4KiB"}}),
+        "broken", "fallback", 502),
     "an unknown Lambda function": Failure(
         by_invoke(404, {}, x_amzn_ErrorType="ResourceNotFoundException"),
         "access_refused", "fallback", 502),
@@ -199,6 +248,8 @@ FAILURES = {
         "access_refused", "fallback", 502),
     "a wrong AWS key": Failure(wrong_aws_key, "access_refused", "fallback", 502),
     "a wrong function key": Failure(wrong_function_key, "access_refused", "fallback", 502),
+    "a refused managed identity": Failure(
+        refused_identity, "access_refused", "fallback", 502),
     "no function key": Failure(missing_function_key, "access_refused", "fallback", 502),
     "an expired token": Failure(expired_token, "access_refused", "fallback", 502),
     "a token of somebody else": Failure(foreign_token, "access_refused", "fallback", 502),
@@ -322,7 +373,29 @@ async def test_the_payload_limit_is_exact(
 
 
 @pytest.mark.parametrize("extra", [-1, 0, 1], ids=["one byte below", "at the limit", "over"])
-async def test_the_event_limit_is_exact(extra: int, tmp_path: Path) -> None:
+async def test_a_function_urls_limit_counts_what_it_will_be_encoded_to(
+    extra: int, tmp_path: Path
+) -> None:
+    """AWS makes the event there: its size is foretold from the head, and never sent if over."""
+    body = b"\xff" * 3000
+    encoded = 4000 + EVENT_OVERHEAD_BYTES
+    platform = UrlPlatform(answers=[web.json_response({"outputs": []})])
+    async with running(platform):
+        serverless = {
+            "kind": "aws_lambda",
+            "function": "f",
+            "region": "eu-central-1",
+            "function_url": platform.url,
+            "limits": {"max_payload": encoded - extra},
+        }
+        async with Harness(tmp_path, model={"serverless": serverless}) as gateway:
+            reply = await gateway.infer(body, inference_header_content_length="9")
+    assert (reply.status, len(platform.calls)) == ((200, 1) if extra <= 0 else (413, 0))
+
+
+@pytest.mark.parametrize("invoke_mode", ["buffered", "response_stream"])
+@pytest.mark.parametrize("extra", [-1, 0, 1], ids=["one byte below", "at the limit", "over"])
+async def test_the_event_limit_is_exact(extra: int, invoke_mode: str, tmp_path: Path) -> None:
     """Lambda counts the event: its size is known once it has been encoded."""
     events: list[bytes] = []
 
@@ -336,6 +409,7 @@ async def test_the_event_limit_is_exact(extra: int, tmp_path: Path) -> None:
             "function": "f",
             "region": "eu-central-1",
             "endpoint_url": url,
+            "invoke_mode": invoke_mode,
         }
         async with Harness(tmp_path, model={"serverless": serverless}) as gateway:
             body = base64.b64decode("AAAA") * 3000

@@ -188,9 +188,8 @@ async def test_a_pause_that_the_platform_asks_for_is_kept_and_the_requests_wait_
     assert {reply.status for reply in replies} == {200}
     assert (platform.early, platform.calls) == (0, 22)
     assert told["serverless"]["breaker_open"] is True
-    assert (late.status, late.headers["retry-after"]) == (503, "1"), (
-        "it could not have come in time"
-    )
+    assert late.status == 503, "it could not have come in time"
+    assert late.headers["retry-after"] in {"1", "2"}
     assert line["attempts"] == 2
 
 
