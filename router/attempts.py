@@ -104,9 +104,8 @@ class Attempts:
         self, model: ModelRuntime, tried: Try, record: Record, result: AttemptResult,
         response: BackendResponse | None,
     ) -> None:  # fmt: skip
-        function, pool = model.serverless, model.pool
+        function = model.serverless
         cost_before = function.cost_usd if function is not None else 0.0
-        ejections_before = pool.ejections if pool is not None else 0
         tried.lease.release(verdict_of(result), self._clock(), response)
         # Only now: a stream tells at its end how it began.
         if response is not None and response.cold_start:
@@ -114,8 +113,6 @@ class Attempts:
         if function is not None and (spent := function.cost_usd - cost_before) > 0:
             record.cost_usd += spent
             self._metrics.add_cost(model.name, CostPart.SERVERLESS, spent)
-        if pool is not None and pool.ejections > ejections_before:
-            self._metrics.record_ejection(model.name)
         self._metrics.record_attempt(model.name, tried.decision.backend, result, tried.took_s)
 
 

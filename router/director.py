@@ -243,10 +243,14 @@ class Director:
         self._metrics.record_retry(model.name)
         if backend is Backend.POOL and model.pool is not None:
             record.avoid.add(record.endpoint_id)
-            if model.pool.others_available(record.avoid, self._clock()):
+            others = model.pool.others_available(record.avoid, self._clock())
+            # The last try is not for one more of a kind that has failed so often.
+            is_last = record.tries + 1 >= model.settings.attempts
+            if others and not (is_last and not _only(model, backend)):
                 return
-            # Those that failed are all there is: better than none, once more.
-            record.avoid.clear()
+            if not others:
+                # Those that failed are all there is: better than none, once more.
+                record.avoid.clear()
         tried_before = backend in record.failed
         record.failed[backend] = _successor_reason(error)
         if tried_before or _only(model, backend):

@@ -67,6 +67,11 @@ def may_set_aside(members: int, aside: int, params: OutlierParams) -> int:
 class Member(Protocol):
     """An endpoint that its probes call good."""
 
+    @property
+    def load(self) -> float:
+        """Outstanding requests over slots; below 1 there is a free slot."""
+        ...
+
     def is_failing(self, now: float) -> bool:
         """Whether its attempts keep failing."""
         ...
@@ -85,20 +90,27 @@ def in_rotation(
     """The members that take traffic.
 
     Where more than the largest share would be set aside, something else than single endpoints is
-    wrong: the slow ones are used again, and if there is no other backend (`is_last_resort`) the
-    failing ones too, since what is called bad may still answer.
+    wrong, and what is called bad may still answer: once the good ones have no free slot the slow
+    ones are used again, and if there is no other backend (`is_last_resort`) the failing ones too.
     """
-    good = [member for member in members if not (member.is_failing(now) or member.is_slow(now))]
+    good, usable = _split(members, now, is_last_resort=is_last_resort)
     if len(members) - len(good) <= params.max_share * len(members):
         return good
-    if is_last_resort:
-        return list(members)
-    return [member for member in members if not member.is_failing(now)]
+    return [member for member in good if member.load < 1] or usable
 
 
 def panics(
-    members: Sequence[Member], params: OutlierParams, now: float, *, is_last_resort: bool
+    members: Sequence[M], params: OutlierParams, now: float, *, is_last_resort: bool
 ) -> bool:
-    """Whether endpoints take traffic that would be set aside if they were fewer."""
-    used = in_rotation(members, params, now, is_last_resort=is_last_resort)
-    return any(member.is_failing(now) or member.is_slow(now) for member in used)
+    """Whether endpoints may take traffic that would be set aside if they were fewer."""
+    good, usable = _split(members, now, is_last_resort=is_last_resort)
+    too_many = len(members) - len(good) > params.max_share * len(members)
+    return too_many and len(usable) > len(good)
+
+
+def _split(members: Sequence[M], now: float, *, is_last_resort: bool) -> tuple[list[M], list[M]]:
+    """The good ones, and those to be used if too many are bad."""
+    good = [member for member in members if not (member.is_failing(now) or member.is_slow(now))]
+    if is_last_resort:
+        return good, list(members)
+    return good, [member for member in members if not member.is_failing(now)]

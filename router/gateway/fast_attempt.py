@@ -281,10 +281,8 @@ class Attempt:
         """Release the slot and count the attempt."""
         ground, route = self._ground, self._route
         self._leave()
-        name, ejections = route.model.name, route.pool.ejections
+        name = route.model.name
         route.pool.release(self._endpoint, verdict, self._started, now)
-        if route.pool.ejections > ejections:
-            ground.metrics.record_ejection(name)
         ground.metrics.record_decision(name, Backend.POOL, self._reason)
         ground.metrics.record_attempt(name, Backend.POOL, result, now - self._started)
 

@@ -194,6 +194,7 @@ def readings(sources: StatusSources) -> Readings:
     slots: dict[str, int] = {}
     states: Counter[tuple[str, str]] = Counter()
     panicking: dict[str, bool] = {}
+    ejections: dict[str, int] = {}
     for name, model in models.items():
         if (function := model.serverless) is not None:
             key = name, Backend.SERVERLESS
@@ -209,6 +210,7 @@ def readings(sources: StatusSources) -> Readings:
             states.update(dict.fromkeys(((name, state) for state in EndpointState), 0))
             states.update((name, endpoint.state(now)) for endpoint in pool.endpoints.values())
             panicking[name] = pool.is_panicking
+            ejections[name] = pool.ejections
             billed[name] = model.driver.billed if model.driver is not None else 0
     shared, clients = sources.shared_state, sources.data.limits
     degraded = bool(_shared_state(sources, now)["degraded"])
@@ -222,6 +224,7 @@ def readings(sources: StatusSources) -> Readings:
         pool_slots=slots,
         endpoints=states,
         pool_panicking=panicking,
+        ejections_total=ejections,
         signals_degraded=degraded,
         shared_state_peers=len(shared.snapshot.peers) if shared is not None else 0,
         flushes_ok_total=shared.flushes_ok if shared is not None else 0,

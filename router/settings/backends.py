@@ -113,8 +113,8 @@ class EjectionSettings(Section):
     )
     max_share: Annotated[float, Quantity(NUMBER, 0.0, 1.0)] = Field(
         default=0.5,
-        description="largest share of the replicas set aside at once; if more are bad, "
-        "the slow ones are used again, and without a function also the failing ones",
+        description="largest share of the replicas set aside at once; if more are bad, slow ones "
+        "(and failing ones, without a function) are used once the others are full",
     )
 
 

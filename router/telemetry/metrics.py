@@ -110,7 +110,7 @@ class Metrics(Collector):
                 self._forget(self._histograms.get(family.name, {}))
         # A counter that starts at its first increment hides that increment from rate().
         for model in self._models:
-            for family in (families.COLD_STARTS, families.RETRIES, families.ENDPOINT_EJECTIONS):
+            for family in (families.COLD_STARTS, families.RETRIES):
                 self._counters[family.name][model,] += 0
             for part in CostPart:
                 self._counters[families.COST.name][model, part] += 0
@@ -207,10 +207,6 @@ class Metrics(Collector):
     def record_hedge(self, model: str, result: HedgeResult) -> None:
         """Count a slow attempt of a model that hedges."""
         self._counters[families.HEDGES.name][self._label(model), result] += 1
-
-    def record_ejection(self, model: str) -> None:
-        """Count an endpoint that was taken out of the pool."""
-        self._counters[families.ENDPOINT_EJECTIONS.name][self._label(model),] += 1
 
     def record_reload(self, succeeded: bool, at: float) -> None:
         """Count a reading of the configuration, the first included; `at` is seconds since 1970."""

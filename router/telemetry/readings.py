@@ -47,6 +47,7 @@ class Readings:
     pool_slots: Mapping[str, int] = field(default_factory=dict)
     endpoints: Mapping[tuple[str, str], int] = field(default_factory=dict)
     pool_panicking: Mapping[str, bool] = field(default_factory=dict)
+    ejections_total: Mapping[str, int] = field(default_factory=dict)
     signals_degraded: bool = False
     shared_state_peers: int = 0
     flushes_ok_total: int = 0
@@ -77,6 +78,7 @@ def counter_series(readings: Readings) -> dict[str, Series]:
             ("refused",): readings.connections_refused_total,
             ("handshake_failed",): readings.handshakes_failed_total,
         },
+        families.ENDPOINT_EJECTIONS.name: _by_name(readings.ejections_total),
         families.CLIENT_TIMEOUTS.name: _by_name(readings.waits_timed_out_total),
         families.CANARY_REQUESTS.name: {
             (found.model, found.rule, side, result): count

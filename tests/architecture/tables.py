@@ -14,6 +14,7 @@ from router.domain.errors import RouterError
 from router.gateway.responses import STATUS
 from router.settings.reference import markdown, reference
 from router.telemetry.families import reference_table
+from tests.integration.failures.matrix import table as failures
 
 ROOT = Path(__file__).parents[2]
 _BLOCK = "<!-- table: {name} -->\n{table}\n<!-- end: {name} -->"
@@ -25,6 +26,7 @@ def tables() -> dict[tuple[str, str], str]:
         ("README.md", "reasons"): _reasons(),
         ("README.md", "errors"): _errors(),
         ("README.md", "metrics"): reference_table(),
+        ("README.md", "failures"): failures(),
         ("config/REFERENCE.md", "configuration"): markdown(reference()),
     }
 

@@ -89,13 +89,18 @@ class Upstream:
     is_ready: bool = True
     url: str = ""
     received: list[Received] = field(default_factory=list)
+    crash: Callable[[], Awaitable[None]] | None = None
+    """Ends the server: what it works on is lost, and nobody listens any more."""
 
     async def _serve(self, http: web.BaseRequest) -> web.StreamResponse:
         if http.path == "/v2/health/ready":
-            return web.Response(status=200 if self.is_ready else 503)
+            return await self._probe()
         headers = {name.lower(): value for name, value in http.headers.items()}
         received = Received(http.method, http.raw_path, headers, await http.read())
         return await self._answer(http, received)
+
+    async def _probe(self) -> web.StreamResponse:
+        return web.Response(status=200 if self.is_ready else 503)
 
     async def _answer(self, http: web.BaseRequest, received: Received) -> web.StreamResponse:
         self.received.append(received)
@@ -167,6 +172,7 @@ async def running(upstream: Upstream) -> AsyncIterator[Upstream]:
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     upstream.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    upstream.crash = runner.cleanup
     try:
         yield upstream
     finally:

@@ -54,12 +54,12 @@ class Harness:
     def __init__(
         self,
         folder: Path,
-        warm: Sequence[Behaviour] = (),
+        warm: Sequence[Behaviour | Upstream] = (),
         function: Behaviour | None = None,
         **settings: Mapping[str, Any],
     ) -> None:
         self.file = folder / "router.yaml"
-        self.warm = [Upstream(behave) for behave in warm]
+        self.warm = [one if isinstance(one, Upstream) else Upstream(one) for one in warm]
         self._function = FunctionUpstream(function) if function is not None else None
         self._settings = settings
         self._log = folder / "access.log"

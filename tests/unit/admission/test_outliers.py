@@ -25,6 +25,7 @@ class Told:
     name: str
     failing: bool = False
     slow: bool = False
+    load: float = 0.0
 
     def is_failing(self, now) -> bool:
         return self.failing
@@ -34,8 +35,11 @@ class Told:
 
 
 def members(text) -> list[Any]:
-    """`g` good, `f` failing, `s` slow."""
-    return [Told(f"{kind}{n}", kind == "f", kind == "s") for n, kind in enumerate(text)]
+    """`g` good, `G` good and full, `f` failing, `s` slow."""
+    return [
+        Told(f"{kind}{n}", kind == "f", kind == "s", load=float(kind == "G"))
+        for n, kind in enumerate(text)
+    ]
 
 
 def paces(*ratios, usual_s=0.1) -> Any:
@@ -79,24 +83,27 @@ def test_no_more_than_the_largest_share_may_be_set_aside(count, aside, more):
 
 
 @pytest.mark.parametrize(
-    ("kinds", "is_last_resort", "used"),
+    ("kinds", "is_last_resort", "used", "is_panic"),
     [
-        ("gggg", True, "gggg"),
-        ("ggfs", True, "gg"),
-        ("gffs", True, "gffs"),
-        ("gffs", False, "gs"),
-        ("ffff", True, "ffff"),
-        ("ffff", False, ""),
-        ("gs", False, "g"),
-        ("s", False, "s"),
-        ("f", True, "f"),
-        ("f", False, ""),
-        ("", True, ""),
+        ("gggg", True, "gggg", False),
+        ("ggfs", True, "gg", False),
+        ("gffs", True, "g", True),
+        ("Gffs", True, "Gffs", True),
+        ("gGff", True, "gG", False),
+        ("GGfff", True, "GGfff", True),
+        ("gGfff", True, "g", True),
+        ("Gffs", False, "Gs", True),
+        ("ffff", True, "ffff", True),
+        ("ffff", False, "", False),
+        ("gs", False, "g", False),
+        ("s", False, "s", True),
+        ("f", True, "f", True),
+        ("f", False, "", False),
+        ("", True, "", False),
     ],
 )
-def test_who_takes_traffic(kinds, is_last_resort, used):
+def test_who_takes_traffic(kinds, is_last_resort, used, is_panic):
     found = members(kinds)
     rotation = in_rotation(found, PARAMS, 0.0, is_last_resort=is_last_resort)
     assert "".join(member.name[0] for member in rotation) == used
-    bad_ones_are_used = "f" in used or "s" in used
-    assert panics(found, PARAMS, 0.0, is_last_resort=is_last_resort) is bad_ones_are_used
+    assert panics(found, PARAMS, 0.0, is_last_resort=is_last_resort) is is_panic

@@ -328,6 +328,9 @@ class TestPanic:
             for _ in range(3):
                 pool.endpoints[name].circuit.failed(clock())
         pool._traffic = None
+        assert pool.try_reserve(REQUEST, clock()).endpoint_id == "e3", "good ones first"
+        for _ in range(3):
+            pool.try_reserve(REQUEST, clock())
         assert pool.ready == used
         assert pool.is_panicking is is_last_resort
 

@@ -33,7 +33,6 @@ def record_one_of_each(metrics: Metrics, model: str = "fraud") -> None:
     metrics.observe_queue_wait(model, 0.3)
     metrics.add_cost(model, CostPart.SERVERLESS, 0.25)
     metrics.record_retry(model)
-    metrics.record_ejection(model)
     metrics.record_hedge(model, HedgeResult.WON)
     metrics.record_pass_on(model)
     metrics.record_retry_budget_exhausted()
@@ -59,8 +58,6 @@ FRAUD_POOL = {"model": "fraud", "backend": "pool"}
         ("router_cost_usd_total", {"model": "fraud", "part": "serverless"}, 0.25),
         ("router_cost_usd_total", {"model": "fraud", "part": "warm_idle"}, 0),
         ("router_retries_total", {"model": "fraud"}, 1),
-        ("router_endpoint_ejections_total", {"model": "fraud"}, 1),
-        ("router_endpoint_ejections_total", {"model": "ocr"}, 0),
         ("router_retry_budget_exhausted_total", {}, 1),
         ("router_config_reload_total", {"result": "ok"}, 0),
         ("router_build_info", {"version": "1.2.3", "python": platform.python_version()}, 1),
@@ -178,6 +175,7 @@ READINGS = Readings(
     pool_slots={"fraud": 28},
     endpoints={("fraud", "slow"): 2},
     pool_panicking={"fraud": True},
+    ejections_total={"fraud": 3},
     signals_degraded=True,
     shared_state_peers=8,
     flushes_ok_total=9,
@@ -207,6 +205,7 @@ READINGS = Readings(
         ("router_pool_slots", {"model": "fraud"}, 28),
         ("router_endpoints", {"model": "fraud", "state": "slow"}, 2),
         ("router_pool_panicking", {"model": "fraud"}, 1),
+        ("router_endpoint_ejections_total", {"model": "fraud"}, 3),
         ("router_signals_degraded", {}, 1),
         ("router_shared_state_peers", {}, 8),
         ("router_shadow_copies_total", {"model": "fraud", "result": "ok"}, 21),
