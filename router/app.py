@@ -36,7 +36,7 @@ from router.settings.values import Address as ListenAddress
 from router.settings.watcher import ConfigWatcher
 from router.signals.records import Publication
 from router.signals.redis import SharedState, SharedStateConfig
-from router.signals.snapshot import ALONE, FleetSnapshot, SharedEndpoint
+from router.signals.snapshot import ALONE, CanaryWord, FleetSnapshot, SharedEndpoint
 from router.telemetry.logs import AccessLog
 from router.telemetry.metrics import Metrics
 
@@ -323,7 +323,11 @@ class Gateway:
                         endpoint.id, endpoint.address.url, endpoint.capacity, self._instance_id
                     )
                     endpoints.setdefault(name, []).append(told)
-        return Publication(self._parts.book.totals(), endpoints, in_flight, self._taken())
+        canaries = {
+            rule: CanaryWord(trial.digest, trial.term, trial.is_rolled_back)
+            for rule, trial in self._runtime.current.trials.items()
+        }
+        return Publication(self._parts.book.totals(), endpoints, in_flight, self._taken(), canaries)
 
     def _taken(self) -> dict[str, int]:
         """What was let through here by API key, after hearing what the others have let through."""

@@ -22,6 +22,7 @@ from router.policy.demand import (
     starting_since,
 )
 from router.policy.sizing import Demand, Level, Sizing, SizingParams, size
+from router.policy.trial import CanaryTrial
 from router.runtime import ModelRuntime, RuntimeRef
 from router.signals.snapshot import FleetSnapshot, SharedEndpoint
 from router.signals.window import Window
@@ -75,6 +76,7 @@ class Controller:
         dt = now - self._last_step if self._last_step is not None else 0.0
         self._last_step = now
         runtime, fleet = self._runtime.current, self._fleet()
+        _follow_canaries(runtime.trials, fleet)
         for model in runtime.models.values():
             self._step_model(model, fleet, runtime.settings.controller.window_s, dt, now)
         for gone in self._windows.keys() - runtime.models.keys():
@@ -208,3 +210,12 @@ def has_latency_duty(model: ModelRuntime, now: float) -> bool:
 def _usual_function(model: ModelRuntime, now: float) -> ServerlessSnapshot | None:
     function = model.serverless
     return function.snapshot(USUAL_PAYLOAD_BYTES, now) if function is not None else None
+
+
+def _follow_canaries(trials: Mapping[str, CanaryTrial], fleet: FleetSnapshot) -> None:
+    """Roll back, and resume, what another gateway has; its settings must be the same."""
+    for rule, trial in trials.items():
+        words = fleet.canaries.get(rule, ())
+        if trial.hear((word.term, word.is_out) for word in words if word.canary == trial.digest):
+            state = "rolled back" if trial.is_rolled_back else "resumed"
+            _log.warning("canary of rule %s is %s, as by another gateway", rule, state)

@@ -24,6 +24,7 @@ class Fault(StrEnum):
     ERRORS = "errors"
     LATENCY = "latency"
     ASKED = "asked"
+    HEARD = "heard"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,14 @@
 """One canary on trial: what came of both sides lately, and whether it still gets its share.
 
 A state machine over plain numbers: it is told the time. A canary that was rolled back stays so
-until somebody resumes it, or configures another.
+until somebody resumes it, or configures another. Gateways with the same canary agree in the end:
+the word of the latest term holds, and within a term a rollback.
 """
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
+from hashlib import blake2b
 
 from router.policy.canary import Canary, Side
 from router.policy.rollback import Fault, Finding, Tally, judge
@@ -24,10 +27,15 @@ class _Slot:
 
 
 class CanaryTrial:
-    """The trial of one rule's canary. `rollbacks` and the totals by side only grow."""
+    """The trial of one rule's canary. `rollbacks` and the totals by side only grow.
+
+    `digest` names the canary's settings, `term` counts how often it was resumed.
+    """
 
     def __init__(self, canary: Canary) -> None:
         self.canary = canary
+        self.digest = blake2b(repr(canary).encode(), digest_size=8).hexdigest()
+        self.term = 0
         self.finding: Finding | None = None
         self.rollbacks = 0
         self.totals: dict[tuple[Side, bool], int] = {
@@ -79,10 +87,31 @@ class CanaryTrial:
         """Give the canary its share again, with nothing held against it; whether it had none."""
         if not self.is_rolled_back:
             return False
+        self.term += 1
+        self._begin()
+        return True
+
+    def hear(self, words: Iterable[tuple[int, bool]]) -> bool:
+        """Agree with what others say, each a term and whether the canary is out.
+
+        Returns whether that changed anything.
+        """
+        term, is_out = max(words, default=(0, False))
+        if (term, is_out) <= (self.term, self.is_rolled_back):
+            return False
+        self.term = term
+        if is_out == self.is_rolled_back:
+            return False
+        if is_out:
+            self._roll_back(Finding(Fault.HEARD, "another gateway has rolled it back"))
+        else:
+            self._begin()
+        return True
+
+    def _begin(self) -> None:
         self.finding = None
         self._slots.clear()
         self._unseen = 0
-        return True
 
     def window(self, now: float) -> tuple[Tally, Tally]:
         """The stable side and the canary over the window."""

@@ -12,7 +12,7 @@ from typing import Annotated, NamedTuple, TypeVar
 
 import msgspec
 
-from router.signals.snapshot import ModelTotals, SharedEndpoint
+from router.signals.snapshot import CanaryWord, ModelTotals, SharedEndpoint
 
 MAX_FIELD_BYTES = 1 << 20
 MAX_COUNT = 2**53
@@ -23,6 +23,7 @@ MAX_IN_FLIGHT = 1_000_000
 _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 # An endpoint's id ends up in a response header: visible ASCII only.
 _Id = Annotated[str, msgspec.Meta(pattern=r"\A[!-~]{1,128}\Z")]
+_Digest = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{16}\Z")]
 _Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNT)]
 _Amount = Annotated[float, msgspec.Meta(ge=0, le=MAX_AMOUNT)]
 _Concurrency = Annotated[int, msgspec.Meta(ge=1, le=MAX_CONCURRENCY)]
@@ -49,12 +50,14 @@ class Publication(NamedTuple):
 
     `endpoints` are its own ready replicas by model; `in_flight` counts its requests by endpoint,
     on its own replicas and on the others'. `taken` counts what it has let through by API key.
+    `canaries` is by rule.
     """
 
     totals: Mapping[str, ModelTotals]
     endpoints: Mapping[str, Sequence[SharedEndpoint]]
     in_flight: Mapping[str, int]
     taken: Mapping[str, int] = MappingProxyType({})
+    canaries: Mapping[str, CanaryWord] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,7 @@ class PeerRecord:
     endpoints: Mapping[str, tuple[SharedEndpoint, ...]]
     in_flight: Mapping[str, int]
     taken: Mapping[str, int]
+    canaries: Mapping[str, CanaryWord]
 
 
 class _Totals(msgspec.Struct, frozen=True, gc=False):
@@ -81,9 +85,16 @@ class _Endpoint(msgspec.Struct, frozen=True, gc=False):
     concurrency: _Concurrency
 
 
+class _Canary(msgspec.Struct, frozen=True, gc=False):
+    canary: _Digest
+    term: _Count
+    is_out: bool
+
+
 _T = TypeVar("_T")
 _TOTALS = msgspec.json.Decoder(dict[_Name, _Totals])
 _ENDPOINTS = msgspec.json.Decoder(dict[_Name, list[_Endpoint]])
+_CANARIES = msgspec.json.Decoder(dict[_Name, _Canary])
 _IN_FLIGHT = msgspec.json.Decoder(dict[_Id, _InFlight])
 _TAKEN = msgspec.json.Decoder(dict[_Name, _Count])
 
@@ -108,6 +119,9 @@ def encode(publication: Publication) -> dict[str, bytes]:
         "endpoints": msgspec.json.encode(endpoints),
         "in_flight": msgspec.json.encode(publication.in_flight),
         "taken": msgspec.json.encode(dict(publication.taken)),
+        "canaries": msgspec.json.encode(
+            {rule: _Canary(*word) for rule, word in publication.canaries.items()}
+        ),
     }
 
 
@@ -119,8 +133,9 @@ def decode(owner: str, fields: Mapping[bytes, bytes]) -> PeerRecord:
     totals = _decode_field("totals", fields, _TOTALS)
     endpoints = _decode_field("endpoints", fields, _ENDPOINTS)
     in_flight = _decode_field("in_flight", fields, _IN_FLIGHT)
-    # An earlier release does not say it.
+    # An earlier release does not say these.
     taken = _decode_field("taken", {b"taken": b"{}", **fields}, _TAKEN)
+    canaries = _decode_field("canaries", {b"canaries": b"{}", **fields}, _CANARIES)
     return PeerRecord(
         totals={
             model: ModelTotals(
@@ -140,6 +155,10 @@ def decode(owner: str, fields: Mapping[bytes, bytes]) -> PeerRecord:
         },
         in_flight=in_flight,
         taken=taken,
+        canaries={
+            rule: CanaryWord(found.canary, found.term, found.is_out)
+            for rule, found in canaries.items()
+        },
     )
 
 

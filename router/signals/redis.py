@@ -27,7 +27,7 @@ from router.signals.records import (
     encode,
     gateway_id,
 )
-from router.signals.snapshot import FleetSnapshot, SharedEndpoint
+from router.signals.snapshot import CanaryWord, FleetSnapshot, SharedEndpoint
 
 CLIENT_NAME = "hybrid-router"  # in the server's list of clients
 MAX_PEERS = 64
@@ -148,6 +148,7 @@ class SharedState:
             is_leader=leads,
             taken_at=started_at,
             taken={peer: record.taken for peer, record in peers.items()},
+            canaries=_gathered_words(peers.values()),
         )
 
     async def _announce(self) -> tuple[Sequence[bytes], bool]:
@@ -289,6 +290,13 @@ def _merged_endpoints(
     for model, replicas in chain.from_iterable(found.endpoints.items() for found in records):
         merged.setdefault(model, []).extend(replicas)
     return {model: tuple(replicas) for model, replicas in merged.items()}
+
+
+def _gathered_words(records: Iterable[PeerRecord]) -> dict[str, tuple[CanaryWord, ...]]:
+    words: dict[str, list[CanaryWord]] = {}
+    for rule, word in chain.from_iterable(found.canaries.items() for found in records):
+        words.setdefault(rule, []).append(word)
+    return {rule: tuple(said) for rule, said in words.items()}
 
 
 def _summed_in_flight(records: Iterable[PeerRecord]) -> dict[str, int]:

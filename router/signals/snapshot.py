@@ -33,6 +33,18 @@ class SharedEndpoint(NamedTuple):
     gateway_id: str
 
 
+class CanaryWord(NamedTuple):
+    """What one gateway says about a canary, for those that have the same one configured.
+
+    `canary` is a digest of its settings. The word with the higher `term` holds, and of two with the
+    same term the one that is out: whoever resumes a canary begins a new term.
+    """
+
+    canary: str
+    term: int
+    is_out: bool
+
+
 @dataclass(frozen=True, slots=True)
 class FleetSnapshot:
     """The other gateways, as last read from the shared state; this gateway is not in it.
@@ -42,6 +54,7 @@ class FleetSnapshot:
     nothing for the first sight of a peer. `endpoints` maps a model to the others' ready replicas,
     `peer_in_flight` an endpoint (theirs or ours) to the requests the others have on it.
     `taken` maps gateway to API key to the requests that it has let through since it started.
+    `canaries` maps a rule to what the others say about its canary.
     `is_leader` says that this gateway may decide for all. `taken_at` is monotonic seconds.
     """
 
@@ -51,6 +64,7 @@ class FleetSnapshot:
     is_leader: bool
     taken_at: float
     taken: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    canaries: Mapping[str, tuple[CanaryWord, ...]] = field(default_factory=dict)
 
     def stale(self, now: float, staleness_s: float) -> bool:
         """Whether the snapshot is older than `staleness_s`, so that it must not be relied on."""

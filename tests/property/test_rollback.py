@@ -106,3 +106,28 @@ def test_a_bad_canary_is_found_soon(error_ratio, slower):
         found_after.append(trial.totals[Side.CANARY, False] + trial.totals[Side.CANARY, True])
         assert trial.is_rolled_back
     assert sorted(found_after)[len(found_after) // 2] < 400
+
+
+@given(
+    steps=st.lists(
+        st.tuples(
+            st.integers(0, 2), st.sampled_from(["roll_back", "resume", "tell"]), st.integers(0, 2)
+        ),
+        max_size=30,
+    )
+)
+def test_gateways_that_tell_each_other_agree_in_the_end(steps):
+    trials = [CanaryTrial(Canary("m", "n", None, 0.5, rollback=PARAMS)) for _ in range(3)]
+
+    def words():
+        return [(trial.term, trial.is_rolled_back) for trial in trials]
+
+    for who, action, whom in steps:
+        if action == "tell":
+            trials[whom].hear([(trials[who].term, trials[who].is_rolled_back)])
+        else:
+            getattr(trials[who], action)()
+    agreed = max(words())
+    for trial in trials:
+        trial.hear(words())
+    assert words() == [agreed] * 3

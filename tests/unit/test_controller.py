@@ -13,14 +13,16 @@ from router.backends.pool.endpoints import Pool, PoolParams
 from router.backends.serverless.function import Function, FunctionParams, KeptWarm
 from router.controller import Controller, follow, has_latency_duty
 from router.domain.decision import Verdict
+from router.policy.canary import Canary
 from router.policy.decide import ModelPolicy
 from router.policy.demand import Rates
 from router.policy.sizing import SizingParams, SizingReason
 from router.policy.steering import Slo
+from router.policy.trial import CanaryTrial
 from router.runtime import ModelRuntime, Runtime, RuntimeRef, SizingState
 from router.settings.keys import KeyRing
 from router.signals.memory import ModelSignals
-from router.signals.snapshot import ALONE, FleetSnapshot, ModelTotals, SharedEndpoint
+from router.signals.snapshot import ALONE, CanaryWord, FleetSnapshot, ModelTotals, SharedEndpoint
 from router.signals.window import Window
 from router.telemetry.metrics import Metrics
 from router.upstream.address import parse_address
@@ -428,3 +430,18 @@ async def test_a_wake_makes_it_step_at_once(setup):
             await asyncio.sleep(0.001)
     task.cancel()
     await asyncio.wait([task])
+
+
+class TestCanaries:
+    @pytest.mark.parametrize(
+        ("is_same", "expected"), [(True, True), (False, False)], ids=["the same", "another"]
+    )
+    def test_what_another_gateway_rolled_back_is_rolled_back(self, setup, is_same, expected):
+        trial = CanaryTrial(Canary("m", "n", None, 0.5))
+        runtime = setup.ref.current
+        setup.ref.swap(replace(runtime, trials={"r": trial}))
+        digest = trial.digest if is_same else "0" * 16
+        words = {"r": (CanaryWord(digest, 0, True),)}
+        setup.fleet = FleetSnapshot({}, {}, {}, True, math.inf, canaries=words)
+        setup.steps(1)
+        assert trial.is_rolled_back is expected

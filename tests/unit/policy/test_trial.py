@@ -1,5 +1,7 @@
 from dataclasses import replace
 
+import pytest
+
 from router.policy.canary import Canary, Side
 from router.policy.rollback import Fault
 from router.policy.trial import CanaryTrial
@@ -83,3 +85,47 @@ def test_requests_that_end_after_a_rollback_change_nothing():
     run(trial, 200, fails=True)
     assert trial.record(Side.CANARY, None, 100.0) is None
     assert trial.rollbacks == 1
+
+
+@pytest.mark.parametrize(
+    ("own", "words", "expected"),
+    [
+        ((0, False), [], (0, False)),
+        ((0, False), [(0, True)], (0, True)),
+        ((0, True), [(0, False)], (0, True)),
+        ((0, True), [(1, False)], (1, False)),
+        ((1, False), [(0, True)], (1, False)),
+        ((1, False), [(0, True), (1, True)], (1, True)),
+        ((0, True), [(2, True), (1, False)], (2, True)),
+    ],
+    ids=[
+        "nobody else is there",
+        "another has rolled it back",
+        "another has not noticed yet",
+        "another has resumed it",
+        "a word from before it was resumed",
+        "one from after that",
+        "the latest term holds",
+    ],
+)
+def test_gateways_agree(own, words, expected):
+    trial = in_state(*own)
+    changed = trial.hear(words)
+    assert (trial.term, trial.is_rolled_back) == expected
+    assert changed == (own[1] != expected[1])
+    assert not trial.hear(words)
+
+
+def in_state(term: int, is_out: bool) -> CanaryTrial:
+    trial = CanaryTrial(CANARY)
+    for _ in range(term):
+        trial.roll_back()
+        trial.resume()
+    if is_out:
+        trial.roll_back()
+    return trial
+
+
+def test_the_digest_is_that_of_the_settings():
+    assert CanaryTrial(CANARY).digest == CanaryTrial(replace(CANARY)).digest
+    assert CanaryTrial(CANARY).digest != CanaryTrial(replace(CANARY, share=0.3)).digest

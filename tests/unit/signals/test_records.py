@@ -12,7 +12,7 @@ from router.signals.records import (
     encode,
     gateway_id,
 )
-from router.signals.snapshot import ModelTotals, SharedEndpoint
+from router.signals.snapshot import CanaryWord, ModelTotals, SharedEndpoint
 
 TOTALS = {"arrivals": 1, "work_s": 1.5, "serverless_usd": 0.1, "captive": 0, "captive_work_s": 0}
 ENDPOINT: dict[str, object] = {"id": "e1", "url": "http://10.0.0.1:8000", "concurrency": 4}
@@ -30,11 +30,15 @@ ODD_ENDPOINTS: dict[str, dict[str, object]] = {
 }
 
 
+CANARY = {"canary": "0123456789abcdef", "term": 2, "is_out": True}
+
+
 def fields(**overrides: object) -> dict[bytes, bytes]:
     valid: dict[str, object] = {
         "totals": {"m": TOTALS},
         "endpoints": {"m": [ENDPOINT]},
         "in_flight": {"e1": 3},
+        "canaries": {"r": CANARY},
     }
     merged = valid | overrides
     return {
@@ -49,6 +53,14 @@ def test_a_valid_record_is_believed_and_its_endpoints_get_its_owner() -> None:
     assert record.totals == {"m": ModelTotals(1, 1.5, 0.1, 0, 0.0)}
     assert record.endpoints == {"m": (SharedEndpoint("e1", "http://10.0.0.1:8000", 4, "gw-2"),)}
     assert record.in_flight == {"e1": 3}
+    assert record.canaries == {"r": CanaryWord("0123456789abcdef", 2, True)}
+
+
+def test_an_earlier_release_says_nothing_about_canaries() -> None:
+    earlier = fields()
+    del earlier[b"canaries"]
+
+    assert decode("gw-2", earlier).canaries == {}
 
 
 def test_fields_of_a_later_release_are_ignored() -> None:
@@ -59,15 +71,16 @@ def test_fields_of_a_later_release_are_ignored() -> None:
 
 def test_the_fields_are_json_objects_that_a_person_can_read() -> None:
     own = SharedEndpoint("e1", "http://10.0.0.1:8000", 4, "gw-1")
-    written = encode(
-        Publication({"m": ModelTotals(1, 1.5, 0.1, 0, 0)}, {"m": [own]}, {"e1": 3}, {"k": 7})
-    )
+    word = CanaryWord("0123456789abcdef", 2, True)
+    totals = {"m": ModelTotals(1, 1.5, 0.1, 0, 0)}
+    written = encode(Publication(totals, {"m": [own]}, {"e1": 3}, {"k": 7}, {"r": word}))
 
     assert {name: json.loads(value) for name, value in written.items()} == {
         "totals": {"m": TOTALS},
         "endpoints": {"m": [ENDPOINT]},
         "in_flight": {"e1": 3},
         "taken": {"k": 7},
+        "canaries": {"r": CANARY},
     }
 
 
@@ -104,6 +117,9 @@ def test_an_earlier_release_says_nothing_of_rates() -> None:
         pytest.param({"in_flight": {"e1": 10**12}}, "in_flight", id="absurd in-flight"),
         pytest.param({"in_flight": {"e1": 1.5}}, "in_flight", id="fractional in-flight"),
         pytest.param({"in_flight": {"e 1": 1}}, "in_flight", id="in-flight of an odd id"),
+        pytest.param({"canaries": {"r": CANARY | {"term": -1}}}, "canaries", id="negative term"),
+        pytest.param({"canaries": {"r": CANARY | {"canary": "x"}}}, "canaries", id="odd digest"),
+        pytest.param({"canaries": {"r": CANARY | {"is_out": 1}}}, "canaries", id="odd truth"),
     ],
 )
 def test_a_wrong_record_is_refused_whole(overrides: dict[str, object], message: str) -> None:
@@ -173,7 +189,7 @@ def test_what_one_gateway_writes_another_reads(
 
 @given(st.binary(max_size=200))
 def test_no_bytes_raise_anything_but_a_record_error(raw: bytes) -> None:
-    for name in ("totals", "endpoints", "in_flight", "taken"):
+    for name in ("totals", "endpoints", "in_flight", "taken", "canaries"):
         try:
             decode("gw", fields(**{name: raw}))
         except RecordError:
