@@ -1,4 +1,7 @@
-"""Unmodified Triton clients and the demo models, on both backends: equal to ONNX Runtime itself."""
+"""Unmodified Triton clients and the demo models, on both backends: equal to ONNX Runtime itself.
+
+With the gateway's fast path and without it: clients see no difference.
+"""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -32,11 +35,15 @@ def demo_input(name: str) -> Arrays:
             return textdet_input(["HYBRID", "ROUTER"])
 
 
-@pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+@pytest.fixture(scope="module", params=[True, False], ids=["fast", "ordinary"])
+def gateway(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[GatewayProcess]:
     assert DEMO.is_dir(), "the demo models are missing: `make test` builds them"
     models = [model(name, slo={"latency_ms": 20_000}) for name in ("magika", "minilm", "textdet")]
-    yield from running(tmp_path_factory.mktemp("clients"), settings(DEMO, *models))
+    server = {"backend_hint": "allow", "fast_path": request.param}
+    config = settings(DEMO, *models, server=server)
+    yield from running(tmp_path_factory.mktemp("clients"), config)
 
 
 @pytest.fixture(scope="module", params=["magika", "minilm", "textdet"])
