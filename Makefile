@@ -3,6 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 LOCKS := deploy/requirements
 MODELS := .demo/models
+SOAK_SECONDS ?= 600
 PIN := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url
 
 .DEFAULT_GOAL := help
@@ -50,6 +51,9 @@ test-debug: $(VENV)/.dev  ## the gateway's integration tests in asyncio's debug 
 test-system: $(VENV)/.dev .demo/.models  ## the tests that need system packages; installs them as root on Debian
 	tests/system/install
 	$(BIN)/pytest -m system --timeout 300
+
+soak: $(VENV)/.dev  ## random faults for SOAK_SECONDS (600): nothing may be lost beyond the bound, or leak
+	$(BIN)/python -m tests.soak --seconds $(SOAK_SECONDS)
 
 bench: $(VENV)/.dev  ## the benchmarks, beside other proxies; writes build/bench/
 	$(BIN)/python -m tests.benchmarks

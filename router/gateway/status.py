@@ -3,6 +3,7 @@
 Reads the runtime and changes nothing.
 """
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -225,6 +226,7 @@ def readings(sources: StatusSources) -> Readings:
         endpoints=states,
         pool_panicking=panicking,
         ejections_total=ejections,
+        tasks=len(asyncio.all_tasks()),
         signals_degraded=degraded,
         shared_state_peers=len(shared.snapshot.peers) if shared is not None else 0,
         flushes_ok_total=shared.flushes_ok if shared is not None else 0,

@@ -319,6 +319,12 @@ SHADOW_MAX_DIFFERENCE = Family(
     "Largest difference of two numbers that a comparison with the shadow has found.",
     Across.MOST,
 )
+TASKS = Family(
+    "router_tasks",
+    Kind.GAUGE,
+    (),
+    "Tasks of the gateway's event loop; a number that only grows is a leak.",
+)
 BUILD_INFO = Family(
     "router_build_info",
     Kind.INFO,
@@ -370,6 +376,7 @@ FAMILIES: tuple[Family, ...] = (
     SHADOW_DURATION,
     SHADOW_COMPARISONS,
     SHADOW_MAX_DIFFERENCE,
+    TASKS,
     BUILD_INFO,
 )
 """All families, in the order in which they are exposed and listed."""

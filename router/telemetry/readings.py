@@ -47,6 +47,7 @@ class Readings:
     pool_slots: Mapping[str, int] = field(default_factory=dict)
     endpoints: Mapping[tuple[str, str], int] = field(default_factory=dict)
     pool_panicking: Mapping[str, bool] = field(default_factory=dict)
+    tasks: int = 0
     ejections_total: Mapping[str, int] = field(default_factory=dict)
     signals_degraded: bool = False
     shared_state_peers: int = 0
@@ -114,6 +115,7 @@ def gauge_series(readings: Readings) -> dict[str, Series]:
         families.ENDPOINTS.name: {
             (model, state): value for (model, state), value in readings.endpoints.items()
         },
+        families.TASKS.name: {(): readings.tasks},
         families.POOL_PANICKING.name: _by_name(readings.pool_panicking),
         families.SIGNALS_DEGRADED.name: {(): readings.signals_degraded},
         families.SHARED_STATE_PEERS.name: {(): readings.shared_state_peers},
