@@ -13,7 +13,14 @@ following it once never having had a replica would have been cheaper by a beta (
 and Burch, "On-line learning and the metrical task system problem", 1997). It follows again once
 that has turned round by as much, or once it has cost a tenth and a beta more than the counter would
 have: history may be wrong, or demand an adversary. (Keeping replicas that pauses made look cheaper
-was tried too, and cost more than it saved.) Pure: state goes in, state comes out.
+was tried too, and cost more than it saved.)
+
+No bound is claimed where replicas take a time D to start. Say a replica costs w a second and its
+work rho w on serverless. If demand ends as the replica is ready, whoever started it as demand began
+has paid (rho + 1) w D, but 2 w D would have done with a start D earlier; whoever never starts one
+pays rho times the best if demand stays. Keeping an idle replica until it has cost as much as
+bridging its restart would was tried against such demand: it cost 3 to 9 % more on public traces,
+and more against the adversary as well. Pure: state goes in, state comes out.
 """
 
 from dataclasses import dataclass
