@@ -20,7 +20,7 @@ from router.policy.decide import ModelPolicy, State, decide
 from router.policy.demand import USUAL_PAYLOAD_BYTES
 from router.policy.estimates import DurationEstimate, payload_bucket
 from router.policy.rules import Match, Route, Rule
-from router.policy.steering import BEGUN
+from router.policy.steering import BEGUN, SPARE
 from router.replay.beliefs import BUCKETS, Waiter
 from router.replay.distributions import Floats, Ints
 from router.replay.machine import (
@@ -211,12 +211,14 @@ class Simulation(Machine):
         if self.replicas.free > 0 and not waiting:
             return None
         service, slots = pool.table.best[bucket], self.replicas.slots
-        upper_s = function.service.best[bucket].upper_s
+        call = function.service.best[bucket]
+        upper_s = call.upper_s
         if not self._slo.cold_allowed:
             upper_s += function.environments.p_cold(at) * function.times.init.mean_s
         wait_s = (len(waiting) + BEGUN) * service.mean_s / slots
-        if wait_s <= left_s - upper_s:
-            return HELD, left_s - upper_s
+        patience_s = left_s - upper_s - SPARE * (call.upper_s - call.mean_s)
+        if wait_s <= patience_s:
+            return HELD, patience_s
         margin_s = (service.upper_s - service.mean_s) * sqrt(1 + (len(waiting) + 1) / slots**2)
         in_time = upper_s <= left_s < wait_s + service.mean_s + margin_s
         return (SPILLED, inf) if in_time else None

@@ -212,8 +212,8 @@ def test_the_trace_tells_how_long_a_wait_may_take():
     state = State(WARM, make_pool(free_slots=0), {})
     decision = decide(make_request(), AUTO, state, NOW, trace)
     assert decision.hold
-    assert decision.patience_s == pytest.approx(0.15)
-    assert trace[-1] == TraceStep("choice", "serverless", "after 150 ms without a slot")
+    assert decision.patience_s == pytest.approx(0.1375)
+    assert trace[-1] == TraceStep("choice", "serverless", "after 137 ms without a slot")
 
 
 def test_the_trace_tells_every_step_in_order():

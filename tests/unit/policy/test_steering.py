@@ -106,9 +106,9 @@ def test_choice(slo, request_facts, pool, serverless, expected):
 @pytest.mark.parametrize(
     ("slo", "pool", "serverless", "expected"),
     [
-        (SLO, {"free_slots": 0}, {}, 0.15),
-        (SLO, {"free_slots": 0}, {"p_cold": 1.0}, 0.15),
-        (COLD_COUNTS, {"free_slots": 0}, {"p_cold": 0.1}, 0.05),
+        (SLO, {"free_slots": 0}, {}, 0.1375),
+        (SLO, {"free_slots": 0}, {"p_cold": 1.0}, 0.1375),
+        (COLD_COUNTS, {"free_slots": 0}, {"p_cold": 0.1}, 0.0375),
         (COLD_COUNTS, {"free_slots": 0}, {"p_cold": 1.0}, inf),
         (SLO, {"free_slots": 0}, {"in_flight": 20}, inf),
         (SLO, {"free_slots": 0}, {"upper_s": 0.3}, inf),
