@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from router.admission.outliers import in_rotation, may_set_aside
 from router.backends.pool.endpoint import Endpoint
 from router.backends.pool.endpoints import Pool, PoolParams
-from router.backends.serverless.function import Function, FunctionParams
+from router.backends.serverless.function import Function, FunctionParams, KeptWarm
 from router.domain.decision import Verdict
 from router.domain.errors import QueueFullError, QueueTimeoutError
 from router.upstream.address import parse_address
 from tests.fakes.builders import LIMITS, FakeClock, make_request
 
-ACTIONS = ("reserve", "queue", "release", "cancel", "tick", "advance", "toggle")
+ACTIONS = ("reserve", "queue", "release", "cancel", "tick", "advance", "toggle", "pause")
 steps = st.lists(
     st.tuples(st.sampled_from(ACTIONS), st.integers(0, 7), st.sampled_from(list(Verdict))),
     max_size=60,
@@ -32,11 +32,11 @@ def make_pool(clock, capacities) -> Any:
     return pool
 
 
-def make_function(clock, concurrency) -> Any:
+def make_function(clock, concurrency, kept=0) -> Any:
     params = FunctionParams(
         endpoint_id="fn", enabled=True, limits=LIMITS, max_concurrency=concurrency, max_queued=3,
         max_queued_bytes=900, max_wait_s=30.0, reclaim_s=300.0, usd_per_request=1.0,
-        usd_per_billed_s=1.0, service_time_s=0.1, cold_start_s=1.0,
+        usd_per_billed_s=1.0, service_time_s=0.1, cold_start_s=1.0, kept_warm=KeptWarm(kept),
     )  # fmt: skip
     return Function(params, None, clock)  # type: ignore[arg-type]
 
@@ -69,6 +69,8 @@ class Play:
             names = list(self.backend.endpoints)
             endpoint = self.backend.endpoints[names[pick % len(names)]]
             self.backend.mark_ready(endpoint.id, is_ready=not endpoint.is_ready)
+        elif action == "pause" and isinstance(self.backend, Function):
+            self.backend.circuit.pause(self.clock(), pick / 2)
         elif action == "tick":
             await asyncio.sleep(0)
         self.collect()
@@ -116,15 +118,19 @@ def test_no_endpoint_ever_holds_more_than_its_capacity_or_less_than_nothing(acti
 
 
 @settings(max_examples=300, deadline=None)
-@given(steps, st.integers(1, 5))
-def test_a_function_never_has_more_calls_in_flight_than_allowed(actions, concurrency):
+@given(steps, st.integers(1, 5), st.integers(0, 3))
+def test_a_function_never_has_more_calls_in_flight_than_allowed(actions, concurrency, kept):
     async def run() -> None:
         clock = FakeClock()
-        function = make_function(clock, concurrency)
+        function = make_function(clock, concurrency, kept)
         play = Play(function, clock)
         for action in actions:
+            was_open, before = function.circuit.is_open(clock()), function.in_flight
             await play.act(*action)
+            if was_open and function.circuit.is_open(clock()):
+                assert function.in_flight <= before, "a call was made while none may be"
             assert 0 <= function.in_flight <= concurrency
+            assert 0 <= function.kept_in_flight <= min(kept, function.in_flight)
             assert 1 <= function.limit.current <= concurrency
             assert len(function.queue) <= function.queue.max_requests
         await play.finish()

@@ -13,12 +13,14 @@ from router.backends.serverless.sigv4 import AwsCredentials, Scope, Signable, si
 NOW = dt.datetime(2026, 11, 24, 3, 4, 5, tzinfo=dt.UTC).timestamp()
 HOST = "lambda.eu-central-1.amazonaws.com"
 INVOKE = "/2015-03-31/functions/f/invocations"
+STREAM = "/2021-11-15/functions/f/response-streaming-invocations"
 ARN = "/2015-03-31/functions/arn%3Aaws%3Alambda%3Aeu-central-1%3A1%3Afunction%3Af/invocations"
 
 Case = tuple[str, str, str, tuple[tuple[str, str], ...], bytes]
 CASES: dict[str, Case] = {
     "a plain invocation": ("POST", HOST, INVOKE, (), b"{}"),
     "a function by its ARN": ("POST", HOST, ARN, (), b"{}"),
+    "a streamed invocation": ("POST", HOST, f"{STREAM}?Qualifier=live", (), b"{}"),
     "a qualifier": ("POST", HOST, f"{INVOKE}?Qualifier=live", (), b"{}"),
     "the latest version": ("POST", HOST, f"{INVOKE}?Qualifier=%24LATEST", (), b"{}"),
     "parameters out of order": ("GET", HOST, "/a?b=2&a=1&B=0&a=0", (), b""),
