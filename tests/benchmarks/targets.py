@@ -53,8 +53,17 @@ TARGETS: tuple[Target, ...] = (
         "Redis paused: p99 to Redis answering",
         "infer-32", "p99_ms", 1.1, OURS, "gateway-redis-paused",
     ),
+    Versus(
+        "Redis killed: CPU/request to Redis answering",
+        "infer-32", "cpu_us", 1.1, OURS, "gateway-redis-killed",
+    ),
+    Versus(
+        "Redis killed: p99 to Redis answering",
+        "infer-32", "p99_ms", 1.1, OURS, "gateway-redis-killed",
+    ),
     AtMost("decision, 50 rules and 100 models (us)", "decision", 5.0),
     AtMost("RSS growth, 64 x 4 MiB in flight (MB)", "in-flight-growth", 20.0),
+    AtMost("RSS growth, 64 x 32 MiB in flight (MB)", "in-flight-growth-32m", 60.0),
     AtMost("RSS growth from 100 k to 1 M requests (%)", "memory-growth", 5.0),
 )  # fmt: skip
 

@@ -11,26 +11,29 @@ from tests.benchmarks.rounds import Bench, verify
 from tests.benchmarks.scenarios import BY_NAME, MIB, Scenario, Shape
 from tests.benchmarks.systems.system import Running
 
-_LARGE = Scenario("4m-64", "4 MiB tensor, 64 connections", Shape.TENSOR, 4 * MIB, 64)
+LARGE = Scenario("4m-64", "4 MiB tensor, 64 connections", Shape.TENSOR, 4 * MIB, 64)
+LARGEST = Scenario("32m-64", "32 MiB tensor, 64 connections", Shape.TENSOR, 32 * MIB, 64)
 _MB = 1e6
 _EARLY, _LATE = 100_000, 1_000_000
 _STRETCH_S = 20.0
 _LONGEST_S = 1800.0
 
 
-def in_flight_growth(bench: Bench, live: Running, seconds: float) -> list[Finding]:
-    """Peak resident memory with 64 bodies of 4 MiB under way, over what it was before."""
-    body = _body(bench.folder, _LARGE)
+def in_flight_growth(
+    bench: Bench, live: Running, name: str, scenario: Scenario, seconds: float
+) -> list[Finding]:
+    """Peak resident memory with so many large bodies under way, over what it was before."""
+    body = _body(bench.folder, scenario)
+    what = f"{scenario.connections} x {scenario.body_bytes // MIB} MiB in flight"
     verify(bench.upstream, BY_NAME["infer-1"], live.port, is_exact=True)
     idle = rss_bytes(live.pid)
     reset_peak(live.pid)
-    with load(bench.tools, live.port, _LARGE, body, seconds) as run:
+    with load(bench.tools, live.port, scenario, body, seconds) as run:
         told = run.result()
     if told.errors:
-        raise BenchmarkError(f"{told.errors} errors with 64 x 4 MiB in flight")
+        raise BenchmarkError(f"{told.errors} errors with {what}")
     growth = (peak_rss_bytes(live.pid) - idle) / _MB
-    title = f"RSS growth at 64 x 4 MiB in flight, over {idle / _MB:.0f} MB idle"
-    return [Finding("in-flight-growth", title, growth, "MB")]
+    return [Finding(name, f"RSS growth at {what}, over {idle / _MB:.0f} MB idle", growth, "MB")]
 
 
 def growth_over_a_million(bench: Bench, live: Running) -> list[Finding]:

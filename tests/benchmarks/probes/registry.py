@@ -9,7 +9,12 @@ from pathlib import Path
 from tests.benchmarks.children import free_port
 from tests.benchmarks.probes.decision import decision
 from tests.benchmarks.probes.idle import idle_connections
-from tests.benchmarks.probes.memory import growth_over_a_million, in_flight_growth
+from tests.benchmarks.probes.memory import (
+    LARGE,
+    LARGEST,
+    growth_over_a_million,
+    in_flight_growth,
+)
 from tests.benchmarks.results import Finding
 from tests.benchmarks.rounds import Bench
 from tests.benchmarks.systems.gateway import Gateway
@@ -31,8 +36,11 @@ def _decision(bench: Bench, seconds: float) -> list[Finding]:
 
 
 def _in_flight(bench: Bench, seconds: float) -> list[Finding]:
-    with _fresh_gateway(bench, "in-flight") as live:
-        return in_flight_growth(bench, live, max(seconds, 2.0))
+    found = []
+    for name, scenario in (("in-flight-growth", LARGE), ("in-flight-growth-32m", LARGEST)):
+        with _fresh_gateway(bench, scenario.name) as live:
+            found += in_flight_growth(bench, live, name, scenario, max(seconds, 2.0))
+    return found
 
 
 def _idle(connections: int, bench: Bench, seconds: float) -> list[Finding]:

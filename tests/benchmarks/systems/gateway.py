@@ -33,6 +33,7 @@ class RedisState(StrEnum):
     ON = "on"
     OFF = "off"
     PAUSED = "paused"
+    KILLED = "killed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,8 @@ class Gateway:
             _wait_until_serving(site.port)
             if redis is not None and self.redis is RedisState.PAUSED:
                 redis.pause()
+            if redis is not None and self.redis is RedisState.KILLED:
+                redis.kill()
             yield running
 
 
@@ -73,6 +76,7 @@ VARIANTS = (
     Gateway(),
     Gateway("gateway-no-redis", RedisState.OFF),
     Gateway("gateway-redis-paused", RedisState.PAUSED),
+    Gateway("gateway-redis-killed", RedisState.KILLED),
     Gateway("gateway-ordinary-path", server={"fast_path": False}),
 )
 

@@ -23,6 +23,11 @@ class Redis:
         """Make it hang: the kernel still takes connections, nobody answers."""
         self.process.send_signal(signal.SIGSTOP)
 
+    def kill(self) -> None:
+        """End it like a crash: its port refuses connections from now on."""
+        self.process.kill()
+        self.process.wait()
+
 
 @contextmanager
 def redis_server(folder: Path) -> Iterator[Redis]:
