@@ -112,6 +112,9 @@ def test_the_optimum_is_below_every_policy_that_serves_all(files: Path) -> None:
         for name in ("a", "b"):
             model = policy["models"][name]
             assert model["cost_usd"] >= model["optimum_usd"] * 0.9999 or model["refused_ratio"]
+    proven = report["models"]["a"]["bound_usd"]
+    assert 0.8 * report["models"]["a"]["optimum_usd"] < proven
+    assert proven < report["models"]["a"]["optimum_usd"]
     for other in ("hpa_overflow", "always_serverless", "static_split"):
         ratio = report["baselines"][other]["models"]["a"]["optimum_ratio"]
         assert report["models"]["a"]["optimum_ratio"] < ratio

@@ -53,7 +53,12 @@ def test_replicas_left_empty_are_filled(folder: Path) -> None:
     report = document(folder)
     (model,) = report["settings"]["models"]
     assert model["pool"]["packing"] >= 0.8
-    rest = report["models"]["a"]["rest"]
+    searched, rest = (report["models"]["a"][part] for part in ("searched", "rest"))
+    lines = (folder / "trace.csv").read_text().splitlines()[1:]
+    at = np.array([float(line.partition(",")[0]) for line in lines])
+    before = int((at - at[0] < report["searched_s"]).sum())
+    assert searched["now"]["requests"] == before
+    assert rest["now"]["requests"] == len(at) - before
     assert rest["chosen"]["cost_usd"] < 0.95 * rest["now"]["cost_usd"]
     assert yaml.safe_load(result.output.partition("changes):")[2]) == report["settings"]
 

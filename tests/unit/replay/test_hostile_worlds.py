@@ -9,7 +9,7 @@ from router.replay.baselines import Fixed
 from router.replay.machine import IN_POOL, ON_SERVERLESS, REFUSED
 from router.replay.measure import Measure
 from router.replay.simulator import Simulation
-from router.replay.sizers import BaselineSizer, Sizer
+from router.replay.sizers import BaselineSizer, ScheduleSizer, Sizer
 from tests.fakes.replays import POOL, make_block, make_setup, router_sizer, run_all
 
 CRASHING = "{service_time_ms: 100, startup_s: 20, crash_after_s: 40}"
@@ -51,6 +51,14 @@ def test_what_a_crashed_replica_worked_on_runs_again_on_another_replica() -> Non
     again = ended.latency_s > 2.0 + 1e-9
     assert 5 < again.sum() < 60
     assert (ended.latency_s[again] < 2 * 2.0).mean() > 0.8
+
+
+def test_another_replica_is_preferred_to_the_function() -> None:
+    """The second one is launched 20 s later, so it crashes 20 s later."""
+    sizer = ScheduleSizer(np.array([1, 1, 2, 2, 2, 2, 2, 2]), dt=10.0)
+    _, ended = ended_at(CRASHING, sizer, [59.95], 70.0)
+    assert ended.bits.tolist() == [IN_POOL]
+    assert ended.latency_s.tolist() == pytest.approx([0.05 + 0.1])
 
 
 def test_nothing_runs_twice_that_may_not() -> None:
