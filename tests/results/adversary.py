@@ -69,11 +69,11 @@ class Shape(NamedTuple):
 
 
 SHAPES = {
-    "square": Shape("square waves of two start-ups", _square, 4),
-    "steps": Shape("steps by ten", _steps, 4),
-    "trickle": Shape("0.01 requests a second", _trickle, 100),
+    "square": Shape("square waves of two start-ups", _square, 2),
+    "steps": Shape("steps by ten", _steps, 2),
+    "trickle": Shape("0.01 requests a second", _trickle, 50),
 }
-_WATCHER_HOURS = 4.0
+_WATCHER_HOURS = 2.0
 _HOURS = "hours"
 _STRESSED = {
     "storms": "429 from the platform for one minute in five",
@@ -114,7 +114,7 @@ def write(folder: Path) -> None:
         for name, shape in SHAPES.items():
             _write_counts(folder / f"{name}-{regime.name}.csv", regime, shape)
         _write_watched(folder / f"watcher-{regime.name}.csv", regime)
-    _write_counts(folder / f"{_HOURS}-{REGIMES[0].name}.csv", REGIMES[0], Shape("", _day, 2))
+    _write_counts(folder / f"{_HOURS}-{REGIMES[0].name}.csv", REGIMES[0], Shape("", _day, 1))
 
 
 def _write_counts(path: Path, regime: Regime, shape: Shape) -> None:

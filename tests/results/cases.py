@@ -63,11 +63,11 @@ _ALL = ("--model-map", "*=m")
 CPU = (
     Case(
         "worldcup-container", "A", "WorldCup98, containers", WORLDCUP, "container", "container",
-        scale=0.02, span=_WORLDCUP_SPAN,
+        scale=0.012, span=_WORLDCUP_SPAN,
     ),
     Case(
         "servegen-container", "A", "ServeGen, containers", SERVEGEN, "container", "container",
-        scale=0.2, span=_SERVEGEN_SPAN,
+        scale=0.15, span=_SERVEGEN_SPAN,
     ),
     Case(
         "azure-container", "A", "Azure Functions 2019 as one, containers", AZURE, "container",
@@ -79,10 +79,10 @@ CPU = (
     ),
     Case(
         "worldcup-machine", "A", "WorldCup98, machines", WORLDCUP, "machine", "machine",
-        scale=0.02, span=_WORLDCUP_SPAN,
+        scale=0.012, span=_WORLDCUP_SPAN,
     ),
     Case(
-        "servegen-machine", "A", "ServeGen, machines", SERVEGEN, "machine", "machine", scale=0.2,
+        "servegen-machine", "A", "ServeGen, machines", SERVEGEN, "machine", "machine", scale=0.15,
         span=_SERVEGEN_SPAN,
     ),
     Case(
@@ -94,7 +94,7 @@ CPU = (
     ),
     Case(
         "servegen-mixture", "A", "ServeGen, 3 % too large for functions", SERVEGEN, "container",
-        "mixture", scale=0.2, span=_SERVEGEN_SPAN,
+        "mixture", scale=0.15, span=_SERVEGEN_SPAN,
     ),
 )  # fmt: skip
 
@@ -105,8 +105,8 @@ GPU = tuple(
     )
     for startup in ("180s", "300s")
     for trace, title, file, scale, span, options in (
-        ("worldcup", "WorldCup98", WORLDCUP, 0.02, _WORLDCUP_SPAN, ()),
-        ("servegen", "ServeGen", SERVEGEN, 0.2, _SERVEGEN_SPAN, ()),
+        ("worldcup", "WorldCup98", WORLDCUP, 0.012, _WORLDCUP_SPAN, ()),
+        ("servegen", "ServeGen", SERVEGEN, 0.15, _SERVEGEN_SPAN, ()),
         ("azure", "Azure Functions 2019 as one", AZURE, 2.0, None, _ALL),
         ("llm", "Azure LLM code", AZURE_LLM, 10.0, None, ()),
     )
