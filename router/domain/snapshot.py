@@ -23,6 +23,7 @@ class ServerlessSnapshot(NamedTuple):
 
     `expected_s` and `upper_s` are the mean and a high estimate of a warm call as the gateway sees
     it; `init_s` what a cold start adds; `price_usd` what a warm call is expected to cost.
+    `is_learned` says that enough calls were seen for `upper_s` to be more than a guess.
     `open_for_s` is how long an open breaker is yet to refuse calls, `max_wait_s` how long a request
     may be held.
     """
@@ -43,6 +44,7 @@ class ServerlessSnapshot(NamedTuple):
     price_usd: float
     open_for_s: float = 0.0
     max_wait_s: float = 0.0
+    is_learned: bool = True
 
 
 class PoolSnapshot(NamedTuple):

@@ -67,7 +67,9 @@ def breaks_objective(slo: Slo, function: ServerlessSnapshot | None) -> bool:
     """
     if function is None or not function.enabled:
         return False
-    if function.upper_s > slo.latency_s:
+    # A guess of the spread must not keep a replica: then no call would ever show what is true.
+    slow_s = function.upper_s if function.is_learned else function.expected_s
+    if slow_s > slo.latency_s:
         return True
     # While it serves calls it is warm for most, even if each of its environments is busy now.
     if slo.cold_allowed or function.in_flight:

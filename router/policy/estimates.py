@@ -40,6 +40,11 @@ class DurationEstimate:
         self.deviation_s += weight * (spread - self.deviation_s)
 
     @property
+    def is_learned(self) -> bool:
+        """Whether enough was observed to judge the spread by; until then it is a guess."""
+        return self.count >= _LEARNED
+
+    @property
     def upper_s(self) -> float:
         """A high estimate: few observations lie above it."""
         return self.mean_s + _UPPER_DEVIATIONS * self.deviation_s

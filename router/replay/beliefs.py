@@ -193,6 +193,7 @@ class FunctionBelief:
             limits=self.limits,
             expected_s=service.mean_s,
             upper_s=service.upper_s,
+            is_learned=service.is_learned,
             p_cold=self.environments.p_cold(now),
             init_s=self.times.init.mean_s,
             price_usd=self.price_usd(bucket),

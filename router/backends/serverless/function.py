@@ -126,6 +126,7 @@ class Function:
             limits=self.params.limits,
             expected_s=service.mean_s,
             upper_s=service.upper_s,
+            is_learned=service.is_learned,
             p_cold=0.0 if self._kept_is_free else self.environments.p_cold(now),
             init_s=self.init.mean_s,
             price_usd=self.expected_price_usd(payload_bytes),

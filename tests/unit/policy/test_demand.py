@@ -2,8 +2,9 @@
 
 import pytest
 
-from router.policy.demand import PoolFacts, Rates, demand_from, starting_since
+from router.policy.demand import PoolFacts, Rates, breaks_objective, demand_from, starting_since
 from router.policy.steering import Slo
+from tests.fakes.builders import make_serverless
 
 SLO = Slo(latency_s=0.5, percentile=99, cold_allowed=True)
 RATES = Rates(arrivals=10.0, work_s=4.0, serverless_usd=0.02, captive=2.0, captive_work_s=1.0)
@@ -18,6 +19,18 @@ def test_work_is_load_of_replicas_that_serve_several_at_once() -> None:
 @pytest.mark.parametrize(("ready", "held"), [(0, 7), (1, 0)], ids=["without a replica", "with one"])
 def test_a_queue_asks_for_a_first_replica_only(ready: int, held: int) -> None:
     assert demand_from(RATES, PoolFacts(2, 7, ready), SLO, None).held == held
+
+
+@pytest.mark.parametrize(
+    ("expected_s", "is_learned", "duty"),
+    [(0.4, True, True), (0.4, False, False), (0.6, False, True)],
+    ids=["its slow calls are too slow", "only a guess says so", "even its usual call is too slow"],
+)
+def test_a_replica_is_kept_for_a_function_that_is_known_to_be_too_slow(
+    expected_s: float, is_learned: bool, duty: bool
+) -> None:
+    function = make_serverless(expected_s=expected_s, upper_s=0.7, is_learned=is_learned)
+    assert breaks_objective(SLO, function) is duty
 
 
 @pytest.mark.parametrize(
