@@ -58,7 +58,7 @@ def render(document: dict[str, Any]) -> Group:
         table.add_column(name, justify="left" if left else "right", no_wrap=True)
     for model in document["models"]:
         table.add_row(*_row(model))
-    return Group(table, Text(_footer(document)))
+    return Group(table, *map(Text, _canaries(document)), Text(_footer(document)))
 
 
 _COLUMNS = (
@@ -85,6 +85,17 @@ def _row(model: dict[str, Any]) -> list[str]:
         str(model["split"]["pool"]),
         f"{sum(model['cost_usd'].values()):.6f}",
     ]
+
+
+def _canaries(document: dict[str, Any]) -> list[str]:
+    """A line for each canary: what it gets, or why it gets nothing."""
+    lines = []
+    for canary in document["canaries"]:
+        told = f"gets {canary['share_percent']:g} %"
+        if canary["finding"] is not None:
+            told = f"ROLLED BACK: {canary['finding']}"
+        lines.append(f"canary {canary['rule']} of {canary['model']} {told}")
+    return lines
 
 
 def _footer(document: dict[str, Any]) -> str:

@@ -4,7 +4,7 @@ The only place that joins the three; the gateway, `explain` and the replay all c
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import inf
 from typing import NamedTuple
 from zlib import crc32
@@ -35,15 +35,18 @@ Trace = list[TraceStep]
 
 @dataclass(frozen=True, slots=True)
 class ModelPolicy:
-    """What decides a model's requests besides their own facts."""
+    """What decides a model's requests besides their own facts.
+
+    `may_divert` says whether a rule has a canary or a shadow.
+    """
 
     rules: tuple[Rule, ...]
     slo: Slo
+    may_divert: bool = field(init=False)
 
-    @property
-    def may_divert(self) -> bool:
-        """Whether a rule has a canary or a shadow."""
-        return any(rule.canary or rule.shadow for rule in self.rules)
+    def __post_init__(self) -> None:
+        may_divert = any(rule.canary or rule.shadow for rule in self.rules)
+        object.__setattr__(self, "may_divert", may_divert)
 
 
 def prioritised(request: InferenceRequest, policy: ModelPolicy) -> InferenceRequest:

@@ -4,9 +4,12 @@ import asyncio
 from collections import Counter
 from contextlib import asynccontextmanager
 from copy import deepcopy
+from io import StringIO
 
 import pytest
+from rich.console import Console
 
+from router.status_view import show_once
 from tests.fakes.upstreams import Gate, Upstream, ok, running
 from tests.integration.gateway.test_lifecycle import Traffic, reload
 from tests.integration.harness import Harness
@@ -223,3 +226,29 @@ async def test_blue_becomes_green_without_a_failed_request(tmp_path):
         await traffic.more(40)
         assert {r.body for r in traffic.replies[-20:]} == {OLD}
         assert set(await traffic.stop()) == {200}
+
+
+async def test_a_rule_moves_everything_to_the_other_backend_without_a_failed_request(tmp_path):
+    async with Harness(tmp_path, warm=[ok(OLD)], function=ok(NEW)) as gateway:
+        config = gateway.changed()
+        traffic = Traffic(gateway)
+        for route, body in (("serverless", NEW), ("pool", OLD), ("serverless", NEW)):
+            config["rules"] = [{"name": "all", "match": {}, "route": route}]
+            assert (await reload(gateway, config)).status == 200
+            await traffic.more(40)
+            assert {r.body for r in traffic.replies[-20:]} == {body}
+        assert set(await traffic.stop()) == {200}
+
+
+async def test_the_status_table_tells_of_a_canary(tmp_path):
+    async with two_models(tmp_path) as (gateway, _):
+        console = Console(file=StringIO(), width=200)
+        await show_once(gateway.admin, console)
+        await gateway.ask("POST", "/v1/canary", {"rule": "canary", "action": "roll_back"})
+        await show_once(gateway.admin, console)
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    told = [line.strip() for line in lines if line.startswith("canary ")]
+    assert told == [
+        "canary canary of m gets 50 %",
+        "canary canary of m ROLLED BACK: asked for by the admin port",
+    ]
