@@ -227,6 +227,21 @@ async def test_the_gateway_ends_with_copies_under_way(tmp_path):
         assert (counts.in_flight, counts.bytes.held) == (0, 0)
 
 
+async def test_a_stream_that_never_ends_has_a_deadline(tmp_path):
+    async def drips():
+        yield bytes(100_000)  # more than is collected before it is passed on
+        while True:
+            yield bytes(100)
+            await asyncio.sleep(0.01)
+
+    async def streams(_):
+        return Answer(chunks=drips)
+
+    async with shadowed(tmp_path, ok(outputs(1)), streams, timeout="100ms") as (gateway, _):
+        assert (await gateway.infer()).status == 200
+        assert (await settled(gateway, 1))["copies"]["timeout"] == 1
+
+
 async def test_a_stream_that_breaks_at_the_shadow_is_a_failure(tmp_path):
     async def breaks():
         yield bytes(100_000)

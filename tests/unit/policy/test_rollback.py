@@ -22,6 +22,14 @@ def tally(requests: int, errors: int = 0, latency_s: float = 0.02, spread: float
     return made
 
 
+def with_stragglers(requests: int, slow: int) -> Tally:
+    """Ordinary latencies, and some of a second."""
+    made = tally(requests - slow)
+    for _ in range(slow):
+        made.add(1.0)
+    return made
+
+
 @pytest.mark.parametrize(
     ("stable", "canary", "fault"),
     [
@@ -38,6 +46,8 @@ def tally(requests: int, errors: int = 0, latency_s: float = 0.02, spread: float
         (tally(1000), tally(200, latency_s=0.022), None),
         (tally(100), tally(200, latency_s=0.08), None),
         (tally(1000), tally(200, latency_s=0.002), None),
+        (tally(1000), with_stragglers(100, 9), None),
+        (tally(1000), with_stragglers(1000, 90), Fault.LATENCY),
         (tally(1000), tally(200, errors=199, latency_s=0.002), Fault.ERRORS),
     ],
     ids=[
@@ -54,6 +64,8 @@ def tally(requests: int, errors: int = 0, latency_s: float = 0.02, spread: float
         "slower within the margin",
         "the stable quantile is not sure yet",
         "faster",
+        "nine stragglers of a hundred may be chance",
+        "ninety of a thousand are not",
         "fast because it fails",
     ],
 )
