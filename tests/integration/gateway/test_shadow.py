@@ -229,7 +229,7 @@ async def test_the_gateway_ends_with_copies_under_way(tmp_path):
 
 async def test_a_stream_that_never_ends_has_a_deadline(tmp_path):
     async def drips():
-        yield bytes(100_000)  # more than is collected before it is passed on
+        yield bytes(1 << 20)  # more than is collected before it is passed on
         while True:
             yield bytes(100)
             await asyncio.sleep(0.01)
