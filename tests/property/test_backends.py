@@ -163,12 +163,12 @@ def test_whatever_happens_endpoints_are_set_aside_by_the_rules(
     for event, pick, amount in happens:
         befall(pool, clock, event, pick % count, amount)
         now = clock()
-        members = pool._members()
+        members = pool.rotation.members()
         used = in_rotation(members, outliers, now, is_last_resort=is_last_resort)
         bad = [member for member in members if member.is_failing(now) or member.is_slow(now)]
         slow = [member for member in bad if not member.is_failing(now)]
         good_have_room = any(member.load < 1 for member in members if member not in bad)
-        assert pool._available(now) == used, "what is remembered is what is the case"
+        assert pool.rotation.available(now) == used, "what is remembered is what is the case"
         if not good_have_room and len(bad) > max_share * len(members):
             assert {*slow} <= {*used}
             assert not is_last_resort or used == members
@@ -189,7 +189,7 @@ def befall(pool, clock, event, pick, amount) -> None:
         endpoint.in_flight += 1
         pool.release(endpoint, Verdict.OK, clock(), clock())
     elif event == "judge":
-        members = pool._members()
+        members = pool.rotation.members()
         bad = sum(member.is_failing(clock()) or member.is_slow(clock()) for member in members)
         room = may_set_aside(len(members), bad, pool.params.outliers)
         assert pool.judge(clock()) <= room

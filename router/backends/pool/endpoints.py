@@ -13,20 +13,12 @@ from random import Random
 from router.admission.adaptive import AdaptiveParams
 from router.admission.circuit import CircuitParams
 from router.admission.line import Ticket, ticket_of
-from router.admission.outliers import (
-    MIN_SAMPLES,
-    USUAL_OUTLIERS,
-    OutlierParams,
-    in_rotation,
-    may_set_aside,
-    pace_of,
-    panics,
-    slow_ones,
-)
+from router.admission.outliers import USUAL_OUTLIERS, OutlierParams
 from router.admission.slots import SlotQueue
 from router.backends.pool.caller import PoolCaller
 from router.backends.pool.endpoint import ENDPOINT_CIRCUIT, Endpoint
 from router.backends.pool.lease import PoolLease
+from router.backends.pool.rotation import Rotation, RotationParams
 from router.domain.clock import Clock
 from router.domain.decision import Verdict
 from router.domain.request import InferenceRequest
@@ -59,6 +51,10 @@ class PoolParams:
     adaptive: AdaptiveParams | None = None
 
 
+def _rotation_params(params: PoolParams) -> RotationParams:
+    return RotationParams(params.outliers, params.is_last_resort, params.slow_start_s)
+
+
 class Pool:
     """All endpoints of one model, and the requests that wait for them."""
 
@@ -76,11 +72,7 @@ class Pool:
         self.endpoints: dict[str, Endpoint] = {}
         self.busy_s = 0.0
         self.ejections = 0
-        self.suspicion = asyncio.Event()
-        self.versions_matter = False
-        # The endpoints that take traffic, None when that must be asked of each: after a change,
-        # and while a circuit is open or an endpoint warms up, when it depends on the time.
-        self._traffic: list[Endpoint] | None = None
+        self.rotation = Rotation(self.endpoints, _rotation_params(params))
         self._choose: Callable[[Sequence[Endpoint], Random], Endpoint | None] = least_loaded
         self._caller = caller
         self._clock = clock
@@ -97,7 +89,8 @@ class Pool:
         for endpoint in self.endpoints.values():
             endpoint.circuit.params = params.circuit
             endpoint.learns_within(params.adaptive)
-        self._traffic = None
+        self.rotation.params = _rotation_params(params)
+        self.rotation.changed()
 
     # -- what the policy sees ------------------------------------------------------------------
 
@@ -112,7 +105,7 @@ class Pool:
 
         `ticket` is the request's place in the queue; without one, it would be the last.
         """
-        ready = self._serving(now, version)
+        ready = self.rotation.serving(now, version)
         waiting = len(self.queue)
         queued, queued_bytes = self.queue.seen_by(ticket)
         service = self.service_times.estimate(payload_bytes)
@@ -133,45 +126,6 @@ class Pool:
             ready_in_s=0.0 if ready else self._ready_in_s(now),
             signals_stale=self.signals_stale,
         )
-
-    def _available(self, now: float) -> list[Endpoint]:
-        if self._traffic is not None:
-            return self._traffic
-        found = in_rotation(
-            self._members(), self.params.outliers, now, is_last_resort=self.params.is_last_resort
-        )
-        endpoints = self.endpoints.values()
-        warm = [endpoint.warm_up(now, self.params.slow_start_s) for endpoint in endpoints]
-        if all(warm) and all(endpoint.is_settled(now) for endpoint in endpoints):
-            self._traffic = found
-        return found
-
-    def _serving(self, now: float, version: str | None) -> list[Endpoint]:
-        """Those that take traffic and may have the version.
-
-        One that nobody is known to have goes anywhere: the replica's answer is the truth about it.
-        """
-        available = self._available(now)
-        if version is None:
-            return available
-        if not self.versions_matter:
-            self.versions_matter = True
-            self.suspicion.set()  # they are asked for now
-        if not self._is_known(version):
-            return available
-        return [endpoint for endpoint in available if endpoint.serves(version)]
-
-    def _is_known(self, version: str) -> bool:
-        return any(version in (endpoint.versions or ()) for endpoint in self.endpoints.values())
-
-    def _members(self) -> list[Endpoint]:
-        return [endpoint for endpoint in self.endpoints.values() if endpoint.is_member]
-
-    @property
-    def is_panicking(self) -> bool:
-        """Whether so many endpoints are bad that bad ones are used again."""
-        params, now = self.params, self._clock()
-        return panics(self._members(), params.outliers, now, is_last_resort=params.is_last_resort)
 
     def _ready_in_s(self, now: float) -> float:
         waited_s = now - self.starting_since if self.starting_since is not None else 0.0
@@ -195,7 +149,7 @@ class Pool:
         """As `try_reserve`, without a lease: the caller settles the endpoint itself."""
         if self.queue.waiters:
             return None
-        endpoint = self._choose(self._available(now), self._rng)
+        endpoint = self._choose(self.rotation.available(now), self._rng)
         if endpoint is not None:
             self._occupy(endpoint, now)
         return endpoint
@@ -204,7 +158,7 @@ class Pool:
         """As `reserve_warm`, for a request to that version of the model."""
         if self.queue.waiters:
             return None
-        endpoint = self._choose(self._serving(now, version), self._rng)
+        endpoint = self._choose(self.rotation.serving(now, version), self._rng)
         if endpoint is not None:
             self._occupy(endpoint, now)
         return endpoint
@@ -214,7 +168,7 @@ class Pool:
         if not self.wanted:
             # Only then: under overload every request waits, and sizing must not run for each.
             self.wake()
-        if len({endpoint.versions for endpoint in self.endpoints.values()}) > 1:
+        if self.rotation.is_mixed:
             # Whoever waits for a version must not keep others from replicas without it.
             asyncio.get_running_loop().call_soon(self._pump_now)
         endpoint = await self._wait(request, timeout_s)
@@ -226,10 +180,10 @@ class Pool:
         while True:
             wait_s = max(give_up_at - self._clock(), 0.0)
             endpoint = await self.queue.wait(ticket_of(request), wait_s)
-            if version is None or endpoint.serves(version) or not self._is_known(version):
+            if version is None or endpoint.serves(version) or not self.rotation.is_known(version):
                 return endpoint
             self._free(endpoint)  # for whoever comes next
-            other = self._choose(self._serving(self._clock(), version), self._rng)
+            other = self._choose(self.rotation.serving(self._clock(), version), self._rng)
             if other is not None:
                 self._occupy(other, self._clock())
                 return other
@@ -237,7 +191,7 @@ class Pool:
     def pump(self, now: float) -> None:
         """Hand free slots to waiting requests; called whenever an endpoint may have come free."""
         while len(self.queue):
-            endpoint = self._choose(self._available(now), self._rng)
+            endpoint = self._choose(self.rotation.available(now), self._rng)
             if endpoint is None:
                 return
             self._occupy(endpoint, now)
@@ -246,12 +200,12 @@ class Pool:
 
     def others_available(self, avoid: Collection[str], now: float) -> bool:
         """Whether an endpoint takes traffic that is not among those to avoid."""
-        return any(endpoint.id not in avoid for endpoint in self._available(now))
+        return any(endpoint.id not in avoid for endpoint in self.rotation.available(now))
 
     def _pick(
         self, request: InferenceRequest, now: float, avoid: Collection[str]
     ) -> Endpoint | None:
-        available = self._serving(now, request.version)
+        available = self.rotation.serving(now, request.version)
         if avoid:
             available = [endpoint for endpoint in available if endpoint.id not in avoid]
         if request.sequence_id is not None:
@@ -297,26 +251,18 @@ class Pool:
 
     def _set_aside(self, endpoint: Endpoint) -> None:
         self.ejections += 1
-        self._traffic = None
-        self.suspicion.set()
+        self.rotation.changed()
+        self.rotation.suspicion.set()
         _log.info("model %s: endpoint %s is set aside", self.model, endpoint.id)
 
     # -- what drivers and probes say ---------------------------------------------------------------
 
     def judge(self, now: float) -> int:
         """Set aside endpoints far slower than the others, as many as may be; returns how many."""
-        members, params = self._members(), self.params.outliers
-        usual = self.service_times.estimate
-        paces = {
-            endpoint.id: pace_of([(s, usual(size).mean_s) for size, s in endpoint.recent])
-            for endpoint in members
-            if len(endpoint.recent) >= MIN_SAMPLES and not endpoint.is_slow(now)
-        }
-        aside = sum(endpoint.is_failing(now) or endpoint.is_slow(now) for endpoint in members)
-        found = slow_ones(paces, params)[: may_set_aside(len(members), aside, params)]
-        for id_ in found:
-            self.endpoints[id_].set_aside_as_slow(now)
-            self._set_aside(self.endpoints[id_])
+        found = list(self.rotation.far_slower(self.service_times, now))
+        for endpoint in found:
+            endpoint.set_aside_as_slow(now)
+            self._set_aside(endpoint)
         return len(found)
 
     def add(self, endpoint: Endpoint) -> None:
@@ -324,7 +270,7 @@ class Pool:
         endpoint.circuit.params = self.params.circuit
         endpoint.learns_within(self.params.adaptive)
         self.endpoints[endpoint.id] = endpoint
-        self._traffic = None
+        self.rotation.changed()
 
     def mark_ready(self, endpoint_id: str, *, is_ready: bool) -> None:
         """A probe's verdict. A good one re-admits an endpoint that was set aside."""
@@ -335,7 +281,7 @@ class Pool:
             endpoint.circuit.succeeded()
             endpoint.begin(self._clock())
         endpoint.is_ready = is_ready
-        self._traffic = None
+        self.rotation.changed()
         if is_ready:
             self.pump(self._clock())
 
@@ -343,7 +289,7 @@ class Pool:
         """Send nothing new there; the event is set once nothing is in flight."""
         endpoint = self.endpoints[endpoint_id]
         endpoint.is_draining = True
-        self._traffic = None
+        self.rotation.changed()
         if endpoint.in_flight == 0:
             endpoint.drained.set()
         return endpoint.drained
@@ -359,7 +305,7 @@ class Pool:
         """The endpoint was being drained, and is to stay after all."""
         endpoint = self.endpoints[endpoint_id]
         endpoint.is_draining, endpoint.drained = False, asyncio.Event()
-        self._traffic = None
+        self.rotation.changed()
 
     def withdraw(self, endpoint_id: str, *, is_withdrawn: bool) -> Endpoint | None:
         """An operator's wish: nothing new there, or again; None if there is no such endpoint."""
@@ -369,30 +315,37 @@ class Pool:
         if endpoint.is_withdrawn and not is_withdrawn:
             endpoint.begin(self._clock())
         endpoint.is_withdrawn = is_withdrawn
-        self._traffic = None
+        self.rotation.changed()
         self._pump_now()
         return endpoint
 
     def remove(self, endpoint_id: str) -> None:
         """The endpoint is gone; attempts under way there fail by themselves."""
         self.endpoints.pop(endpoint_id, None)
-        self._traffic = None
+        self.rotation.changed()
+
+    @property
+    def is_panicking(self) -> bool:
+        """Whether so many endpoints are bad that bad ones may be used again."""
+        return self.rotation.is_panicking(self._clock())
 
     @property
     def ready(self) -> int:
         """Endpoints that take traffic now."""
-        return len(self._available(self._clock()))
+        return len(self.rotation.available(self._clock()))
 
     @property
     def learned_capacity(self) -> float | None:
         """What an endpoint has been found to work on at once, on average; None if not learned."""
-        learned = [endpoint.capacity for endpoint in self._members() if endpoint.limit is not None]
+        learned = [
+            endpoint.capacity for endpoint in self.rotation.members() if endpoint.limit is not None
+        ]
         return sum(learned) / len(learned) if learned else None
 
     @property
     def slots(self) -> int:
         """Requests that the endpoints in traffic are believed to work on at once."""
-        return sum(endpoint.slots for endpoint in self._available(self._clock()))
+        return sum(endpoint.slots for endpoint in self.rotation.available(self._clock()))
 
     @property
     def in_flight(self) -> int:

@@ -69,10 +69,10 @@ class HealthProber:
     async def _pause(self) -> None:
         try:
             async with asyncio.timeout(self.params.interval_s):
-                await self._pool.suspicion.wait()
+                await self._pool.rotation.suspicion.wait()
         except TimeoutError:
             pass
-        self._pool.suspicion.clear()
+        self._pool.rotation.suspicion.clear()
 
     async def probe_all(self) -> None:
         """One round; also lets waiting requests have slots whose endpoint has recovered."""
@@ -84,7 +84,7 @@ class HealthProber:
             self._judge(endpoint, verdict)
         self._streaks = {id_: n for id_, n in self._streaks.items() if id_ in self._pool.endpoints}
         now = self._clock()
-        if self._pool.versions_matter and now >= self._versions_due_at:
+        if self._pool.rotation.versions_matter and now >= self._versions_due_at:
             await self._ask_versions()
             self._versions_due_at = now + _VERSIONS_EVERY_S
         self._pool.judge(now)

@@ -104,7 +104,8 @@ class StaticDriver:
     def _sync(self) -> None:
         targets = {self._id(address): address for address in self._names.known}
         if self._members.sync(targets, self._params.concurrency, self._params.drain_s):
-            self._pool.suspicion.set()  # newcomers need not wait for the next round of probes
+            # Newcomers need not wait for the next round of probes.
+            self._pool.rotation.suspicion.set()
 
     def _id(self, address: Address) -> str:
         # Derived from the address so that it is stable, hashed so that it does not tell it.

@@ -41,6 +41,6 @@ async def test_without_requests_for_versions_nobody_is_asked(tmp_path):
     async with Harness(tmp_path, warm=[has("1")]) as gateway:
         await gateway.infer()
         probes = gateway.pool.endpoints
-        assert not gateway.pool.versions_matter
+        assert not gateway.pool.rotation.versions_matter
         assert all(endpoint.versions is None for endpoint in probes.values())
         assert [got.method for got in gateway.warm[0].received] == ["POST"]

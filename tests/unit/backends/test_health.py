@@ -106,12 +106,12 @@ async def test_a_suspect_endpoint_is_probed_before_the_interval_is_over(replica,
         async with asyncio.timeout(5):
             while replica["asked"] < 1:
                 await asyncio.sleep(0.001)
-            pool.suspicion.set()
+            pool.rotation.suspicion.set()
             while replica["asked"] < 2:
                 await asyncio.sleep(0.001)
     finally:
         running.cancel()
-    assert not pool.suspicion.is_set()
+    assert not pool.rotation.suspicion.is_set()
 
 
 async def test_every_round_compares_how_fast_endpoints_are(replica, make_prober):
@@ -144,7 +144,7 @@ async def test_versions_are_what_the_replica_says(replica, make_prober, metadata
     await prober.probe_all()
     assert pool.endpoints["e0"].versions is None
     assert "metadata_asked" not in replica, "nobody has asked for a version yet"
-    pool.versions_matter = True
+    pool.rotation.versions_matter = True
     await prober.probe_all()
     await prober.probe_all()
     assert pool.endpoints["e0"].versions == versions
@@ -155,7 +155,7 @@ async def test_versions_are_asked_again_after_a_while_and_when_a_replica_returns
     replica, make_prober
 ):
     pool, prober = make_prober(replica["url"], healthy_after=1, unhealthy_after=1)
-    pool.versions_matter = True
+    pool.rotation.versions_matter = True
     seen = []
     for version, event in (("1", None), ("2", None), ("3", "later"), ("4", "back")):
         replica["metadata"] = b'{"versions": ["%b"]}' % version.encode()

@@ -327,7 +327,7 @@ class TestPanic:
         for name in ("e0", "e1", "e2"):
             for _ in range(3):
                 pool.endpoints[name].circuit.failed(clock())
-        pool._traffic = None
+        pool.rotation.changed()
         assert pool.try_reserve(REQUEST, clock()).endpoint_id == "e3", "good ones first"
         for _ in range(3):
             pool.try_reserve(REQUEST, clock())
@@ -344,9 +344,9 @@ class TestPanic:
     def test_who_is_set_aside_is_suspect_to_the_probes(self, make_pool, clock):
         pool = make_pool(4)
         fail(pool, clock, 2)
-        assert not pool.suspicion.is_set()
+        assert not pool.rotation.suspicion.is_set()
         fail(pool, clock, 1)
-        assert pool.suspicion.is_set()
+        assert pool.rotation.suspicion.is_set()
 
 
 class TestSlowStart:
@@ -359,7 +359,7 @@ class TestSlowStart:
         assert pool.snapshot(1, clock()).slots == 2
         clock.advance(5.0)
         assert pool.snapshot(1, clock()).slots == 4
-        assert pool._traffic is not None, "settled: nothing is asked again"
+        assert pool.rotation._traffic is not None, "settled: nothing is asked again"
 
     def test_so_does_one_that_recovers(self, make_pool, clock):
         pool = make_pool(4, params=self.PARAMS)
@@ -400,10 +400,10 @@ class TestVersions:
 
     async def test_probes_learn_that_versions_matter_with_the_first_such_request(self, pool, clock):
         pool.try_reserve(REQUEST, clock())
-        assert not pool.versions_matter
+        assert not pool.rotation.versions_matter
         pool.try_reserve(make_request(version="1"), clock())
-        assert pool.versions_matter
-        assert pool.suspicion.is_set()
+        assert pool.rotation.versions_matter
+        assert pool.rotation.suspicion.is_set()
 
     async def test_who_waits_for_a_version_gets_it_and_holds_nobody_else_up(self, pool, clock):
         second = pool.try_reserve(make_request(version="2"), clock())

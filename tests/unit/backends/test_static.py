@@ -79,7 +79,7 @@ async def make_rig():
 async def test_endpoints_come_and_go_with_the_addresses_of_a_name(make_rig):
     rig = make_rig()
     await rig.until(lambda: rig.hosts == {"10.0.0.1", "10.0.0.2"})
-    assert rig.pool.suspicion.is_set(), "newcomers are probed at once"
+    assert rig.pool.rotation.suspicion.is_set(), "newcomers are probed at once"
     before = dict(rig.pool.endpoints)
     rig.addresses = ["10.0.0.2", "10.0.0.3"]
     await rig.until(lambda: rig.hosts == {"10.0.0.2", "10.0.0.3"})

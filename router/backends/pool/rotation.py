@@ -1,0 +1,110 @@
+"""Which endpoints of a pool take traffic now, and for which version of the model.
+
+Remembers the answer while nothing but an event can change it. Reserves no slot.
+"""
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from router.admission.outliers import (
+    MIN_SAMPLES,
+    OutlierParams,
+    in_rotation,
+    may_set_aside,
+    pace_of,
+    panics,
+    slow_ones,
+)
+from router.backends.pool.endpoint import Endpoint
+from router.policy.estimates import ServiceTimes
+
+
+@dataclass(frozen=True, slots=True)
+class RotationParams:
+    """`is_last_resort` says that the model has no other backend; see `admission.outliers`."""
+
+    outliers: OutlierParams
+    is_last_resort: bool
+    slow_start_s: float
+
+
+class Rotation:
+    """The endpoints in traffic, of those in `endpoints`, which is the pool's own.
+
+    `suspicion` is set when probes should not wait for their next round, `versions_matter` once a
+    client has asked for a version of the model.
+    """
+
+    def __init__(self, endpoints: Mapping[str, Endpoint], params: RotationParams) -> None:
+        self.params = params
+        self.suspicion = asyncio.Event()
+        self.versions_matter = False
+        self._endpoints = endpoints
+        # None when each must be asked: after a change, and while a circuit is open or an endpoint
+        # warms up, when it depends on the time.
+        self._traffic: list[Endpoint] | None = None
+
+    def changed(self) -> None:
+        """An endpoint came, left, or is in another state."""
+        self._traffic = None
+
+    def available(self, now: float) -> list[Endpoint]:
+        """Those that take traffic."""
+        if self._traffic is not None:
+            return self._traffic
+        params = self.params
+        found = in_rotation(
+            self.members(), params.outliers, now, is_last_resort=params.is_last_resort
+        )
+        endpoints = self._endpoints.values()
+        warm = [endpoint.warm_up(now, params.slow_start_s) for endpoint in endpoints]
+        if all(warm) and all(endpoint.is_settled(now) for endpoint in endpoints):
+            self._traffic = found
+        return found
+
+    def serving(self, now: float, version: str | None) -> list[Endpoint]:
+        """Those that take traffic and may have the version.
+
+        One that nobody is known to have goes anywhere: the replica's answer is the truth about it.
+        """
+        available = self.available(now)
+        if version is None:
+            return available
+        if not self.versions_matter:
+            self.versions_matter = True
+            self.suspicion.set()  # they are asked for now
+        if not self.is_known(version):
+            return available
+        return [endpoint for endpoint in available if endpoint.serves(version)]
+
+    def is_known(self, version: str) -> bool:
+        """Whether any endpoint is known to have the version."""
+        return any(version in (endpoint.versions or ()) for endpoint in self._endpoints.values())
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether endpoints differ in what is known of their versions."""
+        return len({endpoint.versions for endpoint in self._endpoints.values()}) > 1
+
+    def members(self) -> list[Endpoint]:
+        """Those that their probes call good, and that stay."""
+        return [endpoint for endpoint in self._endpoints.values() if endpoint.is_member]
+
+    def is_panicking(self, now: float) -> bool:
+        """Whether so many endpoints are bad that bad ones may be used again."""
+        params = self.params
+        return panics(self.members(), params.outliers, now, is_last_resort=params.is_last_resort)
+
+    def far_slower(self, service_times: ServiceTimes, now: float) -> Iterator[Endpoint]:
+        """Those to be set aside for being far slower than the others, as many as may be."""
+        members, usual = self.members(), service_times.estimate
+        paces = {
+            endpoint.id: pace_of([(s, usual(size).mean_s) for size, s in endpoint.recent])
+            for endpoint in members
+            if len(endpoint.recent) >= MIN_SAMPLES and not endpoint.is_slow(now)
+        }
+        aside = sum(endpoint.is_failing(now) or endpoint.is_slow(now) for endpoint in members)
+        most = may_set_aside(len(members), aside, self.params.outliers)
+        for id_ in slow_ones(paces, self.params.outliers)[:most]:
+            yield self._endpoints[id_]
