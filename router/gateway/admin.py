@@ -12,13 +12,20 @@ from aiohttp import web
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from router.director import explain_request
-from router.domain.errors import EndpointNotFoundError, InvalidRequestError, RouterError
+from router.domain.decision import TraceStep
+from router.domain.errors import (
+    EndpointNotFoundError,
+    InvalidRequestError,
+    RouterError,
+    ShedError,
+)
 from router.domain.request import InferenceRequest, Protocol
 from router.gateway.head import read_head
 from router.gateway.responses import error_answer, not_found_model
 from router.gateway.status import StatusSources, status
 from router.gateway.trials import CanaryQuestion, act
 from router.gateway.variant import variant_of
+from router.policy.decide import prioritised
 from router.runtime import Runtime
 from router.settings.loader import ConfigError
 from router.settings.schema import BackendHint
@@ -76,7 +83,14 @@ def explain(
     if model is None:
         raise not_found_model(question.model)
     variant = variant_of(runtime, model, question.request(runtime, now))
-    decision, trace, refusal = explain_request(variant.model, variant.request, now)
+    request = prioritised(variant.request, variant.model.policy)
+    decision, trace, refusal = explain_request(variant.model, request, now)
+    if request.priority is not None:
+        trace.append(TraceStep("priority", request.priority.name.lower(), "while it has to wait"))
+    if isinstance(refusal, ShedError):
+        trace += [
+            TraceStep("fallback", name, "is asked next") for name in variant.model.settings.fallback
+        ]
     if variant.assignment is not None:
         trace.insert(0, variant.assignment.explained)
     document: dict[str, Any] = dict.fromkeys(("backend", "reason", "rule", "held", "finish_ms"))

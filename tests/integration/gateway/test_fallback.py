@@ -92,8 +92,11 @@ async def test_a_model_without_a_replica_is_stood_in_for(tmp_path, spare):
         gateway.warm[0].is_ready = False
         await gateway.until(lambda: gateway.pool.ready == 0)
         reply = await gateway.infer()
+        question = {"model": "m", "payload_bytes": 10}
+        told = (await gateway.ask("POST", "/v1/explain", question)).json()["trace"]
     assert (reply.status, reply.headers["x-router-model"]) == (200, "spare")
     assert reply.headers["x-router-attempts"] == "1"
+    assert (told[-1]["stage"], told[-1]["subject"]) == ("fallback", "spare")
 
 
 async def test_a_model_that_sheds_is_stood_in_for(tmp_path, spare):

@@ -108,6 +108,8 @@ async def test_the_highest_class_is_served_first_and_the_lowest_shed_first(tmp_p
             tasks[request_id] = asyncio.create_task(ask(name, request_id))
             await queued(gateway, waiting)
         high = asyncio.create_task(ask("high", "h1"))
+        question = {"model": "m", "payload_bytes": 10, "headers": {"x-class": "low"}}
+        told = (await gateway.ask("POST", "/v1/explain", question)).json()["trace"]
         shed = await tasks.pop("l2")
         refused = await ask("low", "l3")
         replica.gate.opened.set()
@@ -115,6 +117,9 @@ async def test_the_highest_class_is_served_first_and_the_lowest_shed_first(tmp_p
     assert (shed.status, refused.status) == (503, 503)
     assert {reply.status for reply in served} == {200}
     assert replica.served == ["first", "h1", "n1", "l1"]
+    assert ([step["subject"] for step in told if step["stage"] == "priority"] == ["low"]) is (
+        by == "rule"
+    )
 
 
 async def test_a_negative_priority_is_refused(tmp_path):
