@@ -21,6 +21,7 @@ class Record:
 
     `upstream_s` is the time during which a backend had it. `passed_to` is the model that got it in
     place of the one asked for, `earlier_attempts` those that the models before it made.
+    `whole_body` is a body that was to come and then had to be kept.
     """
 
     decision: Decision | None = None
@@ -35,6 +36,7 @@ class Record:
     carried: AttemptError | None = None
     passed_to: str | None = None
     earlier_attempts: int = 0
+    whole_body: bytes | None = None
 
     @property
     def tries(self) -> int:

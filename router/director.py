@@ -19,6 +19,7 @@ from router.domain.errors import (
     ClientClosedError,
     DeadlineExceededError,
     EncodedTooLargeError,
+    NoEndpointError,
     QueueFullError,
     QueueTimeoutError,
     RateLimitedError,
@@ -105,8 +106,11 @@ class Director:
             if request.is_inference and not record.tries:
                 self._count_arrival(model, request)
             try:
-                return model, await self._answered(model, request, own_body, record)
+                return model, await self._answered(
+                    model, request, own_body, record, has_stand_in=bool(others)
+                )
             except RouterError as error:
+                body = body if record.whole_body is None else record.whole_body
                 if not others or not may_pass_on(error, request, body, self._clock()):
                     raise
                 link, *others = others
@@ -123,7 +127,13 @@ class Director:
     # -- one answer, by as many attempts as are allowed ------------------------------------------
 
     async def _answered(
-        self, model: ModelRuntime, request: InferenceRequest, body: Payload, record: Record
+        self,
+        model: ModelRuntime,
+        request: InferenceRequest,
+        body: Payload,
+        record: Record,
+        *,
+        has_stand_in: bool,
     ) -> Answer:
         error, record.carried = record.carried, None
         while True:
@@ -133,9 +143,14 @@ class Director:
                 await self._prepare_retry(model, record.decision.backend, error, record)
             self._check_deadline(request)
             decision = self._decide(model, request, record)
+            if has_stand_in and decision.hold and decision.reason is Reason.NO_ENDPOINT:
+                # Another model answers sooner than endpoints that failed may come back.
+                raise NoEndpointError(f"model {model.name} has no healthy replica")
             if decision.backend is Backend.SERVERLESS and not isinstance(body, bytes):
-                body = await body.whole()
+                body = record.whole_body = await body.whole()
                 decision = self._decide(model, request, record)  # that took a while
+            if record.passed_to is not None:
+                decision = record.decision = replace(decision, reason=Reason.FALLBACK)
             self._metrics.record_decision(model.name, decision.backend, decision.reason)
             lease, error = await self._reserve(model, request, decision, record), None
             if lease is None:
@@ -171,8 +186,6 @@ class Director:
                 if reason is Reason.LIMIT_PAYLOAD
             }
             decision = decide(request, model.policy, model.state(request, now, hard), now)
-        if record.passed_to is not None:
-            decision = replace(decision, reason=Reason.FALLBACK)
         record.decision = decision
         return decision
 

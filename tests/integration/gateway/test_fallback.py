@@ -99,6 +99,25 @@ async def test_a_model_without_a_replica_is_stood_in_for(tmp_path, spare):
     assert (told[-1]["stage"], told[-1]["subject"]) == ("fallback", "spare")
 
 
+async def test_replicas_that_failed_are_not_waited_for(tmp_path, spare):
+    """There is a queue, of half a minute; another model answers at once."""
+    async with Harness(tmp_path, warm=[ok()]) as gateway:
+        await with_chain(gateway, spare)
+        gateway.warm[0].is_ready = False
+        await gateway.until(lambda: gateway.pool.ready == 0)
+        async with asyncio.timeout(5):
+            reply = await gateway.infer()
+    assert (reply.status, reply.headers["x-router-model"]) == (200, "spare")
+
+
+async def test_a_long_body_that_a_function_got_whole_is_passed_on(tmp_path, spare):
+    async with Harness(tmp_path, warm=[ok()], function=hangs_up()) as gateway:
+        await with_chain(gateway, spare)
+        reply = await gateway.infer(b"x" * 100_000, x_router_backend="serverless")
+    assert (reply.status, reply.headers["x-router-model"]) == (200, "spare")
+    assert spare.received[0].body == b"x" * 100_000
+
+
 async def test_a_model_that_sheds_is_stood_in_for(tmp_path, spare):
     gate = Gate()
     async with Harness(tmp_path, warm=[gate], pool={"concurrency": 1}) as gateway:
