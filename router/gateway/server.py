@@ -29,7 +29,7 @@ from router.gateway.intake import Intake, Taken
 from router.gateway.relay import error_reply, is_relayed, reply_of, stream
 from router.gateway.responses import error_answer, outcome_of_status
 from router.gateway.target import Document
-from router.runtime import RuntimeRef
+from router.runtime import Runtime, RuntimeRef
 from router.shadow.copies import Copy, Shadows
 from router.upstream.client import UpstreamClient
 
@@ -150,12 +150,12 @@ class DataPlane:
                 exchange.status = taken.status
                 headers = exchange.headers(self._clock())
                 return reply_of(taken.status, _JSON + headers, msgspec.json.encode(taken.content))
-            return await self._serve(http, taken, exchange)
+            return await self._serve(http, taken, exchange, runtime)
 
     async def _serve(
-        self, http: web.BaseRequest, taken: Taken, exchange: Exchange
+        self, http: web.BaseRequest, taken: Taken, exchange: Exchange, runtime: Runtime
     ) -> web.StreamResponse:
-        copy = self._copy(taken, exchange)
+        copy = self._copy(taken, exchange, runtime)
         body = taken.body if copy is None else copy.body
         try:
             reply = await self._served(http, taken, body, exchange, copy)
@@ -169,12 +169,12 @@ class DataPlane:
             copy.send()
         return reply
 
-    def _copy(self, taken: Taken, exchange: Exchange) -> Copy | None:
+    def _copy(self, taken: Taken, exchange: Exchange, runtime: Runtime) -> Copy | None:
         """What a shadow will get of the request, once the client has its answer."""
         if taken.shadow is None or exchange.is_resumed:
             return None
         request = taken.chain[0].request
-        return self.shadows.begin(taken.shadow, self._runtime.current, request, taken.body)
+        return self.shadows.begin(taken.shadow, runtime, request, taken.body)
 
     async def _served(
         self,

@@ -53,7 +53,7 @@ def status(sources: StatusSources) -> dict[str, Any]:
     return {
         "models": [_model(model, sources, now) for model in runtime.models.values()],
         "canaries": [described(rule, trial, now) for rule, trial in runtime.trials.items()],
-        "shadows": [_shadow(name, counts) for name, counts in sources.data.shadows.counts.items()],
+        "shadows": [_shadow(name, counts) for name, counts in _shadows(sources)],
         "shared_state": _shared_state(sources, now),
         "config": {
             "hash": runtime.content_hash,
@@ -152,6 +152,12 @@ def _function(function: Function, now: float) -> dict[str, Any]:
     }
 
 
+def _shadows(sources: StatusSources) -> list[tuple[str, ShadowCounts]]:
+    """The shadows that are configured; requests from before a reload may still count for others."""
+    models = sources.runtime.current.models
+    return [found for found in sources.data.shadows.counts.items() if found[0] in models]
+
+
 def _shadow(name: str, counts: ShadowCounts) -> dict[str, Any]:
     return {
         "model": name,
@@ -242,6 +248,6 @@ def readings(sources: StatusSources) -> Readings:
         canaries=canary_readings(sources.runtime.current.trials),
         shadows=[
             ShadowReading(name, _told(found.copies), _told(found.comparisons), found.max_difference)
-            for name, found in sources.data.shadows.counts.items()
+            for name, found in _shadows(sources)
         ],
     )

@@ -254,3 +254,18 @@ async def test_a_stream_that_breaks_at_the_shadow_is_a_failure(tmp_path):
         assert (await gateway.infer()).status == 200
         found = await settled(gateway, 1)
         assert found["copies"]["failed"] == 1
+
+
+async def test_a_shadow_that_goes_while_a_body_comes_is_not_missed(tmp_path):
+    async with shadowed(tmp_path, ok(outputs(1)), ok(outputs(1)), timeout="200ms") as (gateway, _):
+        reader, writer = await gateway.connect()
+        head = f"POST {INFER} HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\n{{ "
+        writer.write(head.encode())
+        await gateway.until(lambda: gateway.in_flight == 1)
+        assert (await reload(gateway, gateway.config)).status == 200
+        writer.write(b" }")
+        async with asyncio.timeout(5):
+            assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+        counts = gateway.gateway._data.shadows.counts
+        await gateway.until(lambda: not any(found.in_flight for found in counts.values()))
+        assert await shadow_of(gateway) is None  # it is no longer configured
