@@ -61,6 +61,14 @@ MATRIX = (
         "outcome `upstream_failed`; state `ejected`; ejections",
     ),
     Row(
+        "busy",
+        "a replica answers 429 or 503 though it works on nothing of ours",
+        "its requests are repeated elsewhere; three in a row eject it (while it works on others it "
+        "is only full)",
+        "none",
+        "result `rejected`; state `ejected`; ejections",
+    ),
+    Row(
         "refused",
         "nobody listens at a replica's address",
         "probes keep it out; requests that tried it before go elsewhere",

@@ -128,6 +128,20 @@ async def test_cut(pool_of):
     assert ejections == {"m": 1}
 
 
+async def test_busy(pool_of):
+    async with pool_of(ok(status=503)) as gateway:
+        traffic = await send(gateway, 400)
+        assert await states(gateway) == {"ready": 3, "ejected": 1}
+        tried = len(gateway.warm[0].received)
+        await balanced(gateway)
+        results = await counted(gateway, "router_attempts_total", "result")
+        ejections = await counted(gateway, "router_endpoint_ejections_total", "model")
+    assert (traffic.lost, traffic.statuses[200]) == (0, 400)
+    assert results == {"ok": 400, "rejected": tried}
+    assert tried < 20, "though it is always free"
+    assert ejections["m"] >= 1
+
+
 async def test_refused(pool_of):
     async with pool_of(ok()) as gateway:
         assert gateway.warm[0].crash is not None
