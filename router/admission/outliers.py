@@ -90,27 +90,29 @@ def in_rotation(
     """The members that take traffic.
 
     Where more than the largest share would be set aside, something else than single endpoints is
-    wrong, and what is called bad may still answer: once the good ones have no free slot the slow
-    ones are used again, and if there is no other backend (`is_last_resort`) the failing ones too.
+    wrong: slow ones are used again once the good ones have no free slot. Failing ones are used only
+    if nothing else is left, and no other backend (`is_last_resort`): they may still answer, but
+    while others work they would take the traffic that those would soon have room for.
     """
-    good, usable = _split(members, now, is_last_resort=is_last_resort)
+    good, working = _split(members, now)
     if len(members) - len(good) <= params.max_share * len(members):
         return good
-    return [member for member in good if member.load < 1] or usable
+    if working:
+        return [member for member in good if member.load < 1] or working
+    return list(members) if is_last_resort else []
 
 
 def panics(
     members: Sequence[M], params: OutlierParams, now: float, *, is_last_resort: bool
 ) -> bool:
     """Whether endpoints may take traffic that would be set aside if they were fewer."""
-    good, usable = _split(members, now, is_last_resort=is_last_resort)
-    too_many = len(members) - len(good) > params.max_share * len(members)
-    return too_many and len(usable) > len(good)
+    good, working = _split(members, now)
+    if len(members) - len(good) <= params.max_share * len(members):
+        return False
+    return len(working) > len(good) or (is_last_resort and not working)
 
 
-def _split(members: Sequence[M], now: float, *, is_last_resort: bool) -> tuple[list[M], list[M]]:
-    """The good ones, and those to be used if too many are bad."""
-    good = [member for member in members if not (member.is_failing(now) or member.is_slow(now))]
-    if is_last_resort:
-        return good, list(members)
-    return good, [member for member in members if not member.is_failing(now)]
+def _split(members: Sequence[M], now: float) -> tuple[list[M], list[M]]:
+    """The good ones; those and the slow ones."""
+    working = [member for member in members if not member.is_failing(now)]
+    return [member for member in working if not member.is_slow(now)], working

@@ -114,7 +114,7 @@ class EjectionSettings(Section):
     max_share: Annotated[float, Quantity(NUMBER, 0.0, 1.0)] = Field(
         default=0.5,
         description="largest share of the replicas set aside at once; if more are bad, slow ones "
-        "(and failing ones, without a function) are used once the others are full",
+        "are used once the good are full, and if all fail and there is no function, all",
     )
 
 

@@ -165,15 +165,18 @@ def test_whatever_happens_endpoints_are_set_aside_by_the_rules(
         now = clock()
         members = pool.rotation.members()
         used = in_rotation(members, outliers, now, is_last_resort=is_last_resort)
-        bad = [member for member in members if member.is_failing(now) or member.is_slow(now)]
-        slow = [member for member in bad if not member.is_failing(now)]
-        good_have_room = any(member.load < 1 for member in members if member not in bad)
+        failing = [member for member in members if member.is_failing(now)]
+        slow = [member for member in members if member.is_slow(now) and member not in failing]
         assert pool.rotation.available(now) == used, "what is remembered is what is the case"
-        if not good_have_room and len(bad) > max_share * len(members):
-            assert {*slow} <= {*used}
-            assert not is_last_resort or used == members
-        elif members and max_share < 1.0:
-            assert not {*bad} & {*used}, "the bad ones are not needed"
+        few = len(failing) + len(slow) <= max_share * len(members)
+        if len(failing) < len(members) or not is_last_resort or few:
+            assert not {*failing} & {*used}
+        else:
+            assert used == members
+        if few:
+            assert not {*slow} & {*used}
+        elif len(failing) < len(members):
+            assert used
         assert all(1 <= endpoint.slots <= endpoint.capacity for endpoint in members)
 
 

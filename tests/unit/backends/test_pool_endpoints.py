@@ -331,20 +331,26 @@ class TestOutliers:
 
 
 class TestPanic:
-    @pytest.mark.parametrize(("is_last_resort", "used"), [(True, 4), (False, 1)])
-    def test_with_too_many_bad_ones_all_are_used_unless_there_is_another_backend(
+    @pytest.mark.parametrize(("is_last_resort", "used"), [(True, 4), (False, 0)])
+    def test_with_none_left_all_are_used_unless_there_is_another_backend(
         self, make_pool, clock, is_last_resort, used
     ):
         pool = make_pool(4, 4, 4, 4, params=replace(PARAMS, is_last_resort=is_last_resort))
-        for name in ("e0", "e1", "e2"):
+        for endpoint in pool.endpoints.values():
+            for _ in range(3):
+                endpoint.circuit.failed(clock())
+        pool.rotation.changed()
+        assert pool.ready == used
+        assert pool.is_panicking is is_last_resort
+
+    def test_while_one_works_requests_wait_for_it_rather_than_fail(self, make_pool, clock):
+        pool = make_pool(1, 1, 1, params=replace(PARAMS, is_last_resort=True))
+        for name in ("e0", "e1"):
             for _ in range(3):
                 pool.endpoints[name].circuit.failed(clock())
         pool.rotation.changed()
-        assert pool.try_reserve(REQUEST, clock()).endpoint_id == "e3", "good ones first"
-        for _ in range(3):
-            pool.try_reserve(REQUEST, clock())
-        assert pool.ready == used
-        assert pool.is_panicking is is_last_resort
+        assert pool.try_reserve(REQUEST, clock()).endpoint_id == "e2"
+        assert pool.try_reserve(REQUEST, clock()) is None
 
     def test_a_success_ends_it(self, make_pool, clock):
         pool = make_pool(4, params=replace(PARAMS, is_last_resort=True))
