@@ -174,11 +174,11 @@ def _comparison(report: Figures) -> Table:
     return shown
 
 
-_HEADINGS = ("USD", "x opt", "x best", "missed", "p50", "p99", "on fn", "cold", "starts")
-_MODEL_HEADINGS = ("requests", "USD", "x opt", "x best", "missed", "p50", "p99", "on fn", "starts")
+_HEADINGS = ("USD", "opt", "best", "missed", "p50", "p99", "on fn", "cold", "starts")
+_MODEL_HEADINGS = ("requests", "USD", "opt", "best", "missed", "p50", "p99", "on fn", "starts")
 _LEGEND = (
-    "x opt: the bill over the optimum in hindsight, every replica full. x best: over the best"
-    " schedule in hindsight, replayed. missed: later than the objective, or refused. p50, p99: in"
+    "opt: the bill over the optimum in hindsight, every replica full. best: over the best schedule"
+    " in hindsight, replayed. missed: later than the objective, or refused. p50, p99: in"
     " ms. on fn: share on serverless. cold: share started cold."
 )
 
@@ -197,8 +197,8 @@ def table(title: str, first: str, headings: tuple[str, ...]) -> Table:
 def _cells(row: Figures) -> tuple[str, ...]:
     return (
         usd(row["cost_usd"]),
-        _plain(row["optimum_ratio"], "{:.3f}"),
-        _plain(row["replayed_optimum_ratio"], "{:.3f}"),
+        _plain(row["optimum_ratio"], "{:.2f}"),
+        _plain(row["replayed_optimum_ratio"], "{:.2f}"),
         _percent(row["violations_ratio"]),
         _plain(row["p50_ms"], "{:.0f}"),
         _plain(row["p99_ms"], "{:.0f}"),
