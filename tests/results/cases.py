@@ -63,7 +63,7 @@ _ALL = ("--model-map", "*=m")
 CPU = (
     Case(
         "worldcup-container", "A", "WorldCup98, containers", WORLDCUP, "container", "container",
-        scale=0.012, span=_WORLDCUP_SPAN,
+        scale=0.02, span=_WORLDCUP_SPAN,
     ),
     Case(
         "servegen-container", "A", "ServeGen, containers", SERVEGEN, "container", "container",
@@ -79,7 +79,7 @@ CPU = (
     ),
     Case(
         "worldcup-machine", "A", "WorldCup98, machines", WORLDCUP, "machine", "machine",
-        scale=0.012, span=_WORLDCUP_SPAN,
+        scale=0.02, span=_WORLDCUP_SPAN,
     ),
     Case(
         "servegen-machine", "A", "ServeGen, machines", SERVEGEN, "machine", "machine", scale=0.15,
@@ -105,7 +105,7 @@ GPU = tuple(
     )
     for startup in ("180s", "300s")
     for trace, title, file, scale, span, options in (
-        ("worldcup", "WorldCup98", WORLDCUP, 0.012, _WORLDCUP_SPAN, ()),
+        ("worldcup", "WorldCup98", WORLDCUP, 0.02, _WORLDCUP_SPAN, ()),
         ("servegen", "ServeGen", SERVEGEN, 0.15, _SERVEGEN_SPAN, ()),
         ("azure", "Azure Functions 2019 as one", AZURE, 2.0, None, _ALL),
         ("llm", "Azure LLM code", AZURE_LLM, 10.0, None, ()),
