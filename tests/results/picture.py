@@ -17,7 +17,7 @@ _STYLES = {
     "static_split": ("#666666", "cross"),
     "always_serverless": ("#000000", "bar"),
 }
-_WIDTH, _LEFT, _RIGHT, _TOP, _ROW = 960, 250, 30, 64, 20
+_WIDTH, _LEFT, _RIGHT, _TOP, _ROW = 960, 220, 60, 64, 20
 _LOW, _HIGH = 0.98, 6.0
 _TICKS = (1.0, 1.1, 1.2, 1.5, 2.0, 3.0, 4.0, 6.0)
 
