@@ -16,12 +16,12 @@ from prometheus_client import CollectorRegistry
 
 from router import __version__
 from router.admission.rates import TakenElsewhere
-from router.assembly import Parts, assemble, host_command, local_functions
+from router.assembly.runtime import Parts, assemble, host_command, local_functions
 from router.backends.serverless.local_host import LocalFunctionHost
 from router.backends.serverless.refresher import Refresher
 from router.background import Background
 from router.controller import Controller
-from router.director import Director
+from router.dispatch.director import Director
 from router.gateway.admin import AdminPort
 from router.gateway.exchange import Telemetry
 from router.gateway.listener import Listener

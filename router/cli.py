@@ -1,6 +1,4 @@
-"""The command line: check, explain, replay, diff, measure-cold, status.
-
-`replay_cli` and `cold_cli` read argv too.
+"""The command line: check, explain and status; the longer commands are in `commands`.
 
 Exit codes: 0 fine, 1 the answer is no, 2 usage.
 """
@@ -16,16 +14,16 @@ import click
 from rich.console import Console
 
 from router import __version__
-from router.assembly import assemble, new_parts
-from router.cold_cli import measure_cold
+from router.assembly.runtime import assemble, new_parts
+from router.commands.cold import measure_cold
+from router.commands.platform_check import platform_warnings
+from router.commands.replay import diff, measure, replay
+from router.commands.serve import fail, load_or_exit, serve, serve_process
+from router.commands.status_view import AdminError, ask, show_live, show_once
 from router.domain.errors import RouterError
 from router.gateway.admin import ExplainQuestion
 from router.gateway.admin import explain as explain_from
-from router.platform_check import platform_warnings
-from router.replay_cli import diff, measure, replay
-from router.serve_cli import fail, load_or_exit, serve, serve_process
 from router.settings.loader import ConfigError, Loaded, load
-from router.status_view import AdminError, ask, show_live, show_once
 
 _ADMIN = "http://127.0.0.1:9090"
 

@@ -11,7 +11,7 @@ import msgspec
 from aiohttp import web
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from router.director import explain_request
+from router.dispatch.director import explain_request
 from router.domain.decision import TraceStep
 from router.domain.errors import (
     EndpointNotFoundError,

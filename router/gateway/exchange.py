@@ -5,7 +5,7 @@ Collects while the request runs; writes exactly once at its end.
 
 from dataclasses import dataclass, field
 
-from router.attempts import Record
+from router.dispatch.attempts import Record
 from router.domain.decision import Outcome
 from router.domain.request import InferenceRequest, Protocol
 from router.gateway.variant import Assignment, Variant

@@ -9,10 +9,10 @@ from typing import Protocol as Interface
 import numpy as np
 from msgspec.structs import replace
 
-from router.attempts import Record, verdict_of
 from router.backends.pool.endpoint import Endpoint
 from router.backends.refusal import refusal_of
-from router.director import outcome_of
+from router.dispatch.attempts import Record, verdict_of
+from router.dispatch.director import outcome_of
 from router.domain.clock import Clock
 from router.domain.decision import Backend, Outcome, Reason, Verdict
 from router.domain.errors import AttemptError, ResponseLostError

@@ -7,9 +7,9 @@ the first part is kept, until the second is sent; after that nothing is repeated
 import asyncio
 from typing import Protocol as Interface
 
-from router.attempts import verdict_of
 from router.backends.pool.endpoint import Endpoint
-from router.director import outcome_of
+from router.dispatch.attempts import verdict_of
+from router.dispatch.director import outcome_of
 from router.domain.decision import Reason
 from router.domain.errors import (
     AttemptError,

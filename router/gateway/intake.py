@@ -11,8 +11,8 @@ from math import inf
 from aiohttp import web
 from multidict import CIMultiDictProxy
 
-from router.chain import Link
-from router.director import Director
+from router.dispatch.chain import Link
+from router.dispatch.director import Director
 from router.domain.addressing import path_for
 from router.domain.clock import Clock
 from router.domain.errors import (

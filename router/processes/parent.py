@@ -18,7 +18,7 @@ import msgspec
 from aiohttp import web
 
 from router.app import HOST_UP_WITHIN_S, function_host, listen_admin, url_of
-from router.assembly import Parts, local_functions
+from router.assembly.runtime import Parts, local_functions
 from router.background import Background
 from router.gateway.admin import EndpointDrain
 from router.gateway.listener import bind

@@ -8,9 +8,9 @@ import asyncio
 import logging
 from dataclasses import dataclass, replace
 
-from router.attempts import Record
-from router.chain import Link
-from router.director import Director
+from router.dispatch.attempts import Record
+from router.dispatch.chain import Link
+from router.dispatch.director import Director
 from router.domain.clock import Clock
 from router.domain.errors import DeadlineExceededError, RouterError
 from router.domain.ports import BackendResponse, Payload

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from router.assembly import assemble, new_parts
+from router.assembly.runtime import assemble, new_parts
 from router.replay.arrivals import Sender, bare
 from router.replay.machine import HELD
 from router.replay.simulator import Simulation

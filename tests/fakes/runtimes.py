@@ -5,7 +5,7 @@ from random import Random
 from textwrap import dedent
 from typing import Any
 
-from router.assembly import Parts, assemble
+from router.assembly.runtime import Parts, assemble
 from router.backends.pool.confinement import Cores
 from router.runtime import ModelRuntime, Runtime
 from router.signals.memory import SignalBook

@@ -19,7 +19,7 @@ import yaml
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from router.app import Gateway
-from router.assembly import new_parts
+from router.assembly.runtime import new_parts
 from router.settings.loader import load
 from tests.fakes.upstreams import Behaviour, FunctionUpstream, Upstream, running
 

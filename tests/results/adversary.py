@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from router.assembly import assemble, new_parts
+from router.assembly.runtime import assemble, new_parts
 from router.replay.arrivals import Sender, bare
 from router.replay.policies import router_simulation
 from router.replay.workload import ModelSetup, Workload

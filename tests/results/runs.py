@@ -19,7 +19,7 @@ from tests.results.cases import Case
 ROOT = Path(__file__).parents[2]
 _CODE = (
     "router/policy", "router/domain", "router/admission", "router/signals", "router/settings",
-    "router/backends", "router/replay", "router/runtime.py", "router/assembly.py",
+    "router/backends", "router/replay", "router/runtime.py", "router/assembly",
 )  # fmt: skip
 _TIMEOUT_S = 3600.0
 

@@ -5,7 +5,7 @@ from random import Random
 from statistics import median
 from timeit import repeat
 
-from router.assembly import assemble, new_parts
+from router.assembly.runtime import assemble, new_parts
 from router.backends.pool.endpoint import Endpoint
 from router.domain.decision import Verdict
 from router.domain.request import InferenceRequest, Protocol

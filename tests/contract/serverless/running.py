@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from router.assembly import assemble, new_parts
+from router.assembly.runtime import assemble, new_parts
 from router.backends.serverless.function import Function
 from router.background import Background
 from router.domain.decision import Verdict

@@ -9,7 +9,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from router.status_view import show_once
+from router.commands.status_view import show_once
 from tests.fakes.upstreams import Gate, Upstream, ok, running
 from tests.integration.gateway.test_lifecycle import Traffic, reload
 from tests.integration.harness import Harness

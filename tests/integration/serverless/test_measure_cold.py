@@ -11,9 +11,9 @@ import pytest
 import yaml
 from aiohttp import web
 
-from router.assembly import new_parts
-from router.cold_cli import _why_none
-from router.cold_measure import (
+from router.assembly.runtime import new_parts
+from router.commands.cold import _why_none
+from router.commands.cold_measure import (
     ColdReport,
     NotMeasurableError,
     Observed,

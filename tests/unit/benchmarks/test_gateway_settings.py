@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from router.assembly import assemble, new_parts
+from router.assembly.runtime import assemble, new_parts
 from router.domain.request import InferenceRequest, Protocol
 from router.policy.rules import first_match
 from router.runtime import Runtime

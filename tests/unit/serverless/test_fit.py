@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from router.cli import main
-from router.platform_check import platform_warnings
+from router.commands.platform_check import platform_warnings
 from router.settings.fit import LAMBDA_IMAGE_BYTES, RUNTIME_BYTES, unlikely_sizes
 from router.settings.functions import AwsLambda, AzureFunction
 from router.settings.loader import load
@@ -104,7 +104,7 @@ def test_a_disabled_function_is_not_looked_at(tmp_path: Path) -> None:
 def test_a_missing_extra_is_named(
     serverless: str, told: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("router.platform_check.find_spec", lambda _name: None)
+    monkeypatch.setattr("router.commands.platform_check.find_spec", lambda _name: None)
     warnings = platform_warnings(load_config(config(serverless)).settings)
     assert len(warnings) == (told is not None)
     assert told is None or told in warnings[0]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from router.assembly import assemble, new_parts
+from router.assembly.runtime import assemble, new_parts
 from router.backends.serverless.function import KeptWarm
 from tests.unit.settings.loading import load_config
 

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from router.chain import may_pass_on
+from router.dispatch.chain import may_pass_on
 from router.domain.errors import (
     ConnectFailedError,
     DeadlineExceededError,

@@ -10,8 +10,9 @@ from dataclasses import replace
 from random import Random
 
 from router.admission.retries import may_retry
-from router.attempts import Attempts, Record, Try, slots_of
-from router.chain import Link, may_pass_on
+from router.dispatch.attempts import Attempts, Record, Try, slots_of
+from router.dispatch.chain import Link, may_pass_on
+from router.dispatch.hedging import Answer, Hedger
 from router.domain.clock import Clock, Sleep
 from router.domain.decision import Backend, Decision, Outcome, Reason, TraceStep
 from router.domain.errors import (
@@ -29,7 +30,6 @@ from router.domain.errors import (
 )
 from router.domain.ports import BackendResponse, Lease, Payload
 from router.domain.request import InferenceRequest
-from router.hedging import Answer, Hedger
 from router.policy.decide import captive, decide
 from router.policy.refusals import Backends, given_up
 from router.runtime import ModelRuntime

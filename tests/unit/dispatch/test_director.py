@@ -13,12 +13,12 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from router.admission.retries import RetryBudget
-from router.attempts import Record
 from router.backends.pool.endpoint import Endpoint
 from router.backends.pool.endpoints import Pool, PoolParams
 from router.backends.serverless.function import Function, FunctionParams
-from router.chain import Link
-from router.director import Director, explain_request, outcome_of
+from router.dispatch.attempts import Record
+from router.dispatch.chain import Link
+from router.dispatch.director import Director, explain_request, outcome_of
 from router.domain.decision import Backend, Outcome, Reason
 from router.domain.errors import (
     ClientClosedError,

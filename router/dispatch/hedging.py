@@ -7,7 +7,7 @@ is the arithmetic of `admission.hedging`; where is the policy's.
 import asyncio
 
 from router.admission.hedging import Hedging
-from router.attempts import Attempts, Record, Try, slots_of
+from router.dispatch.attempts import Attempts, Record, Try, slots_of
 from router.domain.clock import Clock
 from router.domain.decision import Backend, Decision, Reason
 from router.domain.errors import RouterError

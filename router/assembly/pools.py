@@ -140,7 +140,7 @@ def _driver(
         return _static_driver(pool, of, settings, parts)
     if isinstance(of, KubernetesPool):
         # Only here, as below: the client library is an optional dependency.
-        from router.kubernetes_assembly import kubernetes_driver  # noqa: PLC0415
+        from router.assembly.kubernetes import kubernetes_driver  # noqa: PLC0415
 
         return kubernetes_driver(pool, of, settings, parts.upstream, parts.clock)
     launcher = _launcher(model, of, settings, parts.cores)
@@ -173,7 +173,7 @@ def _launcher(
     if isinstance(of, ProcessPool):
         spec, logs = _process_spec(model, of, settings), _logs(of, settings)
         return ProcessLauncher(model.name, spec, logs, cores)
-    from router.docker_assembly import container_launcher  # noqa: PLC0415
+    from router.assembly.docker import container_launcher  # noqa: PLC0415
 
     return container_launcher(model, of, settings)
 
@@ -184,13 +184,13 @@ def _reconfigure(
     of = model.pool
     assert of is not None  # noqa: S101
     if isinstance(of, KubernetesPool):
-        from router.kubernetes_assembly import reconfigure_kubernetes  # noqa: PLC0415
+        from router.assembly.kubernetes import reconfigure_kubernetes  # noqa: PLC0415
 
         reconfigure_kubernetes(driver, of, settings)
     if not isinstance(driver, ReplicaSupervisor):
         return
     if isinstance(of, DockerPool):
-        from router.docker_assembly import reconfigure_containers  # noqa: PLC0415
+        from router.assembly.docker import reconfigure_containers  # noqa: PLC0415
 
         reconfigure_containers(driver.launcher, model, of, settings)
     elif isinstance(of, ProcessPool) and isinstance(driver.launcher, ProcessLauncher):

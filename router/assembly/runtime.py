@@ -14,17 +14,17 @@ from random import Random
 from router.admission.hedging import HedgeParams, Hedging
 from router.admission.rates import RateLimit
 from router.admission.retries import RetryBudget
+from router.assembly.functions import CredentialBook, FunctionParts, assemble_function
+from router.assembly.pools import PoolParts, assemble_pool
+from router.assembly.rules import kept_trials, rule_of
 from router.backends.child_process import free_port
 from router.backends.pool.confinement import Cores, available_cores
 from router.backends.serverless.local_host import LocalFunctionSpec
 from router.domain.clock import Clock, Sleep
-from router.function_assembly import CredentialBook, FunctionParts, assemble_function
 from router.policy.decide import ModelPolicy
 from router.policy.rules import Rule, rules_for
 from router.policy.sizing import SizingParams
 from router.policy.steering import Slo
-from router.pool_assembly import PoolParts, assemble_pool
-from router.rule_assembly import kept_trials, rule_of
 from router.runtime import ModelRuntime, Runtime, SizingState
 from router.settings.loader import Loaded
 from router.settings.schema import (

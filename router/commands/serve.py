@@ -18,7 +18,7 @@ import click
 import uvloop
 
 from router.app import Gateway, hostname
-from router.assembly import new_parts
+from router.assembly.runtime import new_parts
 from router.gateway.listener import use_all_descriptors
 from router.member import Member
 from router.processes.children import READY_LINE

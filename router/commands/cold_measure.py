@@ -13,7 +13,7 @@ from statistics import median
 from typing import Any
 from urllib.parse import quote
 
-from router.assembly import Parts, assemble, host_command, local_functions
+from router.assembly.runtime import Parts, assemble, host_command, local_functions
 from router.backends.serverless.function import Function
 from router.backends.serverless.local_host import LocalFunctionHost
 from router.background import Background

@@ -9,12 +9,12 @@ from prometheus_client import CollectorRegistry
 
 from router.admission.hedging import HedgeParams, Hedging
 from router.admission.retries import RetryBudget
-from router.attempts import Record
 from router.backends.pool.endpoint import Endpoint
 from router.backends.pool.endpoints import Pool, PoolParams
 from router.backends.serverless.function import Function, FunctionParams
-from router.chain import Link
-from router.director import Director
+from router.dispatch.attempts import Record
+from router.dispatch.chain import Link
+from router.dispatch.director import Director
 from router.domain.decision import Backend, Reason
 from router.domain.errors import ResponseLostError
 from router.domain.ports import BackendResponse

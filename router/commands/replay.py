@@ -9,7 +9,8 @@ from typing import NoReturn
 import click
 from rich.console import Console
 
-from router.assembly import assemble, new_parts
+from router.assembly.runtime import assemble, new_parts
+from router.commands.status_view import AdminError, ask
 from router.replay.arrivals import Span
 from router.replay.command import (
     SAMPLE,
@@ -25,7 +26,6 @@ from router.replay.command import (
 from router.replay.traces import format_names, seconds
 from router.settings.loader import ConfigError, load
 from router.settings.quantities import duration_s
-from router.status_view import AdminError, ask
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 

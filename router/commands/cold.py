@@ -12,8 +12,8 @@ from pathlib import Path
 import click
 import yaml
 
-from router.assembly import new_parts
-from router.cold_measure import (
+from router.assembly.runtime import new_parts
+from router.commands.cold_measure import (
     ColdReport,
     NotMeasurableError,
     Plan,
