@@ -51,17 +51,6 @@ class PoolParams:
     adaptive: AdaptiveParams | None = None
 
 
-def _counts(verdict: Verdict, endpoint: Endpoint) -> bool:
-    """Whether the end of an attempt, still in flight, speaks against its endpoint.
-
-    To have no room is no fault of a replica that works on other requests of ours. One that refuses
-    though it has none would get ever more of them: it is always free.
-    """
-    if verdict is Verdict.REJECTED:
-        return endpoint.in_flight <= 1
-    return verdict is Verdict.FAILED
-
-
 def _rotation_params(params: PoolParams) -> RotationParams:
     return RotationParams(params.outliers, params.is_last_resort, params.slow_start_s)
 
@@ -247,7 +236,9 @@ class Pool:
                 endpoint.begin(now)
         elif verdict is not Verdict.CANCELLED:
             endpoint.overburdened()
-            if _counts(verdict, endpoint) and endpoint.circuit.failed(now):
+            # One that refuses is always free: unless set aside, it would draw all traffic. One
+            # that is only full is back with the next request of ours that it answers.
+            if endpoint.circuit.failed(now):
                 self._set_aside(endpoint)
         self._vacate(endpoint)
         if self.queue.waiters:

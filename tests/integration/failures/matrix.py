@@ -62,9 +62,8 @@ MATRIX = (
     ),
     Row(
         "busy",
-        "a replica answers 429 or 503 though it works on nothing of ours",
-        "its requests are repeated elsewhere; three in a row eject it (while it works on others it "
-        "is only full)",
+        "a replica answers 429 or 503",
+        "its requests are repeated elsewhere; three in a row eject it until it answers one",
         "none",
         "result `rejected`; state `ejected`; ejections",
     ),
