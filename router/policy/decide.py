@@ -20,7 +20,7 @@ from router.policy.feasibility import (
     serverless_cause,
 )
 from router.policy.refusals import Backends, refusal
-from router.policy.rules import Rule, first_match
+from router.policy.rules import Rule, RuleIndex, first_match
 from router.policy.steering import (
     Forecast,
     Slo,
@@ -43,8 +43,10 @@ class ModelPolicy:
     rules: tuple[Rule, ...]
     slo: Slo
     may_divert: bool = field(init=False)
+    index: RuleIndex = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "index", RuleIndex(self.rules))
         may_divert = any(rule.canary or rule.shadow for rule in self.rules)
         object.__setattr__(self, "may_divert", may_divert)
 
@@ -108,7 +110,10 @@ def decide(
     Raises PayloadTooLargeError, QueueFullError or NoEndpointError when no backend can take it.
     `trace`, where given, collects every step.
     """
-    rule = first_match(policy.rules, request, trace)
+    if trace is None:
+        rule = policy.index.first_match(request)
+    else:
+        rule = first_match(policy.rules, request, trace)
     causes = {
         Backend.SERVERLESS: serverless_cause(request, state.serverless),
         Backend.POOL: pool_cause(request, state.pool),

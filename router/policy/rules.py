@@ -12,6 +12,7 @@ from router.domain.request import InferenceRequest, Priority
 from router.policy.canary import Canary, Shadow
 
 _NO_LIMIT = 1 << 62
+_TENANT, _VERSION, _HEADER = 1, 2, 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,13 @@ class Match:
             if value is None or not glob.matches(value):
                 return f"header {name}"
         return None
+
+    @property
+    def needs(self) -> int:
+        """What a request must have at all, as a set of bits."""
+        needs = _TENANT if self.tenants else 0
+        needs |= _VERSION if self.versions else 0
+        return needs | (_HEADER if self.headers else 0)
 
     def fits_model(self, model: str) -> bool:
         """Whether the model's name fits, whatever the other conditions say."""
@@ -116,6 +124,33 @@ def first_match(
     if trace is not None:
         trace.append(TraceStep("rule", IMPLICIT_DEFAULT.name, "matches: no configured rule does"))
     return IMPLICIT_DEFAULT
+
+
+class RuleIndex:
+    """The same answer as `first_match` in less time, for rules that are asked again and again.
+
+    Most rules ask for a tenant, a version or a header. They are only looked at for requests that
+    have one: there is a list for each combination of the three.
+    """
+
+    __slots__ = ("_by_facts", "_headers")
+
+    def __init__(self, rules: tuple[Rule, ...]) -> None:
+        self._headers = frozenset(name for rule in rules for name, _ in rule.match.headers)
+        self._by_facts = tuple(
+            tuple(rule for rule in rules if rule.match.needs & ~facts == 0) for facts in range(8)
+        )
+
+    def first_match(self, request: InferenceRequest) -> Rule:
+        """The first rule that matches, else `IMPLICIT_DEFAULT`."""
+        facts = 0
+        if request.tenant is not None:
+            facts |= _TENANT
+        if request.version is not None:
+            facts |= _VERSION
+        if not self._headers.isdisjoint(request.headers):
+            facts |= _HEADER
+        return first_match(self._by_facts[facts], request)
 
 
 def rules_for(rules: tuple[Rule, ...], model: str) -> tuple[Rule, ...]:

@@ -10,7 +10,7 @@ from router.domain.decision import Backend, Decision
 from router.domain.errors import RouterError
 from router.domain.snapshot import ServerlessLimits
 from router.policy.decide import ModelPolicy, State, decide
-from router.policy.rules import Glob, Match, Route, Rule, first_match, rules_for
+from router.policy.rules import Glob, Match, Route, Rule, RuleIndex, first_match, rules_for
 from router.policy.sizing import Demand, Level, SizingParams, size
 from tests.fakes.builders import NOW, SLO, make_pool, make_request, make_serverless
 
@@ -120,6 +120,7 @@ def test_a_decision_names_a_backend_that_exists_and_is_enabled(request, rules, f
 @given(requests, rules)
 def test_the_rules_of_a_model_decide_as_all_rules_do(request, rules):
     assert first_match(rules_for(rules, request.model), request) is first_match(rules, request)
+    assert RuleIndex(rules).first_match(request) is first_match(rules, request)
 
 
 loads = st.floats(0.0, 8.0)
