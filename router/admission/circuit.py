@@ -11,14 +11,14 @@ from dataclasses import dataclass
 class CircuitParams:
     """Open after so many failures in a row, for `pause_s`, doubling up to `max_pause_s`.
 
-    Pauses begin small again once a circuit has stayed closed for `forgive_s`: what fails, works
-    and fails again is left alone for longer and longer.
+    Pauses begin small again once a circuit has stayed closed for `forgive_ratio` times the last
+    one: what fails, works and fails again at once is left alone for longer and longer.
     """
 
     failures_to_open: int = 5
     pause_s: float = 1.0
     max_pause_s: float = 30.0
-    forgive_s: float = 0.0
+    forgive_ratio: float = 0.0
 
 
 class GrowingPause:
@@ -35,7 +35,7 @@ class GrowingPause:
         is_new = not self._length_s or (is_forgivable and now >= self._forgiven_at)
         doubled_s = min(2 * self._length_s, params.max_pause_s)
         self._length_s = params.pause_s if is_new else max(doubled_s, params.pause_s)
-        self._forgiven_at = now + self._length_s + params.forgive_s
+        self._forgiven_at = now + (1 + params.forgive_ratio) * self._length_s
         return self._length_s
 
 
@@ -43,8 +43,8 @@ class CircuitBreaker:
     """Counts outcomes and says whether a call may be made now."""
 
     __slots__ = (
-        "_failures", "_open_until", "_pause", "_pause_s", "_paused_until", "_trial_until",
-        "opened", "params",
+        "_failures", "_open_until", "_opened_at", "_pause", "_pause_s", "_paused_until",
+        "_trial_until", "opened", "params",
     )  # fmt: skip
 
     def __init__(self, params: CircuitParams = CircuitParams()) -> None:
@@ -54,6 +54,7 @@ class CircuitBreaker:
         self._pause_s = params.pause_s
         self._open_until = 0.0
         self._trial_until = 0.0
+        self._opened_at = 0.0
         self._paused_until = 0.0
         self.opened = 0
 
@@ -69,6 +70,14 @@ class CircuitBreaker:
     def is_closed(self) -> bool:
         """Whether it is neither open nor waiting for a trial, at any time."""
         return self._open_until == 0.0
+
+    def may_be_tried(self, now: float) -> bool:
+        """Whether a trial is in order before a grown pause is over: the first pause is, at least.
+
+        For when there is nothing else to send to.
+        """
+        first_until = self._opened_at + self.params.pause_s
+        return not self.is_closed and now >= max(first_until, self._trial_until)
 
     def admit(self, now: float) -> None:
         """A call is sent. The first one after a pause is a trial; others wait for its outcome."""
@@ -96,6 +105,7 @@ class CircuitBreaker:
         self.opened += 1
         self._trial_until = 0.0
         self._pause_s = self._pause.take(now, self.params, is_forgivable=not was_trial)
+        self._opened_at = now
         self._open_until = now + self._pause_s
         return True
 

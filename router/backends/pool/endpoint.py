@@ -12,7 +12,9 @@ from router.admission.circuit import CircuitBreaker, CircuitParams, GrowingPause
 from router.policy.estimates import payload_bucket
 from router.upstream.address import Address
 
-ENDPOINT_CIRCUIT = CircuitParams(failures_to_open=3, pause_s=1.0, max_pause_s=30.0, forgive_s=60.0)
+ENDPOINT_CIRCUIT = CircuitParams(
+    failures_to_open=3, pause_s=1.0, max_pause_s=30.0, forgive_ratio=2.0
+)
 _RECENT = 64
 """So many answers an endpoint is judged by."""
 _FIRST_SHARE = 0.1

@@ -193,6 +193,9 @@ class Pool:
         while len(self.queue):
             endpoint = self._choose(self.rotation.available(now), self._rng)
             if endpoint is None:
+                # While requests wait, who failed is tried again soon, however often it failed.
+                endpoint = self.rotation.to_be_tried(now)
+            if endpoint is None:
                 return
             self._occupy(endpoint, now)
             if not self.queue.hand_over(endpoint):

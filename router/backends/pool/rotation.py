@@ -78,6 +78,11 @@ class Rotation:
             return available
         return [endpoint for endpoint in available if endpoint.serves(version)]
 
+    def to_be_tried(self, now: float) -> Endpoint | None:
+        """One that is set aside for failures, and may have a request to prove itself."""
+        candidates = (one for one in self.members() if one.is_failing(now) and one.load < 1)
+        return next((one for one in candidates if one.circuit.may_be_tried(now)), None)
+
     def is_known(self, version: str) -> bool:
         """Whether any endpoint is known to have the version."""
         return any(version in (endpoint.versions or ()) for endpoint in self._endpoints.values())

@@ -103,7 +103,7 @@ def test_how_long_a_pause_is(circuit, pauses, ends):
 
 
 def test_what_fails_again_soon_after_it_worked_is_left_alone_for_longer():
-    circuit = CircuitBreaker(CircuitParams(3, pause_s=1.0, max_pause_s=4.0, forgive_s=10.0))
+    circuit = CircuitBreaker(CircuitParams(3, pause_s=1.0, max_pause_s=4.0, forgive_ratio=2.0))
     now, pauses = 0.0, []
     for worked_s in (1.0, 1.0, 20.0, 0.0):
         fail(circuit, 3, now)

@@ -188,6 +188,24 @@ class TestQueue:
         pool.pump(clock())
         assert (await result_of(waiter)).endpoint_id == "e0"
 
+    async def test_while_requests_wait_a_grown_pause_is_as_short_as_the_first(
+        self, make_pool, clock
+    ):
+        pool = make_pool(1)
+        fail(pool, clock, 3)
+        clock.advance(1.0)
+        fail(pool, clock, 1)  # the trial: the pause is of two seconds now
+        first, second = await queued(pool), await queued(pool)
+        clock.advance(0.9)
+        pool.pump(clock())
+        assert not first.done()
+        clock.advance(0.1)
+        pool.pump(clock())
+        lease = await result_of(first)
+        assert not second.done(), "one request is enough to try it"
+        lease.release(Verdict.OK, clock(), None)
+        assert (await result_of(second)).endpoint_id == "e0"
+
     async def test_only_a_pool_that_wants_no_replica_wakes_the_controller(self, make_pool, clock):
         pool = make_pool()
         woken = []
