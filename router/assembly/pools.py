@@ -69,13 +69,14 @@ def assemble_pool(
         return None
     params, probe = pool_params(model), _probe_params(model, model.pool)
     source = _source(model.pool)
+    caller = PoolCaller(parts.upstream, model.pool.timeouts.connect_s)
     kept = _kept(old, source)
     if kept is not None:
         kept.pool.reconfigure(params)
+        kept.pool.caller = caller
         kept.prober.params = probe
         _reconfigure(kept.driver, model, settings, probe)
         return kept
-    caller = PoolCaller(parts.upstream, model.pool.timeouts.connect_s)
     pool = Pool(model.name, params, caller, parts.clock, parts.rng)
     driver = _driver(pool, model, settings, parts, probe)
     prober = HealthProber(pool, parts.upstream, probe, parts.clock)
@@ -156,8 +157,12 @@ def _static_driver(
         target = _hook_target(of.scale)
         hook = ScaleHook(pool.model, target, parts.upstream, parts.wall_clock)
     names = Names(parse_address(url) for url in of.urls)
-    params = StaticParams(of.concurrency, of.resolve_s, settings.server.drain_timeout_s)
+    params = _static_params(of, settings)
     return StaticDriver(pool, parts.upstream, names, params, hook, parts.clock)
+
+
+def _static_params(of: StaticPool, settings: Settings) -> StaticParams:
+    return StaticParams(of.concurrency, of.resolve_s, settings.server.drain_timeout_s)
 
 
 def _hook_target(of: ScaleSettings) -> HookTarget:
@@ -187,6 +192,8 @@ def _reconfigure(
         from router.assembly.kubernetes import reconfigure_kubernetes  # noqa: PLC0415
 
         reconfigure_kubernetes(driver, of, settings)
+    if isinstance(of, StaticPool) and isinstance(driver, StaticDriver):
+        driver.params = _static_params(of, settings)
     if not isinstance(driver, ReplicaSupervisor):
         return
     if isinstance(of, DockerPool):

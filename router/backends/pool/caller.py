@@ -13,7 +13,7 @@ class PoolCaller:
 
     def __init__(self, upstream: UpstreamClient, connect_timeout_s: float) -> None:
         self._upstream = upstream
-        self._connect_timeout_s = connect_timeout_s
+        self.connect_timeout_s = connect_timeout_s
 
     async def send(
         self, address: Address, request: InferenceRequest, body: Payload, timeout_s: float
@@ -27,7 +27,7 @@ class PoolCaller:
             body_bytes=request.payload_bytes,
             deadline=request.deadline,
             is_idempotent=request.is_idempotent,
-            connect_timeout_s=self._connect_timeout_s,
+            connect_timeout_s=self.connect_timeout_s,
         )
         response = await self._upstream.send(address, call, timeout_s=timeout_s)
         if (refusal := refusal_of(response.status, "a replica")) is not None:

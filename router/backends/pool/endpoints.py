@@ -74,7 +74,7 @@ class Pool:
         self.ejections = 0
         self.rotation = Rotation(self.endpoints, _rotation_params(params))
         self._choose: Callable[[Sequence[Endpoint], Random], Endpoint | None] = least_loaded
-        self._caller = caller
+        self.caller = caller
         self._clock = clock
         self._rng = rng
         self.queue: SlotQueue[Endpoint] = SlotQueue(
@@ -143,7 +143,7 @@ class Pool:
         if endpoint is None:
             return None
         self._occupy(endpoint, now)
-        return PoolLease(self, endpoint, self._caller, self._clock, now)
+        return PoolLease(self, endpoint, self.caller, self._clock, now)
 
     def reserve_warm(self, now: float) -> Endpoint | None:
         """As `try_reserve`, without a lease: the caller settles the endpoint itself."""
@@ -172,7 +172,7 @@ class Pool:
             # Whoever waits for a version must not keep others from replicas without it.
             asyncio.get_running_loop().call_soon(self._pump_now)
         endpoint = await self._wait(request, timeout_s)
-        return PoolLease(self, endpoint, self._caller, self._clock, self._clock())
+        return PoolLease(self, endpoint, self.caller, self._clock, self._clock())
 
     async def _wait(self, request: InferenceRequest, timeout_s: float) -> Endpoint:
         """Wait for a slot of an endpoint that may have the request's version."""

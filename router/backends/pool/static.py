@@ -48,7 +48,7 @@ class StaticDriver:
         self._pool = pool
         self._members = Membership(pool, upstream)
         self._names = names
-        self._params = params
+        self.params = params
         self._hook = hook
         self._clock = clock
         self._wanted_at: float | None = None
@@ -95,7 +95,7 @@ class StaticDriver:
             complete = await self._names.refresh()
             self._sync()
             self._seen_first = self._seen_first or complete
-            resolve_s = self._params.resolve_s
+            resolve_s = self.params.resolve_s
             if complete and not (self._names.are_any and resolve_s):
                 return
             settled = complete and self._names.known
@@ -103,7 +103,7 @@ class StaticDriver:
 
     def _sync(self) -> None:
         targets = {self._id(address): address for address in self._names.known}
-        if self._members.sync(targets, self._params.concurrency, self._params.drain_s):
+        if self._members.sync(targets, self.params.concurrency, self.params.drain_s):
             # Newcomers need not wait for the next round of probes.
             self._pool.rotation.suspicion.set()
 
