@@ -12,12 +12,10 @@ from dataclasses import replace
 from router.backends.pool.endpoint import Endpoint
 from router.backends.pool.endpoints import Pool
 from router.domain.clock import Clock
-from router.domain.snapshot import ServerlessSnapshot
 from router.policy.demand import (
     USUAL_PAYLOAD_BYTES,
     PoolFacts,
     Rates,
-    breaks_objective,
     demand_from,
     starting_since,
 )
@@ -199,17 +197,9 @@ def demand_of(model: ModelRuntime, rates: Rates, now: float) -> Demand:
     assert pool is not None and settings is not None  # noqa: S101, PT018
     concurrency = max(1, round(pool.learned_capacity or settings.concurrency))
     facts = PoolFacts(concurrency, len(pool.queue), pool.ready)
-    return demand_from(rates, facts, model.policy.slo, _usual_function(model, now))
-
-
-def has_latency_duty(model: ModelRuntime, now: float) -> bool:
-    """Whether serverless alone would break the model's objective."""
-    return breaks_objective(model.policy.slo, _usual_function(model, now))
-
-
-def _usual_function(model: ModelRuntime, now: float) -> ServerlessSnapshot | None:
     function = model.serverless
-    return function.snapshot(USUAL_PAYLOAD_BYTES, now) if function is not None else None
+    usual = function.snapshot(USUAL_PAYLOAD_BYTES, now) if function is not None else None
+    return demand_from(rates, facts, model.policy.slo, usual)
 
 
 def _follow_canaries(trials: Mapping[str, CanaryTrial], fleet: FleetSnapshot) -> None:

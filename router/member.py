@@ -1,7 +1,6 @@
 """One of several processes that serve one port: what its parent tells it, and asks of it."""
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import msgspec
 
@@ -40,11 +39,6 @@ class Member:
     def decode(cls, text: str) -> "Member":
         """The inverse of `encode`. Raises msgspec.ValidationError or DecodeError."""
         return msgspec.json.decode(text, type=cls)
-
-    @property
-    def control_path(self) -> Path:
-        """The socket on which the parent asks."""
-        return Path(self.control)
 
     def applied(self, loaded: Loaded) -> Loaded:
         """The configuration with what the parent decides in place of what the file says."""

@@ -62,16 +62,6 @@ class BackendResponse:
             await self.rest.aclose()
 
 
-class Caller(Protocol):
-    """Carries one attempt to one place. Raises AttemptError and nothing else."""
-
-    async def send(
-        self, request: InferenceRequest, body: Payload, timeout_s: float
-    ) -> BackendResponse:
-        """Send the request and return once the answer's head is known."""
-        ...
-
-
 class Lease(Protocol):
     """A reserved slot of a backend. Whoever holds it releases it exactly once."""
 

@@ -39,11 +39,6 @@ class Feeder:
         """What was wrong with the client's side, if that ended the exchange."""
         self._task = asyncio.create_task(self._run())
 
-    @property
-    def is_done(self) -> bool:
-        """Whether nothing more will be sent."""
-        return self._task.done()
-
     async def stop(self) -> None:
         """Stop sending; what the client still sends is not taken from it."""
         self._task.cancel()

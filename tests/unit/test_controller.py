@@ -11,7 +11,7 @@ from router.admission.retries import RetryBudget
 from router.backends.pool.endpoint import Endpoint
 from router.backends.pool.endpoints import Pool, PoolParams
 from router.backends.serverless.function import Function, FunctionParams, KeptWarm
-from router.controller import Controller, follow, has_latency_duty
+from router.controller import Controller, demand_of, follow
 from router.domain.decision import Verdict
 from router.policy.canary import Canary
 from router.policy.decide import ModelPolicy
@@ -179,6 +179,10 @@ def setup():
     setup = Setup()
     setup.controller.step()
     return setup
+
+
+def has_duty(setup) -> bool:
+    return demand_of(setup.model, Rates(0.0, 0.0, 0.0, 0.0, 0.0), NOW).latency_duty
 
 
 class TestSizing:
@@ -399,7 +403,7 @@ class TestLatencyDuty:
         assert function is not None
         if is_warm:
             function.environments.give_back(NOW, expected_warm=False, was_cold=True)
-        assert has_latency_duty(setup.model, NOW) is duty
+        assert has_duty(setup) is duty
 
     def test_a_function_that_serves_is_warm_for_most(self):
         setup = Setup("avoid")
@@ -408,9 +412,9 @@ class TestLatencyDuty:
         assert function is not None
         lease = function.try_reserve(make_request(), NOW)
         assert lease is not None
-        assert has_latency_duty(setup.model, NOW) is False
+        assert has_duty(setup) is False
         lease.release(Verdict.CANCELLED, NOW, None)
-        assert has_latency_duty(setup.model, NOW) is True
+        assert has_duty(setup) is True
 
     def test_duty_keeps_one_replica(self):
         setup = Setup("avoid")

@@ -1,6 +1,6 @@
 """Runs a sizing rule over a demand series and prices it, without simulating single requests.
 
-For tuning and for tests of cost, with the rule that `serve` runs. Work is a fluid: queues, cold
+For tests of cost, with the rule that `serve` runs. Work is a fluid: queues, cold
 starts and violations do not show, so it never says what a policy does to latency.
 """
 

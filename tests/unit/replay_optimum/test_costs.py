@@ -9,8 +9,8 @@ import pytest
 
 from router.policy.sizing import Demand
 from router.replay.baselines import baselines
-from router.replay.fluid import BaselineSizer, Facts, LevelSizer, run
 from tests.unit.replay_optimum import shapes
+from tests.unit.replay_optimum.fluid import BaselineSizer, Facts, LevelSizer, run
 from tests.unit.replay_optimum.shapes import bound_of, params_of, series_of
 
 CPU, FAST, GPU = (2.3, 60.0), (3.1, 20.0), (6.0, 180.0)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from router.replay.baselines import Fixed, Hpa
-from router.replay.fluid import BaselineSizer, Facts, LevelSizer, run
+from tests.unit.replay_optimum.fluid import BaselineSizer, Facts, LevelSizer, run
 from tests.unit.replay_optimum.shapes import DT, REPLICA_USD_PER_S, params_of, series_of
 
 USD = REPLICA_USD_PER_S * DT
