@@ -3,7 +3,8 @@
 from router.backends.pool.claims import Claims, claims_folder
 from router.backends.pool.docker import ContainerLauncher, ContainerSpec, EngineParams
 from router.backends.pool.supervisor import Launcher
-from router.settings.schema import AtExit, DockerPool, ModelSettings, Settings
+from router.settings.pools import AtExit, DockerPool
+from router.settings.schema import ModelSettings, Settings
 
 
 def container_launcher(

@@ -5,7 +5,8 @@ from router.backends.pool.kube_api import KubeApi
 from router.backends.pool.kubernetes import KubernetesDriver, KubernetesParams, KubernetesSource
 from router.domain.clock import Clock
 from router.domain.ports import PoolDriver
-from router.settings.schema import KubernetesPool, Settings, SizedBy
+from router.settings.pools import KubernetesPool, SizedBy
+from router.settings.schema import Settings
 from router.upstream.client import UpstreamClient
 
 

@@ -25,17 +25,16 @@ from router.backends.serverless.secret_files import SecretFile
 from router.domain.clock import Clock
 from router.domain.ports import PoolDriver
 from router.runtime import ModelRuntime
-from router.settings.schema import (
+from router.settings.pools import (
     DockerPool,
     HookAuth,
     KubernetesPool,
-    ModelSettings,
     PoolSettings,
     ProcessPool,
     ScaleSettings,
-    Settings,
     StaticPool,
 )
+from router.settings.schema import ModelSettings, Settings
 from router.upstream.address import parse_address
 from router.upstream.client import UpstreamClient
 

@@ -26,15 +26,10 @@ from router.policy.rules import Rule, rules_for
 from router.policy.sizing import SizingParams
 from router.policy.steering import Slo
 from router.runtime import ModelRuntime, Runtime, SizingState
+from router.settings.functions import LocalFunction
 from router.settings.loader import Loaded
-from router.settings.schema import (
-    ColdStart,
-    LocalFunction,
-    ModelSettings,
-    PoolSettings,
-    Settings,
-    StaticPool,
-)
+from router.settings.pools import PoolSettings, StaticPool
+from router.settings.schema import ColdStart, ModelSettings, Settings
 from router.signals.memory import SignalBook
 from router.upstream.address import Address, parse_address
 from router.upstream.client import UpstreamClient

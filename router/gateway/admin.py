@@ -28,7 +28,7 @@ from router.gateway.variant import variant_of
 from router.policy.decide import prioritised
 from router.runtime import Runtime
 from router.settings.loader import ConfigError
-from router.settings.schema import BackendHint
+from router.settings.server import BackendHint
 from router.telemetry.metrics import Metrics
 
 MAX_BODY_BYTES = 64 * 1024

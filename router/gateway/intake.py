@@ -36,7 +36,7 @@ from router.policy.canary import Shadow
 from router.policy.decide import prioritised
 from router.runtime import ModelRuntime, Runtime
 from router.settings.keys import ApiKey
-from router.settings.schema import BackendHint
+from router.settings.server import BackendHint
 
 _OPEN_PATHS = ("/v2/health/",)
 """Answered without a key: probes have none."""

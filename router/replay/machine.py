@@ -16,7 +16,8 @@ from router.replay.platform import Platform
 from router.replay.replicas import Replicas
 from router.replay.sizers import Observed, Sizer
 from router.replay.workload import ModelSetup, Row
-from router.settings.schema import PoolSettings, ServerlessSettings
+from router.settings.functions import ServerlessSettings
+from router.settings.pools import PoolSettings
 from router.signals.memory import ModelSignals
 from router.signals.snapshot import ModelTotals
 

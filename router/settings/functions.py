@@ -9,7 +9,6 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StrictBool, ValidationInfo, field_validator
 
-from router.settings.backends import QueueSettings
 from router.settings.prices import FunctionPrice
 from router.settings.quantities import (
     COUNT,
@@ -23,6 +22,7 @@ from router.settings.quantities import (
     Quantity,
     wrong,
 )
+from router.settings.queue import QueueSettings
 from router.settings.section import Section
 from router.settings.values import FilePath, Text, Url
 

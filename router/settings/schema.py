@@ -9,41 +9,13 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import (
-    Field,
-    StrictBool,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, StrictBool, ValidationInfo, field_validator, model_validator
 
-from router.settings.backends import (
-    AtExit,
-    DockerPool,
-    HealthSettings,
-    HookAuth,
-    KubernetesPool,
-    PoolSettings,
-    PoolTimeouts,
-    ProcessPool,
-    QueueSettings,
-    ScaleSettings,
-    SizedBy,
-    StaticPool,
-)
 from router.settings.extras import needs_extra
-from router.settings.functions import (
-    AwsLambda,
-    AzureFunction,
-    FunctionLimits,
-    GoogleFunction,
-    HttpFunction,
-    LocalFunction,
-    ServerlessSettings,
-)
+from router.settings.functions import ServerlessSettings
 from router.settings.hedge import HedgeSettings
 from router.settings.masking import mask_secrets
-from router.settings.prices import FunctionPrice
+from router.settings.pools import PoolSettings
 from router.settings.quantities import (
     COUNT,
     DURATION,
@@ -53,54 +25,10 @@ from router.settings.quantities import (
     Quantity,
     wrong,
 )
-from router.settings.rules import MatchSettings, RouteName, RuleSettings, Weights
+from router.settings.rules import RuleSettings
 from router.settings.section import Section
-from router.settings.server import BackendHint, ServerSettings
-from router.settings.values import (
-    FilePath,
-    ModelName,
-    Text,
-    Url,
-    Version,
-)
-
-__all__ = [
-    "AtExit",
-    "AuthSettings",
-    "AwsLambda",
-    "AzureFunction",
-    "BackendHint",
-    "ColdStart",
-    "ControllerSettings",
-    "DockerPool",
-    "FunctionLimits",
-    "FunctionPrice",
-    "GoogleFunction",
-    "HealthSettings",
-    "HedgeSettings",
-    "HookAuth",
-    "HttpFunction",
-    "KubernetesPool",
-    "LocalFunction",
-    "MatchSettings",
-    "ModelSettings",
-    "PoolSettings",
-    "PoolTimeouts",
-    "ProcessPool",
-    "QueueSettings",
-    "RouteName",
-    "RuleSettings",
-    "ScaleSettings",
-    "ServerSettings",
-    "ServerlessSettings",
-    "Settings",
-    "SharedStateSettings",
-    "SizedBy",
-    "SloSettings",
-    "StaticPool",
-    "Weights",
-    "WorkersSettings",
-]
+from router.settings.server import ServerSettings
+from router.settings.values import FilePath, ModelName, Text, Url, Version
 
 MAX_ENTRIES = 1000
 """Most models, and most rules, in one configuration."""

@@ -7,9 +7,10 @@ of API keys are not here: a client may have one connection only, so processes co
 from collections.abc import Iterator
 from typing import TypeVar
 
-from router.settings.backends import PoolSettings, QueueSettings
 from router.settings.functions import ServerlessSettings
+from router.settings.pools import PoolSettings
 from router.settings.problems import KeyPath
+from router.settings.queue import QueueSettings
 from router.settings.schema import ModelSettings, Settings
 
 B = TypeVar("B", ServerlessSettings, PoolSettings)

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from router.settings.loader import load
-from router.settings.schema import KubernetesPool
+from router.settings.pools import KubernetesPool
 from tests.integration.end_to_end.client import MLP, infer
 from tests.integration.end_to_end.gateway import eventually
 from tests.system.containers import EngineProcess, Podman

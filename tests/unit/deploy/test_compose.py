@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from router.settings.loader import load
-from router.settings.schema import DockerPool
+from router.settings.pools import DockerPool
 
 DEPLOY = Path(__file__).parents[3] / "deploy"
 COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from router.settings.document import MappingNode, Node, SequenceNode, parse, plain
+from router.settings.functions import LocalFunction
 from router.settings.loader import Loaded, load, load_text
+from router.settings.pools import ProcessPool
 from router.settings.prices import PriceBook, built_in_prices
 from router.settings.reference import main, markdown, reference
-from router.settings.schema import LocalFunction, ProcessPool
 from router.settings.sources import read_bounded
 
 CONFIG = Path(__file__).parents[3] / "config"

@@ -4,8 +4,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from router.settings.functions import AwsLambda, LocalFunction
 from router.settings.loader import ConfigError, load
-from router.settings.schema import AwsLambda, LocalFunction, ProcessPool, RouteName, Weights
+from router.settings.pools import ProcessPool
+from router.settings.rules import RouteName, Weights
 from tests.unit.settings.loading import BASE, MODEL, load_config, problems_of
 
 FULL = """

@@ -1,4 +1,4 @@
-"""Settings of a model's pool, and of the queue that both of its backends have.
+"""Settings of a model's pool, one group for each kind.
 
 Keys keep the user's names (the alias); field names carry the stored unit. See `schema`.
 """
@@ -18,17 +18,15 @@ from router.settings.quantities import (
     GIB,
     HOUR_S,
     MIB,
-    MILLISECONDS,
     NUMBER,
-    PER_HOUR,
     SIZE,
     Quantity,
     wrong,
 )
+from router.settings.replicas import AnyPool
 from router.settings.section import Section
 from router.settings.values import FilePath, Text, Url
 
-UrlPath = Annotated[str, Text(r"/[!-~]{0,1000}", "a path starting with /, without spaces")]
 ReplicaUrl = Annotated[str, Url(("http", "https"))]
 Argument = Annotated[str, Text(r".+", "a text of 1..4096 characters")]
 VariableName = Annotated[
@@ -65,166 +63,7 @@ KubernetesZone = Annotated[
 VariableValue = Annotated[str, Text(r".*", "a text of 0..4096 characters")]
 
 
-class QueueSettings(Section):
-    """Requests held while a backend cannot take them."""
-
-    max_requests: Annotated[int, Quantity(COUNT, 0, 100_000)] = Field(
-        default=100, description="most requests held; 0: none"
-    )
-    max_bytes: Annotated[int, Quantity(SIZE, 0, 64 * GIB)] = Field(
-        default=64 * MIB, description="most body bytes held"
-    )
-    max_wait_s: Annotated[float, Quantity(DURATION, 0.0, HOUR_S)] = Field(
-        default=30.0,
-        alias="max_wait",
-        description="longest time a request is held (its own deadline may end it sooner)",
-    )
-
-
-class PoolTimeouts(Section):
-    """Deadlines towards a replica."""
-
-    connect_s: Annotated[float, Quantity(DURATION, 0.01, 60.0)] = Field(
-        default=1.0, alias="connect", description="time to open a connection"
-    )
-    response_s: Annotated[float, Quantity(DURATION, 0.01, 24 * HOUR_S)] = Field(
-        default=60.0, alias="response", description="time until the response starts"
-    )
-
-
-class EjectionSettings(Section):
-    """When a replica is set aside although its probes are good, and for how long."""
-
-    failures: Annotated[int, Quantity(COUNT, 1, 100)] = Field(
-        default=3, description="failed attempts in a row that set a replica aside"
-    )
-    slower_by: Annotated[float, Quantity(NUMBER, 0, 1000)] = Field(
-        default=3.0,
-        description="so many times its peers' median time set a replica aside; 0: never",
-    )
-    least_excess_s: Annotated[float, Quantity(DURATION, 0.0, 60.0)] = Field(
-        default=0.02, alias="least_excess", description="and at least so much more time than theirs"
-    )
-    pause_s: Annotated[float, Quantity(DURATION, 0.05, 600.0)] = Field(
-        default=1.0, alias="pause", description="for how long; doubles each time"
-    )
-    max_pause_s: Annotated[float, Quantity(DURATION, 0.05, HOUR_S)] = Field(
-        default=30.0, alias="max_pause", description="longest pause, and at least the first one"
-    )
-    max_share: Annotated[float, Quantity(NUMBER, 0.0, 1.0)] = Field(
-        default=0.5,
-        description="largest share of the replicas set aside at once; if more are bad, slow ones "
-        "are used once the good are full, and if all fail and there is no function, all",
-    )
-
-
-class HealthSettings(Section):
-    """How replicas are probed."""
-
-    path: UrlPath = Field(
-        default="/v2/health/ready", description="path that answers 200 when ready"
-    )
-    interval_s: Annotated[float, Quantity(DURATION, 0.05, 600.0)] = Field(
-        default=1.0, alias="interval", description="time between probes"
-    )
-    timeout_s: Annotated[float, Quantity(DURATION, 0.01, 60.0)] = Field(
-        default=1.0, alias="timeout", description="time a probe may take"
-    )
-    unhealthy_after: Annotated[int, Quantity(COUNT, 1, 100)] = Field(
-        default=3, description="failed probes in a row until a replica gets no requests"
-    )
-    healthy_after: Annotated[int, Quantity(COUNT, 1, 100)] = Field(
-        default=1, description="good probes in a row until it gets them again"
-    )
-    slow_start_s: Annotated[float, Quantity(DURATION, 0.0, HOUR_S)] = Field(
-        default=0.0,
-        alias="slow_start",
-        description="time over which a new or returning replica gets more and more of its requests",
-    )
-    ejection: EjectionSettings = Field(
-        default_factory=EjectionSettings,
-        description="when a replica is set aside although its probes are good",
-    )
-
-
-class AdaptiveSettings(Section):
-    """Bounds of a concurrency that is learned."""
-
-    minimum: Annotated[int, Quantity(COUNT, 1, 10_000)] = Field(
-        default=1, alias="min", description="fewest requests at once, and how many at first"
-    )
-    maximum: Annotated[int, Quantity(COUNT, 1, 10_000)] = Field(
-        default=64, alias="max", validate_default=True, description="most requests at once"
-    )
-
-    @field_validator("maximum")
-    @classmethod
-    def _is_not_below(cls, value: int, info: ValidationInfo) -> int:
-        if value < info.data.get("minimum", value):
-            raise wrong("must not be below min")
-        return value
-
-
-class _Pool(Section):
-    """What every pool has."""
-
-    enabled: StrictBool = Field(
-        default=True, description="false: no request is sent to this backend"
-    )
-    min_replicas: Annotated[int, Quantity(COUNT, 0, 1000)] = Field(
-        default=0, description="replicas kept warm at all times"
-    )
-    max_replicas: Annotated[int, Quantity(COUNT, 1, 1000)] = Field(
-        default=1, validate_default=True, description="most replicas at once"
-    )
-    concurrency: Annotated[int, Quantity(COUNT, 1, 10_000)] = Field(
-        default=4, description="requests one replica works on at once"
-    )
-    adaptive: AdaptiveSettings | None = Field(
-        default=None,
-        description="learn the concurrency from how long answers take; absent: as configured",
-    )
-    price_usd_per_s: Annotated[float, Quantity(PER_HOUR, 0, 10_000)] = Field(
-        alias="price_per_replica_hour",
-        description="USD for one replica and hour",
-        json_schema_extra={"default": "from the prices"},
-    )
-    startup_s: Annotated[float, Quantity(DURATION, 0.0, HOUR_S)] = Field(
-        default=2.0,
-        alias="startup",
-        description="expected start of a replica until it has been measured",
-    )
-    min_billing_s: Annotated[float, Quantity(DURATION, 0.0, 24 * HOUR_S)] = Field(
-        default=0.0, alias="min_billing", description="a replica is paid for at least this long"
-    )
-    packing_ratio: Annotated[float, Quantity(NUMBER, 0.1, 1.0)] = Field(
-        default=0.95,
-        alias="packing",
-        description="share of a replica that sizing fills with work that may spill to serverless",
-    )
-    queue: QueueSettings = Field(
-        default_factory=QueueSettings, description="requests held until a replica is free"
-    )
-    timeouts: PoolTimeouts = Field(
-        default_factory=PoolTimeouts, description="deadlines towards a replica"
-    )
-    health: HealthSettings = Field(
-        default_factory=HealthSettings, description="how the replicas are probed"
-    )
-    service_time_s: Annotated[float, Quantity(MILLISECONDS, 0.01, 900_000)] = Field(
-        default=0.05, alias="service_time_ms",
-        description="expected time of a request until it has been measured",
-    )  # fmt: skip
-
-    @field_validator("max_replicas")
-    @classmethod
-    def _replicas_in_order(cls, value: int, info: ValidationInfo) -> int:
-        if value < info.data.get("min_replicas", 0):
-            raise wrong("must be at least min_replicas")
-        return value
-
-
-class ProcessPool(_Pool):
+class ProcessPool(AnyPool):
     """Worker processes on this machine, started and stopped by the gateway."""
 
     kind: Literal["process"] = Field(description="worker processes on this machine")
@@ -290,7 +129,7 @@ class ScaleSettings(Section):
     )
 
 
-class StaticPool(_Pool):
+class StaticPool(AnyPool):
     """Replicas that somebody else runs."""
 
     kind: Literal["static"] = Field(description="replicas that somebody else runs")
@@ -316,7 +155,7 @@ class AtExit(StrEnum):
     KEEP = "keep"
 
 
-class DockerPool(_Pool):
+class DockerPool(AnyPool):
     """Containers on this machine's Docker (or podman) engine, managed by the gateway."""
 
     kind: Annotated[Literal["docker"], AfterValidator(needs_extra("aiodocker", "docker"))] = Field(
@@ -379,7 +218,7 @@ class SizedBy(StrEnum):
     EXTERNAL = "external"
 
 
-class KubernetesPool(_Pool):
+class KubernetesPool(AnyPool):
     """Pods behind a Service, whose Deployment the gateway sizes. OpenShift included."""
 
     kind: Annotated[
