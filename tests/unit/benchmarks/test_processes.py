@@ -64,7 +64,7 @@ def family() -> Iterator[subprocess.Popen[str]]:
     """A process that waits for a child which burns CPU and holds 50 MB; its first line: done."""
     child = (
         "import time; held = b'x' * 50_000_000\n"
-        "while time.process_time() < 0.2: pass\n"
+        "while time.process_time() < 0.3: pass\n"
         "print('done', flush=True); time.sleep(30)"
     )
     parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
@@ -83,7 +83,7 @@ def family() -> Iterator[subprocess.Popen[str]]:
 def test_a_tree_is_measured_with_its_children(family: subprocess.Popen[str]):
     assert family.stdout is not None
     assert family.stdout.readline() == "done\n"
-    assert cpu_s(family.pid) >= 0.2
+    assert cpu_s(family.pid) >= 0.2  # the kernel counts whole ticks
     assert rss_bytes(family.pid) > 50_000_000
 
 
