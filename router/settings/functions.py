@@ -315,7 +315,7 @@ class HttpFunction(_UrlFunction):
         description="a function called by URL: Knative, OpenFaaS, any other"
     )
     price: FunctionPrice = Field(
-        description="what a call costs", json_schema_extra={"default": "required"}
+        description="what a call costs; required unless the prices file says it"
     )
     host: HostName = Field(
         default="", description="Host header, by which Knative routes; empty: the URL's own"
