@@ -93,13 +93,17 @@ class ModelRuntime:
         self.signals.arrived(work_s, price_usd, is_captive)
 
     def state(
-        self, request: InferenceRequest, now: float, failed: Mapping[Backend, Reason]
+        self,
+        request: InferenceRequest,
+        now: float,
+        failed: Mapping[Backend, Reason],
+        waited_s: float = 0.0,
     ) -> State:
-        """Both backends as they are now, for this request."""
+        """Both backends as they are now, for this request, which has waited so long already."""
         size, ticket = request.payload_bytes, ticket_of(request)
         function, pool = self.serverless, self.pool
         return State(
-            function.snapshot(size, now, ticket) if function is not None else None,
+            function.snapshot(size, now, ticket, waited_s) if function is not None else None,
             pool.snapshot(size, now, request.version, ticket) if pool is not None else None,
             failed,
         )

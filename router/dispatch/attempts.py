@@ -20,7 +20,7 @@ class Record:
     """What happened to a request, as it goes along; ends up in headers, log and metrics.
 
     `upstream_s` is the time during which a backend had it. `passed_to` is the model that got it in
-    place of the one asked for, `earlier_attempts` those that the models before it made.
+    place of the one asked for, `earlier_attempts` and `earlier_queue_s` what the models before it made of it.
     `whole_body` is a body that was to come and then had to be kept.
     """
 
@@ -36,6 +36,7 @@ class Record:
     carried: AttemptError | None = None
     passed_to: str | None = None
     earlier_attempts: int = 0
+    earlier_queue_s: float = 0.0
     whole_body: bytes | None = None
 
     @property
@@ -43,10 +44,16 @@ class Record:
         """Attempts at the model that has the request now."""
         return self.attempts - self.earlier_attempts
 
+    @property
+    def waited_s(self) -> float:
+        """Time in queues of the model that has the request now, all waits together."""
+        return self.queue_s - self.earlier_queue_s
+
     def pass_to(self, model: str) -> None:
         """Another model gets the request; what failed before tells nothing about its backends."""
         self.passed_to = model
         self.earlier_attempts = self.attempts
+        self.earlier_queue_s = self.queue_s
         self.decision, self.endpoint_id, self.cold_start = None, "", None
         self.failed.clear()
         self.avoid.clear()

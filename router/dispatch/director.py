@@ -175,7 +175,8 @@ class Director:
     def _decide(self, model: ModelRuntime, request: InferenceRequest, record: Record) -> Decision:
         now = self._clock()
         try:
-            decision = decide(request, model.policy, model.state(request, now, record.failed), now)
+            state = model.state(request, now, record.failed, record.waited_s)
+            decision = decide(request, model.policy, state, now)
         except ShedError:
             if not record.failed:
                 raise
@@ -185,7 +186,8 @@ class Director:
                 for backend, reason in record.failed.items()
                 if reason is Reason.LIMIT_PAYLOAD
             }
-            decision = decide(request, model.policy, model.state(request, now, hard), now)
+            state = model.state(request, now, hard, record.waited_s)
+            decision = decide(request, model.policy, state, now)
         record.decision = decision
         return decision
 
@@ -201,7 +203,8 @@ class Director:
             lease = slots.try_reserve(request, now)
         if lease is not None:
             return lease
-        wait_s = _max_wait_s(model, decision.backend)
+        # All waits of a request together: one that failed does not get the whole time again.
+        wait_s = max(0.0, _max_wait_s(model, decision.backend) - record.waited_s)
         if request.deadline is not None:
             wait_s = min(wait_s, request.deadline - now)
         try:

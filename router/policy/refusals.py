@@ -73,6 +73,13 @@ def given_up(
             f"model {request.model} has no healthy replica and none became ready in time",
             come_back_s,
         )
+    function = backends.serverless
+    if waited_for is Backend.SERVERLESS and function is not None and function.breaker_open:
+        return NoEndpointError(
+            f"the function of model {request.model} fails or asked for a pause, and was not to be"
+            " called again in time",
+            come_back_s,
+        )
     return type(error)(f"all capacity of model {request.model} is busy: {error}", come_back_s)
 
 

@@ -107,9 +107,12 @@ class Function:
         self.queue.max_bytes = params.max_queued_bytes
 
     def snapshot(
-        self, payload_bytes: int, now: float, ticket: Ticket | None = None
+        self, payload_bytes: int, now: float, ticket: Ticket | None = None, waited_s: float = 0.0
     ) -> ServerlessSnapshot:
-        """The function as it is now, for a request of that size with that place in its queue."""
+        """The function as it is now, for a request of that size with that place in its queue.
+
+        `waited_s` is what the request has used up of the longest wait.
+        """
         queued, queued_bytes = self.queue.seen_by(ticket)
         service = self.service_times.estimate(payload_bytes)
         return ServerlessSnapshot(
@@ -122,7 +125,7 @@ class Function:
             queued_bytes=queued_bytes,
             max_queued=self.queue.max_requests,
             max_queued_bytes=self.queue.max_bytes,
-            max_wait_s=self.params.max_wait_s,
+            max_wait_s=max(0.0, self.params.max_wait_s - waited_s),
             limits=self.params.limits,
             expected_s=service.mean_s,
             upper_s=service.upper_s,

@@ -404,6 +404,58 @@ class TestWaiting:
                 pass
         assert len(counted.pool.queue) == 0
 
+    async def test_a_request_that_waits_again_has_only_what_is_left(self, setup, clock):
+        counted, _, function = setup(function=[ConnectFailedError("x")])
+        reserve_now, waits = counted.function.try_reserve, []
+
+        async def turn_came(request, timeout_s) -> Any:
+            waits.append(timeout_s)
+            clock.advance(0.02)
+            return reserve_now(request, clock())
+
+        counted.function.try_reserve = lambda *_: None
+        counted.function.reserve = turn_came
+        record, error = await counted.serve()
+        assert isinstance(error, ConnectFailedError)
+        assert waits == pytest.approx([0.05, 0.03, 0.01])
+        assert record.queue_s == pytest.approx(0.06)
+
+    async def test_a_model_that_stands_in_has_a_wait_of_its_own(self):
+        record = Record(queue_s=3.0)
+        record.pass_to("other")
+        record.queue_s += 0.5
+        assert (record.queue_s, record.waited_s) == (3.5, 0.5)
+
+    async def test_a_dead_function_is_not_waited_for_beyond_the_longest_wait(self, setup, clock):
+        """Each trial that fails closes the door for longer than what is left."""
+        counted, _, function = setup(function=[ConnectFailedError("x")])
+        counted.function.reconfigure(replace(counted.function.params, max_wait_s=2.5), function)
+        for _ in range(2):
+            await counted.serve()  # the circuit opens, for a second
+        waited = []
+
+        async def reopened(request, timeout_s) -> Any:
+            waited.append(counted.function.circuit.open_for_s(clock()))
+            clock.advance(waited[-1])
+            return counted.function.try_reserve(request, clock())
+
+        counted.function.reserve = reopened
+        clock.advance(30.0)
+        record, error = await counted.serve()
+        assert isinstance(error, NoEndpointError)
+        assert "breaker_open" in str(error)
+        assert error.retry_after_s >= 2.0
+        assert record.attempts == len(waited) + 1
+        assert record.queue_s <= 2.5
+
+    async def test_a_function_that_stays_closed_is_not_called_busy(self, setup, clock):
+        counted, _, function = setup(function=[200])
+        counted.function.circuit.pause(clock(), 1.0)
+        _, error = await counted.serve()
+        assert isinstance(error, NoEndpointError)
+        assert "asked for a pause" in str(error)
+        assert error.retry_after_s == pytest.approx(1.0, abs=0.1)
+
     async def test_the_function_has_it_when_a_wait_takes_too_long(self, setup, clock):
         counted, pool, function = setup(pool=[200], function=[200], capacity=1)
         lease = counted.pool.try_reserve(make_request(), clock())
