@@ -46,6 +46,7 @@ from router.settings.functions import (
     LocalFunction,
     ManagedIdentity,
     ServerlessSettings,
+    billed_vcpus,
 )
 from router.settings.quantities import HOUR_S
 from router.settings.schema import ModelSettings
@@ -99,7 +100,6 @@ def assemble_function(
 
 def _params(model: str, settings: ServerlessSettings) -> FunctionParams:
     price = settings.price
-    vcpus = settings.vcpus if isinstance(settings, GoogleFunction) else 1.0
     takes_events = isinstance(settings, LocalFunction | AwsLambda)
     return FunctionParams(
         endpoint_id=f"{model}-fn",
@@ -118,7 +118,7 @@ def _params(model: str, settings: ServerlessSettings) -> FunctionParams:
         reclaim_s=settings.idle_s,
         usd_per_request=price.usd_per_request,
         usd_per_billed_s=price.usd_per_gb_s * settings.memory_mb / 1024
-        + price.usd_per_vcpu_s * vcpus,
+        + price.usd_per_vcpu_s * billed_vcpus(settings),
         service_time_s=settings.service_time_s,
         cold_start_s=settings.cold_start_s,
         min_billed_s=price.min_billed_s,

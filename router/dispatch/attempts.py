@@ -20,7 +20,7 @@ class Record:
     """What happened to a request, as it goes along; ends up in headers, log and metrics.
 
     `upstream_s` is the time during which a backend had it. `passed_to` is the model that got it in
-    place of the one asked for, `earlier_attempts` and `earlier_queue_s` what the models before it made of it.
+    place of the one asked for, `earlier_attempts` and `earlier_queue_s` what came before that.
     `whole_body` is a body that was to come and then had to be kept.
     """
 

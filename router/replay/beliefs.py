@@ -202,5 +202,4 @@ class FunctionBelief:
 
     def price_usd(self, bucket: int) -> float:
         """What a warm call of that bucket is expected to cost."""
-        params = self.params
-        return params.usd_per_request + self.billed.best[bucket].mean_s * params.usd_per_billed_s
+        return self.params.price_usd(self.billed.best[bucket].mean_s)

@@ -36,7 +36,7 @@ class Measure:
         captive = ~block.fits
         usd = np.zeros(len(block))
         if function is not None:
-            usd = function.usd_per_request + block.function_s * function.usd_per_billed_s
+            usd = function.usd_per_request + function.compute_usd(block.function_s)
             usd[captive] = 0.0
         for row, weights in enumerate((work_s, usd, np.where(captive, work_s, 0.0))):
             self._sums[row] += np.bincount(bins, weights, self._sums.shape[1])

@@ -179,8 +179,10 @@ class Tally:
         if function is None:
             return
         called = int(serverless.sum())
-        compute = rows.function_s[serverless] * function.usd_per_billed_s
-        init = np.where(cold, rows.cold_s, 0.0)[serverless] * function.usd_per_billed_s
+        warm_s = rows.function_s[serverless]
+        cold_s = np.where(cold, rows.cold_s, 0.0)[serverless]
+        compute = function.compute_usd(warm_s)
+        init = function.compute_usd(warm_s + cold_s) - compute
         self.sums.fees_usd += called * function.usd_per_request
         self.sums.compute_usd += float(compute.sum())
         self.sums.init_usd += float(init.sum())

@@ -11,11 +11,13 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 from pydantic import BeforeValidator, Field
 
-from router.replay.distributions import Constant, Distribution, Random, factors
+from router.replay.distributions import Constant, Distribution, Floats, Random, factors
 from router.runtime import ModelRuntime
 from router.settings.document import Document, parse, plain
+from router.settings.functions import billed_vcpus
 from router.settings.problems import ConfigError, Problem
 from router.settings.quantities import COUNT, NUMBER, SIZE, Quantity, wrong
 from router.settings.section import Section
@@ -54,6 +56,15 @@ class FunctionKeys(Section):
 
     usd_per_request: _Usd | None = Field(default=None, description="USD for each call")
     usd_per_gb_s: _Usd | None = Field(default=None, description="USD for each GB and second")
+    usd_per_vcpu_s: _Usd | None = Field(
+        default=None, description="USD for each vCPU and second, where they are priced apart"
+    )
+    min_billed_ms: Annotated[float, Quantity(NUMBER, 0, 1e6)] | None = Field(
+        default=None, description="a call is billed for at least so long"
+    )
+    billing_step_ms: Annotated[float, Quantity(NUMBER, 0, 1e6)] | None = Field(
+        default=None, description="and in steps of so long"
+    )
     memory_mb: Annotated[int, Quantity(COUNT, 1, 1_000_000)] | None = Field(
         default=None, description="memory of one environment in MiB"
     )
@@ -148,6 +159,16 @@ class FunctionWorld:
     new_environments_per_10_s: int
     max_payload_bytes: int
     storms: StormKeys | None = None
+    min_billed_s: float = 0.0
+    billing_step_s: float = 0.0
+
+    def compute_usd(self, served_s: Floats) -> Floats:
+        """What calls of these durations cost beside the fee for each."""
+        billed_s = np.maximum(served_s, self.min_billed_s)
+        if self.billing_step_s:
+            # Not a step more for a float that came out a hair too long.
+            billed_s = np.ceil(billed_s / self.billing_step_s - 1e-9) * self.billing_step_s
+        return billed_s * self.usd_per_billed_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,11 +256,13 @@ def _function_world(keys: list[FunctionKeys], model: ModelRuntime) -> FunctionWo
     function = model.settings.serverless
     if function is None:
         return None
-    usd_per_gb_s = _first(keys, "usd_per_gb_s", function.price.usd_per_gb_s)
+    price = function.price
+    usd_per_gb_s = _first(keys, "usd_per_gb_s", price.usd_per_gb_s)
+    usd_per_vcpu_s = _first(keys, "usd_per_vcpu_s", price.usd_per_vcpu_s)
     memory_mb = _first(keys, "memory_mb", function.memory_mb)
     return FunctionWorld(
-        usd_per_request=_first(keys, "usd_per_request", function.price.usd_per_request),
-        usd_per_billed_s=usd_per_gb_s * memory_mb / 1024,
+        usd_per_request=_first(keys, "usd_per_request", price.usd_per_request),
+        usd_per_billed_s=usd_per_gb_s * memory_mb / 1024 + usd_per_vcpu_s * billed_vcpus(function),
         service_s=_first(keys, "service_time_ms", None),
         overhead_s=_first(keys, "overhead_ms", Constant(0.0)),
         cold_start_s=_first(keys, "cold_start_ms", Constant(function.cold_start_s)),
@@ -248,6 +271,8 @@ def _function_world(keys: list[FunctionKeys], model: ModelRuntime) -> FunctionWo
         new_environments_per_10_s=_first(keys, "new_environments_per_10_s", _LAMBDA_RAMP),
         max_payload_bytes=_first(keys, "max_payload_bytes", function.limits.max_payload_bytes),
         storms=_first(keys, "refusal_storms", None),
+        min_billed_s=_first(keys, "min_billed_ms", price.min_billed_s * 1e3) / 1e3,
+        billing_step_s=_first(keys, "billing_step_ms", price.billing_step_s * 1e3) / 1e3,
     )
 
 

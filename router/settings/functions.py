@@ -393,3 +393,8 @@ ServerlessSettings = Annotated[
     LocalFunction | AwsLambda | HttpFunction | GoogleFunction | AzureFunction,
     Field(discriminator="kind"),
 ]
+
+
+def billed_vcpus(function: ServerlessSettings) -> float:
+    """The CPUs that a price per vCPU is for; platforms that do not let them be chosen give one."""
+    return function.vcpus if isinstance(function, GoogleFunction) else 1.0

@@ -68,6 +68,18 @@ class FunctionParams:
     billing_step_s: float = 0.0
     kept_warm: KeptWarm = KeptWarm()
 
+    def price_usd(self, billed_s: float, *, is_kept: bool = False) -> float:
+        """What a call of that duration costs, by the platform's least and rounded duration.
+
+        `is_kept` says that it has an environment that is kept warm.
+        """
+        billed_s = max(billed_s, self.min_billed_s)
+        if self.billing_step_s:
+            # Not a step more for a float that came out a hair too long.
+            billed_s = ceil(billed_s / self.billing_step_s - 1e-9) * self.billing_step_s
+        usd_per_s = self.kept_warm.usd_per_billed_s if is_kept else self.usd_per_billed_s
+        return self.usd_per_request + billed_s * usd_per_s
+
 
 class Function:
     """A serverless backend of one model."""
@@ -147,20 +159,7 @@ class Function:
     def expected_price_usd(self, payload_bytes: int) -> float:
         """What a warm call of that size, made now, is expected to cost."""
         billed_s = self.billed_times.estimate(payload_bytes).mean_s
-        return self.price_usd(billed_s, is_kept=self._kept_is_free)
-
-    def price_usd(self, billed_s: float, *, is_kept: bool = False) -> float:
-        """What a call of that duration costs, by the platform's least and rounded duration.
-
-        `is_kept` says that it has an environment that is kept warm.
-        """
-        params = self.params
-        billed_s = max(billed_s, params.min_billed_s)
-        if params.billing_step_s:
-            # Not a step more for a float that came out a hair too long.
-            billed_s = ceil(billed_s / params.billing_step_s - 1e-9) * params.billing_step_s
-        usd_per_s = params.kept_warm.usd_per_billed_s if is_kept else params.usd_per_billed_s
-        return params.usd_per_request + billed_s * usd_per_s
+        return self.params.price_usd(billed_s, is_kept=self._kept_is_free)
 
     def try_reserve(
         self, request: InferenceRequest, now: float, avoid: Collection[str] = ()
@@ -232,7 +231,7 @@ class Function:
             self._learn(lease, lease.response, now)
         elif lease.may_have_run:
             # Without telling what it cost.
-            self.cost_usd += self.price_usd(lease.served_s, is_kept=lease.is_kept)
+            self.cost_usd += self.params.price_usd(lease.served_s, is_kept=lease.is_kept)
         self._vacate()
 
     def judge_start(self, lease: "FunctionLease", response: BackendResponse) -> None:
@@ -254,7 +253,7 @@ class Function:
             self.environments.give_back(now, expected_warm=lease.expected_warm, was_cold=was_cold)
         self.calls += 1
         billed_s = response.billed_s if response.billed_s is not None else lease.served_s
-        self.cost_usd += self.price_usd(billed_s, is_kept=lease.is_kept)
+        self.cost_usd += self.params.price_usd(billed_s, is_kept=lease.is_kept)
         init_s = response.init_s or 0.0
         if was_cold:
             self.cold_calls += 1

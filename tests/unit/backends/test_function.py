@@ -152,7 +152,7 @@ class TestConcurrency:
         snapshot = function.snapshot(300, clock())
         assert (snapshot.max_concurrency, snapshot.max_queued) == (3, 5)
         assert snapshot.expected_s == 7.0
-        assert function.price_usd(0.0) == 9.0
+        assert function.params.price_usd(0.0) == 9.0
         assert len(leases) == function.in_flight
 
 

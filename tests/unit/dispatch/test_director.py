@@ -405,7 +405,7 @@ class TestWaiting:
         assert len(counted.pool.queue) == 0
 
     async def test_a_request_that_waits_again_has_only_what_is_left(self, setup, clock):
-        counted, _, function = setup(function=[ConnectFailedError("x")])
+        counted, *_ = setup(function=[ConnectFailedError("x")])
         reserve_now, waits = counted.function.try_reserve, []
 
         async def turn_came(request, timeout_s) -> Any:
@@ -449,7 +449,7 @@ class TestWaiting:
         assert record.queue_s <= 2.5
 
     async def test_a_function_that_stays_closed_is_not_called_busy(self, setup, clock):
-        counted, _, function = setup(function=[200])
+        counted, *_ = setup(function=[200])
         counted.function.circuit.pause(clock(), 1.0)
         _, error = await counted.serve()
         assert isinstance(error, NoEndpointError)

@@ -77,6 +77,17 @@ def test_the_bill_has_its_parts() -> None:
     assert timeline.cold_starts.tolist() == [1, 0]
 
 
+def test_the_bill_rounds_as_the_platform_does() -> None:
+    """A cold start is paid as part of its call: only the sum is rounded."""
+    steps = WORLD.replace("cold_start_ms: 1000", "cold_start_ms: 120, billing_step_ms: 50")
+    rows = [(1.0, 0.11, ON_SERVERLESS), (2.0, 0.23, COLD)]
+    sums = tallied(make_setup(steps), rows, function_s=[0.11, 0.11]).sums
+    assert sums.compute_usd == pytest.approx(2 * 0.15)
+    assert sums.init_usd == pytest.approx(0.25 - 0.15)
+    least = WORLD.replace("cold_start_ms: 1000", "min_billed_ms: 200")
+    assert tallied(make_setup(least), rows[:1], function_s=[0.11]).sums.compute_usd == 0.2
+
+
 def test_nothing_is_paid_beyond_the_horizon() -> None:
     tally = tallied(make_setup(WORLD), [(1.0, 0.1, IN_POOL)])
     tally.close(np.array([[100.0, np.inf, np.inf, np.inf], [119.0, np.inf, np.inf, 180.0]]), 0)

@@ -33,6 +33,24 @@ def test_the_bundled_world_loads_and_leaves_prices_to_the_configuration() -> Non
     assert (world.service_s, world.concurrency) == (Constant(0.1), 2)
 
 
+def test_a_google_function_costs_its_cpus_as_well() -> None:
+    function = (
+        "{kind: google_function, url: 'https://f.example', memory_mb: 2048, vcpus: 2, price:"
+        " {usd_per_request: 0, usd_per_gb_s: 0.001, usd_per_vcpu_s: 0.01, billing_step_ms: 100}}"
+    )
+    runtime = make_runtime(serverless=function).models["m"]
+    world = model_world(load_world(None), runtime).function
+    assert world is not None
+    assert runtime.serverless is not None
+    assert world.usd_per_billed_s == pytest.approx(0.022)
+    assert world.compute_usd(np.array([0.25])) == pytest.approx(0.3 * 0.022)
+    assert runtime.serverless.params.price_usd(0.25) == pytest.approx(0.3 * 0.022)
+    cheap = parse_world(b"dated: 2026-11-01\ndefault: {serverless: {usd_per_vcpu_s: 0}}", "w")
+    world = model_world(cheap, runtime).function
+    assert world is not None
+    assert world.usd_per_billed_s == pytest.approx(0.002)
+
+
 def test_a_models_own_keys_win_over_the_default_ones() -> None:
     text = b"""
 dated: 2026-11-01

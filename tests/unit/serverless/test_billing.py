@@ -69,7 +69,7 @@ class Caller:
 )  # fmt: skip
 def test_the_price_of_a_call(seconds, changes, usd):
     function = Function(params(**changes), Caller(None, None, 0), FakeClock())
-    assert function.price_usd(seconds) == pytest.approx(usd)
+    assert function.params.price_usd(seconds) == pytest.approx(usd)
 
 
 @pytest.mark.parametrize(
