@@ -97,6 +97,10 @@ def _show(report: ColdReport) -> None:
             p50, p99 = (quantile(times, share) * 1e3 for share in (0.5, 0.99))
             count = len(times)
             click.echo(f"{name:<18} p50 {p50:9.1f} ms   p99 {p99:9.1f} ms   ({count} calls)")
+    if report.by_time:
+        click.echo(
+            f"{report.by_time} answers do not tell whether they started cold: judged by their time"
+        )
     for message, count in sorted(report.failures.items()):
         click.echo(f"failed: {count} x {message}", err=True)
 
@@ -106,6 +110,11 @@ def _why_none(report: ColdReport) -> str:
         return (
             "the answers do not tell whether they started cold: set cold_start_header or"
             " instance_header to a header that does"
+        )
+    if report.by_time and not report.failures:
+        return (
+            "no call took longer than a warm one by half of cold_start_ms, and the answers do not"
+            " tell: set cold_start_header or instance_header, or wait until the function is idle"
         )
     if report.warm:
         return "no call started cold: more --calls at once, or wait until the function is idle"

@@ -8,12 +8,13 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any
 from urllib.parse import quote
 
 from router.assembly.runtime import Parts, assemble, host_command, local_functions
+from router.backends.serverless.cold_starts import FirstByteStep
 from router.backends.serverless.function import Function
 from router.backends.serverless.local_host import LocalFunctionHost
 from router.background import Background
@@ -50,26 +51,42 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """One answered call; `init_s` is what the platform says, None where it does not."""
+    """One answered call, until its first byte.
+
+    `cold_start` and `init_s` are None where the platform does not tell them. `is_in_turn` says that it was made alone, after the call before it: it had a warm environment.
+    """
 
     seconds: float
     cold_start: bool | None
     init_s: float | None
+    is_in_turn: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class ColdReport:
-    """What the calls showed, in seconds; `failures` counts the errors by their text."""
+    """What the calls showed, in seconds; `failures` counts the errors by their text.
+
+    `by_time` calls were told warm from cold by their time alone, `untold` not at all.
+    """
 
     cold: tuple[float, ...]
     warm: tuple[float, ...]
     init: tuple[float, ...]
     untold: int
     failures: dict[str, int]
+    by_time: int = 0
 
 
-def report_on(observed: list[Observed], failures: dict[str, int]) -> ColdReport:
-    """Sort the calls. What a cold start adds is its call's time less that of a warm call."""
+def report_on(
+    observed: list[Observed], failures: dict[str, int], cold_start_s: float = 1.0
+) -> ColdReport:
+    """Sort the calls. What a cold start adds is its call's time less that of a warm call.
+
+    `cold_start_s` is what one is expected to add, where only the time can tell.
+    """
+    untold = sum(o.cold_start is None for o in observed)
+    observed = _judged_by_time(observed, cold_start_s)
+    still_untold = sum(o.cold_start is None for o in observed)
     warm = sorted(o.seconds for o in observed if o.cold_start is False)
     usual_s = median(warm) if warm else 0.0
     cold = [o for o in observed if o.cold_start]
@@ -77,9 +94,30 @@ def report_on(observed: list[Observed], failures: dict[str, int]) -> ColdReport:
         cold=tuple(sorted(max(o.seconds - usual_s, o.init_s or 0.0) for o in cold)),
         warm=tuple(warm),
         init=tuple(sorted(o.init_s for o in cold if o.init_s is not None)),
-        untold=sum(o.cold_start is None for o in observed),
+        untold=still_untold,
         failures=failures,
+        by_time=untold - still_untold,
     )
+
+
+def _judged_by_time(observed: list[Observed], cold_start_s: float) -> list[Observed]:
+    """Calls that do not tell, by the step from those made in turn, if there are any."""
+    in_turn = [o.seconds for o in observed if o.is_in_turn and o.cold_start is not True]
+    if not in_turn:
+        return observed
+    step = FirstByteStep(median(in_turn))
+    for seconds in in_turn:
+        step.is_cold(0, seconds, cold_start_s, expected_warm=True)
+
+    def judged(one: Observed) -> Observed:
+        if one.cold_start is not None:
+            return one
+        is_cold = not one.is_in_turn and step.is_cold(
+            0, one.seconds, cold_start_s, expected_warm=False
+        )
+        return replace(one, cold_start=is_cold)
+
+    return [judged(one) for one in observed]
 
 
 def quantile(ordered: tuple[float, ...], share: float) -> float:
@@ -124,9 +162,9 @@ async def measure(
     limit_s = found.serverless.params.limits.timeout_s + 60.0
     call = _Call(found.serverless, _request(found, plan), plan.body, limit_s, parts)
 
-    async def once() -> None:
+    async def once(*, is_in_turn: bool) -> None:
         try:
-            observed.append(await call())
+            observed.append(await call(is_in_turn=is_in_turn))
         except AttemptError as error:
             failures[str(error)] += 1
         on_call()
@@ -135,10 +173,10 @@ async def measure(
         for number in range(plan.rounds):
             if number:
                 await parts.sleep(plan.pause_s)
-            await asyncio.gather(*(once() for _ in range(plan.calls)))
+            await asyncio.gather(*(once(is_in_turn=False) for _ in range(plan.calls)))
         for _ in range(plan.warm):
-            await once()
-    return report_on(observed, dict(failures))
+            await once(is_in_turn=True)
+    return report_on(observed, dict(failures), found.serverless.params.cold_start_s)
 
 
 def _request(model: ModelRuntime, plan: Plan) -> InferenceRequest:
@@ -167,7 +205,7 @@ class _Call:
     limit_s: float
     parts: Parts
 
-    async def __call__(self) -> Observed:
+    async def __call__(self, *, is_in_turn: bool) -> Observed:
         started = self.parts.clock()
         response = await self.function.caller.call(self.request, self.body, self.limit_s)
         seconds = self.parts.clock() - started
@@ -177,7 +215,7 @@ class _Call:
         cold = response.cold_start
         if cold is None and response.environment_id is not None:
             cold = self.function.seen.is_new(response.environment_id)
-        return Observed(seconds, cold, response.init_s)
+        return Observed(seconds, cold, response.init_s, is_in_turn)
 
 
 @asynccontextmanager

@@ -102,7 +102,7 @@ async def test_all_calls_of_a_round_are_made_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("answers", "told"),
     [
-        ([web.json_response] * 3, "set cold_start_header or instance_header"),
+        ([web.json_response] * 3, "no call took longer than a warm one"),
         ([lambda _: cold("false")] * 3, "no call started cold"),
         ([lambda _: web.Response(status=500)] * 3, "no call succeeded"),
     ],
@@ -133,6 +133,37 @@ def test_what_a_cold_start_adds_is_more_than_its_init() -> None:
     report = report_on(observed, {})
     assert report.cold == pytest.approx((0.6, 1.0))
     assert (report.warm, report.init) == ((0.1, 0.3), (0.6, 0.8))
+
+
+def at_once(seconds: float) -> Observed:
+    return Observed(seconds, cold_start=None, init_s=None)
+
+
+def in_turn(seconds: float) -> Observed:
+    return Observed(seconds, cold_start=None, init_s=None, is_in_turn=True)
+
+
+def test_where_nothing_tells_the_time_does() -> None:
+    """Calls made one after another are warm; what is above them by half a cold start is cold."""
+    seconds = [0.9, 0.12, 0.14, 1.1]
+    observed = [at_once(s) for s in seconds] + [in_turn(s) for s in (0.1, 0.11, 0.09, 0.1)]
+    report = report_on(observed, {}, cold_start_s=1.0)
+    assert report.cold == pytest.approx((0.79, 0.99), abs=0.02)
+    assert len(report.warm) == 6
+    assert (report.by_time, report.untold) == (8, 0)
+    assert report_on(observed, {}, cold_start_s=2.5).cold == ()
+
+
+def test_without_warm_calls_to_compare_with_nothing_is_guessed() -> None:
+    report = report_on([at_once(0.1), at_once(2.0)], {}, cold_start_s=1.0)
+    assert (report.cold, report.warm, report.by_time, report.untold) == ((), (), 0, 2)
+    assert "set cold_start_header or instance_header" in _why_none(report)
+
+
+def test_what_a_platform_tells_is_not_judged_again() -> None:
+    told = Observed(0.1, cold_start=True, init_s=None)
+    report = report_on([told, in_turn(0.1), in_turn(0.1)], {}, cold_start_s=1.0)
+    assert (len(report.cold), report.by_time) == (1, 2)
 
 
 @pytest.mark.parametrize(

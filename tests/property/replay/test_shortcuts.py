@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -90,6 +91,8 @@ def _outcomes(scene: Scene, *, shortcuts: bool) -> list[object]:
     return seen
 
 
+# Some seconds, but several times that on a machine that does other things as well.
+@pytest.mark.timeout(240)
 @settings(max_examples=80, deadline=None)
 @given(scene=scenes())
 def test_shortcuts_change_nothing(scene: Scene) -> None:
