@@ -53,7 +53,8 @@ class Plan:
 class Observed:
     """One answered call, until its first byte.
 
-    `cold_start` and `init_s` are None where the platform does not tell them. `is_in_turn` says that it was made alone, after the call before it: it had a warm environment.
+    `cold_start` and `init_s` are None where the platform does not tell them. `is_in_turn` says that
+    it was made alone, after the call before it: it had a warm environment.
     """
 
     seconds: float
