@@ -1,6 +1,7 @@
 """Launches replicas as worker processes on this machine. How they are kept: `supervisor`."""
 
 import asyncio
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +11,8 @@ from pathlib import Path
 from router.backends.child_process import end, free_port, kill, open_log, spawn
 from router.backends.pool.confinement import Cores, pin, resident_bytes, rotate
 from router.upstream.address import Address, parse_address
+
+_log = logging.getLogger(__name__)
 
 _LOOK_EVERY_S = 0.5
 _MIB = 1024 * 1024
@@ -66,6 +69,7 @@ class ProcessInstance:
         self._launcher = launcher
         self._process = process
         self._place: _Place | None = place
+        self._log_is_short = True
 
     async def ended(self) -> str:
         """Wait for the process to exit, or to pass its bound of memory."""
@@ -84,13 +88,22 @@ class ProcessInstance:
         """Keep the log short, and say if there is too much of anything; blocks."""
         place = self._place
         if place is not None and place.log is not None:
-            rotate(place.log, self._launcher.logs.max_bytes)
+            self._shorten(place.log)
         if not self._memory_bytes:
             return ""
         used_bytes = resident_bytes(self._process.pid)
         if used_bytes <= self._memory_bytes:
             return ""
         return f"has {used_bytes // _MIB} MiB of memory, over its {self._memory_bytes // _MIB}"
+
+    def _shorten(self, log: Path) -> None:
+        was_short, self._log_is_short = self._log_is_short, True
+        try:
+            rotate(log, self._launcher.logs.max_bytes)
+        except OSError as error:  # a full disk is no reason to end a worker that serves
+            self._log_is_short = False
+            if was_short:
+                _log.warning("the log of replica %s cannot be kept short: %s", self.id, error)
 
     async def end(self, patience_s: float) -> None:
         """Terminate, then kill."""

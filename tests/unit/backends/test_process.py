@@ -110,6 +110,25 @@ async def test_a_log_stays_short_while_its_worker_writes(make_launcher, launched
     assert (await asyncio.to_thread(log.stat)).st_size < 4 << 20
 
 
+async def test_a_log_that_cannot_be_kept_short_ends_no_worker(
+    make_launcher, launched, tmp_path, caplog
+):
+    (tmp_path / "logs" / "m-1.log.1").mkdir(parents=True)
+    launcher = make_launcher(CHATTERS)
+    launched.append(await launcher.launch("1.1"))
+    ended = asyncio.ensure_future(launched[0].ended())
+    try:
+        async with asyncio.timeout(15):
+            while "cannot be kept short" not in caplog.text:
+                await asyncio.sleep(0.02)
+        assert not ended.done()
+        kill(launched[0]._process)
+        assert "exited" in await within(ended)
+    finally:
+        ended.cancel()
+    assert caplog.text.count("cannot be kept short") == 1
+
+
 async def test_what_it_took_is_given_back_once(make_launcher):
     launcher = make_launcher(SLEEPS, cpus=1)
     instance = await launcher.launch("1.1")
