@@ -1,33 +1,39 @@
 """Whether fallback chains can be followed: known models, each once, and no way back. Pure."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 
 from router.settings.problems import KeyPath
-from router.settings.schema import ModelSettings
 
 
-def wrong_fallbacks(models: Sequence[ModelSettings]) -> Iterator[tuple[KeyPath, str]]:
-    """What is wrong, each with its key."""
-    chains = {model.name: model.fallback for model in models}
-    for index, model in enumerate(models):
-        for place, name in enumerate(model.fallback):
+def wrong_fallbacks(
+    names: Mapping[int, str], chains: Mapping[int, Mapping[int, str]]
+) -> Iterator[tuple[KeyPath, str]]:
+    """What is wrong, each with its key. Both are by place in the list of models.
+
+    A chain is the names in a model's list, by their places there.
+    """
+    following = {name: chains[index].values() for index, name in names.items()}
+    for index, chain in chains.items():
+        own, before = names.get(index), set[str]()
+        for place, name in chain.items():
             path: KeyPath = ("models", index, "fallback", place)
-            if name not in chains:
+            if name not in following:
                 yield path, "is not a configured model"
-            elif name == model.name:
+            elif name == own:
                 yield path, "is the model itself"
-            elif name in model.fallback[:place]:
+            elif name in before:
                 yield path, "is named before"
-            elif model.name in _reached_from(name, chains):
-                yield path, f"leads back to {model.name}: a chain must not loop"
+            elif own in _reached_from(name, following):
+                yield path, f"leads back to {own}: a chain must not loop"
+            before.add(name)
 
 
-def _reached_from(name: str, chains: Mapping[str, Sequence[str]]) -> set[str]:
+def _reached_from(name: str, following: Mapping[str, Collection[str]]) -> set[str]:
     found: set[str] = set()
     ahead = [name]
     while ahead:
-        for following in chains.get(ahead.pop(), ()):
-            if following not in found:
-                found.add(following)
-                ahead.append(following)
+        for one in following.get(ahead.pop(), ()):
+            if one not in found:
+                found.add(one)
+                ahead.append(one)
     return found

@@ -12,12 +12,11 @@ from typing import Any
 
 from router.settings.advice import warnings_about
 from router.settings.document import Document, ScalarNode, SequenceNode, parse, plain
-from router.settings.fallbacks import wrong_fallbacks
 from router.settings.keys import ApiKey, ApiKeys, KeyRing
 from router.settings.prices import PriceBook, built_in_prices
 from router.settings.pricing import with_prices
 from router.settings.problems import ConfigError, KeyPath, Problem
-from router.settings.references import dangling
+from router.settings.references import wrong_references
 from router.settings.schema import Settings
 from router.settings.shape import Annotation
 from router.settings.shares import too_small_to_share
@@ -110,10 +109,10 @@ def _load(reading: _Reading, document: Document) -> Loaded:
     settings = reading.validated(Settings, document, with_prices(data, prices))
     for group in ("models", "rules"):
         reading.problems += _repeated(document, (group,), "name")
-    if settings is not None:
-        reading.problems += dangling(settings, document)
-        wrong = (*wrong_fallbacks(settings.models), *too_small_to_share(settings))
-        reading.problems += [document.problem(path, message) for path, message in wrong]
+    wrong = [*wrong_references(data), *(too_small_to_share(settings) if settings else ())]
+    told = {problem.key for problem in reading.problems}
+    problems = [document.problem(path, message) for path, message in wrong]
+    reading.problems += [problem for problem in problems if problem.key not in told]
     keys = _keys(reading, data)
     tls = _tls(reading, document, data)
     sources = sources_of(reading.contents.items())

@@ -1,27 +1,49 @@
 """Names in one part of the configuration that must exist in another.
 
-Errors, unlike `advice`: a request could not be served as the configuration says. Pure.
+Errors, unlike `advice`: a request could not be served as the configuration says. Looks at what is
+written, valid or not, so that these are told together with all other mistakes. Pure.
 """
 
 from collections.abc import Iterator
 
-from router.settings.document import Document
-from router.settings.problems import KeyPath, Problem
-from router.settings.schema import Settings
+from router.settings.fallbacks import wrong_fallbacks
+from router.settings.problems import KeyPath
 
 
-def dangling(settings: Settings, document: Document) -> list[Problem]:
-    """A problem for each name of a model that is not configured."""
-    known = {model.name for model in settings.models}
-    return [
-        document.problem(path, "is not the name of a configured model")
-        for path, name in _named_models(settings)
-        if name not in known
-    ]
+def wrong_references(data: object) -> Iterator[tuple[KeyPath, str]]:
+    """Names of models that are not configured, and fallbacks that lead nowhere, each with its key.
+
+    Nothing is told of parts that are no lists and mappings: others say so.
+    """
+    models = list(_entries(data, "models"))
+    if not models:
+        return
+    chains = {index: _texts(model.get("fallback")) for index, model in models}
+    names = {index: model.get("name") for index, model in models}
+    known = {index: name for index, name in names.items() if isinstance(name, str)}
+    yield from wrong_fallbacks(known, chains)
+    for path, name in _named_by_rules(data):
+        if name not in known.values():
+            yield path, "is not the name of a configured model"
 
 
-def _named_models(settings: Settings) -> Iterator[tuple[KeyPath, str]]:
-    for index, rule in enumerate(settings.rules):
-        for key, other in (("canary", rule.canary), ("shadow", rule.shadow)):
-            if other is not None and other.model is not None:
-                yield ("rules", index, key, "model"), other.model
+def _named_by_rules(data: object) -> Iterator[tuple[KeyPath, str]]:
+    for index, rule in _entries(data, "rules"):
+        for key in ("canary", "shadow"):
+            other = rule.get(key)
+            name = other.get("model") if isinstance(other, dict) else None
+            if isinstance(name, str):
+                yield ("rules", index, key, "model"), name
+
+
+def _entries(data: object, key: str) -> Iterator[tuple[int, dict[str, object]]]:
+    """The mappings in a list at the top of the document, with their places."""
+    entries = data.get(key) if isinstance(data, dict) else None
+    for index, entry in enumerate(entries if isinstance(entries, list) else ()):
+        if isinstance(entry, dict):
+            yield index, entry
+
+
+def _texts(value: object) -> dict[int, str]:
+    items = enumerate(value if isinstance(value, list) else ())
+    return {place: item for place, item in items if isinstance(item, str)}

@@ -50,3 +50,15 @@ def test_chains_without_a_way_back_are_taken(fallbacks):
 def test_what_cannot_be_followed_is_refused(fallbacks, problems):
     told = [text.partition(": ")[2] for text in problems_of(chains(**fallbacks))]
     assert told == problems
+
+
+def test_what_is_wrong_otherwise_hides_no_wrong_name():
+    text = (
+        "models: [{name: a, slo: {latency_ms: -1}, pool: {kind: process}, fallback: [x, 5, '']}]\n"
+        "rules: [{name: r, match: {model: a}, route: auto, canary: {model: y, share: 101}}]\n"
+    )
+    keys = [problem.partition(": ")[2].partition(" = ")[0] for problem in problems_of(text)]
+    assert sorted(keys) == [
+        *("models[0].fallback[0]", "models[0].fallback[1]", "models[0].fallback[2]"),
+        *("models[0].slo.latency_ms", "rules[0].canary.model", "rules[0].canary.share"),
+    ]
