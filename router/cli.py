@@ -89,7 +89,7 @@ def explain(
     if as_json:
         click.echo(json.dumps(document, indent=2))
     else:
-        _print_explanation(document)
+        _print_explanation(document, facts["model"])
     sys.exit(1 if document.get("error") else 0)
 
 
@@ -98,16 +98,16 @@ async def _explain_offline(loaded: Loaded, question: dict[str, Any]) -> dict[str
     return explain_from(assemble(loaded, parts), ExplainQuestion(**question), parts.clock())
 
 
-def _print_explanation(document: dict[str, Any]) -> None:
+def _print_explanation(document: dict[str, Any], asked: object) -> None:
     for step in document.get("trace", ()):
         click.echo(f"{step['stage']:<9} {step['subject']:<18} {step['verdict']}")
     if document.get("error"):
         click.echo(f"refused: {document['error']}", err=True)
         return
     held = ", held until there is capacity" if document["held"] else ""
-    click.echo(
-        f"=> {document['backend']}  reason {document['reason']}  rule {document['rule']}{held}"
-    )
+    model = f" of {document['model']}" if document["model"] != asked else ""
+    reason = f"reason {document['reason']}  rule {document['rule']}"
+    click.echo(f"=> {document['backend']}{model}  {reason}{held}")
 
 
 @main.command()

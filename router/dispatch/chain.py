@@ -6,6 +6,7 @@ Says when a request is passed on; the director passes it on.
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from router.domain.decision import Decision, Reason
 from router.domain.errors import AttemptError, RouterError, ShedError
 from router.domain.ports import Payload
 from router.domain.request import InferenceRequest
@@ -28,6 +29,14 @@ class Link:
         if self.rewrite is None or not isinstance(body, bytes):
             return body
         return self.rewrite(body)
+
+
+def is_left_to_the_next(decision: Decision) -> bool:
+    """Whether a model that has a stand-in leaves the request to it rather than wait.
+
+    Another model answers sooner than endpoints that failed may come back.
+    """
+    return decision.hold and decision.reason is Reason.NO_ENDPOINT
 
 
 def may_pass_on(error: RouterError, request: InferenceRequest, body: Payload, now: float) -> bool:

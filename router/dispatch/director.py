@@ -11,7 +11,7 @@ from random import Random
 
 from router.admission.retries import may_retry
 from router.dispatch.attempts import Attempts, Record, Try, slots_of
-from router.dispatch.chain import Link, may_pass_on
+from router.dispatch.chain import Link, is_left_to_the_next, may_pass_on
 from router.dispatch.hedging import Answer, Hedger
 from router.domain.clock import Clock, Sleep
 from router.domain.decision import Backend, Decision, Outcome, Reason, TraceStep
@@ -143,9 +143,8 @@ class Director:
                 await self._prepare_retry(model, record.decision.backend, error, record)
             self._check_deadline(request)
             decision = self._decide(model, request, record)
-            if has_stand_in and decision.hold and decision.reason is Reason.NO_ENDPOINT:
-                # Another model answers sooner than endpoints that failed may come back.
-                raise NoEndpointError(f"model {model.name} has no healthy replica")
+            if has_stand_in and is_left_to_the_next(decision):
+                raise _no_replica(model)
             if decision.backend is Backend.SERVERLESS and not isinstance(body, bytes):
                 body = record.whole_body = await body.whole()
                 decision = self._decide(model, request, record)  # that took a while
@@ -281,17 +280,37 @@ class Director:
             raise DeadlineExceededError("the deadline passed before a backend could answer")
 
 
-def explain_request(
-    model: ModelRuntime, request: InferenceRequest, now: float
-) -> tuple[Decision | None, list[TraceStep], RouterError | None]:
-    """What would happen to such a request now: the decision or the refusal, step by step."""
+def explain_chain(
+    chain: Sequence[tuple[ModelRuntime, InferenceRequest]], now: float
+) -> tuple[ModelRuntime, Decision | None, list[TraceStep], RouterError | None]:
+    """What would happen to such a request now, step by step.
+
+    The model that has it in the end, as that model is asked; its decision, or why it refuses too.
+    """
     trace: list[TraceStep] = []
-    try:
-        decision = decide(request, model.policy, model.state(request, now, {}), now, trace)
-    except RouterError as refusal:
-        trace.append(TraceStep("choice", "none", str(refusal)))
-        return None, trace, refusal
-    return decision, trace, None
+    decision: Decision | None = None
+    refusal: RouterError | None = None
+    for place, (model, request) in enumerate(chain, 1):
+        if place > 1:
+            trace.append(TraceStep("fallback", model.name, "is asked next"))
+        try:
+            decision = decide(request, model.policy, model.state(request, now, {}), now, trace)
+            if place < len(chain) and is_left_to_the_next(decision):
+                raise _no_replica(model)
+        except RouterError as error:
+            trace.append(TraceStep("choice", "none", str(error)))
+            decision, refusal = None, error
+            if not isinstance(error, ShedError):
+                break
+        else:
+            if place > 1:
+                decision = replace(decision, reason=Reason.FALLBACK)
+            return model, decision, trace, None
+    return model, None, trace, refusal
+
+
+def _no_replica(model: ModelRuntime) -> NoEndpointError:
+    return NoEndpointError(f"model {model.name} has no healthy replica")
 
 
 _OUTCOMES: tuple[tuple[type[BaseException], Outcome], ...] = (

@@ -11,22 +11,21 @@ import msgspec
 from aiohttp import web
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from router.dispatch.director import explain_request
+from router.dispatch.director import explain_chain
 from router.domain.decision import TraceStep
 from router.domain.errors import (
     EndpointNotFoundError,
     InvalidRequestError,
     RouterError,
-    ShedError,
 )
 from router.domain.request import InferenceRequest, Protocol
 from router.gateway.head import read_head
 from router.gateway.responses import error_answer, not_found_model
 from router.gateway.status import StatusSources, status
 from router.gateway.trials import CanaryQuestion, act
-from router.gateway.variant import variant_of
+from router.gateway.variant import Variant, variant_of
 from router.policy.decide import prioritised
-from router.runtime import Runtime
+from router.runtime import ModelRuntime, Runtime
 from router.settings.loader import ConfigError
 from router.settings.server import BackendHint
 from router.telemetry.metrics import Metrics
@@ -83,18 +82,15 @@ def explain(
     if model is None:
         raise not_found_model(question.model)
     variant = variant_of(runtime, model, question.request(runtime, now))
-    request = prioritised(variant.request, variant.model.policy)
-    decision, trace, refusal = explain_request(variant.model, request, now)
-    if request.priority is not None:
-        trace.append(TraceStep("priority", request.priority.name.lower(), "while it has to wait"))
-    if isinstance(refusal, ShedError):
-        trace += [
-            TraceStep("fallback", name, "is asked next") for name in variant.model.settings.fallback
-        ]
+    chain = _chain(runtime, variant)
+    model, decision, trace, refusal = explain_chain(chain, now)
+    priority = chain[0][1].priority
+    if priority is not None:
+        trace.append(TraceStep("priority", priority.name.lower(), "while it has to wait"))
     if variant.assignment is not None:
         trace.insert(0, variant.assignment.explained)
     document: dict[str, Any] = dict.fromkeys(("backend", "reason", "rule", "held", "finish_ms"))
-    document["model"] = variant.model.name
+    document["model"] = model.name
     if decision is not None:
         document |= {
             "backend": decision.backend,
@@ -107,6 +103,16 @@ def explain(
     document["error"] = str(refusal) if refusal is not None else None
     document["trace"] = [step._asdict() for step in trace]
     return document
+
+
+def _chain(runtime: Runtime, variant: Variant) -> list[tuple[ModelRuntime, InferenceRequest]]:
+    """The model and its fallbacks, each with the request as it is asked."""
+    fallbacks = [runtime.models[name] for name in variant.model.settings.fallback]
+    asked = [
+        (variant.model, variant.request),
+        *((model, model.addressed(variant.request, None)) for model in fallbacks),
+    ]
+    return [(model, prioritised(request, model.policy)) for model, request in asked]
 
 
 class EndpointDrain(msgspec.Struct, forbid_unknown_fields=True):

@@ -18,7 +18,7 @@ from router.backends.pool.endpoints import Pool, PoolParams
 from router.backends.serverless.function import Function, FunctionParams
 from router.dispatch.attempts import Record
 from router.dispatch.chain import Link
-from router.dispatch.director import Director, explain_request, outcome_of
+from router.dispatch.director import Director, explain_chain, outcome_of
 from router.domain.decision import Backend, Outcome, Reason
 from router.domain.errors import (
     ClientClosedError,
@@ -615,7 +615,7 @@ async def test_an_error_nobody_expected_is_released_too(setup):
 
 def test_explain_tells_the_decision_and_takes_nothing(setup):
     counted, *_ = setup(pool=[200], function=[200])
-    decision, trace, refusal = explain_request(counted.model, make_request(), NOW)
+    _, decision, trace, refusal = explain_chain([(counted.model, make_request())], NOW)
     assert decision is not None
     assert (decision.backend, refusal) == (Backend.POOL, None)
     assert trace[-1].stage == "choice"
@@ -626,7 +626,7 @@ def test_explain_tells_the_decision_and_takes_nothing(setup):
 def test_explain_tells_a_refusal(setup):
     counted, *_ = setup(function=[200])
     request = make_request(payload_bytes=10**9)
-    decision, trace, refusal = explain_request(counted.model, request, NOW)
+    _, decision, trace, refusal = explain_chain([(counted.model, request)], NOW)
     assert decision is None
     assert isinstance(refusal, PayloadTooLargeError)
     assert (trace[-1].subject, trace[-1].verdict) == ("none", str(refusal))
