@@ -85,6 +85,10 @@ class CircuitBreaker:
             # A trial whose outcome never comes must not keep the circuit closed to all others.
             self._trial_until = now + min(2 * self._pause_s, self.params.max_pause_s)
 
+    def not_tried(self) -> None:
+        """A call that was admitted has not been made after all: the next one may be the trial."""
+        self._trial_until = 0.0
+
     def succeeded(self) -> bool:
         """A call worked: close. Returns whether it had been open."""
         if not self._failures and self.is_closed:

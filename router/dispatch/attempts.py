@@ -130,7 +130,7 @@ _VERDICTS = {
     AttemptResult.REJECTED: Verdict.REJECTED,
     AttemptResult.CANCELLED: Verdict.CANCELLED,
     # Nothing was sent and the backend is not to blame.
-    AttemptResult.ENCODED_TOO_LARGE: Verdict.CANCELLED,
+    AttemptResult.ENCODED_TOO_LARGE: Verdict.UNTRIED,
 }
 
 

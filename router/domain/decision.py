@@ -96,12 +96,16 @@ class Outcome(StrEnum):
 
 
 class Verdict(StrEnum):
-    """What an attempt says about the backend that had it; only `failed` counts against it."""
+    """What an attempt says about the backend that had it.
+
+    `cancelled` says nothing; `untried` that the backend never had it.
+    """
 
     OK = "ok"
     FAILED = "failed"
     REJECTED = "rejected"
     CANCELLED = "cancelled"
+    UNTRIED = "untried"
 
 
 class TraceStep(NamedTuple):

@@ -217,7 +217,7 @@ class Attempt:
         if quick and self._connection.is_stale and self._route.request.is_idempotent:
             # The replica had closed an idle connection: it has neither failed nor been tried.
             record.attempts, record.decision = 0, None
-            self._settle(Verdict.CANCELLED, AttemptResult.CANCELLED, now)
+            self._settle(Verdict.UNTRIED, AttemptResult.CANCELLED, now)
         else:
             record.carried = error
             self._settle(verdict_of(result), result, now)

@@ -124,7 +124,7 @@ class FastPath:
             return None
         connection = self._upstream.take_idle(endpoint.address)
         if connection is None:  # opening one takes a while, and may fail
-            pool.release(endpoint, Verdict.CANCELLED, now, now)
+            pool.release(endpoint, Verdict.UNTRIED, now, now)
             return None
         route.count_arrival()
         attempt = (Upload if is_long else Attempt)(self._ground, client, head, route, reason)

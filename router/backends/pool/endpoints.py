@@ -199,7 +199,7 @@ class Pool:
                 return
             self._occupy(endpoint, now)
             if not self.queue.hand_over(endpoint):
-                self._vacate(endpoint)
+                self._vacate_unused(endpoint)
 
     def others_available(self, avoid: Collection[str], now: float) -> bool:
         """Whether an endpoint takes traffic that is not among those to avoid."""
@@ -224,8 +224,12 @@ class Pool:
         if endpoint.is_draining and endpoint.in_flight == 0:
             endpoint.drained.set()
 
-    def _free(self, endpoint: Endpoint) -> None:
+    def _vacate_unused(self, endpoint: Endpoint) -> None:
+        endpoint.circuit.not_tried()
         self._vacate(endpoint)
+
+    def _free(self, endpoint: Endpoint) -> None:
+        self._vacate_unused(endpoint)
         self._pump_now()
 
     def _pump_now(self) -> None:
@@ -237,6 +241,8 @@ class Pool:
         if verdict is Verdict.OK:
             if endpoint.circuit.succeeded():
                 endpoint.begin(now)
+        elif verdict is Verdict.UNTRIED:
+            endpoint.circuit.not_tried()
         elif verdict is not Verdict.CANCELLED:
             endpoint.overburdened()
             # One that refuses is always free: unless set aside, it would draw all traffic. One

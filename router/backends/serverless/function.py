@@ -224,6 +224,8 @@ class Function:
                 self.circuit.pause(now, lease.pause_s)
             case Verdict.FAILED:
                 self.circuit.failed(now)
+            case Verdict.UNTRIED:
+                self.circuit.not_tried()
             case Verdict.CANCELLED:
                 pass
         self.kept_in_flight -= lease.is_kept

@@ -26,6 +26,22 @@ class TestFailover:
         assert {reply.status for reply in replies} == {200}
         assert gateway.warm[0].received, "the broken one was tried"
 
+    async def test_who_was_set_aside_is_tried_by_the_first_request_after_its_pause(self, tmp_path):
+        """Its connections are gone, so that the fast path cannot: it must not use up the turn."""
+        health = {"interval": "30s", "ejection": {"pause": "100ms"}}
+        async with Harness(tmp_path, warm=[ok(), ok()], pool={"health": health}) as gateway:
+            gateway.warm[0].behave = hangs_up()
+            await gateway.until(lambda: gateway.pool.ready == 2)
+            while not gateway.pool.ejections:
+                assert (await gateway.infer()).status == 200
+            gateway.warm[0].behave = ok()
+            (endpoint,) = (e for e in gateway.pool.endpoints.values() if not e.circuit.is_closed)
+            await gateway.until(lambda: gateway.pool.ready == 2)
+            gateway.gateway._parts.upstream.abort(endpoint.address)
+            for _ in range(20):
+                await gateway.infer()
+            assert endpoint.circuit.is_closed
+
     async def test_the_function_takes_over(self, tmp_path):
         async with Harness(tmp_path, warm=[hangs_up()], function=ok()) as gateway:
             reply = await gateway.infer(x_request_id="r")

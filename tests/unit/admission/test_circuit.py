@@ -69,6 +69,15 @@ def test_a_trial_without_an_outcome_does_not_close_the_door_for_ever(circuit):
     assert not circuit.is_open(3.0)
 
 
+def test_a_trial_that_is_not_made_is_left_to_the_next_call(circuit):
+    fail(circuit, 3)
+    circuit.admit(1.0)
+    circuit.not_tried()
+    assert not circuit.is_open(1.0)
+    circuit.admit(1.0)
+    assert circuit.failed(1.0) is True, "that was a trial too"
+
+
 def test_stragglers_that_fail_while_it_is_open_do_not_lengthen_the_pause(circuit):
     fail(circuit, 3)
     assert fail(circuit, 5, 0.5) == [False] * 5

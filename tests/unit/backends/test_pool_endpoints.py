@@ -250,6 +250,26 @@ class TestHealth:
         clock.advance(1.0)
         assert pool.ready == 1
 
+    def test_a_trial_that_nobody_makes_is_left_to_the_next_request(self, make_pool, clock):
+        pool = make_pool(4)
+        fail(pool, clock, 3)
+        clock.advance(1.0)
+        endpoint = pool.reserve_warm(clock())
+        assert endpoint is not None
+        pool.release(endpoint, Verdict.UNTRIED, clock(), clock())
+        assert pool.try_reserve(REQUEST, clock()) is not None
+
+    async def test_nor_is_it_lost_with_a_waiter_that_gives_up(self, make_pool, clock):
+        pool = make_pool(1)
+        fail(pool, clock, 3)
+        waiting = asyncio.create_task(pool.reserve(REQUEST, 5.0))
+        await asyncio.sleep(0)
+        clock.advance(1.0)
+        pool.pump(clock())
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        assert pool.try_reserve(REQUEST, clock()) is not None
+
     def test_after_the_pause_one_request_tries_it(self, make_pool, clock):
         pool = make_pool(4)
         fail(pool, clock, 3)
