@@ -1,4 +1,4 @@
-"""What `check` says about functions beyond the settings themselves: model files, missing packages.
+"""What `check` says about functions beyond the settings themselves: files, missing packages.
 
 Looks at the disk and at what is installed, so the same settings may be told differently elsewhere.
 """
@@ -8,6 +8,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from router.settings.fit import missing_extra, unlikely_sizes
+from router.settings.functions import (
+    AzureFunction,
+    GoogleFunction,
+    LocalFunction,
+    ServerlessSettings,
+)
 from router.settings.schema import ModelSettings, Settings
 
 
@@ -25,9 +31,34 @@ def _about(model: ModelSettings, settings: Settings) -> Iterator[str]:
     if size is not None:
         for key, text in unlikely_sizes(function, size):
             yield f"{where}.{key} {text}"
+    for key, file in _files(function):
+        if (problem := _unreadable(file)) is not None:
+            yield f"{where}.{key} cannot be read here: {problem}"
     extra = missing_extra(function)
     if extra is not None and not _is_installed(extra[0]):
         yield f"{where} needs the package {extra[0]}: pip install 'hybrid-router[{extra[1]}]'"
+
+
+def _files(function: ServerlessSettings) -> Iterator[tuple[str, Path]]:
+    """The files that calls to a function need, by their keys."""
+    named: dict[str, Path | None] = {}
+    if isinstance(function, GoogleFunction):
+        named["credentials_file"] = function.credentials_file
+    if isinstance(function, AzureFunction):
+        named["key_file"] = function.key_file
+    if not isinstance(function, LocalFunction):
+        tls = function.tls
+        named |= {"tls.ca_file": tls.ca_file, "tls.cert_file": tls.cert_file}
+        named["tls.key_file"] = tls.key_file
+    return ((key, file) for key, file in named.items() if file is not None)
+
+
+def _unreadable(file: Path) -> str | None:
+    try:
+        with file.open("rb"):
+            return None
+    except OSError as error:
+        return error.strerror or type(error).__name__
 
 
 def _largest_version_bytes(folder: Path) -> int | None:

@@ -4,6 +4,7 @@ Gives warnings only: a limit may have been raised for an account. Pure; file siz
 """
 
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 from router.settings.functions import (
     AwsLambda,
@@ -41,8 +42,18 @@ def unlikely_settings(function: ServerlessSettings) -> Advice:
             yield "cold_start_ms", "is over 10 s: Lambda then starts the init again, and bills it"
         if function.max_concurrency > LAMBDA_CONCURRENCY:
             yield "max_concurrency", "is over the 1000 that an AWS account has by default"
-    if isinstance(function, AzureFunction) and function.max_concurrency > AZURE_INSTANCES:
-        yield "max_concurrency", "is over the 200 instances of a consumption plan"
+    if isinstance(function, AzureFunction):
+        if function.max_concurrency > AZURE_INSTANCES:
+            yield "max_concurrency", "is over the 200 instances of a consumption plan"
+        if function.key_file is None and not function.identity.resource:
+            yield "key_file", "is not set, nor is identity.resource: only open functions answer"
+    if isinstance(function, GoogleFunction | AzureFunction) and _is_in_the_clear(function.url):
+        yield "url", "is not https: credentials can be read on their way"
+
+
+def _is_in_the_clear(url: str) -> bool:
+    parts = urlsplit(url)
+    return parts.scheme == "http" and parts.hostname not in {"127.0.0.1", "::1", "localhost"}
 
 
 def unlikely_sizes(function: ServerlessSettings, model_bytes: int) -> Advice:

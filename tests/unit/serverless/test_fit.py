@@ -15,7 +15,8 @@ from tests.unit.settings.loading import load_config
 
 AWS = "kind: aws_lambda, function: f, region: eu-central-1"
 GOOGLE = "kind: google_function, url: 'https://x.run.app'"
-AZURE = "kind: azure_function, url: 'https://x.azurewebsites.net'"
+AZURE_URL = "kind: azure_function, url: 'https://x.azurewebsites.net'"
+AZURE = f"{AZURE_URL}, key_file: {Path(__file__)}"
 
 
 def config(serverless: str) -> str:
@@ -36,6 +37,12 @@ def config(serverless: str) -> str:
         (f"{AWS}, max_concurrency: 1000", None),
         (f"{AZURE}, max_concurrency: 201", "max_concurrency: is over the 200"),
         (f"{GOOGLE}, max_concurrency: 1001", None),
+        (AZURE, None),
+        (AZURE_URL, "key_file: is not set, nor is identity.resource"),
+        (f"{AZURE_URL}, identity: {{resource: 'api://models'}}", None),
+        (AZURE.replace("https", "http"), "url: is not https"),
+        (GOOGLE.replace("https", "http"), "url: is not https"),
+        (GOOGLE.replace("https://x.run.app", "http://127.0.0.1:8080"), None),
     ],
 )
 def test_settings_that_cannot_be_true(serverless: str, told: str | None) -> None:
@@ -94,9 +101,27 @@ def test_a_disabled_function_is_not_looked_at(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("serverless", "told"),
     [
+        (f"{GOOGLE}, credentials_file: /no/such/sa.json", "serverless.credentials_file"),
+        (f"{AZURE_URL}, key_file: /no/such/key", "serverless.key_file"),
+        (f"{AZURE}, tls: {{ca_file: /no/such/ca.pem}}", "serverless.tls.ca_file"),
+        (AZURE, None),
+        (GOOGLE, None),
+    ],
+    ids=["credentials", "key", "authorities", "a key that is there", "none needed"],
+)
+def test_a_file_that_is_not_there_is_named(serverless: str, told: str | None) -> None:
+    warnings = platform_warnings(load_config(config(serverless)).settings)
+    found = [text for text in warnings if "cannot be read here: No such file" in text]
+    assert len(found) == (told is not None)
+    assert told is None or f"model m: {told} " in found[0]
+
+
+@pytest.mark.parametrize(
+    ("serverless", "told"),
+    [
         (AWS, "pip install 'hybrid-router[aws]'"),
         (f"{AWS}, auth: none", None),
-        (f"{GOOGLE}, credentials_file: sa.json", "pip install 'hybrid-router[google]'"),
+        (f"{GOOGLE}, credentials_file: {Path(__file__)}", "pip install 'hybrid-router[google]'"),
         (GOOGLE, None),
     ],
     ids=["signing", "no signing", "a key file", "the metadata server"],
