@@ -178,6 +178,34 @@ async def test_expiring_credentials_are_renewed_without_a_failed_request(
     assert len(used) >= 3
 
 
+async def test_replaced_aws_keys_are_taken_up_after_a_refusal(tmp_path: Path) -> None:
+    """One request finds the old keys refused; the file is read again at once, not in its turn."""
+    file = tmp_path / "aws-credentials"
+
+    def write(key: str) -> None:
+        file.write_text(f"[ml]\naws_access_key_id = {key}\naws_secret_access_key = s\n")
+
+    def only(key: str) -> Any:
+        return signature_guard({key: Credentials(key, "s")})
+
+    await asyncio.to_thread(write, "AKIDOLD")
+    document = {"statusCode": 200, "headers": {}, "body": "{}"}
+    platform = UrlPlatform(guard=only("AKIDOLD"))
+    platform.answers = [web.json_response(document) for _ in range(2)]
+    async with running(platform):
+        serverless = {**AWS, "endpoint_url": platform.url, "profile": "ml"}
+        async with Harness(tmp_path, warm=[ok()], model={"serverless": serverless}) as gateway:
+            first = await gateway.infer(x_router_backend="serverless")
+            platform.guard = only("AKIDNEW")
+            await asyncio.to_thread(write, "AKIDNEW")
+            second = await gateway.infer(x_router_backend="serverless")
+            credentials = gateway.runtime_function.caller._access.credentials
+            await gateway.until(lambda: credentials.current().access_key == "AKIDNEW")
+            third = await gateway.infer(x_router_backend="serverless")
+    decisions = [reply.decision for reply in (first, second, third)]
+    assert decisions == [("serverless", "hint"), ("pool", "fallback"), ("serverless", "hint")]
+
+
 # -- Google ----------------------------------------------------------------------------------------
 
 

@@ -85,7 +85,7 @@ def by_invoke(
     return start
 
 
-def by_stream(*frames: bytes) -> Any:
+def by_stream(*frames: bytes, **settings: Any) -> Any:
     """Lambda streaming these frames."""
 
     @asynccontextmanager
@@ -102,6 +102,7 @@ def by_stream(*frames: bytes) -> Any:
                 "region": "eu-central-1",
                 "endpoint_url": url,
                 "invoke_mode": "response_stream",
+                **settings,
             }
 
     return start
@@ -240,6 +241,10 @@ FAILURES = {
     "an answer of Lambda's over the limit": Failure(
         by_invoke(200, {"body": "x" * 5000}, {"limits": {"max_response": "4KiB"}}),
         "broken", "fallback", 502),
+    "a streamed answer of Lambda's over the limit": Failure(
+        by_stream(
+            chunk(b'{"statusCode": 200}' + bytes(8)), chunk(LONG), limits={"max_response": "4KiB"}
+        ), "broken", "fallback", 502),
     "an unknown Lambda function": Failure(
         by_invoke(404, {}, x_amzn_ErrorType="ResourceNotFoundException"),
         "access_refused", "fallback", 502),
