@@ -338,7 +338,7 @@ class GoogleFunction(_UrlFunction):
     audience: Audience = Field(default="", description="audience of the ID tokens; empty: the URL")
     credentials_file: Annotated[Path | None, FilePath(empty=True)] = Field(
         default=None,
-        description="a service account's key, or workload identity; empty: the metadata server",
+        description="a key, workload identity or impersonation; empty: the metadata server",
     )
     metadata_url: FunctionUrl = Field(
         default="http://metadata.google.internal", description="the metadata server"

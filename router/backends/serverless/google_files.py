@@ -1,4 +1,4 @@
-"""Google ID tokens by a credentials file: a service account's key, or workload identity federation.
+"""Google ID tokens by a credentials file: a key, workload identity federation, impersonation.
 
 Needs the optional extra `google`. Blocks, so it runs in a thread; only a `Refresher` calls it.
 """
@@ -59,9 +59,12 @@ class FileTokens:
                 return _by_key
             case "external_account":
                 return _by_federation
+            case "impersonated_service_account":
+                return _by_impersonation
             case _:
                 raise CredentialError(
-                    "the credentials file is neither of type service_account nor external_account"
+                    "the credentials file is not of type service_account, external_account or"
+                    " impersonated_service_account"
                 )
 
 
@@ -77,15 +80,42 @@ def _by_key(document: Any, audience: str, request: Any) -> str:  # noqa: ANN401 
 
 def _by_federation(document: Any, audience: str, request: Any) -> str:  # noqa: ANN401 - not typed
     """Exchange the workload's own token, then ask for an ID token of the service account."""
+    source = {
+        key: value for key, value in document.items() if not key.startswith("service_account_")
+    }
+    return _impersonated(document, _federated(source), audience, request)
+
+
+def _by_impersonation(document: Any, audience: str, request: Any) -> str:  # noqa: ANN401 - not typed
+    """Ask with somebody's own credentials for an ID token of the service account."""
+    source = document["source_credentials"]
+    kind = source.get("type") if isinstance(source, dict) else None
+    match kind:
+        case "service_account":
+            from google.oauth2.service_account import Credentials  # noqa: PLC0415
+
+            credentials = Credentials.from_service_account_info(source, scopes=[_SCOPE])  # type: ignore[no-untyped-call]
+        case "authorized_user":
+            from google.oauth2.credentials import Credentials as User  # noqa: PLC0415
+
+            credentials = User.from_authorized_user_info(source, scopes=[_SCOPE])  # type: ignore[no-untyped-call]
+        case _:
+            raise CredentialError(
+                "the source_credentials are neither of type service_account nor authorized_user"
+            )
+    return _impersonated(document, credentials, audience, request)
+
+
+def _impersonated(document: Any, credentials: Any, audience: str, request: Any) -> str:  # noqa: ANN401 - not typed
+    """An ID token of the service account that the file names, asked for with `credentials`."""
     url = str(document.get("service_account_impersonation_url", ""))
     account, _, method = url.rpartition(":")
     if method != "generateAccessToken":
         raise CredentialError("the credentials file names no service account to impersonate")
-    source = {
-        key: value for key, value in document.items() if not key.startswith("service_account_")
-    }
-    credentials = _federated(source)
     credentials.refresh(request)
+    wanted = {"audience": audience, "includeEmail": True}
+    if delegates := document.get("delegates"):
+        wanted["delegates"] = delegates
     answer = request(
         url=f"{account}:generateIdToken",
         method="POST",
@@ -93,7 +123,7 @@ def _by_federation(document: Any, audience: str, request: Any) -> str:  # noqa: 
             "authorization": f"Bearer {credentials.token}",
             "content-type": "application/json",
         },
-        body=json.dumps({"audience": audience, "includeEmail": True}).encode(),
+        body=json.dumps(wanted).encode(),
     )
     if answer.status != 200:
         raise CredentialError(f"no ID token for the service account (status {answer.status})")

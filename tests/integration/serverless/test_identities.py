@@ -3,11 +3,15 @@
 import asyncio
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from google.auth import jwt
 
 from router.backends.serverless.azure_identity import IdentitySource, IdentityTokens
 from router.backends.serverless.google_files import FileTokens
@@ -85,12 +89,68 @@ async def test_workload_identity_federation_gives_tokens(tmp_path: Path) -> None
     assert federation.subjects == ["subject-1"]
 
 
+def own_key(url: str) -> dict[str, str]:
+    """A service account's key, whose tokens come from that server."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    return {
+        "type": "service_account",
+        "client_email": "base@project.iam.gserviceaccount.com",
+        "private_key": pem,
+        "token_uri": url,
+    }
+
+
+def own_login(url: str) -> dict[str, str]:
+    """What `gcloud auth application-default login` keeps of a person."""
+    del url
+    return {
+        "type": "authorized_user", "client_id": "c", "client_secret": "s", "refresh_token": "r"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("source", [own_key, own_login], ids=["with a key", "with a login"])
+async def test_a_service_account_is_impersonated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: Callable[[str], dict[str, str]]
+) -> None:
+    """With the file that gcloud writes for `--impersonate-service-account`."""
+    issuer = MetadataServer()
+    asked: list[Any] = []
+
+    async def handle(request: web.Request) -> web.Response:
+        if request.path == "/token":
+            asked.append((await request.post())["grant_type"])
+            return web.json_response({"access_token": "own", "expires_in": 3600})
+        assert request.path == f"{ACCOUNT}:generateIdToken"
+        assert request.headers["authorization"] == "Bearer own"
+        wanted = await request.json()
+        asked.append(wanted["delegates"])
+        return web.json_response({"token": issuer.token(wanted["audience"])})
+
+    async with serving(handle) as google:
+        monkeypatch.setattr(
+            "google.oauth2.credentials._GOOGLE_OAUTH2_TOKEN_ENDPOINT", f"{google}/token"
+        )
+        file = await asyncio.to_thread(
+            federated, google, tmp_path, type="impersonated_service_account",
+            source_credentials=source(f"{google}/token"), delegates=["between"],
+        )  # fmt: skip
+        token = (await FileTokens(file, "https://x").fetch()).value
+    assert jwt.decode(token, verify=False)["aud"] == "https://x"
+    assert asked[1:] == [["between"]]
+    assert asked[0] in {"refresh_token", "urn:ietf:params:oauth:grant-type:jwt-bearer"}
+
+
 BAD_FILES: dict[str, tuple[dict[str, Any], int, str]] = {
     "no service account": ({"service_account_impersonation_url": ""}, 200, "no service account"),
-    "another type": ({"type": "authorized_user"}, 200, "neither of type"),
+    "another type": ({"type": "authorized_user"}, 200, "not of type service_account, external"),
+    "nobody to impersonate with": (
+        {"type": "impersonated_service_account", "source_credentials": {"type": "gdch"}},
+        200, "source_credentials are neither"),
+    "no source": ({"type": "impersonated_service_account"}, 200, "KeyError"),
     "no subject": ({"credential_source": {"file": "/nowhere/subject"}}, 200, "RefreshError"),
     "IAM refuses": ({}, 403, "status 403"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("changes", "status", "told"), BAD_FILES.values(), ids=BAD_FILES)
