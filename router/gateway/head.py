@@ -26,7 +26,8 @@ HOP_BY_HOP = frozenset(
     }
 )
 _NOT_FORWARDED = HOP_BY_HOP | {"host", "content-length", "expect"}
-_OURS = "x-router-"
+OURS = "x-router-"
+"""How the names of headers begin that this gateway alone says or understands."""
 _KEYS = frozenset({"authorization", "x-api-key"})
 _REQUEST_ID = re.compile(r"[!-~]{1,128}")
 _MILLISECONDS = re.compile(r"[0-9]{1,10}(\.[0-9]{1,6})?")
@@ -64,7 +65,7 @@ def read_head(headers: CIMultiDictProxy[str], *, keys_are_ours: bool) -> Head:
     forwarded: dict[str, str] = {}
     for name, value in headers.items():
         lower = name.lower()
-        if lower in _NOT_FORWARDED or lower in listed or lower.startswith(_OURS):
+        if lower in _NOT_FORWARDED or lower in listed or lower.startswith(OURS):
             continue
         if keys_are_ours and lower in _KEYS:
             continue

@@ -8,7 +8,7 @@ from multidict import CIMultiDict
 
 from router.domain.errors import AttemptError, ClientClosedError
 from router.domain.ports import BackendResponse
-from router.gateway.head import HOP_BY_HOP
+from router.gateway.head import HOP_BY_HOP, OURS
 from router.gateway.responses import ErrorAnswer
 
 Headers = Sequence[tuple[str, str]]
@@ -19,8 +19,9 @@ _SET_BY_US = HOP_BY_HOP | {"content-length", "x-request-id", "server-timing", "s
 
 
 def is_relayed(name: str) -> bool:
-    """Whether a header of the backend is passed on."""
-    return name.lower() not in _SET_BY_US
+    """Whether a header of the backend is passed on; not what another gateway says of itself."""
+    lower = name.lower()
+    return lower not in _SET_BY_US and not lower.startswith(OURS)
 
 
 def reply_of(status: int, headers: Headers, body: bytes) -> web.Response:

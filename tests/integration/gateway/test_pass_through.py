@@ -133,6 +133,16 @@ class TestResponseHeaders:
         assert "keep-alive" not in reply.headers
         assert len(reply.headers.getall("server-timing")) == 1
 
+    @pytest.mark.parametrize("fast_path", [True, False], ids=["fast path", "ordinary path"])
+    async def test_what_an_upstream_says_in_our_place_is_dropped(self, tmp_path, fast_path):
+        """It may be a gateway of the same kind."""
+        upstream = ok(b"{}", x_router_backend="elsewhere", x_router_cold_start="true")
+        async with Harness(tmp_path, warm=[upstream], server={"fast_path": fast_path}) as gateway:
+            for _ in range(2):  # the second one finds an open connection
+                reply = await gateway.infer()
+                assert reply.headers.getall("x-router-backend") == ["pool"]
+                assert "x-router-cold-start" not in reply.headers
+
     async def test_repeated_upstream_headers_stay_repeated(self, tmp_path):
         async def two(_) -> Any:
             return Answer(200, b"{}", (("set-cookie", "a=1"), ("set-cookie", "b=2")))
