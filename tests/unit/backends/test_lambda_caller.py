@@ -195,7 +195,7 @@ async def test_a_large_event_is_encoded_off_the_loop_and_arrives_whole(client):
 async def test_a_platform_that_does_not_answer_times_out(client):
     async with scripted_server([until_peer_closes()]) as server:
         with pytest.raises(UpstreamTimeoutError):
-            await caller(client, server.url).call(make_request(), b"{}", 0.05)
+            await caller(client, server.url).call(make_request(), b"{}", 0.3)
 
 
 async def test_a_platform_that_is_not_there(client):

@@ -133,12 +133,21 @@ class TestQueue:
         (await result_of(second)).release(Verdict.OK, clock(), None)
         assert pool.in_flight == 0
 
-    async def test_nobody_overtakes_those_who_wait(self, make_pool, clock):
+    @pytest.mark.parametrize(
+        "reserve",
+        [
+            lambda pool, now: pool.try_reserve(REQUEST, now),
+            lambda pool, now: pool.reserve_warm(now),
+            lambda pool, now: pool.reserve_warm_version("1", now),
+        ],
+        ids=["a slot", "a warm slot", "a warm slot for a version"],
+    )
+    async def test_nobody_overtakes_those_who_wait(self, make_pool, clock, reserve):
         pool = make_pool(1)
         lease = pool.try_reserve(REQUEST, clock())
         waiter = await queued(pool)
         pool.endpoints["e0"].resize(2)
-        assert pool.try_reserve(REQUEST, clock()) is None
+        assert reserve(pool, clock()) is None
         assert pool.snapshot(1, clock()).free_slots == 0
         lease.release(Verdict.OK, clock(), None)
         await result_of(waiter)
