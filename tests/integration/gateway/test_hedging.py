@@ -13,13 +13,13 @@ SLOW_S = 0.25
 BUDGET = 0.1
 
 
-def slow_now_and_then() -> Any:
+def slow_now_and_then(every=SLOW_EVERY, seconds=SLOW_S) -> Any:
     count = 0
 
     async def behave(_: Received) -> Answer:
         nonlocal count
         count += 1
-        await asyncio.sleep(SLOW_S if count % SLOW_EVERY == 0 else 0.001)
+        await asyncio.sleep(seconds if count % every == 0 else 0.001)
         return Answer()
 
     return behave
@@ -49,6 +49,19 @@ async def test_hedging_lowers_the_tail_within_its_budget(tmp_path):
     assert 'router_hedges_total{model="m",result="won"}' in metrics
     assert status["hedge"]["budget_left"] >= 0
     assert gateway.pool.in_flight == 0
+
+
+async def test_the_budget_holds_where_far_more_is_slow(tmp_path):
+    share, requests = 0.05, 200
+    model = {"hedge": {"percentile": 75, "budget": share}}
+    replicas = [slow_now_and_then(5, 0.1), ok()]
+    async with Harness(tmp_path, warm=replicas, model=model) as gateway:
+        for _ in range(requests):
+            assert (await gateway.infer()).status == 200
+        second = sum(len(replica.received) for replica in gateway.warm) - requests
+        status = await gateway.status()
+    assert 0 < second <= share * requests
+    assert status["hedge"]["refused"] > 0
 
 
 async def test_the_client_is_told(tmp_path):

@@ -219,6 +219,20 @@ async def test_what_may_run_twice_is_hedged(race, facts, asked):
     assert len(race.callers.calls) == asked
 
 
+async def test_a_hedge_is_paid_for():
+    race = Race(share=0.0)
+    await race.serve()
+    assert race.hedges() == {"won": 1.0}
+    assert race.hedging.budget.tokens == pytest.approx(4.0)
+
+
+async def test_the_same_replica_is_not_asked_twice_though_it_has_room(race):
+    race.pool.endpoints["e1"].resize(2)
+    race.pool.mark_ready("e2", is_ready=False)
+    response = await race.serve()
+    assert (response.body, race.callers.calls) == (b"fn", ["e1", "fn"])
+
+
 async def test_no_budget_no_hedge(race):
     race.hedging.reconfigure(HedgeParams(95, 0.0))
     race.hedging.budget.tokens = 0.0
