@@ -14,6 +14,7 @@ import click
 from rich.console import Console
 
 from router import __version__
+from router.assembly.pools import imagine_replicas
 from router.assembly.runtime import assemble, new_parts
 from router.commands.cold import measure_cold
 from router.commands.platform_check import platform_warnings
@@ -62,7 +63,11 @@ def check(files: tuple[Path, ...]) -> None:
 
 
 @main.command()
-@click.option("--config", type=click.Path(path_type=Path), help="Settings file: a gateway at rest.")
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    help="Settings file: a gateway at rest, with its least replicas.",
+)
 @click.option("--admin", metavar="URL", help="Admin port of a running gateway: its present state.")
 @click.option("--model", required=True, help="Model name.")
 @click.option("--version", help="Model version.")
@@ -95,7 +100,10 @@ def explain(
 
 async def _explain_offline(loaded: Loaded, question: dict[str, Any]) -> dict[str, Any]:
     parts = new_parts()
-    return explain_from(assemble(loaded, parts), ExplainQuestion(**question), parts.clock())
+    runtime = assemble(loaded, parts)
+    for model in runtime.models.values():
+        imagine_replicas(model)
+    return explain_from(runtime, ExplainQuestion(**question), parts.clock())
 
 
 def _print_explanation(document: dict[str, Any], asked: object) -> None:

@@ -13,7 +13,7 @@ from router.admission.adaptive import AdaptiveParams
 from router.admission.outliers import OutlierParams
 from router.backends.pool.caller import PoolCaller
 from router.backends.pool.confinement import Cores
-from router.backends.pool.endpoint import ENDPOINT_CIRCUIT
+from router.backends.pool.endpoint import ENDPOINT_CIRCUIT, Endpoint
 from router.backends.pool.endpoints import Pool, PoolParams
 from router.backends.pool.health import HealthProber, ProbeParams
 from router.backends.pool.names import Names
@@ -58,6 +58,19 @@ class PoolRuntime:
     driver: PoolDriver
     prober: HealthProber
     source: object
+
+
+def imagine_replicas(model: ModelRuntime) -> None:
+    """Give the pool the replicas that it has whatever the load: in mind only, to explain with."""
+    pool, sizing = model.pool, model.sizing_params
+    if pool is None or sizing is None or model.settings.pool is None:
+        return
+    nowhere = parse_address("http://127.0.0.1:1")
+    for number in range(sizing.min_replicas):
+        endpoint = Endpoint(f"{model.name}-{number}", nowhere, model.settings.pool.concurrency)
+        pool.add(endpoint)
+        endpoint.is_ready = True
+    pool.wanted = sizing.min_replicas
 
 
 def assemble_pool(

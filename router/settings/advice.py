@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 
 from router.settings.document import Document
 from router.settings.fit import unlikely_settings
+from router.settings.pools import StaticPool
 from router.settings.problems import KeyPath, Problem
 from router.settings.rules import RouteName, RuleSettings
 from router.settings.schema import ModelSettings, Settings
@@ -17,7 +18,7 @@ _SHOWN_MODELS = 3
 
 def warnings_about(settings: Settings, document: Document) -> tuple[Problem, ...]:
     """The warnings, each at its line, in the order of the rules."""
-    found = [*_about_functions(settings), *_about_rules(settings)]
+    found = [*_about_functions(settings), *_about_pools(settings), *_about_rules(settings)]
     return tuple(document.problem(path, message) for path, message in found)
 
 
@@ -28,6 +29,15 @@ def _about_functions(settings: Settings) -> Advice:
     for index, model in enumerate(settings.models):
         for key, message in unlikely_settings(model.serverless) if model.serverless else ():
             yield ("models", index, "serverless", key), message
+
+
+def _about_pools(settings: Settings) -> Advice:
+    for index, model in enumerate(settings.models):
+        pool = model.pool
+        if isinstance(pool, StaticPool) and pool.scale is None:
+            for key in sorted({"min_replicas", "max_replicas"} & pool.model_fields_set):
+                message = "has no effect without scale: each address of urls is a replica"
+                yield ("models", index, "pool", key), message
 
 
 def _about_rules(settings: Settings) -> Advice:

@@ -66,6 +66,23 @@ def test_a_request_is_explained_without_a_gateway():
     assert [step["stage"] for step in document["trace"]][:2] == ["rule", "rule"]
 
 
+@pytest.mark.parametrize(
+    ("pool", "reason"),
+    [
+        ("{kind: static, urls: ['http://10.0.0.1', 'http://10.0.0.2']}", "warm_capacity"),
+        ("{kind: process, min_replicas: 1}", "warm_capacity"),
+        ("{kind: process}", "below_break_even"),
+    ],
+    ids=["servers that run already", "a replica kept warm", "nothing kept warm"],
+)
+def test_without_a_gateway_the_least_replicas_are_there(tmp_path: Path, pool: str, reason: str):
+    model = f"{{name: m, slo: {{latency_ms: 5000}}, serverless: {{kind: local}}, pool: {pool}}}"
+    (tmp_path / "router.yaml").write_text(f"models: [{model}]\n")
+    config = str(tmp_path / "router.yaml")
+    done = run("explain", "--config", config, "--model", "m", "--bytes", "9", "--json")
+    assert json.loads(done.stdout)["reason"] == reason
+
+
 def test_a_request_nobody_can_take_is_a_no():
     done = run("explain", "--config", str(DEMO), "--model", "unknown", "--bytes", "1")
     assert done.returncode == 1

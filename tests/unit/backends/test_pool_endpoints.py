@@ -430,6 +430,13 @@ class TestSlowStart:
         pool.try_reserve(REQUEST, clock()).release(Verdict.OK, clock(), None)
         assert pool.snapshot(1, clock()).slots == 1
 
+    def test_so_does_one_that_an_operator_gives_back(self, make_pool, clock):
+        pool = make_pool(4, params=self.PARAMS)
+        pool.withdraw("e0", is_withdrawn=True)
+        clock.advance(10.0)
+        pool.withdraw("e0", is_withdrawn=False)
+        assert pool.snapshot(1, clock()).slots == 1
+
 
 class TestVersions:
     """e0 has version 1, e1 has versions 1 and 2."""

@@ -232,6 +232,22 @@ def test_what_is_probably_not_meant_is_a_warning(rules: str, warned: list[str]) 
 
 
 @pytest.mark.parametrize(
+    ("settings", "keys"),
+    [
+        ("max_replicas: 2", ["max_replicas"]),
+        ("min_replicas: 1, max_replicas: 2", ["max_replicas", "min_replicas"]),
+        ("min_replicas: 1, max_replicas: 2, scale: {url: 'http://h/'}", []),
+        ("concurrency: 2", []),
+    ],
+    ids=["most", "both bounds", "a number that can change", "no bounds"],
+)
+def test_bounds_of_replicas_that_nobody_changes_are_a_warning(settings: str, keys: list[str]):
+    pool = f"pool: {{kind: static, urls: ['http://a'], {settings}}}"
+    loaded = load_config(f"models: [{{name: m, slo: {{latency_ms: 1}}, {pool}}}]")
+    assert [warning.key for warning in loaded.warnings] == [f"models[0].pool.{k}" for k in keys]
+
+
+@pytest.mark.parametrize(
     ("settings", "told"),
     [
         ("server: {processes: 2}", True),
