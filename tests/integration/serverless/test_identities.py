@@ -15,6 +15,7 @@ from google.auth import jwt
 
 from router.backends.serverless.azure_identity import IdentitySource, IdentityTokens
 from router.backends.serverless.google_files import FileTokens
+from router.backends.serverless.google_tokens import MetadataTokens
 from router.backends.serverless.refresher import CredentialError, Fetched
 from router.upstream.address import parse_address
 from router.upstream.client import UpstreamClient
@@ -165,6 +166,33 @@ async def test_why_federation_gives_no_token(
             await FileTokens(file, "https://x").fetch()
     assert "account of" not in str(caught.value)
     assert "tells of" not in str(caught.value)
+
+
+# -- Google's metadata server -----------------------------------------------------------------------
+
+
+FLAVOR = {"metadata-flavor": "Google"}
+NO_TOKENS: dict[str, tuple[dict[str, Any], str]] = {
+    "a proxy's page": ({"text": MetadataServer().token("https://x")}, "not a metadata server"),
+    "no service account": ({"status": 404, "headers": FLAVOR}, "status 404"),
+    "no token": ({"text": "<html>", "headers": FLAVOR}, "not an ID token"),
+    "no claims": ({"text": "a.e30.c", "headers": FLAVOR}, "not an ID token"),
+}
+
+
+@pytest.mark.parametrize(("answer", "told"), NO_TOKENS.values(), ids=NO_TOKENS)
+async def test_what_answers_must_be_a_metadata_server(answer: dict[str, Any], told: str) -> None:
+    async def handle(_request: web.Request) -> web.Response:
+        return web.Response(**answer)
+
+    client = UpstreamClient(clock=time.monotonic)
+    try:
+        async with serving(handle) as url:
+            tokens = MetadataTokens(client, parse_address(url), "https://x")
+            with pytest.raises(CredentialError, match=told):
+                await tokens.fetch()
+    finally:
+        await client.close()
 
 
 # -- Azure's managed identities --------------------------------------------------------------------
