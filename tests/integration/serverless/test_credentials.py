@@ -303,6 +303,16 @@ async def test_a_replaced_function_key_is_taken_up_after_a_refusal(tmp_path: Pat
     assert decisions == [("serverless", "hint"), ("pool", "fallback"), ("serverless", "hint")]
 
 
+async def test_a_secret_is_read_again_even_if_nobody_refuses_it(tmp_path: Path) -> None:
+    await asyncio.to_thread((tmp_path / "key").write_text, "one\n")
+    file = SecretFile(tmp_path / "key")
+    first = await file.fetch()
+    await asyncio.to_thread((tmp_path / "key").write_text, "two\n")
+    assert (first.value, (await file.fetch()).value) == ("one", "two")
+    assert first.expires_at is None
+    assert first.look_again_s <= 60.0
+
+
 @pytest.mark.parametrize(
     ("content", "told"),
     [(b"", "one line"), (b"a\nb", "one line"), ("ä".encode(), "one line"),

@@ -168,7 +168,7 @@ async def test_why_federation_gives_no_token(
     assert "tells of" not in str(caught.value)
 
 
-# -- Google's metadata server -----------------------------------------------------------------------
+# -- Google's metadata server ---------------------------------------------------------------------
 
 
 FLAVOR = {"metadata-flavor": "Google"}

@@ -271,6 +271,13 @@ class TestRetries:
         assert response.status == 200
         assert told(record) == (Backend.POOL, Reason.LIMIT_PAYLOAD, 2)
 
+    async def test_events_that_are_too_large_say_nothing_about_the_functions_health(self, setup):
+        counted, *_ = setup(pool=[200], function=[EncodedTooLargeError("x")])
+        for _ in range(10):
+            record, _ = await counted.serve(make_request(hint=Backend.SERVERLESS))
+            assert told(record) == (Backend.POOL, Reason.LIMIT_PAYLOAD, 2)
+        assert counted.function.circuit.is_closed
+
     async def test_an_event_that_is_too_large_is_refused_where_no_pool_is(self, setup):
         counted, _, function = setup(function=[EncodedTooLargeError("x")])
         _, error = await counted.serve()
