@@ -17,9 +17,10 @@ from router import __version__
 from router.assembly.pools import imagine_replicas
 from router.assembly.runtime import assemble, new_parts
 from router.commands.cold import measure_cold
+from router.commands.exits import fail, load_or_exit
 from router.commands.platform_check import platform_warnings
 from router.commands.replay import diff, measure, replay
-from router.commands.serve import fail, load_or_exit, serve, serve_process
+from router.commands.serve import serve, serve_process
 from router.commands.status_view import AdminError, ask, show_live, show_once
 from router.domain.errors import RouterError
 from router.gateway.admin import ExplainQuestion
@@ -122,7 +123,10 @@ def _print_explanation(document: dict[str, Any], asked: object) -> None:
 @click.option("--admin", default=_ADMIN, show_default=True, metavar="URL", help="Admin port.")
 @click.option("--once", is_flag=True, help="Print once, as without a terminal.")
 @click.option("--json", "as_json", is_flag=True, help="Print the document instead of a table.")
-@click.option("--interval", default=1.0, show_default=True, help="Seconds between redraws.")
+@click.option(
+    "--interval", default=1.0, show_default=True, type=click.FloatRange(0.1, 3600.0),
+    help="Seconds between redraws.",
+)  # fmt: skip
 def status(admin: str, once: bool, as_json: bool, interval: float) -> None:
     """Show models, replicas, functions, cost and traffic split of a running gateway."""
     try:

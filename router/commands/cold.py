@@ -21,6 +21,7 @@ from router.commands.cold_measure import (
     quantile,
     world_of,
 )
+from router.commands.exits import fail
 from router.settings.loader import ConfigError, load
 from router.telemetry.logs import configure_logging
 
@@ -68,16 +69,17 @@ def measure_cold(
     try:
         report = _measured(config, model, made)
     except (ConfigError, NotMeasurableError, TimeoutError) as error:
-        click.echo(str(error) or "the credentials or the function host took too long", err=True)
-        sys.exit(1)
+        fail(str(error) or "the credentials or the function host took too long")
     _show(report)
     if not report.cold:
-        click.echo(_why_none(report), err=True)
-        sys.exit(1)
+        fail(_why_none(report))
     if out is not None:
         day = datetime.datetime.now(datetime.UTC).date().isoformat()
         world = world_of(model, report, day, with_service_time=body is not None)
-        out.write_text(yaml.safe_dump(world, sort_keys=False))
+        try:
+            out.write_text(yaml.safe_dump(world, sort_keys=False))
+        except OSError as error:
+            fail(f"{out} cannot be written: {error.strerror}")
         click.echo(f"written to {out}; use it with: hybrid-router replay --world {out}")
 
 

@@ -2,14 +2,13 @@
 
 import asyncio
 import os
-import sys
 from pathlib import Path
-from typing import NoReturn
 
 import click
 from rich.console import Console
 
 from router.assembly.runtime import assemble, new_parts
+from router.commands.exits import fail
 from router.commands.status_view import AdminError, ask
 from router.replay.arrivals import Span
 from router.replay.command import (
@@ -124,7 +123,7 @@ def replay(  # noqa: PLR0913, PLR0917 - one parameter for each option
         if json_path is not None:
             write_json(report, json_path)
     except (ConfigError, ReplayError) as error:
-        _fail(str(error))
+        fail(str(error))
 
 
 @click.command()
@@ -156,7 +155,7 @@ def diff(  # noqa: PLR0913, PLR0917 - one parameter for each option
         if json_path is not None:
             write_json(report, json_path)
     except (ConfigError, ReplayError) as error:
-        _fail(str(error))
+        fail(str(error))
 
 
 @click.command()
@@ -175,7 +174,7 @@ def measure(log: Path, out: Path, admin: str | None) -> None:
         for told in measure_world(log, out, startup_s):
             click.echo(told, err=True)
     except (AdminError, ReplayError) as error:
-        _fail(str(error))
+        fail(str(error))
     click.echo(f"{out}: pass it to replay with --world")
 
 
@@ -221,8 +220,3 @@ def _moment(text: str, hint: str) -> tuple[float, bool]:
     except ValueError:
         told = f"{text!r} is neither 2h, nor seconds, nor a time like 2026-11-01T08:00"
         raise click.BadParameter(told, param_hint=hint) from None
-
-
-def _fail(message: str) -> NoReturn:
-    click.echo(message, err=True)
-    sys.exit(1)

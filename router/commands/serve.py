@@ -12,19 +12,20 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from random import SystemRandom
 from tempfile import TemporaryDirectory
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 import uvloop
 
 from router.app import Gateway, hostname
 from router.assembly.runtime import new_parts
+from router.commands.exits import fail, load_or_exit
 from router.gateway.listener import use_all_descriptors
 from router.member import Member
 from router.processes.children import READY_LINE
 from router.processes.lifetime import die_with_parent
 from router.processes.parent import Launch, Parent, ProcessesFailedError
-from router.settings.loader import ConfigError, Loaded, load
+from router.settings.loader import Loaded
 from router.telemetry.logs import configure_logging
 
 OnReady = Callable[[str, str], None]
@@ -75,20 +76,6 @@ def serve_process(config: Path, log_level: str, member: str) -> None:
         sys.stdout.buffer.flush()
 
     _run(_serve(config, load_or_exit(config), on_ready, told))
-
-
-def load_or_exit(path: Path) -> Loaded:
-    """The configuration, or its mistakes on standard error and exit code 1."""
-    try:
-        return load(path, os.environ)
-    except ConfigError as error:
-        fail(str(error))
-
-
-def fail(message: str) -> NoReturn:
-    """Say why the answer is no, and exit with code 1."""
-    click.echo(message, err=True)
-    sys.exit(1)
 
 
 def _run(serving: Coroutine[Any, Any, None]) -> None:

@@ -96,6 +96,7 @@ def test_a_request_nobody_can_take_is_a_no():
         (*ASK, "--bytes", "-1"),
         (*ASK, "--bytes", "1", "--header", "no-equals-sign"),
         ("serve",),
+        ("status", "--interval", "0"),
         ("unknown-command",),
     ],
 )

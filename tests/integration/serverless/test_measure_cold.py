@@ -70,6 +70,14 @@ def test_the_local_host_is_measured_and_replay_can_read_it(tmp_path: Path) -> No
     assert function.service_time_ms is not None
 
 
+def test_figures_that_cannot_be_kept_are_shown_all_the_same(tmp_path: Path) -> None:
+    write_identity(tmp_path / "models", "echo")
+    config = write_config(tmp_path, {"kind": "local", "max_concurrency": 1})
+    done = command(config, "--calls", "1", "--out", str(tmp_path))
+    assert (done.returncode, "a cold start adds" in done.stdout) == (1, True), done.stderr
+    assert f"{tmp_path} cannot be written: Is a directory" in done.stderr
+
+
 async def answered(folder: Path, platform: UrlPlatform, plan: Plan) -> ColdReport:
     async with running(platform):
         settings = {"kind": "http_function", "url": platform.url, "price": FREE}
