@@ -23,8 +23,8 @@ from router.commands.replay import diff, measure, replay
 from router.commands.serve import serve, serve_process
 from router.commands.status_view import AdminError, ask, show_live, show_once
 from router.domain.errors import RouterError
-from router.gateway.admin import ExplainQuestion
-from router.gateway.admin import explain as explain_from
+from router.gateway.explain import ExplainQuestion
+from router.gateway.explain import explain as explain_from
 from router.settings.loader import ConfigError, Loaded, load
 
 _ADMIN = "http://127.0.0.1:9090"

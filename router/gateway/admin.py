@@ -1,6 +1,6 @@
-"""The admin port: health, metrics, status, configuration, explain, reload, drain.
+"""The admin port: health, metrics, status, configuration, explain, reload, drain, canaries.
 
-Local by default; changes nothing but on reload and drain.
+Local by default; changes nothing but on reload, drain and a word about a canary.
 """
 
 from collections.abc import Awaitable, Callable
@@ -9,110 +9,22 @@ from typing import Any
 
 import msgspec
 from aiohttp import web
-from multidict import CIMultiDict, CIMultiDictProxy
 
-from router.dispatch.director import explain_chain
-from router.domain.decision import TraceStep
 from router.domain.errors import (
     EndpointNotFoundError,
     InvalidRequestError,
     RouterError,
 )
-from router.domain.request import InferenceRequest, Protocol
-from router.gateway.head import read_head
+from router.domain.request import Protocol
+from router.gateway.explain import ExplainQuestion, explain
 from router.gateway.responses import error_answer, not_found_model
 from router.gateway.status import StatusSources, status
 from router.gateway.trials import CanaryQuestion, act
-from router.gateway.variant import Variant, variant_of
-from router.policy.decide import prioritised
-from router.runtime import ModelRuntime, Runtime
+from router.runtime import Runtime
 from router.settings.loader import ConfigError
-from router.settings.server import BackendHint
 from router.telemetry.metrics import Metrics
 
 MAX_BODY_BYTES = 64 * 1024
-
-
-class ExplainQuestion(msgspec.Struct, forbid_unknown_fields=True):
-    """The request to be explained."""
-
-    model: str
-    payload_bytes: int
-    version: str | None = None
-    headers: dict[str, str] = {}
-    deadline_ms: float | None = None
-    tenant: str | None = None
-
-    def request(self, runtime: Runtime, now: float) -> InferenceRequest:
-        """The request as it would be seen on the data port; an own deadline goes before a header's.
-
-        Raises InvalidRequestError or UnsupportedMediaError, as the data port would.
-        """
-        given = CIMultiDictProxy(CIMultiDict(self.headers))
-        head = read_head(given, keys_are_ours=not runtime.keys.is_open)
-        deadline_ms = self.deadline_ms if self.deadline_ms is not None else head.deadline_ms
-        hints_count = runtime.settings.server.backend_hint is BackendHint.ALLOW
-        return InferenceRequest(
-            request_id=head.request_id or "explain",
-            protocol=Protocol.OIP,
-            model=self.model,
-            method="POST",
-            path=f"/v2/models/{self.model}/infer",
-            payload_bytes=self.payload_bytes,
-            received_at=now,
-            version=self.version,
-            is_text=head.is_text,
-            headers=head.headers,
-            tenant=self.tenant,
-            deadline=now + deadline_ms / 1e3 if deadline_ms is not None else None,
-            hint=head.hint if hints_count else None,
-        )
-
-
-def explain(
-    runtime: Runtime,
-    question: ExplainQuestion,
-    now: float,
-) -> dict[str, Any]:
-    """The answer of `/v1/explain`: the decision with its trace, or the refusal.
-
-    Raises ModelNotFoundError, InvalidRequestError or UnsupportedMediaError.
-    """
-    model = runtime.models.get(question.model)
-    if model is None:
-        raise not_found_model(question.model)
-    variant = variant_of(runtime, model, question.request(runtime, now))
-    chain = _chain(runtime, variant)
-    model, decision, trace, refusal = explain_chain(chain, now)
-    priority = chain[0][1].priority
-    if priority is not None:
-        trace.append(TraceStep("priority", priority.name.lower(), "while it has to wait"))
-    if variant.assignment is not None:
-        trace.insert(0, variant.assignment.explained)
-    document: dict[str, Any] = dict.fromkeys(("backend", "reason", "rule", "held", "finish_ms"))
-    document["model"] = model.name
-    if decision is not None:
-        document |= {
-            "backend": decision.backend,
-            "reason": decision.reason,
-            "rule": decision.rule,
-            "held": decision.hold,
-            "finish_ms": round(decision.finish_s * 1e3, 3),
-            "price_usd": decision.price_usd,
-        }
-    document["error"] = str(refusal) if refusal is not None else None
-    document["trace"] = [step._asdict() for step in trace]
-    return document
-
-
-def _chain(runtime: Runtime, variant: Variant) -> list[tuple[ModelRuntime, InferenceRequest]]:
-    """The model and its fallbacks, each with the request as it is asked."""
-    fallbacks = [runtime.models[name] for name in variant.model.settings.fallback]
-    asked = [
-        (variant.model, variant.request),
-        *((model, model.addressed(variant.request, None)) for model in fallbacks),
-    ]
-    return [(model, prioritised(request, model.policy)) for model, request in asked]
 
 
 class EndpointDrain(msgspec.Struct, forbid_unknown_fields=True):
