@@ -18,6 +18,7 @@ from router.backends.serverless.access import (
 )
 from router.backends.serverless.aws_credentials import AwsChain
 from router.backends.serverless.aws_lambda import LambdaCaller, LambdaTarget
+from router.backends.serverless.azure_federation import Workload, WorkloadTokens
 from router.backends.serverless.azure_identity import (
     METADATA_URL,
     IdentitySource,
@@ -255,6 +256,8 @@ class _Callers:
         return AllOf(tuple(parts))
 
     def _identity_token(self, identity: ManagedIdentity) -> Refresher[str]:
+        if identity.token_file is not None:
+            return self._workload_token(identity, identity.token_file)
         url = identity.url or METADATA_URL
         server = parse_address(_origin(url))
         source = IdentitySource(server, urlsplit(url).path or "/", identity.secret)
@@ -264,6 +267,14 @@ class _Callers:
         )
         key = ("identity token", identity.resource, identity.client_id, source)
         return self._kept(key, tokens.fetch)
+
+    def _workload_token(self, identity: ManagedIdentity, file: Path) -> Refresher[str]:
+        authority = parse_address(_origin(identity.authority))
+        workload = Workload(authority, identity.tenant_id, identity.client_id, file)
+        tokens = WorkloadTokens(
+            self.parts.upstream, workload, identity.resource, self.parts.wall_clock
+        )
+        return self._kept(("workload token", identity.resource, workload), tokens.fetch)
 
     def _kept(self, key: tuple[object, ...], fetch: Fetch[T]) -> Refresher[T]:
         what = " ".join(str(part) for part in key)

@@ -46,6 +46,7 @@ def _files(function: ServerlessSettings) -> Iterator[tuple[str, Path]]:
         named["credentials_file"] = function.credentials_file
     if isinstance(function, AzureFunction):
         named["key_file"] = function.key_file
+        named["identity.token_file"] = function.identity.token_file
     if not isinstance(function, LocalFunction):
         tls = function.tls
         named |= {"tls.ca_file": tls.ca_file, "tls.cert_file": tls.cert_file}

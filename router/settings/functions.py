@@ -352,7 +352,7 @@ class GoogleFunction(_UrlFunction):
 
 
 class ManagedIdentity(Section):
-    """Tokens of a managed identity, for function apps with Microsoft Entra authentication."""
+    """Tokens of a managed or workload identity, for apps with Microsoft Entra authentication."""
 
     resource: Audience = Field(
         default="", description="whom the tokens are for, such as api://my-app; empty: none"
@@ -366,6 +366,24 @@ class ManagedIdentity(Section):
     secret: Annotated[str, Text(r"[!-~]{0,1000}", "a text without spaces, or empty")] = Field(
         default="", description="IDENTITY_HEADER of App Service; empty: the metadata service"
     )
+    tenant_id: Annotated[str, Text(r"[A-Za-z0-9.-]{0,100}", "a tenant's id, or empty")] = Field(
+        default="", description="the tenant of a workload identity, as on AKS"
+    )
+    authority: FunctionUrl = Field(
+        default="https://login.microsoftonline.com", description="who gives it tokens"
+    )
+    token_file: Annotated[Path | None, FilePath(empty=True)] = Field(
+        default=None, description="file with its own token; empty: a managed identity"
+    )
+
+    @field_validator("token_file")
+    @classmethod
+    def _names_who_it_is(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if value is not None and not (
+            info.data.get("tenant_id", "x") and info.data.get("client_id", "x")
+        ):
+            raise wrong("needs client_id and tenant_id")
+        return value
 
 
 class AzureFunction(_UrlFunction):

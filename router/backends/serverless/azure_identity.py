@@ -60,19 +60,24 @@ class IdentityTokens:
         except AttemptError as error:
             raise CredentialError(f"the identity service failed: {error}") from error
         await answer.aclose()
-        if answer.status != 200:
-            # Its text may name the identity.
-            raise CredentialError(f"the identity service answered with status {answer.status}")
-        try:
-            found = msgspec.json.decode(answer.body, type=_Token, strict=False)
-        except msgspec.DecodeError as error:
-            raise CredentialError("what the identity service sent is no token") from error
-        expires_at = found.expires_on
-        if expires_at is None and found.expires_in is not None:
-            expires_at = self._wall_clock() + found.expires_in
-        if expires_at is None or not found.access_token.isascii() or not found.access_token:
-            raise CredentialError("what the identity service sent is no token")
-        return Fetched(found.access_token, expires_at=expires_at)
+        return fetched_token(answer.status, answer.body, self._wall_clock())
+
+
+def fetched_token(status: int, body: bytes, now: float) -> Fetched[str]:
+    """The token in an identity service's answer. Raises CredentialError if there is none."""
+    if status != 200:
+        # Its text may name the identity.
+        raise CredentialError(f"the identity service answered with status {status}")
+    try:
+        found = msgspec.json.decode(body, type=_Token, strict=False)
+    except msgspec.DecodeError as error:
+        raise CredentialError("what the identity service sent is no token") from error
+    expires_at = found.expires_on
+    if expires_at is None and found.expires_in is not None:
+        expires_at = now + found.expires_in
+    if expires_at is None or not found.access_token.isascii() or not found.access_token:
+        raise CredentialError("what the identity service sent is no token")
+    return Fetched(found.access_token, expires_at=expires_at)
 
 
 class _Token(msgspec.Struct):

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from google.auth import jwt
 
+from router.backends.serverless.azure_federation import Workload, WorkloadTokens
 from router.backends.serverless.azure_identity import IdentitySource, IdentityTokens
 from router.backends.serverless.google_files import FileTokens
 from router.backends.serverless.google_tokens import MetadataTokens
@@ -266,6 +267,67 @@ async def test_a_token_is_renewed_before_it_expires(tmp_path: Path) -> None:
             await gateway.until(lambda: access.parts[0].secret.current() == "token-2")
             second = await gateway.infer()
     assert (first.status, second.status) == (200, 200)
+
+
+async def test_a_workload_identitys_token_is_exchanged(tmp_path: Path) -> None:
+    """As on AKS: the pod's own token is in a file that the cluster renews."""
+    asked: list[dict[str, str]] = []
+
+    async def entra(request: web.Request) -> web.Response:
+        asked.append(
+            {"path": request.path, **{k: str(v) for k, v in (await request.post()).items()}}
+        )
+        return web.json_response({"access_token": f"token-{len(asked)}", "expires_in": 1})
+
+    platform = UrlPlatform(guard=bearer_guard("token-1", "token-2"))
+    platform.answers = [web.json_response({"outputs": []}) for _ in range(2)]
+    await asyncio.to_thread((tmp_path / "own").write_text, "own-1\n")
+    async with serving(entra) as url, running(platform):
+        identity = {
+            "resource": "api://models", "client_id": "c-1", "tenant_id": "t-1",
+            "authority": url, "token_file": "own",
+        }  # fmt: skip
+        serverless = {"kind": "azure_function", "url": platform.url, "identity": identity}
+        async with Harness(tmp_path, model={"serverless": serverless, "attempts": 1}) as gateway:
+            await asyncio.to_thread((tmp_path / "own").write_text, "own-2\n")
+            first = await gateway.infer()
+            access = gateway.runtime_function.caller._access
+            await gateway.until(lambda: access.parts[0].secret.current() == "token-2")
+            second = await gateway.infer()
+    assert (first.status, second.status) == (200, 200)
+    assert asked[0] == {
+        "path": "/t-1/oauth2/v2.0/token",
+        "grant_type": "client_credentials",
+        "client_id": "c-1",
+        "scope": "api://models/.default",
+        "client_assertion_type": "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
+        "client_assertion": "own-1",
+    }
+    assert asked[1]["client_assertion"] == "own-2"
+
+
+@pytest.mark.parametrize(
+    ("status", "own", "told"),
+    [(401, "own", "status 401"), (200, None, "cannot be read"), (200, "own", "no token")],
+    ids=["refused", "no file", "no token"],
+)
+async def test_why_a_workload_gets_no_token(
+    tmp_path: Path, status: int, own: str | None, told: str
+) -> None:
+    async def entra(_request: web.Request) -> web.Response:
+        return web.json_response({"error_description": "tells of the identity"}, status=status)
+
+    if own is not None:
+        await asyncio.to_thread((tmp_path / "own").write_text, own)
+    client = UpstreamClient(clock=time.monotonic)
+    try:
+        async with serving(entra) as url:
+            workload = Workload(parse_address(url), "t", "c", tmp_path / "own")
+            with pytest.raises(CredentialError, match=told) as caught:
+                await WorkloadTokens(client, workload, "r", lambda: 1000.0).fetch()
+    finally:
+        await client.close()
+    assert "tells of" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -116,6 +116,16 @@ MISTAKES = {
         "serverless.tls.key_file",
         "needs cert_file",
     ),
+    "a workload without a name": (
+        f"{AZURE}\nidentity: {{resource: r, tenant_id: t, token_file: k}}",
+        "serverless.identity.token_file",
+        "needs client_id and tenant_id",
+    ),
+    "a workload without a tenant": (
+        f"{AZURE}\nidentity: {{resource: r, client_id: c, token_file: k}}",
+        "serverless.identity.token_file",
+        "needs client_id and tenant_id",
+    ),
     "a slash too many": (f"{AZURE}\nroute_prefix: /api/", "route_prefix", "without a slash"),
     "a key of another kind": (f"{GOOGLE}\nkey_file: k", "key_file", "is not a known key"),
     "no such way to prove": (f"{AWS}\nauth: basic", "serverless.auth", "iam, none"),
