@@ -21,12 +21,21 @@ class RetryBudget:
         *,
         tokens: float | None = None,
     ) -> None:
+        self._updated: float | None = None
+        self.exhausted = 0
+        self.tokens = burst if tokens is None else tokens
+        self.reconfigure(share, floor_per_s, burst)
+
+    def reconfigure(self, share: float, floor_per_s: float, burst: float) -> None:
+        """Take new parameters; what is left stays, as far as it is held."""
         self._share = share
         self._floor_per_s = floor_per_s
         self._capacity = burst
-        self.tokens = burst if tokens is None else min(tokens, burst)
-        self._updated: float | None = None
-        self.exhausted = 0
+        self.tokens = min(self.tokens, burst)
+
+    def as_new(self) -> "RetryBudget":
+        """Another one with the same parameters, of which nothing has been used."""
+        return RetryBudget(self._share, self._floor_per_s, self._capacity)
 
     def deposit(self, now: float, requests: int = 1) -> None:
         """Requests arrived."""

@@ -34,6 +34,9 @@ from router.signals.memory import SignalBook
 from router.upstream.address import Address, parse_address
 from router.upstream.client import UpstreamClient
 
+_RETRY_BURST = 50.0
+"""Retries that quiet times may save up."""
+
 
 @dataclass(frozen=True, slots=True)
 class Parts:
@@ -147,7 +150,7 @@ def _model(
         settings=model,
         policy=ModelPolicy(rules_for(rules, model.name), _slo(model)),
         signals=parts.book.model(model.name),
-        budget=old.budget if old is not None else RetryBudget(),
+        budget=_retry_budget(model, old),
         sizing=old.sizing if old is not None else SizingState(),
         serverless=assemble_function(
             model,
@@ -162,6 +165,16 @@ def _model(
         sizing_params=_sizing_params(model.pool),
         hedging=_hedging(model, old),
     )
+
+
+def _retry_budget(model: ModelSettings, old: ModelRuntime | None) -> RetryBudget:
+    share, floor_per_s = model.retries.budget_share, model.retries.floor_per_s
+    # Nothing saved up where nothing is ever granted.
+    burst = _RETRY_BURST if share or floor_per_s else 0.0
+    if old is None:
+        return RetryBudget(share, floor_per_s, burst)
+    old.budget.reconfigure(share, floor_per_s, burst)
+    return old.budget
 
 
 def _hedging(model: ModelSettings, old: ModelRuntime | None) -> Hedging | None:

@@ -11,7 +11,6 @@ from random import Random
 
 import numpy as np
 
-from router.admission.retries import RetryBudget
 from router.domain.decision import Backend, Reason
 from router.domain.errors import RouterError
 from router.domain.request import InferenceRequest, Protocol
@@ -83,7 +82,7 @@ class Simulation(Machine):
             for wish, backend in _BACKENDS.items()
         }
         self._shortcuts = shortcuts and setup.world.crash_after_s is None
-        self._budget, self._budget_used = RetryBudget(), False
+        self._budget, self._budget_used = setup.runtime.budget.as_new(), False
         self._jitter = Random(seed)  # noqa: S311  simulated pauses
 
     @property

@@ -25,6 +25,7 @@ from router.settings.quantities import (
     Quantity,
     wrong,
 )
+from router.settings.retries import RetrySettings
 from router.settings.rules import RuleSettings
 from router.settings.section import Section
 from router.settings.server import ServerSettings
@@ -138,6 +139,9 @@ class ModelSettings(Section):
     )
     attempts: Annotated[int, Quantity(COUNT, 1, 5)] = Field(
         default=3, description="most tries for one request, the first included"
+    )
+    retries: RetrySettings = Field(
+        default_factory=RetrySettings, description="what tries after the first may add in all"
     )
     hedge: HedgeSettings | None = Field(
         default=None,

@@ -42,6 +42,19 @@ class TestFailover:
                 await gateway.infer()
             assert endpoint.circuit.is_closed
 
+    async def test_retries_are_as_many_as_the_budget_says(self, tmp_path):
+        none, share = {"budget": 0, "floor_per_s": 0}, {"budget": 1}
+        model = {"retries": none}
+        async with Harness(tmp_path, warm=[hangs_up()], function=ok(), model=model) as gateway:
+            refused = await gateway.infer(x_router_backend="pool")
+            await gateway.write(gateway.changed(retries=share))
+            assert (await gateway.ask("POST", "/v1/reload")).status == 200
+            served = await gateway.infer(x_router_backend="pool")
+            metrics = (await gateway.ask("GET", "/metrics")).body.decode()
+        assert (refused.status, refused.headers["x-router-attempts"]) == (502, "1")
+        assert (served.status, served.headers["x-router-attempts"]) == (200, "2")
+        assert "router_retry_budget_exhausted_total 1.0" in metrics
+
     async def test_the_function_takes_over(self, tmp_path):
         async with Harness(tmp_path, warm=[hangs_up()], function=ok()) as gateway:
             reply = await gateway.infer(x_request_id="r")

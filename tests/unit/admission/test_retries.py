@@ -69,6 +69,17 @@ class TestRetryBudget:
         budget.deposit(0.5)
         assert budget.withdraw()
 
+    def test_new_parameters_keep_what_is_left_within_the_new_burst(self):
+        budget = RetryBudget(share=0.0, floor_per_s=0.0, burst=5.0)
+        budget.withdraw()
+        budget.reconfigure(0.5, 0.0, 50.0)
+        assert budget.tokens == 4.0
+        budget.deposit(0.0, requests=2)
+        assert budget.tokens == 5.0
+        assert budget.as_new().tokens == 50.0
+        budget.reconfigure(0.0, 0.0, 0.0)
+        assert not budget.withdraw()
+
     def test_what_was_refused_is_counted(self):
         budget = RetryBudget(share=0.0, floor_per_s=0.0, burst=1.0)
         results = [budget.withdraw() for _ in range(3)]
