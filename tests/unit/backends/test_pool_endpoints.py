@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from router.admission.adaptive import AdaptiveParams
 from router.admission.outliers import OutlierParams
 from router.backends.pool.endpoint import Endpoint
 from router.backends.pool.endpoints import Pool, PoolParams
@@ -436,6 +437,22 @@ class TestSlowStart:
         clock.advance(10.0)
         pool.withdraw("e0", is_withdrawn=False)
         assert pool.snapshot(1, clock()).slots == 1
+
+
+class TestLearnedCapacity:
+    PARAMS = replace(PARAMS, adaptive=AdaptiveParams(10, 20))
+
+    @pytest.mark.parametrize(
+        ("verdict", "slots"),
+        [(Verdict.REJECTED, 14), (Verdict.FAILED, 14), (Verdict.CANCELLED, 20), (Verdict.OK, 20)],
+    )
+    def test_a_replica_that_is_overburdened_gets_less(self, make_pool, clock, verdict, slots):
+        pool = make_pool(1, params=self.PARAMS)
+        endpoint = pool.endpoints["e0"]
+        endpoint.limit._set(20.0)
+        endpoint._take_limit(endpoint.limit)
+        pool.try_reserve(REQUEST, clock()).release(verdict, clock(), None)
+        assert endpoint.slots == slots
 
 
 class TestVersions:
