@@ -3,13 +3,14 @@
 Says when a request is passed on; the director passes it on.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
-from router.domain.decision import Decision, Reason
-from router.domain.errors import AttemptError, RouterError, ShedError
+from router.domain.decision import Decision, Reason, TraceStep
+from router.domain.errors import AttemptError, NoEndpointError, RouterError, ShedError
 from router.domain.ports import Payload
 from router.domain.request import InferenceRequest
+from router.policy.decide import decide
 from router.runtime import ModelRuntime
 
 
@@ -51,3 +52,37 @@ def may_pass_on(error: RouterError, request: InferenceRequest, body: Payload, no
     if isinstance(error, AttemptError):
         return request.is_idempotent or not error.was_sent
     return isinstance(error, ShedError)
+
+
+def no_replica(model: ModelRuntime) -> NoEndpointError:
+    """What is said for a model whose replicas have all failed, where the next one is asked."""
+    return NoEndpointError(f"model {model.name} has no healthy replica")
+
+
+def explain_chain(
+    chain: Sequence[tuple[ModelRuntime, InferenceRequest]], now: float
+) -> tuple[ModelRuntime, Decision | None, list[TraceStep], RouterError | None]:
+    """What would happen to such a request now, step by step.
+
+    The model that has it in the end, as that model is asked; its decision, or why it refuses too.
+    """
+    trace: list[TraceStep] = []
+    decision: Decision | None = None
+    refusal: RouterError | None = None
+    for place, (model, request) in enumerate(chain, 1):
+        if place > 1:
+            trace.append(TraceStep("fallback", model.name, "is asked next"))
+        try:
+            decision = decide(request, model.policy, model.state(request, now, {}), now, trace)
+            if place < len(chain) and is_left_to_the_next(decision):
+                raise no_replica(model)
+        except RouterError as error:
+            trace.append(TraceStep("choice", "none", str(error)))
+            decision, refusal = None, error
+            if not isinstance(error, ShedError):
+                break
+        else:
+            if place > 1:
+                decision = replace(decision, reason=Reason.FALLBACK)
+            return model, decision, trace, None
+    return model, None, trace, refusal

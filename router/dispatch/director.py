@@ -11,19 +11,16 @@ from random import Random
 
 from router.admission.retries import may_retry
 from router.dispatch.attempts import Attempts, Record, Try, slots_of
-from router.dispatch.chain import Link, is_left_to_the_next, may_pass_on
+from router.dispatch.chain import Link, is_left_to_the_next, may_pass_on, no_replica
 from router.dispatch.hedging import Answer, Hedger
 from router.domain.clock import Clock, Sleep
-from router.domain.decision import Backend, Decision, Outcome, Reason, TraceStep
+from router.domain.decision import Backend, Decision, Reason
 from router.domain.errors import (
     AttemptError,
-    ClientClosedError,
     DeadlineExceededError,
     EncodedTooLargeError,
-    NoEndpointError,
     QueueFullError,
     QueueTimeoutError,
-    RateLimitedError,
     RouterError,
     ShedError,
     UpstreamRejectedError,
@@ -144,7 +141,7 @@ class Director:
             self._check_deadline(request)
             decision = self._decide(model, request, record)
             if has_stand_in and is_left_to_the_next(decision):
-                raise _no_replica(model)
+                raise no_replica(model)
             if decision.backend is Backend.SERVERLESS and not isinstance(body, bytes):
                 body = record.whole_body = await body.whole()
                 decision = self._decide(model, request, record)  # that took a while
@@ -278,59 +275,6 @@ class Director:
     def _check_deadline(self, request: InferenceRequest) -> None:
         if request.deadline is not None and self._clock() >= request.deadline:
             raise DeadlineExceededError("the deadline passed before a backend could answer")
-
-
-def explain_chain(
-    chain: Sequence[tuple[ModelRuntime, InferenceRequest]], now: float
-) -> tuple[ModelRuntime, Decision | None, list[TraceStep], RouterError | None]:
-    """What would happen to such a request now, step by step.
-
-    The model that has it in the end, as that model is asked; its decision, or why it refuses too.
-    """
-    trace: list[TraceStep] = []
-    decision: Decision | None = None
-    refusal: RouterError | None = None
-    for place, (model, request) in enumerate(chain, 1):
-        if place > 1:
-            trace.append(TraceStep("fallback", model.name, "is asked next"))
-        try:
-            decision = decide(request, model.policy, model.state(request, now, {}), now, trace)
-            if place < len(chain) and is_left_to_the_next(decision):
-                raise _no_replica(model)
-        except RouterError as error:
-            trace.append(TraceStep("choice", "none", str(error)))
-            decision, refusal = None, error
-            if not isinstance(error, ShedError):
-                break
-        else:
-            if place > 1:
-                decision = replace(decision, reason=Reason.FALLBACK)
-            return model, decision, trace, None
-    return model, None, trace, refusal
-
-
-def _no_replica(model: ModelRuntime) -> NoEndpointError:
-    return NoEndpointError(f"model {model.name} has no healthy replica")
-
-
-_OUTCOMES: tuple[tuple[type[BaseException], Outcome], ...] = (
-    (asyncio.CancelledError, Outcome.CLIENT_CLOSED),
-    (ClientClosedError, Outcome.CLIENT_CLOSED),
-    (DeadlineExceededError, Outcome.DEADLINE_EXCEEDED),
-    (RateLimitedError, Outcome.RATE_LIMITED),
-    (ShedError, Outcome.SHED),
-    (UpstreamRejectedError, Outcome.SHED),
-    (AttemptError, Outcome.UPSTREAM_FAILED),
-    (RouterError, Outcome.CLIENT_ERROR),
-)
-
-
-def outcome_of(error: BaseException) -> Outcome:
-    """The outcome that a failure counts as."""
-    for kind, outcome in _OUTCOMES:
-        if isinstance(error, kind):
-            return outcome
-    return Outcome.INTERNAL_ERROR
 
 
 def _only(model: ModelRuntime, backend: Backend) -> bool:

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from router.dispatch.director import explain_chain
+from router.dispatch.chain import explain_chain
 from router.domain.decision import TraceStep
 from router.domain.request import InferenceRequest, Protocol
 from router.gateway.head import read_head

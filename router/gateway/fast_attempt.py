@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from router.backends.pool.endpoint import Endpoint
 from router.backends.refusal import refusal_of
 from router.dispatch.attempts import Record, verdict_of
-from router.dispatch.director import outcome_of
+from router.dispatch.outcomes import outcome_of
 from router.domain.clock import Clock
 from router.domain.decision import Backend, Outcome, Reason, Verdict
 from router.domain.errors import AttemptError, ResponseLostError

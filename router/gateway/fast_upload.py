@@ -9,7 +9,7 @@ from typing import Protocol as Interface
 
 from router.backends.pool.endpoint import Endpoint
 from router.dispatch.attempts import verdict_of
-from router.dispatch.director import outcome_of
+from router.dispatch.outcomes import outcome_of
 from router.domain.decision import Reason
 from router.domain.errors import (
     AttemptError,

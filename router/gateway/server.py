@@ -12,7 +12,8 @@ import msgspec
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
-from router.dispatch.director import Director, outcome_of
+from router.dispatch.director import Director
+from router.dispatch.outcomes import outcome_of
 from router.domain.clock import Clock
 from router.domain.decision import Outcome
 from router.domain.errors import (

@@ -1,6 +1,6 @@
 """The closed vocabularies are complete: every value is explained, mapped and used as a label."""
 
-from router.dispatch.director import _OUTCOMES
+from router.dispatch.outcomes import _OUTCOMES
 from router.domain.decision import REASON_HELP, Outcome, Reason
 from router.domain.errors import RouterError
 from router.gateway.responses import STATUS

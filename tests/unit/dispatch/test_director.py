@@ -17,8 +17,9 @@ from router.backends.pool.endpoint import Endpoint
 from router.backends.pool.endpoints import Pool, PoolParams
 from router.backends.serverless.function import Function, FunctionParams
 from router.dispatch.attempts import Record
-from router.dispatch.chain import Link
-from router.dispatch.director import Director, explain_chain, outcome_of
+from router.dispatch.chain import Link, explain_chain
+from router.dispatch.director import Director
+from router.dispatch.outcomes import outcome_of
 from router.domain.decision import Backend, Outcome, Reason
 from router.domain.errors import (
     ClientClosedError,
