@@ -83,7 +83,9 @@ class CircuitBreaker:
         """A call is sent. The first one after a pause is a trial; others wait for its outcome."""
         if self._open_until:
             # A trial whose outcome never comes must not keep the circuit closed to all others.
-            self._trial_until = now + min(2 * self._pause_s, self.params.max_pause_s)
+            is_early = self._open_until > now
+            pause_s = self.params.pause_s if is_early else self._pause_s
+            self._trial_until = now + min(2 * pause_s, self.params.max_pause_s)
 
     def not_tried(self) -> None:
         """A call that was admitted has not been made after all: the next one may be the trial."""
@@ -104,7 +106,8 @@ class CircuitBreaker:
         was_trial = self._open_until > 0.0
         if not was_trial and self._failures < self.params.failures_to_open:
             return False
-        if self._open_until > now:  # a straggler sent before it opened
+        if self._open_until > now:  # sent before it opened, or to try it early
+            self._opened_at, self._trial_until = now, 0.0
             return False
         self.opened += 1
         self._trial_until = 0.0

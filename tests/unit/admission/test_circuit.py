@@ -131,3 +131,33 @@ def test_a_success_tells_whether_the_circuit_had_been_open(circuit):
     assert not circuit.succeeded()
     fail(circuit, 3)
     assert circuit.succeeded()
+
+
+def test_a_grown_pause_may_be_cut_short_by_one_trial_at_a_time(circuit):
+    fail(circuit, 3)
+    assert not circuit.may_be_tried(0.9)
+    circuit.admit(1.0)
+    circuit.failed(1.0)  # a pause of two seconds now, until 3.0
+    assert [circuit.may_be_tried(now) for now in (1.9, 2.0)] == [False, True]
+    circuit.admit(2.0)
+    assert not circuit.may_be_tried(2.5), "its outcome is waited for"
+    circuit.failed(2.5)
+    assert [circuit.may_be_tried(now) for now in (3.4, 3.5)] == [False, True]
+    circuit.admit(3.5)
+    assert circuit.succeeded()
+    assert not circuit.may_be_tried(9.0), "it is closed"
+
+
+def test_an_early_trial_without_an_outcome_is_not_waited_for_long():
+    circuit = CircuitBreaker(CircuitParams(1, pause_s=1.0, max_pause_s=30.0))
+    now = 0.0
+    for _ in range(5):
+        circuit.failed(now)
+        opened_at = now
+        while circuit.is_open(now):
+            now += 0.5
+        circuit.admit(now)
+    assert now - opened_at == 16.0
+    circuit.failed(now)  # for 30 seconds
+    circuit.admit(now + 1.0)
+    assert circuit.may_be_tried(now + 3.0)
