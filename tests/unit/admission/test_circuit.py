@@ -151,13 +151,11 @@ def test_a_grown_pause_may_be_cut_short_by_one_trial_at_a_time(circuit):
 def test_an_early_trial_without_an_outcome_is_not_waited_for_long():
     circuit = CircuitBreaker(CircuitParams(1, pause_s=1.0, max_pause_s=30.0))
     now = 0.0
-    for _ in range(5):
+    for pause_s in (1.0, 2.0, 4.0, 8.0, 16.0):
         circuit.failed(now)
-        opened_at = now
-        while circuit.is_open(now):
-            now += 0.5
+        now += pause_s
+        assert not circuit.is_open(now)
         circuit.admit(now)
-    assert now - opened_at == 16.0
     circuit.failed(now)  # for 30 seconds
     circuit.admit(now + 1.0)
     assert circuit.may_be_tried(now + 3.0)
