@@ -93,7 +93,7 @@ class CircuitBreaker:
 
     def succeeded(self) -> bool:
         """A call worked: close. Returns whether it had been open."""
-        if not self._failures and self.is_closed:
+        if not self._failures and self._open_until == 0.0:  # asked for every answer
             return False
         was_open = not self.is_closed
         self._failures = 0

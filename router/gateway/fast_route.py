@@ -60,8 +60,9 @@ class Route:
     """A known head for one model: all that does not change from request to request."""
 
     __slots__ = (
-        "_arrived", "_fresh_until", "_function_s", "_pool_upper_s", "_price_usd", "_tally",
-        "_work_s", "function", "model", "pool", "request", "reserve", "timeout_s", "warm", "ways",
+        "_arrived", "_fresh_until", "_function_s", "_pool_upper_s", "_price_usd", "_reason",
+        "_tally", "_work_s", "function", "model", "pool", "request", "reserve", "timeout_s", "warm",
+        "ways",
     )  # fmt: skip
 
     def __init__(
@@ -89,19 +90,23 @@ class Route:
         self.ways: dict[str, Way] = {}
         self._fresh_until = 0.0
         self._work_s = self._pool_upper_s = self._function_s = self._price_usd = 0.0
+        self._reason: Reason | None = None
 
     def reason(self, now: float) -> Reason | None:
         """Why the pool has the request, if that is certain (see `policy.warm`)."""
         if now >= self._fresh_until:
             self._refresh(now)
-        warm, function = self.warm, self.function
-        if warm.settled is not None or function is None:
-            return warm.settled
-        return warm.reason(
-            self.model.policy.slo.latency_s,
-            self._pool_upper_s,
-            self._function_s,
-            breaker_open=function.circuit.is_open(now),
+        function = self.function
+        if function is None or not function.circuit.is_open(now):
+            return self._reason
+        return self._reason_while(breaker_open=True)
+
+    def _reason_while(self, *, breaker_open: bool) -> Reason | None:
+        if self.function is None:
+            return self.warm.settled
+        left_s = self.model.policy.slo.latency_s
+        return self.warm.reason(
+            left_s, self._pool_upper_s, self._function_s, breaker_open=breaker_open
         )
 
     def _refresh(self, now: float) -> None:
@@ -114,6 +119,7 @@ class Route:
             self._function_s = self.function.service_times.estimate(size).mean_s
             is_captive = self.warm.is_captive
             self._price_usd = 0.0 if is_captive else self.function.expected_price_usd(size)
+        self._reason = self._reason_while(breaker_open=False)
 
     def count_arrival(self) -> None:
         """As `ModelRuntime.count_arrival`, before long and with the estimates read before."""

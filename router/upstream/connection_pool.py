@@ -143,7 +143,8 @@ class ConnectionPool:
             return
         connection.idle_since = self._shared.clock()
         self._idle.append(connection)
-        self._arm_sweep()
+        if not self._sweep_armed:
+            self._arm_sweep()
 
     def connection_closed(self, connection: Connection) -> None:
         """Forget a connection whose socket has closed."""
