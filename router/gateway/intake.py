@@ -210,15 +210,18 @@ class Intake:
             if not exchange.is_resumed:
                 self._director.check(_chain(intent, target, model, request, runtime))
             if _may_stream(model, request):
-                body.check_size(request.payload_bytes, runtime.settings.server.max_body_bytes)
-                body.hold(WINDOW_BYTES)
-                upload = ClientUpload(body, lambda: self._read(body, exchange, runtime), runtime)
-                return Taken(
-                    _chain(intent, target, model, request, runtime), upload, variant.shadow
-                )
+                upload = self._upload(body, exchange, runtime)
+                chain = _chain(intent, target, model, request, runtime)
+                return Taken(chain, upload, variant.shadow)
             content = await self._read(body, exchange, runtime)
             request = _with_body(request, model, content, exchange)
         return Taken(_chain(intent, target, model, request, runtime), content, variant.shadow)
+
+    def _upload(self, body: Body, exchange: Exchange, runtime: Runtime) -> "ClientUpload":
+        """The body, to be passed on as it comes, with room for a part of it. Raises RouterError."""
+        body.check_size(exchange.payload_bytes, runtime.settings.server.max_body_bytes)
+        body.hold(WINDOW_BYTES)
+        return ClientUpload(body, lambda: self._read(body, exchange, runtime), runtime)
 
     async def _read(self, body: Body, exchange: Exchange, runtime: Runtime) -> bytes:
         server = runtime.settings.server

@@ -75,7 +75,7 @@ def _model(model: ModelRuntime, sources: StatusSources, now: float) -> dict[str,
         "load_replicas": round(sizing.load, 4),
         "replicas_wanted": sizing.wanted,
         "replicas_ready": pool.ready if pool is not None else 0,
-        "replicas_billed": model.driver.billed if model.driver is not None else 0,
+        "replicas_billed": _billed(model),
         "sizing_reason": sizing.reason,
         "startup_s": _startup_s(pool),
         "queued": len(pool.queue) if pool is not None else 0,
@@ -192,48 +192,26 @@ def _shared_state(sources: StatusSources, now: float) -> dict[str, Any]:
 def readings(sources: StatusSources) -> Readings:
     """What metrics show of the present state."""
     now, models = sources.clock(), sources.runtime.current.models
-    in_flight: dict[tuple[str, Backend], int] = {}
-    queued: dict[tuple[str, Backend], int] = {}
-    open_: dict[tuple[str, Backend], bool] = {}
-    wanted: dict[str, int] = {}
-    ready: dict[str, int] = {}
-    billed: dict[str, int] = {}
-    slots: dict[str, int] = {}
-    states: Counter[tuple[str, str]] = Counter()
-    panicking: dict[str, bool] = {}
-    ejections: dict[str, int] = {}
-    for name, model in models.items():
-        if (function := model.serverless) is not None:
-            key = name, Backend.SERVERLESS
-            in_flight[key], queued[key] = function.in_flight, len(function.queue)
-            open_[key] = function.circuit.is_open(now)
-        if (pool := model.pool) is not None:
-            key = name, Backend.POOL
-            in_flight[key], queued[key] = pool.in_flight, len(pool.queue)
-            # A pool's circuits are per endpoint: it is open when none is left.
-            open_[key] = bool(pool.endpoints) and pool.ready == 0
-            slots[name] = pool.slots
-            wanted[name], ready[name] = model.sizing.wanted, pool.ready
-            states.update(dict.fromkeys(((name, state) for state in EndpointState), 0))
-            states.update((name, endpoint.state(now)) for endpoint in pool.endpoints.values())
-            panicking[name] = pool.is_panicking
-            ejections[name] = pool.ejections
-            billed[name] = model.driver.billed if model.driver is not None else 0
+    functions = {n: one.serverless for n, one in models.items() if one.serverless is not None}
+    pools = {n: one.pool for n, one in models.items() if one.pool is not None}
     shared, clients = sources.shared_state, sources.data.limits
-    degraded = bool(_shared_state(sources, now)["degraded"])
     return Readings(
-        in_flight=in_flight,
-        queue_depth=queued,
-        breaker_open=open_,
-        replicas_wanted=wanted,
-        replicas_ready=ready,
-        replicas_billed=billed,
-        pool_slots=slots,
-        endpoints=states,
-        pool_panicking=panicking,
-        ejections_total=ejections,
+        in_flight=_by_backend(functions, pools, lambda backend: backend.in_flight),
+        queue_depth=_by_backend(functions, pools, lambda backend: len(backend.queue)),
+        breaker_open={
+            **{(n, Backend.SERVERLESS): one.circuit.is_open(now) for n, one in functions.items()},
+            # A pool's circuits are per endpoint: it is open when none is left.
+            **{(n, Backend.POOL): bool(p.endpoints) and p.ready == 0 for n, p in pools.items()},
+        },
+        replicas_wanted={name: models[name].sizing.wanted for name in pools},
+        replicas_ready={name: pool.ready for name, pool in pools.items()},
+        replicas_billed={name: _billed(models[name]) for name in pools},
+        pool_slots={name: pool.slots for name, pool in pools.items()},
+        endpoints=_endpoint_states(pools, now),
+        pool_panicking={name: pool.is_panicking for name, pool in pools.items()},
+        ejections_total={name: pool.ejections for name, pool in pools.items()},
         tasks=len(asyncio.all_tasks()),
-        signals_degraded=degraded,
+        signals_degraded=bool(_shared_state(sources, now)["degraded"]),
         shared_state_peers=len(shared.snapshot.peers) if shared is not None else 0,
         flushes_ok_total=shared.flushes_ok if shared is not None else 0,
         flushes_failed_total=shared.flushes_failed if shared is not None else 0,
@@ -251,3 +229,27 @@ def readings(sources: StatusSources) -> Readings:
             for name, found in _shadows(sources)
         ],
     )
+
+
+def _by_backend(
+    functions: Mapping[str, Function],
+    pools: Mapping[str, Pool],
+    read: Callable[[Function | Pool], int],
+) -> dict[tuple[str, Backend], int]:
+    return {
+        **{(name, Backend.SERVERLESS): read(function) for name, function in functions.items()},
+        **{(name, Backend.POOL): read(pool) for name, pool in pools.items()},
+    }
+
+
+def _billed(model: ModelRuntime) -> int:
+    return model.driver.billed if model.driver is not None else 0
+
+
+def _endpoint_states(pools: Mapping[str, Pool], now: float) -> Mapping[tuple[str, str], int]:
+    """Endpoints by model and state; states that none is in count 0."""
+    states: Counter[tuple[str, str]] = Counter()
+    for name, pool in pools.items():
+        states.update(dict.fromkeys(((name, state) for state in EndpointState), 0))
+        states.update((name, endpoint.state(now)) for endpoint in pool.endpoints.values())
+    return states
