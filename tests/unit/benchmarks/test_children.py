@@ -4,7 +4,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -41,13 +41,15 @@ def test_a_block_ends_a_program_that_ignores_sigterm_and_its_child(
 ):
     monkeypatch.setattr("tests.benchmarks.children._STOP_S", 0.3)
     log = tmp_path / "log"
-    with running([sys.executable, "-c", _STUBBORN], SYSTEM_CORE, log) as process:
-        while not log.read_text().endswith("\n"):
-            assert process.poll() is None
-        child = int(log.read_text())
-        assert _alive(child)
-    assert process.returncode == -signal.SIGKILL
-    assert not _alive(child)
+    with ExitStack() as watching:
+        with running([sys.executable, "-c", _STUBBORN], SYSTEM_CORE, log) as process:
+            while not log.read_text().endswith("\n"):
+                assert process.poll() is None
+            child = int(log.read_text())
+            ended = watching.enter_context(_ending(child))
+            assert not ended(0.0)
+        assert process.returncode == -signal.SIGKILL
+        assert ended(10.0)
 
 
 def test_children_die_with_a_killed_benchmark(tmp_path: Path):
