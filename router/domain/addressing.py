@@ -1,6 +1,6 @@
 """The request path under which a backend knows a model and its version. Pure; bodies are not seen.
 
-OpenAI's paths name no model: there the name in the body is what the backend must know.
+OpenAI's paths name no model: there the gateway changes the name in the body (`gateway.openai`).
 """
 
 from urllib.parse import quote

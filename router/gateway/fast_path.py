@@ -156,6 +156,8 @@ class FastPath:
             return None
         if model.needs_director:
             return None
+        if head.target.model is None and model.settings.backend_name != name:
+            return None  # the name in the body has to be changed
         caller = intent.caller
         if caller is not None and (caller.rate_per_s is not None or not may_use(caller, name)):
             return None

@@ -137,27 +137,37 @@ def _backend_path(intent: Intent, target: Target, model: ModelRuntime) -> str:
 
 
 def _chain(
-    intent: Intent, target: Target, model: ModelRuntime, request: InferenceRequest, runtime: Runtime
+    intent: Intent,
+    body_model: str | None,
+    model: ModelRuntime,
+    request: InferenceRequest,
+    runtime: Runtime,
 ) -> tuple[Link, ...]:
-    """The model asked for, and those of its fallbacks that the caller may use."""
-    first = Link(model, prioritised(request, model.policy))
+    """The model asked for, and those of its fallbacks that the caller may use.
+
+    `body_model` is the name in the body, None where the path has it.
+    """
+    first = _link(model, request, body_model)
     if not model.settings.fallback or not request.is_inference:
         return (first,)
     caller = intent.caller
     names = [n for n in model.settings.fallback if caller is None or may_use(caller, n)]
-    return first, *(_stand_in(target, runtime.models[name], request) for name in names)
+    return first, *(_stand_in(runtime.models[name], request, body_model) for name in names)
 
 
-def _stand_in(target: Target, model: ModelRuntime, request: InferenceRequest) -> Link:
+def _stand_in(model: ModelRuntime, request: InferenceRequest, body_model: str | None) -> Link:
     asked = replace(
         model.addressed(request, None),
         is_idempotent=model.settings.idempotent and request.is_idempotent,
         sequence_id=None,
     )
-    rewrite = None
-    if target.model is None:
-        rewrite = partial(openai.renamed, model=model.settings.backend_name)
-    return Link(model, prioritised(asked, model.policy), rewrite)
+    return _link(model, asked, body_model)
+
+
+def _link(model: ModelRuntime, request: InferenceRequest, body_model: str | None) -> Link:
+    name = model.settings.backend_name
+    rewrite = None if body_model in {None, name} else partial(openai.renamed, model=name)
+    return Link(model, prioritised(request, model.policy), rewrite)
 
 
 class Intake:
@@ -191,12 +201,12 @@ class Intake:
         exchange.model, exchange.version = target.model or "", target.version
         exchange.payload_bytes = body.declared_bytes or 0
 
-        content = None
+        content = body_model = None
         asked = openai.Asked(target.model or "")
         if target.model is None:
             content = await self._read(body, exchange, runtime)
             asked = openai.read(content)
-            exchange.model = asked.model
+            exchange.model = body_model = asked.model
         model = runtime.models.get(asked.model)
         if model is None:
             raise not_found_model(asked.model)
@@ -208,14 +218,14 @@ class Intake:
         exchange.assign(variant)
         if content is None:
             if not exchange.is_resumed:
-                self._director.check(_chain(intent, target, model, request, runtime))
+                self._director.check(_chain(intent, body_model, model, request, runtime))
             if _may_stream(model, request):
                 upload = self._upload(body, exchange, runtime)
-                chain = _chain(intent, target, model, request, runtime)
+                chain = _chain(intent, body_model, model, request, runtime)
                 return Taken(chain, upload, variant.shadow)
             content = await self._read(body, exchange, runtime)
             request = _with_body(request, model, content, exchange)
-        return Taken(_chain(intent, target, model, request, runtime), content, variant.shadow)
+        return Taken(_chain(intent, body_model, model, request, runtime), content, variant.shadow)
 
     def _upload(self, body: Body, exchange: Exchange, runtime: Runtime) -> "ClientUpload":
         """The body, to be passed on as it comes, with room for a part of it. Raises RouterError."""

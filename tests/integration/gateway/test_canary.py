@@ -71,6 +71,25 @@ async def test_a_share_goes_to_the_other_model(tmp_path, fast):
         assert [r.body for r in again] == [r.body for r in replies]
 
 
+@pytest.mark.parametrize("fast", [True, False], ids=["fast path on", "fast path off"])
+async def test_a_body_has_the_name_by_which_servers_know_the_model(tmp_path, fast):
+    """OpenAI's paths name no model."""
+    async with two_models(tmp_path, server={"fast_path": fast}, share=0) as (gateway, upstream):
+        for _ in range(2):  # the second one finds an open connection
+            await gateway.infer(b'{"model": "m-next", "n": 1e2}', "/v1/chat/completions")
+    assert [got.body for got in upstream.received] == [b'{"model":"m","n":1e2}'] * 2
+
+
+async def test_a_canary_is_asked_by_its_own_name_in_bodies_too(tmp_path):
+    async with two_models(tmp_path, share=100) as (gateway, upstream):
+        config = with_canary(gateway, upstream, share=100)
+        del config["models"][1]["served_as"]
+        assert (await reload(gateway, config)).status == 200
+        reply = await gateway.infer(b'{"model": "m"}', "/v1/chat/completions")
+    assert reply.headers["x-router-model"] == "m-next"
+    assert [got.body for got in upstream.received] == [b'{"model":"m-next"}']
+
+
 async def test_log_and_metrics_say_who_answered(tmp_path):
     async with two_models(tmp_path, share=100) as (gateway, _):
         await gateway.infer(x_request_id="mine")
