@@ -84,9 +84,18 @@ class UpstreamClient:
         return await self._exchange(connection, head, call, deadline)
 
     def take_idle(self, address: Address) -> Connection | None:
-        """An open idle connection for the caller to start an exchange on, None if there is none."""
+        """An open idle connection for the caller to start an exchange on, None if there is none.
+
+        Then one more is opened in the background, so that there are soon as many as are needed at
+        once. Not the first one: whether there is an upstream at all is for `send` to find out.
+        """
         pool = self._pools.get(address)  # made only to connect: an empty one would never go
-        return None if pool is None else pool.take()
+        if pool is None:
+            return None
+        connection = pool.take()
+        if connection is None:
+            pool.open_ahead()
+        return connection
 
     @property
     def stream_idle_s(self) -> float:

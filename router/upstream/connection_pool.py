@@ -8,6 +8,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ from router.upstream.connection import Connection
 from router.upstream.deadlines import DeadlineWheel
 
 _TLS_SHUTDOWN_S = 1.0
+_MAX_AHEAD = 32
 _CLOSED = "the upstream client is closed"
 
 
@@ -59,8 +61,8 @@ class ConnectionPool:
     """All connections to `address`; `on_empty` is called when the last one has gone."""
 
     __slots__ = (
-        "_dialling", "_idle", "_is_closed", "_on_empty", "_open", "_shared", "_sweep_armed",
-        "address",
+        "_ahead", "_dialling", "_idle", "_is_closed", "_on_empty", "_open", "_shared",
+        "_sweep_armed", "address",
     )  # fmt: skip
 
     def __init__(
@@ -73,6 +75,7 @@ class ConnectionPool:
         # The end of the list is the most recently used, so its start has been idle longest.
         self._idle: list[Connection] = []
         self._dialling: set[asyncio.Timeout] = set()
+        self._ahead: set[asyncio.Task[None]] = set()
         self._sweep_armed = False
         self._is_closed = False
 
@@ -99,7 +102,7 @@ class ConnectionPool:
         shared = self._shared
         if self._is_closed:
             raise ConnectFailedError(_CLOSED)
-        if len(self._open) >= shared.limits.max_connections_per_address:
+        if self._is_full:
             raise UpstreamRejectedError("every connection to the upstream is in use")
         loop = asyncio.get_running_loop()
         connection = Connection(self, shared.wheel, loop, shared.limits.max_head_bytes)
@@ -113,6 +116,18 @@ class ConnectionPool:
                 raise ConnectFailedError(self._connect_message(error)) from error
             raise
         return connection
+
+    def open_ahead(self) -> None:
+        """Open one more in the background, for whoever comes next and may not wait for it.
+
+        Few at a time, and none beyond the limit. That it could not be opened is for a request to
+        find out that needs one.
+        """
+        if self._is_closed or len(self._ahead) >= _MAX_AHEAD or self._is_full:
+            return
+        task = asyncio.get_running_loop().create_task(self._open_idle())
+        self._ahead.add(task)
+        task.add_done_callback(self._ahead.discard)
 
     def expire(self) -> None:
         """Close what has been idle for too long (called by the wheel)."""
@@ -153,6 +168,14 @@ class ConnectionPool:
         self._forget(connection)
 
     # -- inside
+
+    @property
+    def _is_full(self) -> bool:
+        return len(self._open) >= self._shared.limits.max_connections_per_address
+
+    async def _open_idle(self) -> None:
+        with suppress(ConnectFailedError, UpstreamRejectedError):
+            self.connection_idle(await self.connect(self._shared.limits.connect_timeout_s))
 
     def _forget(self, connection: Connection) -> None:
         if connection in self._open:

@@ -56,6 +56,43 @@ async def test_the_most_recently_used_connection_is_taken_first(client):
         assert stats_of(client, server) == (3, 3)
 
 
+async def test_whoever_finds_no_idle_connection_lets_one_be_opened_for_the_next(make_client):
+    client = make_client(max_connections_per_address=3)
+    gate = asyncio.Event()
+    waits = [read_request(), wait_for(gate), send(OK), *SERVE]
+    async with scripted_server(waits, [], []) as server:
+        address = parse_address(server.url)
+        assert client.take_idle(address) is None
+        assert client.stats() == {}, "whether it is there at all is for a request to find out"
+        busy = asyncio.create_task(client.send(address, POST, timeout_s=10))
+        await requested(server, 0)
+        for _ in range(2):
+            assert client.take_idle(address) is None
+            await until(lambda: stats_of(client, server)[1] == 1)
+            assert client.take_idle(address) is not None
+        for _ in range(5):
+            assert client.take_idle(address) is None
+        await asyncio.sleep(0.05)
+        assert stats_of(client, server) == (3, 0), "no more than allowed"
+        gate.set()
+        await busy
+
+
+async def test_that_none_can_be_opened_for_the_next_disturbs_nobody(client, tmp_path):
+    gate, path = asyncio.Event(), tmp_path / "s"
+    script = [read_request(), wait_for(gate), send(OK)]
+    async with scripted_server(script, unix_path=str(path)) as server:
+        address = parse_address(server.url)
+        busy = asyncio.create_task(client.send(address, POST, timeout_s=10))
+        await requested(server, 0)
+        path.unlink()
+        for _ in range(3):
+            assert client.take_idle(address) is None
+        await until(lambda: stats_of(client, server) == (1, 0))
+        gate.set()
+        assert (await busy).status == 200
+
+
 async def test_more_idle_connections_than_allowed_are_closed(make_client):
     client = make_client(max_idle=2)
     async with scripted_server(SERVE) as server:
