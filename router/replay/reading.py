@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from router.replay.arrivals import UNNAMED, Arrivals, Dropped, Names, Sender
+from router.replay.arrivals import UNNAMED, Arrivals, Dropped, Names, Sender, TraceError
 from router.replay.traces import OnProgress, Trace
 
 
@@ -73,3 +73,9 @@ def parts(
         for target, numbers in numbers_of.items():
             rows = np.flatnonzero(np.isin(arrivals.model, numbers))
             yield Part(target, arrivals.take(rows), senders)
+
+
+def nothing_to_replay(trace: Trace, dropped: Dropped) -> TraceError:
+    """The error for a trace that names no configured model, with what it names instead."""
+    told = "; ".join(dropped.told()) or "it is empty"
+    return TraceError(f"{trace.path}: no request of a configured model ({told})")

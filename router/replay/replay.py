@@ -7,10 +7,10 @@ requests with the same service times and cold starts. Joins the parts; prints no
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from router.replay.arrivals import Dropped, TraceError
+from router.replay.arrivals import Dropped
 from router.replay.measure import Measure
 from router.replay.policies import ROUTER, Bound, bound_of, simulations
-from router.replay.reading import ModelMap, Target, parts
+from router.replay.reading import ModelMap, Target, nothing_to_replay, parts
 from router.replay.simulator import Simulation
 from router.replay.tally import Sums, Tally, Timeline
 from router.replay.traces import OnProgress, Trace
@@ -86,8 +86,7 @@ class Replay:
         for model, block in self._blocks(dropped, on_progress):
             model.measure.add(block)
         if not self._models:
-            told = "; ".join(dropped.told()) or "it is empty"
-            raise TraceError(f"{self._trace.path}: no request of a configured model ({told})")
+            raise nothing_to_replay(self._trace, dropped)
         start_s, end_s = self._reported()
         bounds = {
             name: self._prepare(model, start_s, end_s) for name, model in self._models.items()

@@ -18,7 +18,7 @@ from router.replay.choices import (
     thresholds,
 )
 from router.replay.measure import Measure
-from router.replay.reading import ModelMap, Part, Target, parts
+from router.replay.reading import ModelMap, Part, Target, nothing_to_replay, parts
 from router.replay.replay import ReplayOptions
 from router.replay.sides import Side
 from router.replay.tally import Sums
@@ -183,8 +183,7 @@ class Search:
             _, measure, workload = measured[name]
             measure.add(workload.block(part.arrivals, part.senders))
         if not measured:
-            told = "; ".join(dropped.told()) or "it is empty"
-            raise TraceError(f"{self._trace.path}: no request of a configured model ({told})")
+            raise nothing_to_replay(self._trace, dropped)
         interval_s = self._options.interval_s
         last_at = max(measure.last_at for _, measure, _ in measured.values())
         intervals = int(last_at / interval_s) + 1
