@@ -202,6 +202,8 @@ class AccessLog:
         self.dropped_lines += len(lines) - written
         if error is not None and not self._failing:
             _log.error("access log: lines are being lost: %s", error)
+        elif error is None and self._failing:
+            _log.warning("access log: written again; %d lines were lost so far", self.dropped_lines)
         self._failing = error is not None
 
 
@@ -256,6 +258,7 @@ class _Writer:
         self._path = None if target == "stderr" else Path(target)
         self._lock = threading.Lock()  # a cancelled flush may still be writing when the last begins
         self._fd: int | None = None
+        self._is_torn = False
 
     def write(self, lines: Sequence[bytes], clock: Clock) -> tuple[OSError | None, int]:
         """Append the lines. Returns what went wrong, if anything, and how many were written."""
@@ -265,10 +268,12 @@ class _Writer:
                 fd = self._open()
                 # Appending to a file is atomic at any length, to a pipe only up to a bound.
                 is_file = stat.S_ISREG(os.fstat(fd).st_mode)
+                if self._is_torn:  # by a full disk: or the next line would become part of it
+                    self._write_all(fd, b"\n", give_up_at, clock)
                 for count, chunk in _chunks(
                     lines, _FILE_WRITE_BYTES if is_file else ATOMIC_WRITE_BYTES
                 ):
-                    _write_all(fd, chunk, give_up_at, clock)
+                    self._write_all(fd, chunk, give_up_at, clock)
                     written += count
             except OSError as error:
                 return error, written
@@ -278,11 +283,27 @@ class _Writer:
         with self._lock:
             self._close()
 
+    def _write_all(self, fd: int, chunk: bytes, give_up_at: float, clock: Clock) -> None:
+        """Write the chunk. Raises TimeoutError when the reader of a pipe has not made room by then.
+
+        However it ends, `_is_torn` says whether the last line has its end.
+        """
+        room = select.poll()
+        room.register(fd, select.POLLOUT)
+        while chunk:
+            # A pipe that has room takes an atomic write whole, so the write after this cannot hang.
+            if not room.poll(max(0.0, give_up_at - clock()) * 1000):
+                raise TimeoutError("nobody reads the other end")
+            size = os.write(fd, chunk)
+            self._is_torn = chunk[size - 1 : size] != b"\n"
+            chunk = chunk[size:]
+
     def _open(self) -> int:
         if self._path is None:
             return STDERR_FD
         if self._fd is not None and not _is_same_file(self._path, self._fd):
             self._close()  # rotated: whoever renamed it has the rest
+            self._is_torn = False
         if self._fd is None:
             self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
         return self._fd
@@ -312,17 +333,6 @@ def _chunks(lines: Iterable[bytes], most_bytes: int) -> Iterator[tuple[int, byte
         size += len(line)
     if chunk:
         yield len(chunk), b"".join(chunk)
-
-
-def _write_all(fd: int, chunk: bytes, give_up_at: float, clock: Clock) -> None:
-    """Write the chunk. Raises TimeoutError when the reader of a pipe has not made room by then."""
-    room = select.poll()
-    room.register(fd, select.POLLOUT)
-    while chunk:
-        # A pipe that has room takes an atomic write whole, so the write after this cannot hang.
-        if not room.poll(max(0.0, give_up_at - clock()) * 1000):
-            raise TimeoutError("nobody reads the other end")
-        chunk = chunk[os.write(fd, chunk) :]
 
 
 class _PlainFormatter(logging.Formatter):

@@ -1,4 +1,5 @@
 import asyncio
+import errno
 import json
 import logging
 import os
@@ -162,6 +163,40 @@ async def test_what_is_recorded_late_stands_where_it_happened(tmp_path: Path) ->
     await log.close()
 
     assert ids(path.read_text()) == ["r-1", "r-2", "r-3"]
+
+
+async def test_a_line_that_a_full_disk_has_cut_does_not_spoil_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "access.log"
+    log = AccessLog(str(path), lambda: NOW)
+    whole = len(encode_line(RECORD, NOW))
+    room = whole + 100
+    write = os.write
+
+    def scarce(fd: int, data: bytes) -> int:
+        nonlocal room
+        if not room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written = write(fd, data[:room])
+        room -= written
+        return written
+
+    monkeypatch.setattr("router.telemetry.logs.os.write", scarce)
+    for number in range(1, 4):
+        log.record(numbered(number))
+    await log.close()
+    room = 1 << 20
+    log.record(numbered(4))
+    log.record(numbered(5))
+    await log.close()
+
+    lines = path.read_bytes().splitlines()
+    assert len(lines[1]) == 100, "what there was room for"
+    assert ids(b"\n".join([lines[0], *lines[2:]])) == ["r-1", "r-4", "r-5"]
+    assert log.dropped_lines == 3, "none of the first flush is known to be whole"
+    assert "lines are being lost" in caplog.text
+    assert "3 lines were lost" in caplog.text
 
 
 async def test_a_sample_is_spread_evenly_and_has_every_failure(tmp_path: Path) -> None:
