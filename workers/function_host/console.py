@@ -7,8 +7,8 @@ It never blocks a caller and never raises because of stderr.
 
 import json
 import logging
+import os
 import queue
-import sys
 import threading
 import traceback
 from collections.abc import Callable, Mapping
@@ -18,6 +18,7 @@ LINES_PER_S = 100.0
 LINES_BURST = 200.0
 
 _QUEUED_LINES = 2000
+_STDERR_FD = 2
 _CLOSE_S = 1.0
 
 
@@ -134,5 +135,8 @@ def _printable(text: str) -> str:
 
 
 def _write_stderr(text: str) -> None:
-    sys.stderr.write(text)
-    sys.stderr.flush()
+    # Not by `sys.stderr`: while this waits for a reader, its lock and buffer would stand in the way
+    # of the interpreter's end, which flushes it.
+    data = text.encode("utf-8", "backslashreplace")
+    while data:
+        data = data[os.write(_STDERR_FD, data) :]
