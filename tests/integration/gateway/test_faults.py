@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.fakes.scripted_server import read_request, scripted_server, send, until_peer_closes
-from tests.fakes.upstreams import Answer, Gate, Hangup, hangs_up, ok
+from tests.fakes.upstreams import Answer, Gate, Hangup, Received, hangs_up, ok
 from tests.integration.harness import INFER, Harness
 
 
@@ -346,3 +346,24 @@ class TestParameters:
                 for _ in range(8)
             }
         assert len(owners) == 1
+
+
+@pytest.mark.parametrize("fast_path", [True, False], ids=["fast", "ordinary"])
+async def test_a_connection_that_the_replica_has_closed_is_no_attempt(tmp_path, fast_path):
+    calls = 0
+
+    async def every_second_is_lost(_: Received) -> Answer:
+        nonlocal calls
+        calls += 1
+        if calls % 2 == 0:
+            raise Hangup
+        return Answer()
+
+    server = {"fast_path": fast_path}
+    async with Harness(tmp_path, [every_second_is_lost], server=server) as gateway:
+        for number in range(1, 8):
+            reply = await gateway.infer()
+            assert (reply.status, reply.headers["x-router-attempts"]) == (200, "1")
+            assert calls == 2 * number - 1, "each but the first was sent again"
+        document = await gateway.status()
+        assert [endpoint["state"] for endpoint in document["endpoints"]] == ["ready"]
