@@ -4,6 +4,7 @@ With `--asyncio-debug` (and PYTHONASYNCIODEBUG=1, for processes that tests start
 their debug mode, and what asyncio warns of then is an error as well: `make test-debug`.
 """
 
+import gc
 import inspect
 import logging
 from collections.abc import Iterator
@@ -11,6 +12,20 @@ from typing import Any
 
 import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """Spare the collector what lives until the end: modules and thousands of tests."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def nothing_is_left_to_the_collector() -> Iterator[None]:
+    """Meet what a module left open, and its warnings, while the module can still be blamed."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(autouse=True)

@@ -11,9 +11,11 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import pytest
 
+import router.gateway.server
 from router.gateway.connection import ClientConnection
 from tests.fakes.upload_server import Arrival, UploadServer, upload_server
 from tests.fakes.upstreams import ok
@@ -61,14 +63,24 @@ def tasks_of_the_gateway() -> int:
     return sum("upload_server" not in repr(task.get_coro()) for task in asyncio.all_tasks())
 
 
-def client_connections() -> int:
-    """Those that something still refers to, open or not."""
-    gc.collect()
-    return sum(isinstance(found, ClientConnection) for found in gc.get_objects())
+@pytest.fixture
+def connections(monkeypatch: pytest.MonkeyPatch) -> "WeakSet[ClientConnection]":
+    """The client connections of this test's gateway that something still refers to, open or not."""
+    made: WeakSet[ClientConnection] = WeakSet()
+
+    class Counted(ClientConnection):  # a subclass without slots can be referred to weakly
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            made.add(self)
+
+    monkeypatch.setattr(router.gateway.server, "ClientConnection", Counted)
+    return made
 
 
 @pytest.fixture(params=[False, True], ids=["ordinary", "fast"])
-async def site(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Site]:
+async def site(
+    request: pytest.FixtureRequest, tmp_path: Path, connections: "WeakSet[ClientConnection]"
+) -> AsyncIterator[Site]:
     async with upload_server() as server:
         settings: dict[str, Any] = {
             "server": {"fast_path": request.param, "send_timeout": "500ms"},
@@ -85,6 +97,7 @@ async def site(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
             for _ in range(2):  # the head is known from now on, and a connection is open
                 writer.write(post())
                 assert await answer(reader) == 200
+            assert len(connections) == 1
             writer.close()
             await gateway.until(lambda: gateway.gateway._data.limits.open == 0)
             before = tasks_of_the_gateway()
@@ -93,7 +106,8 @@ async def site(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
             await gateway.client.close()
             await gateway.until(lambda: gateway.gateway._data.limits.open == 0)
             await gateway.until(lambda: tasks_of_the_gateway() <= before)
-            assert client_connections() == 0
+            gc.collect()  # what is left now, something refers to
+            assert not connections
 
 
 async def answer(reader: asyncio.StreamReader) -> int:

@@ -105,6 +105,7 @@ def test_every_call_ends_and_no_socket_is_left(loop_factory, debug, caplog):
         outcomes = runner.run(asyncio.wait_for(storm(7), 40))
     assert len(outcomes) == CALLS
     assert {"answered", "cancelled", "ResponseLostError", "UpstreamBrokenError"} <= set(outcomes)
-    assert open_sockets() == before
+    gc.collect()
+    assert open_sockets() <= before, "what others have left may go, nothing of this test may stay"
     told = [r for r in caplog.records if r.name == "asyncio" and "took" not in r.getMessage()]
     assert [record for record in told if record.levelname in {"WARNING", "ERROR"}] == []
