@@ -76,7 +76,7 @@ class ModelRuntime:
 
     def addressed(self, request: InferenceRequest, version: str | None) -> InferenceRequest:
         """A request for another model or version as one for this; its body stays as it is."""
-        path = path_for(request.protocol, request.path, self.settings.backend_name, version)
+        path = path_for(request.protocol, request.action, self.settings.backend_name, version)
         return replace(request, model=self.name, version=version, path=path)
 
     def count_arrival(self, payload_bytes: int, now: float, is_captive: bool) -> None:

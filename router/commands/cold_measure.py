@@ -11,13 +11,13 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any
-from urllib.parse import quote
 
 from router.assembly.runtime import Parts, assemble, host_command, local_functions
 from router.backends.serverless.cold_starts import FirstByteStep
 from router.backends.serverless.function import Function
 from router.backends.serverless.local_host import LocalFunctionHost
 from router.background import Background
+from router.domain.addressing import path_for
 from router.domain.errors import AttemptError
 from router.domain.request import InferenceRequest, Protocol
 from router.runtime import ModelRuntime, Runtime
@@ -181,13 +181,14 @@ async def measure(
 
 
 def _request(model: ModelRuntime, plan: Plan) -> InferenceRequest:
-    path = f"/v2/models/{quote(model.settings.backend_name, safe='')}"
+    action = "infer" if plan.body else ""
     return InferenceRequest(
         request_id="measure-cold",
         protocol=Protocol.OIP,
         model=model.name,
         method="POST" if plan.body else "GET",
-        path=f"{path}/infer" if plan.body else path,
+        action=action,
+        path=path_for(Protocol.OIP, action, model.settings.backend_name, None),
         payload_bytes=len(plan.body),
         received_at=0.0,
         headers=plan.headers,

@@ -27,7 +27,9 @@ class Priority(IntEnum):
 class InferenceRequest:
     """The facts of one inference request; its body stays opaque and travels beside it.
 
-    `payload_bytes` is the length as received (compressed if the client compressed it).
+    `action` is what it asks of the model, `path` where a backend answers that: see
+    `domain.addressing`. `payload_bytes` is the length as received (compressed if the client
+    compressed it).
     `is_text` says that the body is plain JSON, which a function takes without base64.
     `is_inference` is false for questions about a model (metadata, config, statistics), which run
     like a request but tell nothing about load. `deadline` is the client's hard deadline (monotonic
@@ -40,6 +42,7 @@ class InferenceRequest:
     protocol: Protocol
     model: str
     method: str
+    action: str
     path: str
     payload_bytes: int
     received_at: float
@@ -56,3 +59,8 @@ class InferenceRequest:
     sequence_id: str | None = None
     is_idempotent: bool = True
     is_inference: bool = True
+
+    @property
+    def target(self) -> str:
+        """Path and query, as they go upstream."""
+        return f"{self.path}?{self.query}" if self.query else self.path

@@ -6,6 +6,7 @@ import msgspec
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from router.dispatch.chain import explain_chain
+from router.domain.addressing import path_for
 from router.domain.decision import TraceStep
 from router.domain.request import InferenceRequest, Protocol
 from router.gateway.head import read_head
@@ -40,7 +41,8 @@ class ExplainQuestion(msgspec.Struct, forbid_unknown_fields=True):
             protocol=Protocol.OIP,
             model=self.model,
             method="POST",
-            path=f"/v2/models/{self.model}/infer",
+            action="infer",
+            path=path_for(Protocol.OIP, "infer", self.model, self.version),
             payload_bytes=self.payload_bytes,
             received_at=now,
             version=self.version,

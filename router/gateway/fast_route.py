@@ -165,10 +165,9 @@ class Way:
     def __init__(self, route: Route, endpoint: Endpoint) -> None:
         self._route = route
         request = route.request
-        target = f"{request.path}?{request.query}" if request.query else request.path
         host = endpoint.address.host_header
         head = build_head(
-            request.method, target, host, forwarded_headers(request), request.payload_bytes
+            request.method, request.target, host, forwarded_headers(request), request.payload_bytes
         )
         before, place, self.after_id = head.partition(_ID_PLACE)
         self.before_id = before + place

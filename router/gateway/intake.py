@@ -13,7 +13,7 @@ from multidict import CIMultiDictProxy
 
 from router.dispatch.chain import Link
 from router.dispatch.director import Director
-from router.domain.addressing import path_for
+from router.domain.addressing import clean_query, path_for
 from router.domain.clock import Clock
 from router.domain.errors import (
     BodyTimeoutError,
@@ -50,7 +50,6 @@ class Intent:
     head: Head
     caller: ApiKey | None
     method: str
-    path: str
     query: str
 
     @property
@@ -93,7 +92,7 @@ def read_intent(
     target = _resolve(method, path, runtime, now, is_ready=is_ready)
     head = read_head(headers, keys_are_ours=not runtime.keys.is_open)
     caller = None if path.startswith(_OPEN_PATHS) else identify(runtime, head.key)
-    return Intent(target, head, caller, method, path, query)
+    return Intent(target, head, caller, method, clean_query(query))
 
 
 def request_of(
@@ -112,7 +111,8 @@ def request_of(
         protocol=target.protocol,
         model=model.name,
         method=intent.method,
-        path=_backend_path(intent, target, model),
+        action=target.action,
+        path=path_for(target.protocol, target.action, model.settings.backend_name, target.version),
         payload_bytes=exchange.payload_bytes,
         received_at=exchange.received_at,
         version=target.version,
@@ -127,13 +127,6 @@ def request_of(
         is_idempotent=model.settings.idempotent or not target.is_inference,
         is_inference=target.is_inference,
     )
-
-
-def _backend_path(intent: Intent, target: Target, model: ModelRuntime) -> str:
-    settings = model.settings
-    if settings.backend_name == settings.name:
-        return intent.path
-    return path_for(target.protocol, intent.path, settings.backend_name, target.version)
 
 
 def _chain(

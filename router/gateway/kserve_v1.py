@@ -9,7 +9,8 @@ from router.gateway.responses import not_found_model
 from router.gateway.target import Document, Target, can_serve, require
 from router.runtime import Runtime
 
-_PREDICT = ":predict"
+_ACTION = "predict"
+_PREDICT = f":{_ACTION}"
 
 
 def resolve(method: str, segments: list[str], runtime: Runtime, now: float) -> Target | Document:
@@ -21,7 +22,7 @@ def resolve(method: str, segments: list[str], runtime: Runtime, now: float) -> T
             return Document({"models": list(runtime.models), "object": "list", "data": entries})
         case [name] if name.endswith(_PREDICT):
             require(method, "POST")
-            return Target(Protocol.KSERVE_V1, name.removesuffix(_PREDICT))
+            return Target(Protocol.KSERVE_V1, _ACTION, name.removesuffix(_PREDICT))
         case [name]:
             require(method, "GET")
             model = runtime.models.get(name)

@@ -5,13 +5,17 @@ answered from the runtime.
 """
 
 from router import __version__
-from router.domain.errors import NotFoundError
+from router.domain.addressing import is_version
+from router.domain.errors import InvalidRequestError, NotFoundError
 from router.domain.request import Protocol
 from router.gateway.responses import not_found_model
 from router.gateway.target import Document, Target, can_serve, require
 from router.runtime import Runtime
 
 _QUESTIONS = {"config", "stats"}
+_NO_VERSION = InvalidRequestError(
+    "the version in the path must be 1..100 characters of A-Z a-z 0-9 . _ -, not . or .."
+)
 _NOT_OIP = NotFoundError("this path is not part of the Open Inference Protocol")
 
 
@@ -49,16 +53,18 @@ def _of_server(segments: list[str], runtime: Runtime, *, is_ready: bool) -> Docu
 def _of_model(
     method: str, model: str, version: str | None, rest: list[str], runtime: Runtime, now: float
 ) -> Target | Document:
+    if version is not None and not is_version(version):
+        raise _NO_VERSION
     match rest:
         case ["infer"]:
             require(method, "POST")
-            return Target(Protocol.OIP, model, version)
+            return Target(Protocol.OIP, "infer", model, version)
         case []:
             require(method, "GET")
-            return Target(Protocol.OIP, model, version, is_inference=False)
+            return Target(Protocol.OIP, "", model, version)
         case [question] if question in _QUESTIONS:
             require(method, "GET")
-            return Target(Protocol.OIP, model, version, is_inference=False)
+            return Target(Protocol.OIP, question, model, version)
         case ["ready"]:
             require(method, "GET")
             found = runtime.models.get(model)

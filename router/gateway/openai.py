@@ -21,7 +21,7 @@ def resolve(method: str, segments: list[str]) -> Target:
     if tuple(segments) not in _PATHS:
         raise NotFoundError("this path is not part of the API")
     require(method, "POST")
-    return Target(Protocol.OPENAI, None)
+    return Target(Protocol.OPENAI, "/".join(segments), None)
 
 
 def read(body: bytes) -> Asked:

@@ -13,12 +13,20 @@ _AUTHORITY = re.compile(r"https?://[^/?#]*", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A request that a backend answers. `model` None: its name is in the body."""
+    """A request that a backend answers: `action` is what `domain.addressing` calls so.
+
+    `model` None: its name is in the body.
+    """
 
     protocol: Protocol
+    action: str
     model: str | None
     version: str | None = None
-    is_inference: bool = True
+
+    @property
+    def is_inference(self) -> bool:
+        """Whether it runs the model; else it asks about it."""
+        return self.protocol is not Protocol.OIP or self.action == "infer"
 
 
 @dataclass(frozen=True, slots=True)

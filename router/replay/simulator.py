@@ -261,6 +261,7 @@ class Simulation(Machine):
             protocol=Protocol.OIP,
             model=self._name,
             method="POST",
+            action="infer",
             path="",
             payload_bytes=waiter.payload_bytes,
             received_at=at,

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
+from router.domain.addressing import MODEL_NAME, VERSION
 from router.settings.quantities import show_size, size_bytes, wrong
 
 BASE_DIR = "base_dir"
@@ -68,14 +69,14 @@ class Text:
 ModelName = Annotated[
     str,
     Text(
-        r"[A-Za-z0-9._-]{1,200}|(?=.{3,200}$)[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)+",
-        "1..200 characters of A-Z a-z 0-9 . _ - with / between parts",
+        MODEL_NAME,
+        "1..200 characters of A-Z a-z 0-9 . _ - with / between parts, none of them . or ..",
     ),
 ]
 
 
 Version = Annotated[
-    str, Text(r"[A-Za-z0-9._-]{1,100}", "a version of 1..100 characters of A-Z a-z 0-9 . _ -")
+    str, Text(VERSION, "a version of 1..100 characters of A-Z a-z 0-9 . _ -, not . or ..")
 ]
 
 

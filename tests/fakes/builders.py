@@ -39,6 +39,7 @@ def make_request(**facts: Any) -> InferenceRequest:
         "protocol": Protocol.OIP,
         "model": "m",
         "method": "POST",
+        "action": "infer",
         "path": "/v2/models/m/infer",
         "payload_bytes": 300,
         "received_at": NOW,

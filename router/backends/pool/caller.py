@@ -21,7 +21,7 @@ class PoolCaller:
         """Return the replica's answer. Raises AttemptError; busy or broken replicas are one too."""
         call = Call(
             method=request.method,
-            target=f"{request.path}?{request.query}" if request.query else request.path,
+            target=request.target,
             headers=forwarded_headers(request),
             body=body,
             body_bytes=request.payload_bytes,

@@ -83,8 +83,7 @@ class HttpFunctionCaller:
         return self._response(answer, headers)
 
     def _call(self, address: Address, request: InferenceRequest, body: bytes) -> Call:
-        target = f"{self._target.prefix}{request.path}"
-        target = f"{target}?{request.query}" if request.query else target
+        target = f"{self._target.prefix}{request.target}"
         host = self._target.host or address.host_header
         added = self._access.headers(Signable(request.method, host, target, (), body))
         names = {"host", *(name.lower() for name, _ in added)}

@@ -78,4 +78,4 @@ def _endpoints(model: ModelRuntime) -> list[Endpoint]:
 
 def _request(model: str) -> InferenceRequest:
     path = BY_NAME["infer-1"].path
-    return InferenceRequest("id", Protocol.OIP, model, "POST", path, 300, _NOW)
+    return InferenceRequest("id", Protocol.OIP, model, "POST", "infer", path, 300, _NOW)

@@ -66,21 +66,6 @@ async def test_a_client_that_expects_to_be_asked_is_asked(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "path",
-    [
-        "/v2/models/m/infer?trace=1&x=%20",
-        "/v2/models/m/versions/2/infer",
-        "/v2/models/%6d/infer",
-    ],
-)
-async def test_the_target_goes_on_as_it_was_written(tmp_path, path):
-    async with Harness(tmp_path, warm=[ok()]) as gateway:
-        raw = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{{}}".encode()
-        assert (await gateway.raw(raw)).startswith(b"HTTP/1.1 200")
-        assert gateway.warm[0].received[0].target == path
-
-
-@pytest.mark.parametrize(
     "path", ["/v2/models/m", "/v2/models/m/config", "/v2/models/m/versions/1/stats"]
 )
 async def test_questions_about_a_model_go_to_a_backend_and_are_no_load(tmp_path, path):

@@ -31,7 +31,7 @@ def test_rules_models_and_both_backends_are_there(runtime: Runtime):
 @pytest.mark.parametrize("payload_bytes", [300, 4 * MIB], ids=["small", "large"])
 def test_requests_pass_all_rules_and_are_steered(runtime: Runtime, payload_bytes: int):
     model = runtime.models[MODEL]
-    request = InferenceRequest("id", Protocol.OIP, MODEL, "POST", "/", payload_bytes, 0.0)
+    request = InferenceRequest("id", Protocol.OIP, MODEL, "POST", "infer", "/", payload_bytes, 0.0)
     rule = first_match(model.policy.rules, request)
     assert rule.name == "default"
     assert rule.route.wish(0.5) is None

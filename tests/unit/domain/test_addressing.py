@@ -1,39 +1,71 @@
+import re
+
 import pytest
 
-from router.domain.addressing import path_for
+from router.domain.addressing import MODEL_NAME, clean_query, is_version, path_for
 from router.domain.request import Protocol
 
 OIP, V1 = Protocol.OIP, Protocol.KSERVE_V1
 
 
 @pytest.mark.parametrize(
-    ("protocol", "path", "model", "version", "expected"),
+    ("protocol", "action", "model", "version", "expected"),
     [
-        (OIP, "/v2/models/m/infer", "n", None, "/v2/models/n/infer"),
-        (OIP, "/v2/models/m/infer", "n", "2", "/v2/models/n/versions/2/infer"),
-        (OIP, "/v2/models/m/versions/1/infer", "n", "2", "/v2/models/n/versions/2/infer"),
-        (OIP, "/v2/models/m/versions/1/infer", "n", None, "/v2/models/n/infer"),
-        (OIP, "/v2/models/m", "n", "2", "/v2/models/n/versions/2"),
-        (OIP, "/v2/models/m/stats", "n", None, "/v2/models/n/stats"),
-        (OIP, "/v2/models/org%2Fm/infer", "org/n", None, "/v2/models/org%2Fn/infer"),
-        (OIP, "/v2/models/versions/infer", "n", None, "/v2/models/n/infer"),
-        (V1, "/v1/models/m:predict", "n", None, "/v1/models/n:predict"),
-        (V1, "/v1/models/m:predict", "org/n", "2", "/v1/models/org%2Fn:predict"),
-        (Protocol.OPENAI, "/v1/embeddings", "n", "2", "/v1/embeddings"),
+        (OIP, "infer", "n", None, "/v2/models/n/infer"),
+        (OIP, "infer", "n", "2", "/v2/models/n/versions/2/infer"),
+        (OIP, "", "n", "2", "/v2/models/n/versions/2"),
+        (OIP, "", "n", None, "/v2/models/n"),
+        (OIP, "stats", "n", None, "/v2/models/n/stats"),
+        (OIP, "infer", "org/n", None, "/v2/models/org%2Fn/infer"),
+        (OIP, "infer", "versions", None, "/v2/models/versions/infer"),
+        (V1, "predict", "n", None, "/v1/models/n:predict"),
+        (V1, "predict", "org/n", "2", "/v1/models/org%2Fn:predict"),
+        (Protocol.OPENAI, "chat/completions", "n", "2", "/v1/chat/completions"),
     ],
     ids=[
-        "another model",
-        "a version where there was none",
-        "another version",
-        "the version goes",
+        "no version",
+        "a version",
+        "metadata of a version",
         "metadata",
         "a question about a model",
         "a name with a slash is quoted",
         "a model called versions",
-        "v1 keeps its verb",
+        "v1 has its verb",
         "v1 knows no versions",
         "the model is in the body",
     ],
 )
-def test_paths(protocol, path, model, version, expected):
-    assert path_for(protocol, path, model, version) == expected
+def test_paths(protocol, action, model, version, expected):
+    assert path_for(protocol, action, model, version) == expected
+
+
+@pytest.mark.parametrize("text", ["1", "1.0", "v1_2-rc.3", "...", "a..b"])
+def test_versions(text):
+    assert is_version(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["", ".", "..", "1/2", "1\\2", "1%23", "1#", "1\n", "é", "1" * 101]
+)
+def test_what_is_no_version(text):
+    assert not is_version(text)
+
+
+@pytest.mark.parametrize(
+    ("query", "clean"),
+    [("a=b&c=%20/?:@", "a=b&c=%20/?:@"), ("a#b", "a%23b"), ("\\|é", "%5C%7C%C3%A9")],
+)
+def test_queries(query, clean):
+    assert clean_query(query) == clean
+
+
+@pytest.mark.parametrize("name", ["m", "org/m", "org/team/m.v2", "...", "a/..b", "m" * 200])
+def test_names_of_models(name):
+    assert re.fullmatch(MODEL_NAME, name)
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "../m", "a/..", "a/./b", "/a", "a/", "a//b", "a b", "a\n", "m" * 201]
+)
+def test_what_is_no_name_of_a_model(name):
+    assert not re.fullmatch(MODEL_NAME, name)

@@ -39,17 +39,19 @@ def resolve_v1(runtime, method, path) -> Any:
 @pytest.mark.parametrize(
     ("method", "path", "target"),
     [
-        ("POST", "/v2/models/m/infer", Target(Protocol.OIP, "m")),
-        ("POST", "/v2/models/m/versions/2/infer", Target(Protocol.OIP, "m", "2")),
-        ("POST", "/v2/models/a%2Fb%20c/infer", Target(Protocol.OIP, "a/b c")),
-        ("GET", "/v2/models/m", Target(Protocol.OIP, "m", is_inference=False)),
-        ("GET", "/v2/models/m/versions/1", Target(Protocol.OIP, "m", "1", is_inference=False)),
-        ("GET", "/v2/models/m/config", Target(Protocol.OIP, "m", is_inference=False)),
-        ("GET", "/v2/models/m/versions/1/stats", Target(Protocol.OIP, "m", "1", False)),
+        ("POST", "/v2/models/m/infer", Target(Protocol.OIP, "infer", "m")),
+        ("POST", "/v2/models/m/versions/2/infer", Target(Protocol.OIP, "infer", "m", "2")),
+        ("POST", "/v2/models/a%2Fb%20c/infer", Target(Protocol.OIP, "infer", "a/b c")),
+        ("GET", "/v2/models/m", Target(Protocol.OIP, "", "m")),
+        ("GET", "/v2/models/m/versions/1", Target(Protocol.OIP, "", "m", "1")),
+        ("GET", "/v2/models/m/config", Target(Protocol.OIP, "config", "m")),
+        ("GET", "/v2/models/m/versions/1/stats", Target(Protocol.OIP, "stats", "m", "1")),
     ],
 )
 def test_oip_goes_to_a_backend(runtime, method, path, target):
-    assert resolve_oip(runtime, method, path) == target
+    found = resolve_oip(runtime, method, path)
+    assert found == target
+    assert found.is_inference == path.endswith("infer")
 
 
 @pytest.mark.parametrize(
@@ -123,7 +125,9 @@ def test_paths_that_are_no_text_are_refused(path):
 
 
 def test_kserve_v1(runtime):
-    assert resolve_v1(runtime, "POST", "/v1/models/m:predict") == Target(Protocol.KSERVE_V1, "m")
+    assert resolve_v1(runtime, "POST", "/v1/models/m:predict") == Target(
+        Protocol.KSERVE_V1, "predict", "m"
+    )
     assert resolve_v1(runtime, "POST", "/v1/models/m%3Apredict").model == "m"
     assert resolve_v1(runtime, "GET", "/v1/models/m").content["ready"] is True
     assert resolve_v1(runtime, "GET", "/v1/models/gone").content["ready"] is False
@@ -154,7 +158,7 @@ def test_kserve_v1_refusals(runtime, method, path, error):
 
 @pytest.mark.parametrize("path", ["chat/completions", "completions", "embeddings"])
 def test_openai_paths_leave_the_model_to_the_body(path):
-    assert openai.resolve("POST", path.split("/")) == Target(Protocol.OPENAI, None)
+    assert openai.resolve("POST", path.split("/")) == Target(Protocol.OPENAI, path, None)
     with pytest.raises(MethodNotAllowedError):
         openai.resolve("GET", path.split("/"))
 
