@@ -23,6 +23,7 @@ from router.background import Background
 from router.controller import Controller
 from router.dispatch.director import Director
 from router.gateway.admin import AdminPort
+from router.gateway.admin_access import AdminAccess, admin_guard
 from router.gateway.exchange import Telemetry
 from router.gateway.listener import Listener
 from router.gateway.server import DataPlane
@@ -146,10 +147,16 @@ class Gateway:
             await admin.cleanup()
 
     def _admin_app(self) -> web.Application:
+        if self._member is None:
+            return self._admin.application(admin_guard(self._admin_access))
+        # Only the parent, which has judged whoever asks it, can reach this one's socket.
         app = self._admin.application()
-        if self._member is not None:
-            app.router.add_get(SNAPSHOT_PATH, self._snapshot)
+        app.router.add_get(SNAPSHOT_PATH, self._snapshot)
         return app
+
+    def _admin_access(self) -> AdminAccess:
+        runtime = self._runtime.current
+        return AdminAccess(runtime.settings.server, runtime.admin_token)
 
     async def _open_admin(self, admin: web.AppRunner) -> str:
         if self._member is None:

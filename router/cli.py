@@ -16,12 +16,13 @@ from rich.console import Console
 from router import __version__
 from router.assembly.pools import imagine_replicas
 from router.assembly.runtime import assemble, new_parts
+from router.commands.admin_client import AdminError, AdminPort, token_option
 from router.commands.cold import measure_cold
 from router.commands.exits import fail, load_or_exit
 from router.commands.platform_check import platform_warnings
 from router.commands.replay import diff, measure, replay
 from router.commands.serve import serve, serve_process
-from router.commands.status_view import AdminError, ask, show_live, show_once
+from router.commands.status_view import show_live, show_once
 from router.domain.errors import RouterError
 from router.gateway.explain import ExplainQuestion
 from router.gateway.explain import explain as explain_from
@@ -70,6 +71,7 @@ def check(files: tuple[Path, ...]) -> None:
     help="Settings file: a gateway at rest, with its least replicas.",
 )
 @click.option("--admin", metavar="URL", help="Admin port of a running gateway: its present state.")
+@token_option
 @click.option("--model", required=True, help="Model name.")
 @click.option("--version", help="Model version.")
 @click.option("--bytes", "payload_bytes", required=True, type=click.IntRange(0), help="Body size.")
@@ -78,7 +80,12 @@ def check(files: tuple[Path, ...]) -> None:
 @click.option("--tenant", help="Tenant of the caller's API key.")
 @click.option("--json", "as_json", is_flag=True, help="Print the document instead of text.")
 def explain(
-    config: Path | None, admin: str | None, headers: tuple[str, ...], as_json: bool, **facts: object
+    config: Path | None,
+    admin: str | None,
+    token: str | None,
+    headers: tuple[str, ...],
+    as_json: bool,
+    **facts: object,
 ) -> None:
     """Show where a request would run, and why, step by step."""
     if (config is None) == (admin is None):
@@ -86,7 +93,7 @@ def explain(
     question: dict[str, Any] = {**facts, "headers": _headers(headers)}
     try:
         if admin is not None:
-            document = asyncio.run(ask(admin, "/v1/explain", question))
+            document = asyncio.run(AdminPort(admin, token).ask("/v1/explain", question))
         else:
             assert config is not None  # noqa: S101
             document = asyncio.run(_explain_offline(load_or_exit(config), question))
@@ -121,21 +128,23 @@ def _print_explanation(document: dict[str, Any], asked: object) -> None:
 
 @main.command()
 @click.option("--admin", default=_ADMIN, show_default=True, metavar="URL", help="Admin port.")
+@token_option
 @click.option("--once", is_flag=True, help="Print once, as without a terminal.")
 @click.option("--json", "as_json", is_flag=True, help="Print the document instead of a table.")
 @click.option(
     "--interval", default=1.0, show_default=True, type=click.FloatRange(0.1, 3600.0),
     help="Seconds between redraws.",
 )  # fmt: skip
-def status(admin: str, once: bool, as_json: bool, interval: float) -> None:
+def status(admin: str, token: str | None, once: bool, as_json: bool, interval: float) -> None:
     """Show models, replicas, functions, cost and traffic split of a running gateway."""
+    port = AdminPort(admin, token)
     try:
         if as_json:
-            click.echo(json.dumps(asyncio.run(ask(admin, "/v1/status")), indent=2))
+            click.echo(json.dumps(asyncio.run(port.ask("/v1/status")), indent=2))
         elif once or not (console := Console()).is_terminal:
-            asyncio.run(show_once(admin, Console()))
+            asyncio.run(show_once(port, Console()))
         else:
-            asyncio.run(show_live(admin, console, interval))
+            asyncio.run(show_live(port, console, interval))
     except AdminError as error:
         fail(str(error))
     except KeyboardInterrupt:

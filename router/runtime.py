@@ -24,6 +24,7 @@ from router.domain.request import InferenceRequest
 from router.policy.decide import ModelPolicy, State
 from router.policy.sizing import Level, SizingParams, SizingReason
 from router.policy.trial import CanaryTrial
+from router.settings.admin_token import AdminToken
 from router.settings.keys import ApiKey, KeyRing
 from router.settings.schema import ModelSettings, Settings
 from router.signals.memory import ModelSignals
@@ -119,6 +120,7 @@ class Runtime:
     content_hash: str
     warnings: tuple[str, ...] = ()
     tls: ssl.SSLContext | None = None
+    admin_token: AdminToken | None = None
     rate_limits: dict[str, RateLimit] = field(default_factory=dict)
     credentials: Mapping[Hashable, Refresher[Any]] = field(default_factory=dict)
     trials: Mapping[str, CanaryTrial] = field(default_factory=dict)

@@ -88,6 +88,7 @@ def assemble(loaded: Loaded, parts: Parts, previous: Runtime | None = None) -> R
         content_hash=loaded.content_hash,
         warnings=tuple(str(warning) for warning in loaded.warnings),
         tls=loaded.tls,
+        admin_token=loaded.admin_token,
         rate_limits=_kept_limits(loaded, previous),
         credentials=credentials.used,
         trials=kept_trials(rules, previous),

@@ -8,8 +8,8 @@ import click
 from rich.console import Console
 
 from router.assembly.runtime import assemble, new_parts
+from router.commands.admin_client import AdminError, AdminPort, token_option
 from router.commands.exits import fail
-from router.commands.status_view import AdminError, ask
 from router.replay.arrivals import Span
 from router.replay.command import (
     SAMPLE,
@@ -164,13 +164,14 @@ def diff(  # noqa: PLR0913, PLR0917 - one parameter for each option
 @click.option(
     "--admin", metavar="URL", help="Admin port of the gateway: adds its replicas' starts."
 )
-def measure(log: Path, out: Path, admin: str | None) -> None:
+@token_option
+def measure(log: Path, out: Path, admin: str | None, token: str | None) -> None:
     """Write a world file with the service times and cold starts that an access log tells.
 
     Log every request while you measure (server.access_log_sample: 1).
     """
     try:
-        startup_s = _startups(admin) if admin is not None else {}
+        startup_s = _startups(AdminPort(admin, token)) if admin is not None else {}
         for told in measure_world(log, out, startup_s):
             click.echo(told, err=True)
     except (AdminError, ReplayError) as error:
@@ -178,9 +179,9 @@ def measure(log: Path, out: Path, admin: str | None) -> None:
     click.echo(f"{out}: pass it to replay with --world")
 
 
-def _startups(admin: str) -> dict[str, float]:
+def _startups(admin: AdminPort) -> dict[str, float]:
     """How long the replicas of each model took to start, where any has. Raises AdminError."""
-    models = asyncio.run(ask(admin, "/v1/status"))["models"]
+    models = asyncio.run(admin.ask("/v1/status"))["models"]
     return {
         model["name"]: float(model["startup_s"])
         for model in models

@@ -3,47 +3,26 @@
 import asyncio
 from typing import Any
 
-import aiohttp
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-_TIMEOUT = aiohttp.ClientTimeout(total=5.0)
+from router.commands.admin_client import AdminError, AdminPort
 
 
-class AdminError(Exception):
-    """The admin port did not answer, or not as one."""
-
-
-async def ask(url: str, path: str, question: dict[str, Any] | None = None) -> dict[str, Any]:
-    """A document of the admin port at `url`; POSTs the question where there is one."""
-    method = "GET" if question is None else "POST"
-    try:
-        async with (
-            aiohttp.ClientSession(timeout=_TIMEOUT) as session,
-            session.request(method, url.rstrip("/") + path, json=question) as response,
-        ):
-            document = await response.json()
-    except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-        raise AdminError(f"no gateway answers at {url}: {error}") from error
-    if not isinstance(document, dict):
-        raise AdminError(f"{url} is not the admin port of a gateway")
-    return document
-
-
-async def show_once(url: str, console: Console) -> None:
+async def show_once(admin: AdminPort, console: Console) -> None:
     """Print the table. Raises AdminError."""
-    console.print(render(await ask(url, "/v1/status")))
+    console.print(render(await admin.ask("/v1/status")))
 
 
-async def show_live(url: str, console: Console, interval_s: float) -> None:
+async def show_live(admin: AdminPort, console: Console, interval_s: float) -> None:
     """Redraw the table until interrupted. Raises AdminError if nothing answers at first."""
-    document = await ask(url, "/v1/status")
+    document = await admin.ask("/v1/status")
     with Live(render(document), console=console, auto_refresh=False) as live:
         while True:
             try:
-                live.update(render(await ask(url, "/v1/status")), refresh=True)
+                live.update(render(await admin.ask("/v1/status")), refresh=True)
             except AdminError as error:
                 live.update(Text(str(error), style="red"), refresh=True)
             await asyncio.sleep(interval_s)

@@ -26,6 +26,8 @@ from router.telemetry.metrics import Metrics
 
 MAX_BODY_BYTES = 64 * 1024
 
+Middleware = Callable[..., Awaitable[web.StreamResponse]]
+
 
 class EndpointDrain(msgspec.Struct, forbid_unknown_fields=True):
     """Which endpoint gets no new requests, or with `draining` false gets them again."""
@@ -80,9 +82,9 @@ class AdminPort:
     metrics: Metrics
     reload: Callable[[], Awaitable[str]]
 
-    def application(self) -> web.Application:
-        """The aiohttp application that serves them."""
-        app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[errors_as_json])
+    def application(self, *middlewares: Middleware) -> web.Application:
+        """The aiohttp application that serves them, behind what decides who may ask."""
+        app = application(*middlewares)
         app.router.add_get("/healthz", self._health)
         app.router.add_get("/readyz", self._ready)
         app.router.add_get("/metrics", self._metrics)
@@ -140,6 +142,13 @@ class AdminPort:
             return json_reply(drain_endpoint(self.sources.runtime.current, question))
         self.sources.data.is_draining = True
         return json_reply({"draining": True, "in_flight": self.sources.data.in_flight})
+
+
+def application(*middlewares: Middleware) -> web.Application:
+    """An application that answers errors as the admin port does, without any path yet."""
+    return web.Application(
+        client_max_size=MAX_BODY_BYTES, middlewares=[errors_as_json, *middlewares]
+    )
 
 
 def json_reply(document: object, status_: int = 200) -> web.Response:

@@ -14,13 +14,13 @@ from prometheus_client.registry import Collector
 
 from router import __version__
 from router.gateway.admin import (
-    MAX_BODY_BYTES,
     EndpointDrain,
+    application,
     drain_question,
-    errors_as_json,
     json_reply,
     reload_reply,
 )
+from router.gateway.admin_access import AdminAccess, admin_guard
 from router.processes.fleet import Reply, ask_all, ask_one
 from router.processes.merge import ProcessState, merged_status
 from router.settings.loader import Loaded
@@ -75,7 +75,7 @@ class FleetAdmin:
 
     def application(self) -> web.Application:
         """The aiohttp application that serves them."""
-        app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[errors_as_json])
+        app = application(admin_guard(self._access))
         app.router.add_get("/healthz", self._health)
         app.router.add_get("/readyz", self._ready)
         app.router.add_get("/metrics", self._metrics)
@@ -86,6 +86,10 @@ class FleetAdmin:
         app.router.add_post("/v1/drain", self._drain)
         app.router.add_post("/v1/canary", self._canary)
         return app
+
+    def _access(self) -> AdminAccess:
+        loaded = self._fleet.loaded
+        return AdminAccess(loaded.settings.server, loaded.admin_token)
 
     async def _health(self, _request: web.Request) -> web.Response:
         return json_reply({"live": True})

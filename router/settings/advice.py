@@ -12,17 +12,30 @@ from router.settings.pools import StaticPool
 from router.settings.problems import KeyPath, Problem
 from router.settings.rules import RouteName, RuleSettings
 from router.settings.schema import ModelSettings, Settings
+from router.settings.server import ServerSettings
+from router.settings.values import is_loopback
 
 _SHOWN_MODELS = 3
 
 
 def warnings_about(settings: Settings, document: Document) -> tuple[Problem, ...]:
     """The warnings, each at its line, in the order of the rules."""
-    found = [*_about_functions(settings), *_about_pools(settings), *_about_rules(settings)]
+    found = [
+        *_about_the_admin_port(settings.server),
+        *_about_functions(settings),
+        *_about_pools(settings),
+        *_about_rules(settings),
+    ]
     return tuple(document.problem(path, message) for path, message in found)
 
 
 Advice = Iterator[tuple[KeyPath, str]]
+
+
+def _about_the_admin_port(server: ServerSettings) -> Advice:
+    if not is_loopback(server.admin_listen.host) and server.admin_token_file is None:
+        message = "is not a loopback address: whoever reaches it may read, reload and drain"
+        yield ("server", "admin_listen"), f"{message}; set server.admin_token_file"
 
 
 def _about_functions(settings: Settings) -> Advice:

@@ -13,6 +13,7 @@ from router.settings.functions import (
     ServerlessSettings,
 )
 from router.settings.quantities import MIB
+from router.settings.values import is_loopback
 
 RUNTIME_BYTES = 200 * MIB
 """Memory that the interpreter, the runtime and one request need beside the model."""
@@ -53,7 +54,7 @@ def unlikely_settings(function: ServerlessSettings) -> Advice:
 
 def _is_in_the_clear(url: str) -> bool:
     parts = urlsplit(url)
-    return parts.scheme == "http" and parts.hostname not in {"127.0.0.1", "::1", "localhost"}
+    return parts.scheme == "http" and not is_loopback(parts.hostname or "")
 
 
 def unlikely_sizes(function: ServerlessSettings, model_bytes: int) -> Advice:

@@ -5,11 +5,13 @@ environment only from the mapping it is given. Opens no socket and starts nothin
 """
 
 import ssl
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from router.settings.admin_token import AdminToken, AdminTokenError
 from router.settings.advice import warnings_about
 from router.settings.document import Document, ScalarNode, SequenceNode, parse, plain
 from router.settings.keys import ApiKey, ApiKeys, KeyRing
@@ -37,6 +39,7 @@ class Loaded:
     warnings: tuple[Problem, ...]
     sources: Sources
     tls: ssl.SSLContext | None = None
+    admin_token: AdminToken | None = None
 
     @property
     def content_hash(self) -> str:
@@ -76,6 +79,7 @@ class _Reading:
     read_file: ReadFile
     contents: dict[Path, bytes | None] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    warnings: list[Problem] = field(default_factory=list)
 
     def document(self, path: Path, file: str) -> Document:
         """Reads and parses a file; whatever is wrong with it is in the document."""
@@ -105,7 +109,7 @@ class _Reading:
 
 def _load(reading: _Reading, document: Document) -> Loaded:
     data = plain(document.root)
-    prices = _prices(reading, data)
+    prices = _prices(reading, document, data)
     settings = reading.validated(Settings, document, with_prices(data, prices))
     for group in ("models", "rules"):
         reading.problems += _repeated(document, (group,), "name")
@@ -113,14 +117,16 @@ def _load(reading: _Reading, document: Document) -> Loaded:
     told = {problem.key for problem in reading.problems}
     problems = [document.problem(path, message) for path, message in wrong]
     reading.problems += [problem for problem in problems if problem.key not in told]
-    keys = _keys(reading, data)
+    keys = _keys(reading, document, data)
     tls = _tls(reading, document, data)
+    admin_token = _admin_token(reading, document, data)
     sources = sources_of(reading.contents.items())
     if reading.problems:
         order = {str(file): index for index, file in enumerate((document.file, *sources.files))}
         ranked = sorted(reading.problems, key=lambda p: (order.get(p.file, 0), p.line or 0))
         raise ConfigError(ranked, sources)
-    return Loaded(settings, keys, warnings_about(settings, document), sources, tls)
+    warnings = (*reading.warnings, *warnings_about(settings, document))
+    return Loaded(settings, keys, warnings, sources, tls, admin_token)
 
 
 def _path(reading: _Reading, value: object) -> Path | None:
@@ -130,13 +136,36 @@ def _path(reading: _Reading, value: object) -> Path | None:
     return reading.base_dir / value if value.isprintable() else None
 
 
-def _included(reading: _Reading, value: object) -> Document | None:
+def _named_file(
+    reading: _Reading, document: Document, data: object, *place: str
+) -> tuple[Path, bytes] | None:
+    """The file that the key at `place` names, kept as a source; None if there is none to read."""
+    value = data
+    for key in place:
+        value = _at(value, key)
     path = _path(reading, value)
-    return reading.document(path, str(path)) if path is not None else None
+    if path is None:
+        return None
+    try:
+        content = reading.contents[path] = reading.read_file(path)
+    except OSError as error:
+        reading.contents[path] = None
+        message = f"{path}: cannot be read: {error.strerror or 'unknown reason'}"
+        reading.problems.append(document.problem(place, message))
+        return None
+    return path, content
 
 
-def _prices(reading: _Reading, data: object) -> PriceBook:
-    document = _included(reading, _at(data, "prices"))
+def _included(reading: _Reading, document: Document, data: object, *place: str) -> Document | None:
+    found = _named_file(reading, document, data, *place)
+    if found is None:
+        return None
+    path, content = found
+    return parse(content, reading.environment, str(path))
+
+
+def _prices(reading: _Reading, settings: Document, data: object) -> PriceBook:
+    document = _included(reading, settings, data, "prices")
     if document is None:
         return built_in_prices()
     book = reading.validated(PriceBook, document, plain(document.root))
@@ -144,8 +173,8 @@ def _prices(reading: _Reading, data: object) -> PriceBook:
     return book if isinstance(book, PriceBook) else built_in_prices()
 
 
-def _keys(reading: _Reading, data: object) -> KeyRing:
-    document = _included(reading, _at(_at(data, "auth"), "api_keys_file"))
+def _keys(reading: _Reading, settings: Document, data: object) -> KeyRing:
+    document = _included(reading, settings, data, "auth", "api_keys_file")
     if document is None:
         return KeyRing()
     keys: tuple[ApiKey, ...] | None = reading.validated(ApiKeys, document, plain(document.root))
@@ -156,31 +185,41 @@ def _keys(reading: _Reading, data: object) -> KeyRing:
 
 def _tls(reading: _Reading, document: Document, data: object) -> ssl.SSLContext | None:
     """The data port's certificate. Its files count as sources, so that a renewal is noticed."""
-    group = _at(_at(data, "server"), "tls")
-    certificate, key = (_path(reading, _at(group, name)) for name in ("certificate", "key"))
+    # Both are read, to tell of both.
+    certificate = _named_file(reading, document, data, "server", "tls", "certificate")
+    key = _named_file(reading, document, data, "server", "tls", "key")
     if certificate is None or key is None:
         return None
-    readable = [_readable(reading, path) for path in (certificate, key)]  # both, to tell of both
-    if not all(readable):
-        return None
     try:
-        return server_context(certificate, key)
+        return server_context(certificate[0], key[0])
     except CertificateError as error:
         place = ("server", "tls", "key" if error.is_key else "certificate")
         reading.problems.append(document.problem(place, str(error)))
         return None
 
 
-def _readable(reading: _Reading, path: Path) -> bool:
-    """Read a file for its hash; whether that worked."""
+def _admin_token(reading: _Reading, document: Document, data: object) -> AdminToken | None:
+    """The admin port's token. Its file counts as a source, so that a new one is noticed."""
+    place = ("server", "admin_token_file")
+    found = _named_file(reading, document, data, *place)
+    if found is None:
+        return None
+    path, content = found
+    if _is_readable_by_all(path):
+        warning = document.problem(place, f"{path}: can be read by everybody on this machine")
+        reading.warnings.append(warning)
     try:
-        reading.contents[path] = reading.read_file(path)
-    except OSError as error:
-        reading.contents[path] = None
-        message = f"cannot be read: {error.strerror or 'unknown reason'}"
-        reading.problems.append(Problem(str(path), None, "", None, message))
+        return AdminToken.read(content)
+    except AdminTokenError as error:
+        reading.problems.append(document.problem(place, f"{path}: {error}"))
+        return None
+
+
+def _is_readable_by_all(path: Path) -> bool:
+    try:
+        return bool(path.stat().st_mode & stat.S_IROTH)
+    except OSError:  # replaced since it was read
         return False
-    return True
 
 
 def _at(data: object, key: str) -> object:

@@ -21,7 +21,15 @@ from router.settings.quantities import (
     wrong,
 )
 from router.settings.section import Section
-from router.settings.values import Address, FilePath
+from router.settings.values import MAX_LIST_ITEMS, Address, FilePath, Text
+
+HostName = Annotated[
+    str,
+    Text(
+        r"[A-Za-z0-9._-]{1,253}|[0-9A-Fa-f:.]{2,45}",
+        "a name or an address, without scheme and port",
+    ),
+]
 
 
 class BackendHint(StrEnum):
@@ -64,6 +72,19 @@ class ServerSettings(Section):
         default=Address("127.0.0.1", 9090),
         validate_default=True,
         description="address of the admin port (health, metrics, status, reload); keep it private",
+    )
+    admin_hosts: Annotated[tuple[HostName, ...], Field(max_length=MAX_LIST_ITEMS)] = Field(
+        default=(),
+        description="names that the admin port is reached by, beside localhost and its addresses;"
+        " requests for others are refused",
+    )
+    admin_token_file: Annotated[Path | None, FilePath(empty=True)] = Field(
+        default=None,
+        description="file of the token that the admin port asks for, all but /healthz, /readyz and"
+        " /metrics; empty: none",
+    )
+    admin_metrics_token: StrictBool = Field(
+        default=False, description="true: /metrics of the admin port asks for the token too"
     )
     tls: ServerTls = Field(
         default_factory=ServerTls,

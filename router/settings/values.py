@@ -6,6 +6,7 @@ cannot disagree. Nothing here reads files or the environment, and no message rep
 
 import re
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -202,6 +203,14 @@ class FilePath:
                 _show_optional, when_used="json"
             ),
         )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a name or address is this machine's own, whatever a name server says."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host.lower().rstrip(".") == "localhost"
 
 
 def _show_optional(value: object) -> str:

@@ -270,11 +270,33 @@ def test_the_gateway_takes_the_configuration_it_is_given(profile: str, tmp_path:
     path = tmp_path / "router.yaml"
     path.write_text(config["data"]["router.yaml"])
     loaded = load(path, {"REDIS_URL": "redis://redis:6379/0"})
-    assert loaded.warnings == ()
+    # Probes and Prometheus come from elsewhere, and a token is for the user to make.
+    assert [warning.key for warning in loaded.warnings] == ["server.admin_listen"]
     services = {name for kind, name in kinds(rendered(profile)) if kind == "Service"}
     for model in loaded.settings.models:
         assert isinstance(model.pool, KubernetesPool)
         assert (model.pool.namespace, model.pool.service in services) == ("ml", True)
+
+
+def test_the_admin_port_has_its_token_from_a_secret(tmp_path: Path):
+    named = ("--set", "adminToken.secret.name=door", "--set", "adminToken.secret.key=token")
+    metrics = ("--set", "config.server.admin_metrics_token=true")
+    manifests = rendered("ha", *named, *metrics)
+    spec = dict(pod_specs(manifests))["rel-hybrid-router"]
+    (volume,) = [found for found in spec["volumes"] if "secret" in found]
+    assert volume["secret"] == {
+        "secretName": "door", "defaultMode": 0o440, "items": [{"key": "token", "path": "token"}],
+    }  # fmt: skip
+    assert spec["securityContext"]["fsGroup"] == 10001
+    mounts = {found["name"]: found["mountPath"] for found in spec["containers"][0]["volumeMounts"]}
+    config = next(found for found in manifests if found["kind"] == "ConfigMap")
+    server = yaml.safe_load(config["data"]["router.yaml"])["server"]
+    assert server["admin_token_file"] == f"{mounts[volume['name']]}/token"
+    services = {name for kind, name in kinds(manifests) if kind == "Service"}
+    assert set(server["admin_hosts"]) & services == {"rel-hybrid-router-admin"}
+    (monitor,) = [found for found in manifests if found["kind"] == "ServiceMonitor"]
+    (endpoint,) = monitor["spec"]["endpoints"]
+    assert endpoint["authorization"] == {"credentials": {"name": "door", "key": "token"}}
 
 
 def test_one_gateway_needs_neither_redis_nor_budget_nor_autoscaler():

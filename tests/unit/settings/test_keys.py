@@ -84,4 +84,5 @@ def test_names_and_hashes_are_unique() -> None:
 
 def test_a_missing_keys_file_is_a_problem() -> None:
     (problem,) = problems_of(CONFIG)
-    assert problem == "/etc/router/k.yaml: cannot be read: No such file or directory"
+    place = "router.yaml:2: auth.api_keys_file = k.yaml, /etc/router/k.yaml"
+    assert problem == f"{place}: cannot be read: No such file or directory"

@@ -147,7 +147,10 @@ def test_problems_of_all_files_come_together() -> None:
 @pytest.mark.parametrize(
     ("files", "told"),
     [
-        ({}, "/etc/router/p.yaml: cannot be read: No such file or directory"),
+        (
+            {},
+            "router.yaml:2: prices = p.yaml, /etc/router/p.yaml: cannot be read: No such file",
+        ),
         ({"p.yaml": ""}, "/etc/router/p.yaml: is empty"),
         ({"p.yaml": b"\xff"}, "/etc/router/p.yaml:1: is not UTF-8 text (byte 0)"),
         ({"p.yaml": "[]"}, "/etc/router/p.yaml:1: must be a mapping (key: value)"),

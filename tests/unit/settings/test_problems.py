@@ -192,7 +192,7 @@ def test_all_problems_come_at_once_in_the_order_of_the_lines() -> None:
         (7, "models[1].name"),
         (9, "models[1].typo"),
         (11, "rules[0].route"),
-        (None, ""),
+        (12, "prices"),
     ]
     assert "gone.yaml: cannot be read: No such file or directory" in str(caught.value)
 

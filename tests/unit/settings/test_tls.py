@@ -66,3 +66,10 @@ def test_a_missing_file_is_still_watched(folder: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load(configure(folder, "{certificate: none.pem, key: good.key}"), {})
     assert folder / "none.pem" in caught.value.sources.files
+
+
+def test_a_missing_file_is_told_with_its_line_and_key(folder: Path) -> None:
+    with pytest.raises(ConfigError) as error:
+        load(configure(folder, "{certificate: none.pem, key: none.key}"), {})
+    found = [(problem.line, problem.key) for problem in error.value.problems]
+    assert found == [(2, "server.tls.certificate"), (2, "server.tls.key")]

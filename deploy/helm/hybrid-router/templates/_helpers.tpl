@@ -53,6 +53,11 @@ capabilities: {drop: [ALL]}
 {{- define "hr.config" -}}
 {{- $root := . -}}
 {{- $server := dict "listen" "0.0.0.0:8080" "admin_listen" "0.0.0.0:9090" "drain_timeout" (printf "%ds" (int .Values.gateway.drainSeconds)) -}}
+{{- $admin := printf "%s-admin" (include "hr.name" .) -}}
+{{- $_ := set $server "admin_hosts" (concat (list $admin (printf "%s.%s" $admin .Release.Namespace) (printf "%s.%s.svc" $admin .Release.Namespace) (printf "%s.%s.svc.cluster.local" $admin .Release.Namespace)) (default list (default dict .Values.config.server).admin_hosts)) -}}
+{{- with .Values.adminToken.secret -}}
+{{- $_ := set $server "admin_token_file" (printf "/etc/hybrid-router-admin/%s" .key) -}}
+{{- end -}}
 {{- $config := merge (dict "server" (merge $server (default dict .Values.config.server))) (deepCopy .Values.config) -}}
 {{- if include "hr.isShared" . -}}
 {{- $shared := merge (dict "redis_url" "${REDIS_URL}") (default dict .Values.config.shared_state) -}}

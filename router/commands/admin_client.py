@@ -1,0 +1,66 @@
+"""The admin port of a running gateway, as the commands ask it: URL, token, documents."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import click
+
+from router.settings.sources import read_bounded
+
+_TIMEOUT = aiohttp.ClientTimeout(total=5.0)
+
+
+class AdminError(Exception):
+    """The admin port did not answer, or not as one."""
+
+
+def _token(_context: click.Context, parameter: click.Parameter, path: Path | None) -> str | None:
+    if path is None:
+        return None
+    try:
+        return read_bounded(path).decode("ascii").strip()
+    except OSError as error:
+        told = f"{path} cannot be read: {error.strerror}"
+        raise click.BadParameter(told, param=parameter) from error
+    except UnicodeDecodeError as error:
+        raise click.BadParameter(f"{path} holds no token", param=parameter) from error
+
+
+token_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
+    "--token-file",
+    "token",
+    type=click.Path(path_type=Path),
+    callback=_token,
+    envvar="ROUTER_ADMIN_TOKEN_FILE",
+    show_envvar=True,
+    help="File of the admin port's token, where it asks for one.",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class AdminPort:
+    """Where a gateway can be asked, and as whom."""
+
+    url: str
+    token: str | None = field(default=None, repr=False)
+
+    async def ask(self, path: str, question: dict[str, Any] | None = None) -> dict[str, Any]:
+        """A document; POSTs the question where there is one. Raises AdminError."""
+        method = "GET" if question is None else "POST"
+        headers = {"authorization": f"Bearer {self.token}"} if self.token is not None else {}
+        try:
+            async with (
+                aiohttp.ClientSession(timeout=_TIMEOUT, headers=headers) as session,
+                session.request(method, self.url.rstrip("/") + path, json=question) as response,
+            ):
+                document, status = await response.json(), response.status
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            raise AdminError(f"no gateway answers at {self.url}: {error}") from error
+        if not isinstance(document, dict):
+            raise AdminError(f"{self.url} is not the admin port of a gateway")
+        if status in {401, 403}:
+            raise AdminError(f"{self.url}: {document.get('error')}")
+        return document
