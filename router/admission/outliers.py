@@ -1,6 +1,7 @@
-"""Which endpoints are set aside for being far slower than their peers, and how many may be at all.
+"""Which endpoints are set aside for doing far worse than their peers, and how many may be at all.
 
-Pure. Failures are the circuit's business; here they only count towards the largest share. Never
+Worse is slower, or answering errors. Pure. Attempts that fail are the circuit's business; here they
+only count towards the largest share. Never
 takes an endpoint out of its pool: those set aside come back when their time is over.
 """
 
@@ -10,7 +11,12 @@ from statistics import median
 from typing import NamedTuple, Protocol, TypeVar
 
 MIN_SAMPLES = 20
-"""An endpoint is compared once so many of its answers are known."""
+"""An endpoint's pace is compared once so many of its answers are known."""
+MIN_ANSWERS = 20
+"""And its errors once there are so many answers."""
+_ERRING_RATIO = 0.8
+"""An endpoint that answers so many with errors does so to everybody."""
+_FAR = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +63,48 @@ def _is_slow(id_: str, paces: Mapping[str, Pace], params: OutlierParams) -> bool
     own, usual = paces[id_], median(others)
     excess_s = (own.ratio - usual) * own.usual_s
     return own.ratio > params.slower_by * usual and excess_s > params.least_excess_s
+
+
+class Answered(NamedTuple):
+    """What an endpoint has answered of late: so much that was good, and errors by caller."""
+
+    good: int
+    errors: Mapping[str, int]
+
+    @property
+    def error_ratio(self) -> float:
+        """The share of errors."""
+        errors = sum(self.errors.values())
+        return errors / (self.good + errors) if errors else 0.0
+
+
+def erring_ones(answered: Mapping[str, Answered]) -> list[str]:
+    """Those that answer nearly everybody with errors while the others do not, the worst first.
+
+    An error may be its request's fault. So a caller is a witness only if it gets far fewer of them
+    elsewhere, and nobody is judged who has no sibling to be compared with.
+    """
+    ratios = {id_: _witnessed_ratio(id_, answered) for id_ in answered}
+    found = [id_ for id_, ratio in ratios.items() if _is_erring(id_, ratio, answered)]
+    return sorted(found, key=lambda id_: ratios[id_], reverse=True)
+
+
+def _is_erring(id_: str, ratio: float, answered: Mapping[str, Answered]) -> bool:
+    others = [one.error_ratio for other, one in answered.items() if other != id_]
+    return bool(others) and ratio >= _ERRING_RATIO and median(others) <= ratio / 2
+
+
+def _witnessed_ratio(id_: str, answered: Mapping[str, Answered]) -> float:
+    """The share of errors among the answers to callers that do better elsewhere."""
+    own = answered[id_]
+    others = [one.errors for other, one in answered.items() if other != id_]
+    errors = sum(
+        count
+        for caller, count in own.errors.items()
+        if others and count > _FAR * median(errors.get(caller, 0) for errors in others)
+    )
+    answers = own.good + errors
+    return errors / answers if answers >= MIN_ANSWERS else 0.0
 
 
 def may_set_aside(members: int, aside: int, params: OutlierParams) -> int:

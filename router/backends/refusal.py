@@ -1,16 +1,62 @@
-"""Which statuses of a model server mean that another place should be tried. Pure."""
+"""What the status of a model server's answer says: of the request, and of the place that gave it.
 
+One rule for every place a model runs: what the server worded for this one request (its deadline,
+its size, its shape) is the model's own answer. It is passed on, never repeated, and by itself never
+counts against the place. Pure.
+"""
+
+import msgspec
+
+from router.domain.decision import Verdict
 from router.domain.errors import AttemptError, UpstreamBrokenError, UpstreamRejectedError
 
+_OVER_IN_QUEUE = frozenset({"Request timeout expired"})
+"""Triton words a request's own `timeout` with the status of a full queue (503)."""
+_NOT_IMPLEMENTED = 501
+_LONGEST_ERROR_BYTES = 64 * 1024
+"""Reading more would hold up the event loop."""
 
-def refusal_of(status: int, who: str) -> AttemptError | None:
+
+class _Worded(msgspec.Struct):
+    error: object
+
+
+def refusal_of(status: int, body: bytes, who: str) -> AttemptError | None:
     """The error an answer stands for, None if it is the model's own answer.
 
-    429 and 503 say that there is no capacity, 502 and 504 that something in between broke. A 500
-    is the model's: it would most likely fail everywhere, so it is passed on.
+    429 and 503 say that there is no capacity, 502 and 504 that something in between broke; a 504
+    that is worded as every model server words its errors says that the request's own time is over.
+    A 500 is the model's: it would most likely fail everywhere, so it is passed on.
     """
-    if status in {429, 503}:
-        return UpstreamRejectedError(f"{who} is busy (status {status})")
-    if status in {502, 504}:
-        return UpstreamBrokenError(f"{who} failed (status {status})")
-    return None
+    match status:
+        case 429:
+            return UpstreamRejectedError(f"{who} is busy (status {status})")
+        case 503 if _error_of(body) not in _OVER_IN_QUEUE:
+            return UpstreamRejectedError(f"{who} is busy (status {status})")
+        case 502:
+            return UpstreamBrokenError(f"{who} failed (status {status})")
+        case 504 if _error_of(body) is None:
+            return UpstreamBrokenError(f"{who} failed (status {status})")
+        case _:
+            return None
+
+
+def verdict_of_answer(status: int) -> Verdict:
+    """What a model's own answer says about the place that gave it.
+
+    That it works, unless it is an error of the server's own. Such a one may be the request's fault,
+    so it counts only beside what other places answer.
+    """
+    is_good = status < 500 or status == _NOT_IMPLEMENTED
+    return Verdict.OK if is_good else Verdict.MODEL_ERROR
+
+
+def _error_of(body: bytes) -> str | None:
+    """What an error of our protocols says; None if it is not worded as one of them is."""
+    if len(body) > _LONGEST_ERROR_BYTES:
+        return None
+    try:
+        error = msgspec.json.decode(body, type=_Worded).error
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    return error if isinstance(error, str) else ""

@@ -5,6 +5,7 @@ Decides nothing: which backend and whether again is the director's business.
 
 from dataclasses import dataclass, field
 
+from router.backends.refusal import verdict_of_answer
 from router.domain.clock import Clock
 from router.domain.decision import Backend, Decision, Reason, Verdict
 from router.domain.errors import AttemptError
@@ -115,7 +116,10 @@ class Attempts:
     ) -> None:  # fmt: skip
         function = model.serverless
         cost_before = function.cost_usd if function is not None else 0.0
-        tried.lease.release(verdict_of(result), self._clock(), response)
+        verdict = verdict_of(result)
+        if verdict is Verdict.OK and response is not None:
+            verdict = verdict_of_answer(response.status)
+        tried.lease.release(verdict, self._clock(), response)
         # Only now: a stream tells at its end how it began.
         if response is not None and response.cold_start:
             self._metrics.record_cold_start(model.name, response.init_s)

@@ -98,10 +98,12 @@ class Outcome(StrEnum):
 class Verdict(StrEnum):
     """What an attempt says about the backend that had it.
 
+    `model_error` is an error that the model's server answered: it may be the request's fault.
     `cancelled` says nothing; `untried` that the backend never had it.
     """
 
     OK = "ok"
+    MODEL_ERROR = "model_error"
     FAILED = "failed"
     REJECTED = "rejected"
     CANCELLED = "cancelled"

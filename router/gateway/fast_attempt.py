@@ -10,7 +10,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from router.backends.pool.endpoint import Endpoint
-from router.backends.refusal import refusal_of
+from router.backends.refusal import refusal_of, verdict_of_answer
 from router.dispatch.attempts import Record, verdict_of
 from router.dispatch.outcomes import outcome_of
 from router.domain.clock import Clock
@@ -132,7 +132,7 @@ class Attempt:
 
     def on_answer(self, head: ResponseHead, body: bytes) -> None:
         """Reply, or hand over what went wrong."""
-        refusal = refusal_of(head.status, "a replica") if head.status >= _BAD else None
+        refusal = refusal_of(head.status, body, "a replica") if head.status >= _BAD else None
         if refusal is None:
             self._reply(head, body)
         else:
@@ -143,7 +143,7 @@ class Attempt:
         self._response = head
         length = head.content_length
         if head.is_event_stream or length is None or length > MAX_ANSWER_BYTES:
-            refusal = refusal_of(head.status, "a replica")
+            refusal = refusal_of(head.status, b"", "a replica")
             if refusal is None:
                 self._begin_stream(head)
             else:
@@ -188,7 +188,7 @@ class Attempt:
         ground = self._ground
         done, started, sent = ground.clock(), self._started, self._sent
         upstream_s = done - sent
-        self._route.pool.release(self._endpoint, Verdict.OK, started, done)
+        self._release_answered(response.status, done)
         self._leave()
         client, request_id = self._client, self._request_id
         start = ground.starts.get(response, self._way, self._reason, done)
@@ -251,7 +251,7 @@ class Attempt:
         if error is None:
             outcome = outcome_of_status(status)
             self._leave()
-            self._route.pool.release(self._endpoint, Verdict.OK, self._started, done)
+            self._release_answered(status, done)
             times = np.array([[total_s], [upstream_s]])
             self._ground.metrics.record_warm(self._route.model.name, self._reason, outcome, *times)
             self._client.reply(stream.end)
@@ -272,6 +272,13 @@ class Attempt:
         record = Record(decision, self._endpoint.id, attempts=1)
         record.upstream_s = now - self._started
         return record
+
+    def _release_answered(self, status: int, now: float) -> None:
+        """Free the slot of a replica that has given an answer of the model's own."""
+        pool, verdict = self._route.pool, verdict_of_answer(status)
+        if verdict is Verdict.MODEL_ERROR:
+            pool.erred(self._endpoint, self._route.request)
+        pool.release(self._endpoint, verdict, self._started, now)
 
     def _leave(self) -> None:
         self._ground.in_flight -= 1

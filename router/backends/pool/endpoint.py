@@ -38,12 +38,14 @@ class Endpoint:
     `is_local` tells replicas that this gateway runs from those another gateway shares. `capacity`
     is what it is believed to work on at once, `slots` how much of that is used while it warms up.
     Drivers drain an endpoint for good; an operator withdraws it, and may give it back. `versions`
-    are those of its model that it has, None if that is not known.
+    are those of its model that it has, None if that is not known. Of late it has given so many
+    `good_answers`, and errors of its model server to whom (`errors`, by tenant).
     """
 
     __slots__ = (
-        "_began_at", "_slow_pause", "_slow_until",
-        "address", "capacity", "circuit", "drained", "id", "in_flight", "is_draining", "is_local",
+        "_began_at", "_erring_pause", "_erring_until", "_slow_pause", "_slow_until",
+        "address", "capacity", "circuit", "drained", "errors", "good_answers", "id", "in_flight",
+        "is_draining", "is_local",
         "is_near", "is_ready", "is_withdrawn", "limit", "peer_in_flight", "recent", "slots",
         "versions",
     )  # fmt: skip
@@ -64,6 +66,10 @@ class Endpoint:
         self.circuit = CircuitBreaker(ENDPOINT_CIRCUIT)
         self.drained = asyncio.Event()
         self.recent: deque[tuple[int, float]] = deque(maxlen=_RECENT)
+        self.good_answers = 0
+        self.errors: dict[str, int] = {}
+        self._erring_until = 0.0
+        self._erring_pause = GrowingPause()
         self._slow_until = 0.0
         self._slow_pause = GrowingPause()
         self._began_at: float | None = None
@@ -122,8 +128,8 @@ class Endpoint:
         return version is None or self.versions is None or version in self.versions
 
     def is_failing(self, now: float) -> bool:
-        """Whether its attempts keep failing."""
-        return self.circuit.is_open(now)
+        """Whether its attempts keep failing, or it is set aside for the errors it answers."""
+        return self.circuit.is_open(now) or now < self._erring_until
 
     def is_slow(self, now: float) -> bool:
         """Whether it is set aside for being slow."""
@@ -131,7 +137,8 @@ class Endpoint:
 
     def is_settled(self, now: float) -> bool:
         """Whether it is in the same state until something happens: time alone changes nothing."""
-        return self.circuit.is_closed and not self.is_slow(now)
+        is_aside = now < self._slow_until or now < self._erring_until
+        return self.circuit.is_closed and not is_aside
 
     def state(self, now: float) -> EndpointState:
         """Its state, in one word."""
@@ -151,6 +158,17 @@ class Endpoint:
         """It takes traffic from now on, for the first time or again."""
         self._began_at = now
         self.recent.clear()
+        self.forget_answers()
+
+    def forget_answers(self) -> None:
+        """Count anew how many of its answers are errors."""
+        self.good_answers = 0
+        self.errors.clear()
+
+    def set_aside_as_erring(self, now: float) -> None:
+        """Leave it alone for a while, for longer each time."""
+        self._erring_until = now + self._erring_pause.take(now, self.circuit.params)
+        self.begin(self._erring_until)
 
     def set_aside_as_slow(self, now: float) -> None:
         """Leave it alone for a while, for longer each time."""

@@ -13,7 +13,7 @@ from random import Random
 from router.admission.adaptive import AdaptiveParams
 from router.admission.circuit import CircuitParams
 from router.admission.line import Ticket, ticket_of
-from router.admission.outliers import USUAL_OUTLIERS, OutlierParams
+from router.admission.outliers import MIN_ANSWERS, USUAL_OUTLIERS, OutlierParams
 from router.admission.slots import SlotQueue
 from router.backends.pool.caller import PoolCaller
 from router.backends.pool.endpoint import ENDPOINT_CIRCUIT, Endpoint
@@ -239,9 +239,10 @@ class Pool:
         """An attempt that began at `since` has ended. Callers release exactly once."""
         self.busy_s += (now - since) / endpoint.capacity
         if verdict is Verdict.OK:
+            endpoint.good_answers += 1
             if endpoint.circuit.succeeded():
                 endpoint.begin(now)
-        elif verdict is Verdict.UNTRIED:
+        elif verdict is Verdict.UNTRIED or verdict is Verdict.MODEL_ERROR:
             endpoint.circuit.not_tried()
         elif verdict is not Verdict.CANCELLED:
             endpoint.overburdened()
@@ -260,6 +261,18 @@ class Pool:
         if endpoint.limit is not None:
             endpoint.answered(endpoint.limit, payload_bytes, served_s)
 
+    def erred(self, endpoint: Endpoint, request: InferenceRequest) -> None:
+        """An endpoint has answered a request with an error of its model server.
+
+        Those of a sequence go where its client wants them to, so they are no witnesses.
+        """
+        if request.sequence_id is not None:
+            return
+        caller = request.tenant or ""
+        endpoint.errors[caller] = endpoint.errors.get(caller, 0) + 1
+        if sum(endpoint.errors.values()) == MIN_ANSWERS:
+            self.rotation.suspicion.set()
+
     def _set_aside(self, endpoint: Endpoint) -> None:
         self.ejections += 1
         self.rotation.changed()
@@ -269,12 +282,19 @@ class Pool:
     # -- what drivers and probes say ---------------------------------------------------------------
 
     def judge(self, now: float) -> int:
-        """Set aside endpoints far slower than the others, as many as may be; returns how many."""
-        found = list(self.rotation.far_slower(self.service_times, now))
-        for endpoint in found:
+        """Set aside endpoints that do far worse than the others, as many as may be.
+
+        Returns how many: those that answer with errors, and those that are far slower.
+        """
+        erring = list(self.rotation.erring(now))
+        for endpoint in erring:
+            endpoint.set_aside_as_erring(now)
+            self._set_aside(endpoint)
+        slow = list(self.rotation.far_slower(self.service_times, now))
+        for endpoint in slow:
             endpoint.set_aside_as_slow(now)
             self._set_aside(endpoint)
-        return len(found)
+        return len(erring) + len(slow)
 
     def add(self, endpoint: Endpoint) -> None:
         """A new endpoint; it takes traffic once it is marked ready."""

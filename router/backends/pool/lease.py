@@ -17,6 +17,10 @@ class Keeper(Protocol):
         """The endpoint has answered a request of that size well, in so many seconds."""
         ...
 
+    def erred(self, endpoint: Endpoint, request: InferenceRequest) -> None:
+        """The endpoint has answered the request with an error of its model server."""
+        ...
+
     def release(self, endpoint: Endpoint, verdict: Verdict, since: float, now: float) -> None:
         """An attempt that began at `since` has ended."""
         ...
@@ -25,7 +29,10 @@ class Keeper(Protocol):
 class PoolLease:
     """A slot of one endpoint."""
 
-    __slots__ = ("_caller", "_clock", "_endpoint", "_payload_bytes", "_pool", "_served_s", "_since")
+    __slots__ = (
+        "_caller", "_clock", "_endpoint", "_payload_bytes", "_pool", "_request", "_served_s",
+        "_since",
+    )  # fmt: skip
 
     def __init__(
         self, pool: Keeper, endpoint: Endpoint, caller: PoolCaller, clock: Clock, since: float
@@ -35,6 +42,7 @@ class PoolLease:
         self._caller = caller
         self._clock = clock
         self._since = since
+        self._request: InferenceRequest | None = None
         self._payload_bytes: int | None = None
         self._served_s = 0.0
 
@@ -48,6 +56,7 @@ class PoolLease:
     ) -> BackendResponse:
         """Send to the endpoint."""
         started = self._clock()
+        self._request = request
         self._payload_bytes = request.payload_bytes if request.is_inference else None
         response = await self._caller.send(self._endpoint.address, request, body, timeout_s)
         self._served_s = self._clock() - started
@@ -61,4 +70,6 @@ class PoolLease:
         learns = response is not None and response.status < 400
         if learns and self._payload_bytes is not None:
             pool.learn(self._endpoint, self._payload_bytes, self._served_s)
+        if verdict is Verdict.MODEL_ERROR and self._request is not None:
+            pool.erred(self._endpoint, self._request)
         pool.release(self._endpoint, verdict, self._since, now)

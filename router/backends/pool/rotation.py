@@ -9,7 +9,9 @@ from dataclasses import dataclass
 
 from router.admission.outliers import (
     MIN_SAMPLES,
+    Answered,
     OutlierParams,
+    erring_ones,
     in_rotation,
     may_set_aside,
     pace_of,
@@ -18,6 +20,9 @@ from router.admission.outliers import (
 )
 from router.backends.pool.endpoint import Endpoint
 from router.policy.estimates import ServiceTimes
+
+_COUNTED_S = 10.0
+"""For so long answers are counted, before it begins anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +46,7 @@ class Rotation:
         self.suspicion = asyncio.Event()
         self.versions_matter = False
         self._endpoints = endpoints
+        self._counts_since = 0.0
         # None when each must be asked: after a change, and while a circuit is open or an endpoint
         # warms up, when it depends on the time.
         self._traffic: list[Endpoint] | None = None
@@ -101,6 +107,24 @@ class Rotation:
         params = self.params
         return panics(self.members(), params.outliers, now, is_last_resort=params.is_last_resort)
 
+    def erring(self, now: float) -> Iterator[Endpoint]:
+        """Those to be set aside for answering errors where others do not, as many as may be."""
+        members = [endpoint for endpoint in self.members() if not endpoint.is_failing(now)]
+        answered = {
+            endpoint.id: Answered(endpoint.good_answers, endpoint.errors) for endpoint in members
+        }
+        for id_ in erring_ones(answered)[: self._may_set_aside(now)]:
+            yield self._endpoints[id_]
+        if now - self._counts_since >= _COUNTED_S:
+            self._counts_since = now
+            for endpoint in self._endpoints.values():
+                endpoint.forget_answers()
+
+    def _may_set_aside(self, now: float) -> int:
+        members = self.members()
+        aside = sum(endpoint.is_failing(now) or endpoint.is_slow(now) for endpoint in members)
+        return may_set_aside(len(members), aside, self.params.outliers)
+
     def far_slower(self, service_times: ServiceTimes, now: float) -> Iterator[Endpoint]:
         """Those to be set aside for being far slower than the others, as many as may be."""
         members, usual = self.members(), service_times.estimate
@@ -109,7 +133,5 @@ class Rotation:
             for endpoint in members
             if len(endpoint.recent) >= MIN_SAMPLES and not endpoint.is_slow(now)
         }
-        aside = sum(endpoint.is_failing(now) or endpoint.is_slow(now) for endpoint in members)
-        most = may_set_aside(len(members), aside, self.params.outliers)
-        for id_ in slow_ones(paces, self.params.outliers)[:most]:
+        for id_ in slow_ones(paces, self.params.outliers)[: self._may_set_aside(now)]:
             yield self._endpoints[id_]

@@ -96,7 +96,7 @@ class LambdaCaller:
             await answer.aclose()
         self._check(answer, headers, payload)
         response = await off_loop(len(payload), decode_answer, payload)
-        if (refusal := refusal_of(response.status, "the function")) is not None:
+        if (refusal := refusal_of(response.status, response.body, "the function")) is not None:
             raise refusal
         response.billed_s, response.init_s = billing(headers.get("x-amz-log-result", ""))
         response.cold_start = None if response.billed_s is None else response.init_s is not None

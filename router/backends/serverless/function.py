@@ -216,7 +216,8 @@ class Function:
     def finish(self, lease: "FunctionLease", verdict: Verdict, now: float) -> None:
         """Learn from one call and free its slot."""
         match verdict:
-            case Verdict.OK:
+            case Verdict.OK | Verdict.MODEL_ERROR:
+                # The platform has done its part, and there is no other function to compare with.
                 self.circuit.succeeded()
                 self.limit.succeeded()
             case Verdict.REJECTED:

@@ -125,10 +125,11 @@ class InvocationStream(AsyncIterator[bytes]):
         return _accepted(response)
 
     async def _streamed(self, head: bytes, start: bytearray) -> BackendResponse:
-        response = self.response = _accepted(decode_answer(head))
+        response = self.response = decode_answer(head)
         while self._chunks:
             start += self._chunks.popleft()
         response.body = bytes(start)
+        _accepted(response)
         if self._completion is not None:
             await self._end(self._completion)
         else:
@@ -137,7 +138,7 @@ class InvocationStream(AsyncIterator[bytes]):
 
 
 def _accepted(response: BackendResponse) -> BackendResponse:
-    if (refusal := refusal_of(response.status, "the function")) is not None:
+    if (refusal := refusal_of(response.status, response.body, "the function")) is not None:
         raise refusal
     return response
 

@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 
 from router.admission.outliers import (
+    Answered,
     OutlierParams,
     Pace,
+    erring_ones,
     in_rotation,
     may_set_aside,
     pace_of,
@@ -107,3 +109,41 @@ def test_who_takes_traffic(kinds, is_last_resort, used, is_panic):
     rotation = in_rotation(found, PARAMS, 0.0, is_last_resort=is_last_resort)
     assert "".join(member.name[0] for member in rotation) == used
     assert panics(found, PARAMS, 0.0, is_last_resort=is_last_resort) is is_panic
+
+
+def answered(*counts: tuple[int, dict[str, int]]) -> dict[str, Answered]:
+    return {f"e{n}": Answered(good, errors) for n, (good, errors) in enumerate(counts)}
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        pytest.param(answered((0, {"a": 20}), (30, {})), ["e0"], id="errors for everybody"),
+        pytest.param(answered((0, {"a": 10, "b": 10}), (9, {"a": 1})), ["e0"], id="to two callers"),
+        pytest.param(answered((0, {"a": 19}), (30, {})), [], id="too few to be sure"),
+        pytest.param(answered((0, {"a": 20})), [], id="alone there is nothing to compare with"),
+        pytest.param(answered((0, {"a": 30}), (0, {"a": 20})), [], id="the same everywhere"),
+        pytest.param(
+            answered((0, {"a": 40}), (0, {"a": 5})), [], id="only this caller asks at all"
+        ),
+        pytest.param(answered((20, {"a": 20}), (30, {})), [], id="half of them is not everybody"),
+        pytest.param(
+            answered((2, {"a": 60}), (30, {"a": 58})), [], id="one that errs elsewhere too"
+        ),
+        pytest.param(
+            answered((1, {"a": 60, "b": 19, "c": 9}), (90, {"a": 58})),
+            ["e0"],
+            id="others are witnesses beside it",
+        ),
+        pytest.param(
+            answered((0, {"a": 50}), (0, {"a": 60}), (90, {})), [], id="a majority is what is usual"
+        ),
+        pytest.param(
+            answered((2, {"a": 50}), (0, {"a": 60}), (90, {}), (70, {})),
+            ["e1", "e0"],
+            id="the worst comes first",
+        ),
+    ],
+)
+def test_who_answers_errors_where_the_others_do_not(found, expected):
+    assert erring_ones(found) == expected
