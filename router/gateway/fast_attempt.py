@@ -35,8 +35,6 @@ _VARIABLE_LINES_OF_STREAM = OWN_LINES + b"%b\r\n\r\n"
 _NO_CONTENT = 204
 _BAD = 400
 CLOSE = b"connection: close\r\n"
-_STALE_WITHIN_S = 0.1
-"""A connection that the replica had closed says so within a round trip; later, it was at work."""
 
 
 class Client(Reader, Interface):
@@ -213,8 +211,10 @@ class Attempt:
         now = self._ground.clock()
         record = self._record_so_far(now)
         result = attempt_result(error)
-        quick = now - self._sent < _STALE_WITHIN_S
-        if quick and self._connection.is_stale and self._route.request.is_idempotent:
+        is_idempotent = self._route.request.is_idempotent
+        is_lost = isinstance(error, ResponseLostError)
+        took_s = now - self._sent
+        if is_lost and self._connection.was_no_attempt(took_s, is_idempotent=is_idempotent):
             # The replica had closed an idle connection: it has neither failed nor been tried.
             record.attempts, record.decision = 0, None
             self._settle(Verdict.UNTRIED, AttemptResult.CANCELLED, now)

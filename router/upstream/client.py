@@ -32,8 +32,7 @@ class Call:
 
     A body that is still to come has `body_bytes`, and is sent as it comes; `deadline` ends its
     call however slow its client is. `target` is path and query as they go on the wire; `headers`
-    are end-to-end only. An idempotent call may be sent a second time when a reused connection
-    breaks before one byte of the answer came; any other only if nothing of it was written.
+    are end-to-end only. `is_idempotent` says that running it twice does no harm.
     """
 
     method: str
@@ -73,13 +72,15 @@ class UpstreamClient:
         deadline = self._clock() + timeout_s
         head = _head(address, call)
         connection = self._pool(address).take() or await self._connect(address, call, deadline)
+        started = self._clock()
         try:
             return await self._exchange(connection, head, call, deadline)
         except ResponseLostError:
-            # A server may close an idle connection just as we write to it (RFC 9112 section
-            # 9.3.1). A fresh connection cannot be stale, so one replay is all it takes.
-            if not (connection.is_stale and call.is_idempotent and _is_whole(call.body)):
+            took_s = self._clock() - started
+            no_attempt = connection.was_no_attempt(took_s, is_idempotent=call.is_idempotent)
+            if not (no_attempt and _is_whole(call.body)):
                 raise
+        # A fresh connection cannot have been closed before, so one replay is all it takes.
         connection = await self._connect(address, call, deadline)
         return await self._exchange(connection, head, call, deadline)
 

@@ -13,6 +13,7 @@ from router.domain.errors import (
     UpstreamBrokenError,
     UpstreamTimeoutError,
 )
+from router.upstream.acknowledged import acknowledged_bytes
 from router.upstream.deadlines import DeadlineWheel
 from router.upstream.response_head import ResponseHead
 from router.upstream.response_reader import ResponseReader
@@ -21,6 +22,8 @@ from router.upstream.simple_response import read_simple
 ONE_WRITE_BYTES = 64 * 1024
 """Head and body below this go out in one write; a larger body goes in slices."""
 _SLICE_BYTES = 256 * 1024
+_ROUND_TRIP_S = 0.1
+"""A peer that had closed the connection says so within a round trip; later, it was at work."""
 
 
 class Sink(Protocol):
@@ -63,11 +66,13 @@ class Connection(asyncio.Protocol):
     """The protocol of one connection. `idle_since` is the owner's to set."""
 
     __slots__ = (
+        "_before_bytes",
         "_deadline",
         "_deadline_tick",
         "_exchanges",
         "_is_aborted",
         "_is_head_request",
+        "_is_unread",
         "_looks_at",
         "_loop",
         "_max_head_bytes",
@@ -75,6 +80,7 @@ class Connection(asyncio.Protocol):
         "_reader",
         "_reading_paused",
         "_saw_bytes",
+        "_sent_bytes",
         "_sink",
         "_to_come",
         "_transport",
@@ -108,6 +114,8 @@ class Connection(asyncio.Protocol):
         self._is_head_request = False
         self._is_aborted = False
         self._saw_bytes = False
+        self._sent_bytes = self._before_bytes = 0
+        self._is_unread = False
         self._reading_paused = False
         self._to_come = 0
         self._writable: asyncio.Future[None] | None = None
@@ -118,10 +126,15 @@ class Connection(asyncio.Protocol):
         """Whether a request may be written, as far as this side knows."""
         return self._transport is not None and not self._transport.is_closing()
 
-    @property
-    def is_stale(self) -> bool:
-        """Whether the last exchange met a reused connection that gave no byte of an answer."""
-        return self._exchanges > 1 and not self._saw_bytes
+    def was_no_attempt(self, took_s: float, *, is_idempotent: bool) -> bool:
+        """Whether the exchange that broke after `took_s` says nothing: the peer had closed before.
+
+        Such a connection was a reused one, gave no byte of an answer, and broke within a round trip
+        (RFC 9112 section 9.3.1). A peer that reads a request and closes at once looks the same, so
+        what must not run twice was no attempt only if the peer's kernel took no byte of it.
+        """
+        is_stale = self._exchanges > 1 and not self._saw_bytes
+        return is_stale and took_s < _ROUND_TRIP_S and (is_idempotent or self._is_unread)
 
     @property
     def is_busy(self) -> bool:
@@ -156,6 +169,8 @@ class Connection(asyncio.Protocol):
         self._sink = sink
         self._exchanges += 1
         self._saw_bytes = False
+        self._before_bytes = self._sent_bytes
+        self._sent_bytes += len(head) + len(body)
         self._is_head_request = is_head
         self._to_come = to_come
         if deadline is not None:
@@ -173,6 +188,7 @@ class Connection(asyncio.Protocol):
         if len(data) > self._to_come or self._transport is None or self._unsent is not None:
             raise RuntimeError("nobody expects that much of a body")
         self._to_come -= len(data)
+        self._sent_bytes += len(data)
         self._transport.write(data)
 
     def writable(self) -> asyncio.Future[None] | None:
@@ -274,6 +290,7 @@ class Connection(asyncio.Protocol):
             self.abort()
             return
         if reader is None:
+            self._note_what_was_read()
             self.fail(ResponseLostError("the upstream closed the connection without an answer"))
             return
         try:
@@ -285,6 +302,8 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The socket is closed: whatever was in flight is lost."""
+        if self._sink is not None:
+            self._note_what_was_read()
         self._transport = None
         sink = self._end_exchange()
         self._stop_looking()
@@ -318,6 +337,13 @@ class Connection(asyncio.Protocol):
             self.fail(UpstreamTimeoutError("the upstream did not answer in time"))
 
     # -- inside
+
+    def _note_what_was_read(self) -> None:
+        """Find out, while the socket can still tell, whether the peer has any of the request."""
+        if self._saw_bytes or self._transport is None:
+            return
+        taken = acknowledged_bytes(self._transport)
+        self._is_unread = taken is not None and taken <= self._before_bytes
 
     def _look_at(self, deadline: float) -> None:
         self._stop_looking()

@@ -66,8 +66,6 @@ class Log:
 class Replica:
     """A connection to a replica that answers each request once all of it has come."""
 
-    is_stale = False
-
     def __init__(self, wire: "Wire") -> None:
         self._wire = wire
         self._sink: Sink | None = None

@@ -1,6 +1,7 @@
 """Which connection a call gets, how long one is kept, and what happens when it went stale."""
 
 import asyncio
+import os
 import socket
 
 import pytest
@@ -16,6 +17,7 @@ from router.upstream.address import parse_address
 from router.upstream.client import Call
 from tests.fakes.scripted_server import (
     ScriptedServer,
+    ServerConnection,
     close,
     half_close,
     read_request,
@@ -220,6 +222,33 @@ async def test_a_replay_dials_even_when_other_connections_are_idle(client):
         await asyncio.gather(*calls)
         assert (await client.send(address, GET, timeout_s=10)).body == b"ok"
         assert len(server.connections) == 3
+
+
+async def test_an_idempotent_call_is_not_replayed_once_the_server_may_have_worked(client):
+    async def works(_: ServerConnection) -> None:
+        await asyncio.sleep(0.15)
+
+    scripts = [[read_request(), send(OK), read_request(), works, close()], SERVE]
+    async with scripted_server(*scripts) as server:
+        address = parse_address(server.url)
+        await client.send(address, GET, timeout_s=10)
+        with pytest.raises(ResponseLostError):
+            await client.send(address, GET, timeout_s=10)
+        assert len(server.connections) == 1
+
+
+@pytest.mark.parametrize("call", [POST, GET], ids=["must not run twice", "idempotent"])
+async def test_a_call_that_the_server_had_closed_before_is_replayed(client, call):
+    async with scripted_server([read_request(), send(OK), until_peer_closes()], SERVE) as server:
+        address = parse_address(server.url)
+        await client.send(address, call, timeout_s=10)
+        (closing,) = server.connections
+        # The loop hears of it in its next turn, after the next call has been written.
+        fileno = closing.writer.get_extra_info("socket").fileno()
+        with socket.socket(fileno=os.dup(fileno)) as same:
+            same.shutdown(socket.SHUT_RDWR)
+        assert (await client.send(address, call, timeout_s=10)).body == b"ok"
+        assert [len(connection.requests) for connection in server.connections] == [1, 1]
 
 
 async def test_a_call_is_replayed_once_at_most(client):
