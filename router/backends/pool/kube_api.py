@@ -1,12 +1,13 @@
 """The few calls to a Kubernetes API server that a pool needs, each with a deadline.
 
-Every failure is a KubeError. Decides nothing: `kubernetes` does.
+Every failure of the API server is a KubeError, and nothing else is. Decides nothing: `kubernetes`
+does.
 """
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ _WATCH_S = 60
 """The server ends a watch after so long: a connection that died silently is noticed by then."""
 _WATCH_GRACE_S = 10.0
 _MAX_LINE_BYTES = 4 * 1024 * 1024
+_TOO_LATE = "the API server did not answer in time"
 
 
 class KubeError(Exception):
@@ -65,12 +67,16 @@ class KubeApi:
         """All EndpointSlices of a Service, and the version from which to watch."""
         async with self._call("GET", self._slices_path, _selector(service)) as response:
             document = await _document(response)
-        return document["items"], document["metadata"]["resourceVersion"]
+        with _of_the_server():
+            return [_slice(found) for found in document["items"]], _version(document)
 
     async def watch_slices(
         self, service: str, version: str, on_event: Callable[[str, dict[str, Any]], None]
     ) -> None:
-        """Tell every event since `version`, bookmarks too, until the server ends the watch."""
+        """Tell every event since `version`, bookmarks too, until the server ends the watch.
+
+        What `on_event` raises comes out as it is.
+        """
         query = {
             **_selector(service),
             "watch": "true",
@@ -81,11 +87,9 @@ class KubeApi:
         timeout_s = _WATCH_S + _WATCH_GRACE_S
         async with self._call("GET", self._slices_path, query, timeout_s=timeout_s) as response:
             async for line in _lines(response):
-                event = json.loads(line)
-                found = event["object"]
-                if event["type"] == "ERROR":
-                    raise KubeError(int(found.get("code", 0)), str(found.get("message")))
-                on_event(event["type"], found)
+                with _of_the_server():
+                    kind, found = _event(line)
+                on_event(kind, found)
 
     async def scale(self, deployment: str) -> Scale:
         """The size of a Deployment."""
@@ -115,31 +119,32 @@ class KubeApi:
         body: object = None,
         timeout_s: float = _CALL_S,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """A successful answer; what fails in the caller's block is translated too."""
+        """A successful answer, for the caller's block to read within the time.
+
+        Only its being over is translated of what fails in there: the rest is the block's own.
+        """
+        limit = asyncio.timeout(timeout_s)
         try:
-            async with asyncio.timeout(timeout_s), self._connected() as client:
-                response = await client.call_api(
-                    path,
-                    method,
-                    query_params=list((query or {}).items()),
-                    header_params={"Content-Type": "application/merge-patch+json"},
-                    body=body,
-                    auth_settings=["BearerToken"],
-                    _preload_content=False,
-                    _request_timeout=timeout_s,
-                )
+            async with limit, self._connected() as client:
+                with _of_the_server():
+                    response = await client.call_api(
+                        path,
+                        method,
+                        query_params=list((query or {}).items()),
+                        header_params={"Content-Type": "application/merge-patch+json"},
+                        body=body,
+                        auth_settings=["BearerToken"],
+                        _preload_content=False,
+                        _request_timeout=timeout_s,
+                    )
                 async with response:
                     if response.status >= 300:
                         raise await _refusal(response)
                     yield response
         except TimeoutError as error:
-            raise KubeError(0, "the API server did not answer in time") from error
-        except (aiohttp.ClientError, OSError) as error:
-            raise KubeError(0, f"the API server cannot be reached: {error}") from error
-        except ConfigException as error:
-            raise KubeError(0, f"no access to an API server: {error}") from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise KubeError(0, f"the API server's answer makes no sense: {error!r}") from error
+            if not limit.expired():
+                raise
+            raise KubeError(0, _TOO_LATE) from error
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[ApiClient]:
@@ -160,8 +165,9 @@ class KubeApi:
     async def _open(self) -> _Session:
         async with self._connecting:
             if self._session is None:
-                configuration = await asyncio.to_thread(_configuration, self._kubeconfig)
-                self._session = _Session(ApiClient(configuration))
+                with _of_the_server():
+                    configuration = await asyncio.to_thread(_configuration, self._kubeconfig)
+                    self._session = _Session(ApiClient(configuration))
             return self._session
 
 
@@ -175,34 +181,81 @@ def _configuration(kubeconfig: Path | None) -> Configuration:
     return configuration
 
 
+@contextmanager
+def _of_the_server() -> Iterator[None]:
+    """Translate what goes wrong with the API server, its answers, or the access to it.
+
+    Nothing but that belongs into the block.
+    """
+    try:
+        yield
+    except TimeoutError as error:
+        raise KubeError(0, _TOO_LATE) from error
+    except (aiohttp.ClientError, OSError) as error:
+        raise KubeError(0, f"the API server cannot be reached: {error}") from error
+    except ConfigException as error:
+        raise KubeError(0, f"no access to an API server: {error}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise KubeError(0, f"the API server's answer makes no sense: {error!r}") from error
+
+
 def _selector(service: str) -> dict[str, str]:
     return {"labelSelector": f"kubernetes.io/service-name={service}"}
 
 
 def _scale(document: Mapping[str, Any]) -> Scale:
-    # Zero is left out by the API's serialisation.
-    spec, status = document.get("spec") or {}, document.get("status") or {}
-    return Scale(int(spec.get("replicas", 0)), int(status.get("replicas", 0)))
+    with _of_the_server():
+        # Zero is left out by the API's serialisation.
+        spec, status = document.get("spec") or {}, document.get("status") or {}
+        return Scale(int(spec.get("replicas", 0)), int(status.get("replicas", 0)))
+
+
+def _event(line: bytes) -> tuple[str, dict[str, Any]]:
+    """The kind of an event and its object, which has a version, and a name unless a bookmark."""
+    event = json.loads(line)
+    kind, found = event["type"], event["object"]
+    if kind == "ERROR":
+        raise KubeError(int(found.get("code", 0)), str(found.get("message")))
+    _version(found)
+    return kind, found if kind == "BOOKMARK" else _slice(found)
+
+
+def _version(document: Mapping[str, Any]) -> str:
+    version: str = document["metadata"]["resourceVersion"]
+    return version
+
+
+def _slice(found: dict[str, Any]) -> dict[str, Any]:
+    """The same, which has a name to be kept by."""
+    if not isinstance(found["metadata"]["name"], str):
+        raise TypeError("a slice has no name")
+    return found
 
 
 async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
     """Lines of any length up to a bound; aiohttp's own are too short for a large slice."""
     rest = b""
-    async for chunk in response.content.iter_any():
+    while True:
+        with _of_the_server():
+            chunk = await response.content.readany()
+        if not chunk:
+            return
         *lines, rest = (rest + chunk).split(b"\n")
         for line in lines:
             yield line
         if len(rest) > _MAX_LINE_BYTES:
-            raise ValueError("an event is too large")
+            raise KubeError(0, "an event of the API server is too large")
 
 
 async def _document(response: aiohttp.ClientResponse) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads(await response.read())
+    with _of_the_server():
+        document: dict[str, Any] = json.loads(await response.read())
     return document
 
 
 async def _refusal(response: aiohttp.ClientResponse) -> KubeError:
-    text = (await response.text(errors="replace"))[:500]
+    with _of_the_server():
+        text = (await response.text(errors="replace"))[:500]
     try:
         message = str(json.loads(text)["message"])
     except (ValueError, KeyError, TypeError):
