@@ -22,6 +22,7 @@ from router.domain.decision import Backend, Reason
 from router.domain.ports import PoolDriver
 from router.domain.request import InferenceRequest
 from router.policy.decide import ModelPolicy, State
+from router.policy.estimates import believed_s
 from router.policy.sizing import Level, SizingParams, SizingReason
 from router.policy.trial import CanaryTrial
 from router.settings.admin_token import AdminToken
@@ -86,12 +87,24 @@ class ModelRuntime:
         `is_captive` as in `policy.decide.captive`.
         """
         self.budget.deposit(now)
-        work_s = price_usd = 0.0
-        if self.pool is not None:
-            work_s = self.pool.service_times.estimate(payload_bytes).mean_s
+        price_usd, work_s = 0.0, self.believed_work_s(payload_bytes)
         if self.serverless is not None and not is_captive:
             price_usd = self.serverless.expected_price_usd(payload_bytes)
         self.signals.arrived(work_s, price_usd, is_captive)
+
+    def believed_work_s(self, payload_bytes: int) -> float:
+        """What a request of that size is believed to ask of the pool; 0 without one."""
+        if self.pool is None:
+            return 0.0
+        function = self.serverless.service_times if self.serverless is not None else None
+        return believed_s(self.pool.service_times, function, payload_bytes)
+
+    def explores(self, backend: Backend, payload_bytes: int, now: float) -> None:
+        """A request of that size goes to that backend to find out how long it takes there."""
+        place = self.pool if backend is Backend.POOL else self.serverless
+        assert place is not None  # noqa: S101  the policy only chooses what is configured
+        answers = place.service_times.estimate(payload_bytes).count
+        place.exploration.begun(payload_bytes, answers, self.signals.arrivals, now)
 
     def state(
         self,
@@ -102,10 +115,11 @@ class ModelRuntime:
     ) -> State:
         """Both backends as they are now, for this request, which has waited so long already."""
         size, ticket = request.payload_bytes, ticket_of(request)
-        function, pool = self.serverless, self.pool
+        function, pool, seen = self.serverless, self.pool, self.signals.arrivals
+        version = request.version
         return State(
-            function.snapshot(size, now, ticket, waited_s) if function is not None else None,
-            pool.snapshot(size, now, request.version, ticket) if pool is not None else None,
+            function.snapshot(size, now, ticket, waited_s, seen) if function is not None else None,
+            pool.snapshot(size, now, version, ticket, seen) if pool is not None else None,
             failed,
         )
 

@@ -148,6 +148,8 @@ class Director:
             if record.passed_to is not None:
                 decision = record.decision = replace(decision, reason=Reason.FALLBACK)
             self._metrics.record_decision(model.name, decision.backend, decision.reason)
+            if decision.reason is Reason.EXPLORE:
+                model.explores(decision.backend, request.payload_bytes, self._clock())
             lease, error = await self._reserve(model, request, decision, record), None
             if lease is None:
                 record.failed[decision.backend] = Reason.SPILLOVER

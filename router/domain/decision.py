@@ -41,6 +41,7 @@ class Reason(StrEnum):
     HINT = "hint"
     STALE_SIGNALS = "stale_signals"
     ONLY_BACKEND = "only_backend"
+    EXPLORE = "explore"
 
 
 REASON_HELP: dict[Reason, str] = {
@@ -61,6 +62,7 @@ REASON_HELP: dict[Reason, str] = {
     Reason.HINT: "the client asked for this backend and the configuration allows hints",
     Reason.STALE_SIGNALS: "the shared state is stale and no replica is known: the safe backend",
     Reason.ONLY_BACKEND: "the model has no other backend that is enabled",
+    Reason.EXPLORE: "believed too slow, but untried or long untried: a few requests find out",
 }
 
 

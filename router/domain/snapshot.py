@@ -23,9 +23,10 @@ class ServerlessSnapshot(NamedTuple):
 
     `expected_s` and `upper_s` are the mean and a high estimate of a warm call as the gateway sees
     it; `init_s` what a cold start adds; `price_usd` what a warm call is expected to cost.
-    `is_learned` says that enough calls were seen for `upper_s` to be more than a guess.
+    `is_learned` says that enough calls were seen for `upper_s` to be more than a guess,
+    `is_untried` that none was.
     `open_for_s` is how long an open breaker is yet to refuse calls, `max_wait_s` how long a request
-    may be held.
+    may be held. `may_try` says that this request may find out whether the estimates are true.
     """
 
     enabled: bool
@@ -45,6 +46,8 @@ class ServerlessSnapshot(NamedTuple):
     open_for_s: float = 0.0
     max_wait_s: float = 0.0
     is_learned: bool = True
+    is_untried: bool = False
+    may_try: bool = False
 
 
 class PoolSnapshot(NamedTuple):
@@ -54,6 +57,7 @@ class PoolSnapshot(NamedTuple):
     a replica is starting or could be started. `ready_in_s` predicts when the first starting replica
     takes traffic.
     `signals_stale` says that `wanted` may be out of date because shared state is unreachable.
+    `may_try` says that this request may find out whether the estimates are true.
     """
 
     enabled: bool
@@ -70,3 +74,4 @@ class PoolSnapshot(NamedTuple):
     upper_s: float
     ready_in_s: float
     signals_stale: bool
+    may_try: bool = False

@@ -113,13 +113,22 @@ class Route:
         """Read the estimates; they move slowly, and reading them costs as much as a decision."""
         self._fresh_until = now + _ESTIMATES_FRESH_S
         size = self.request.payload_bytes
-        on_pool = self.pool.service_times.estimate(size)
-        self._work_s, self._pool_upper_s = on_pool.mean_s, on_pool.upper_s
+        self._work_s = self.model.believed_work_s(size)
+        self._pool_upper_s = self.pool.service_times.estimate(size).upper_s
         if self.function is not None:
             self._function_s = self.function.service_times.estimate(size).mean_s
             is_captive = self.warm.is_captive
             self._price_usd = 0.0 if is_captive else self.function.expected_price_usd(size)
-        self._reason = self._reason_while(breaker_open=False)
+        self._reason = None if self._may_explore(now) else self._reason_while(breaker_open=False)
+
+    def _may_explore(self, now: float) -> bool:
+        """Whether the function might be tried instead, which is for `decide` to say."""
+        function, size = self.function, self.request.payload_bytes
+        if function is None or self._function_s <= self.model.policy.slo.latency_s:
+            return False
+        times = function.service_times.estimate(size)
+        requests = self.model.signals.arrivals
+        return times.is_untried and function.exploration.is_due(size, 0, requests, now)
 
     def count_arrival(self) -> None:
         """As `ModelRuntime.count_arrival`, before long and with the estimates read before."""

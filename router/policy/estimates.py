@@ -9,6 +9,8 @@ _BUCKETS = 40
 _LEARNED = 20
 _MEMORY = 1.0 / _LEARNED
 """Weight of one new observation once a bucket has seen so many."""
+_GUESSED_DEVIATION = 0.25
+"""Mean absolute deviation over mean, until it can be told: a guess."""
 _UPPER_DEVIATIONS = 3.0
 """mean + 3 mean absolute deviations: near p99 for a normal, p95 for an exponential."""
 
@@ -26,18 +28,29 @@ class DurationEstimate:
 
     def __init__(self, prior_s: float) -> None:
         self.mean_s = prior_s
-        self.deviation_s = 0.25 * prior_s
+        self.deviation_s = _GUESSED_DEVIATION * prior_s
         self.count = 0
 
     def observe(self, seconds: float) -> None:
-        """Learn one duration; the first one replaces the prior."""
+        """Learn one duration; the first one replaces the prior.
+
+        The second replaces the first if it is shorter: first answers are often slow ones.
+        """
         count = self.count = self.count + 1
+        if count <= 2 and (count == 1 or seconds < self.mean_s):
+            self.mean_s = seconds
+            self.deviation_s = _GUESSED_DEVIATION * seconds
+            return
         weight = 1.0 / count if count < _LEARNED else _MEMORY
         error = seconds - self.mean_s
         self.mean_s += weight * error
-        # The first error is the prior's, not the model's.
-        spread = (error if error >= 0 else -error) if count > 1 else 0.25 * seconds
+        spread = error if error >= 0 else -error
         self.deviation_s += weight * (spread - self.deviation_s)
+
+    @property
+    def is_untried(self) -> bool:
+        """Whether nothing was observed yet."""
+        return self.count == 0
 
     @property
     def is_learned(self) -> bool:
@@ -56,9 +69,10 @@ class ServiceTimes:
     A bucket without observations answers with its nearest seen neighbour, else with the prior.
     """
 
-    __slots__ = ("_nearest", "_seen")
+    __slots__ = ("_nearest", "_seen", "prior_s")
 
     def __init__(self, prior_s: float) -> None:
+        self.prior_s = prior_s
         self._seen: dict[int, DurationEstimate] = {}
         # Which estimate answers for each bucket; changes only when a bucket is first seen.
         self._nearest = [DurationEstimate(prior_s)] * _BUCKETS
@@ -79,6 +93,25 @@ class ServiceTimes:
     def _nearest_to(self, bucket: int) -> DurationEstimate:
         # Of two at the same distance the smaller one: sizes below are the commoner case.
         return self._seen[min(self._seen, key=lambda seen: (abs(seen - bucket), seen))]
+
+
+def believed_s(pool: ServiceTimes, function: ServiceTimes | None, payload_bytes: int) -> float:
+    """Mean time in the pool; of an untried one, what its prior and the function tell together.
+
+    A prior that is too high would keep replicas from ever being started, and so from correction.
+    Of three guesses the middle one holds if one prior is wrong, or both by the same factor: the
+    prior, the function's time, and the prior scaled as the function's prior proved wrong.
+    """
+    on_pool = pool.estimate(payload_bytes)
+    if not on_pool.is_untried or function is None:
+        return on_pool.mean_s
+    called = function.estimate(payload_bytes)
+    if called.is_untried:
+        return on_pool.mean_s
+    scaled_s = pool.prior_s * called.mean_s / function.prior_s
+    middle_s = sorted((pool.prior_s, called.mean_s, scaled_s))[1]
+    # A replica that is tried in vain costs once, one that is never tried for good.
+    return min(middle_s, called.mean_s)
 
 
 class FunctionTimes:

@@ -80,6 +80,19 @@ def forecast_serverless(serverless: ServerlessSnapshot, counts_cold: bool) -> Fo
     return Forecast(wait_s + serverless.expected_s + cold_s, upper_s, serverless.price_usd)
 
 
+def has_room(serverless: ServerlessSnapshot) -> bool:
+    """Whether the function would take a call now."""
+    return serverless.in_flight < serverless.max_concurrency
+
+
+def keeps_replica_by_prior(slo: Slo, serverless: ServerlessSnapshot) -> bool:
+    """Whether nothing but a prior says that the function alone would break the objective.
+
+    A replica that is kept for that takes all requests, so that none would ever show what is true.
+    """
+    return serverless.is_untried and serverless.expected_s > slo.latency_s
+
+
 def steer(
     request: InferenceRequest,
     slo: Slo,
@@ -91,21 +104,47 @@ def steer(
     left_s = time_left_s(request, slo, now)
     on_pool = forecast_pool(pool)
     if pool.free_slots and on_pool.upper_s <= left_s:
+        if keeps_replica_by_prior(slo, serverless) and serverless.may_try:
+            return Steered(Backend.SERVERLESS, Reason.EXPLORE)
         return Steered(Backend.POOL, Reason.WARM_CAPACITY)
     counts_cold = request.deadline is not None or not slo.cold_allowed
     on_serverless = forecast_serverless(serverless, counts_cold)
-    if not pool.free_slots:
-        has_room = serverless.in_flight < serverless.max_concurrency
-        spare_s = SPARE * (serverless.upper_s - serverless.expected_s)
-        patience_s = left_s - on_serverless.upper_s - spare_s if has_room else -inf
-        if on_pool.expected_s - pool.expected_s <= patience_s:
-            return Steered(Backend.POOL, Reason.WARM_CAPACITY, patience_s)
-        if on_pool.upper_s <= left_s:
-            return Steered(Backend.POOL, Reason.WARM_CAPACITY)
-    if on_serverless.upper_s <= left_s:
-        reason = Reason.DEADLINE if pool.free_slots else Reason.SPILLOVER
-        return Steered(Backend.SERVERLESS, reason)
-    return Steered(_late(request, slo, serverless, pool, left_s), Reason.DEADLINE)
+    return (
+        (_explored(pool) if pool.free_slots else _waiting(serverless, on_serverless, pool, left_s))
+        or _called(serverless, on_serverless, pool, left_s)
+        or Steered(_late(request, slo, serverless, pool, left_s), Reason.DEADLINE)
+    )
+
+
+def _explored(pool: PoolSnapshot) -> Steered | None:
+    """A free slot that is believed to be too slow, if that is to be found out."""
+    return Steered(Backend.POOL, Reason.EXPLORE) if pool.may_try else None
+
+
+def _waiting(
+    serverless: ServerlessSnapshot, on_serverless: Forecast, pool: PoolSnapshot, left_s: float
+) -> Steered | None:
+    """The pool's queue, while the function could still be called in time or the pool will be."""
+    on_pool = forecast_pool(pool)
+    spare_s = SPARE * (serverless.upper_s - serverless.expected_s)
+    patience_s = left_s - on_serverless.upper_s - spare_s if has_room(serverless) else -inf
+    if on_pool.expected_s - pool.expected_s <= patience_s:
+        return Steered(Backend.POOL, Reason.WARM_CAPACITY, patience_s)
+    if on_pool.upper_s <= left_s:
+        return Steered(Backend.POOL, Reason.WARM_CAPACITY)
+    return None
+
+
+def _called(
+    serverless: ServerlessSnapshot, on_serverless: Forecast, pool: PoolSnapshot, left_s: float
+) -> Steered | None:
+    """The function, if it is in time, or if that is to be found out."""
+    if serverless.upper_s > left_s and serverless.may_try and has_room(serverless):
+        return Steered(Backend.SERVERLESS, Reason.EXPLORE)
+    if on_serverless.upper_s > left_s:
+        return None
+    reason = Reason.DEADLINE if pool.free_slots else Reason.SPILLOVER
+    return Steered(Backend.SERVERLESS, reason)
 
 
 def _late(

@@ -19,6 +19,7 @@ from router.policy.estimates import (
     WarmEnvironments,
     payload_bucket,
 )
+from router.policy.exploration import Exploration
 from router.replay.replicas import Replicas
 from router.replay.workload import Row
 
@@ -127,10 +128,13 @@ class PoolBelief:
     def __init__(self, params: PoolParams) -> None:
         self.params = params
         self.table = BucketTable(ServiceTimes(params.service_time_s))
+        self.exploration = Exploration()
         self.startup = DurationEstimate(params.startup_s)
         self.starting_since: float | None = None
 
-    def snapshot(self, bucket: int, now: float, replicas: Replicas, queue: Queue) -> PoolSnapshot:
+    def snapshot(
+        self, bucket: int, now: float, replicas: Replicas, queue: Queue, requests: int
+    ) -> PoolSnapshot:
         """As `Pool.snapshot`."""
         params, service = self.params, self.table.best[bucket]
         return PoolSnapshot(
@@ -149,6 +153,7 @@ class PoolBelief:
             upper_s=service.upper_s,
             ready_in_s=0.0 if replicas.ready else self.ready_in_s(now),
             signals_stale=False,
+            may_try=self.exploration.is_due(bytes_of(bucket), service.count, requests, now),
         )
 
     def ready_in_s(self, now: float) -> float:
@@ -167,6 +172,7 @@ class FunctionBelief:
         self.billed = BucketTable(self.times.billed)
         self.environments = WarmEnvironments(params.reclaim_s, params.max_concurrency)
         self.limit = AimdLimit(params.max_concurrency)
+        self.exploration = Exploration()
         self.limits = params.limits._replace(max_payload_bytes=max_payload_bytes)
         self.in_flight = 0
 
@@ -178,7 +184,7 @@ class FunctionBelief:
             self.times.cold(bytes_of(bucket), served_s, cold_s)
         self.billed.observe(bucket, billed_s)
 
-    def snapshot(self, bucket: int, now: float, queue: Queue) -> ServerlessSnapshot:
+    def snapshot(self, bucket: int, now: float, queue: Queue, requests: int) -> ServerlessSnapshot:
         """As `Function.snapshot`; replays have no failures that would open the circuit."""
         params, service = self.params, self.service.best[bucket]
         return ServerlessSnapshot(
@@ -194,6 +200,8 @@ class FunctionBelief:
             expected_s=service.mean_s,
             upper_s=service.upper_s,
             is_learned=service.is_learned,
+            is_untried=service.is_untried,
+            may_try=self.exploration.is_due(bytes_of(bucket), service.count, requests, now),
             p_cold=self.environments.p_cold(now),
             init_s=self.times.init.mean_s,
             price_usd=self.price_usd(bucket),

@@ -10,8 +10,9 @@ from collections import deque
 from math import inf, nan
 from typing import NamedTuple
 
+from router.domain.decision import Backend
 from router.policy.demand import starting_since
-from router.replay.beliefs import FunctionBelief, PoolBelief, Queue, Waiter
+from router.replay.beliefs import FunctionBelief, PoolBelief, Queue, Waiter, bytes_of
 from router.replay.platform import Platform
 from router.replay.replicas import Replicas
 from router.replay.sizers import Observed, Sizer
@@ -247,10 +248,22 @@ class Machine(ABC, Observed):
         elif now == self._timers[kind]:
             self._give_up(kind, now)
 
+    def _explores(self, backend: Backend, bucket: int, now: float) -> None:
+        """As `ModelRuntime.explores`."""
+        requests = self.signals.arrivals
+        if backend is Backend.POOL:
+            assert self._pool is not None  # noqa: S101
+            place, answers = self._pool.exploration, self._pool.table.best[bucket].count
+        else:
+            assert self._function is not None  # noqa: S101
+            place, answers = self._function.exploration, self._function.service.best[bucket].count
+        place.begun(bytes_of(bucket), answers, requests, now)
+
     def _became_ready(self, now: float, slot: int, launched: float) -> None:
         if self.replicas.became_ready(slot, launched, now):
             assert self._pool is not None  # noqa: S101
             self._pool.startup.observe(now - launched)
+            self._pool.exploration.renewed()
             if (crash_at := self.replicas.crash_at(slot)) < inf:
                 self._push(crash_at, _CRASH, slot)
             self._pump_pool(now)

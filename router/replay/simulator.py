@@ -17,10 +17,10 @@ from router.domain.request import InferenceRequest, Protocol
 from router.domain.snapshot import PoolSnapshot, ServerlessSnapshot
 from router.policy.decide import ModelPolicy, State, decide
 from router.policy.demand import USUAL_PAYLOAD_BYTES
-from router.policy.estimates import DurationEstimate, payload_bucket
+from router.policy.estimates import DurationEstimate, believed_s, payload_bucket
 from router.policy.rules import Match, Route, Rule
 from router.policy.steering import BEGUN, SPARE
-from router.replay.beliefs import BUCKETS, Waiter
+from router.replay.beliefs import BUCKETS, Waiter, bytes_of
 from router.replay.distributions import Floats, Ints
 from router.replay.machine import (
     CUT,
@@ -97,12 +97,17 @@ class Simulation(Machine):
     def believed_function(self, bucket: int, now: float) -> ServerlessSnapshot | None:
         """The function as the policy sees it, for a payload bucket; None without one."""
         function = self._function
-        return function.snapshot(bucket, now, self._function_queue) if function else None
+        if function is None:
+            return None
+        return function.snapshot(bucket, now, self._function_queue, self.signals.arrivals)
 
     def believed_pool(self, bucket: int, now: float) -> PoolSnapshot | None:
         """The pool as the policy sees it, for a payload bucket; None without one."""
         pool = self._pool
-        return pool.snapshot(bucket, now, self.replicas, self._pool_queue) if pool else None
+        if pool is None:
+            return None
+        queue, requests = self._pool_queue, self.signals.arrivals
+        return pool.snapshot(bucket, now, self.replicas, queue, requests)
 
     def run(self, block: Block) -> Results:
         """Take the block's requests, which come after all earlier ones."""
@@ -142,10 +147,11 @@ class Simulation(Machine):
                 step(at)
             service = pool_best[bucket]
             usd = self._price_usd(bucket) if fits else -1.0
-            arrived(service.mean_s, usd if usd >= 0 else 0.0, usd < 0)
+            work_s = service.mean_s if service.count else self._believed_s(bucket)
+            arrived(work_s, usd if usd >= 0 else 0.0, usd < 0)
             if self._budget_used:
                 self._budget.deposit(at)
-            elif shortcuts:
+            elif shortcuts and not self._keeps_replica_by_prior(bucket):
                 if (
                     replicas.free > 0
                     and not waiting
@@ -165,6 +171,20 @@ class Simulation(Machine):
             outcome = self._routed(self._waiter(block, index, row), at)
             latencies.append(outcome[0])
             bits.append(outcome[1])
+
+    def _believed_s(self, bucket: int) -> float:
+        """As `ModelRuntime.believed_work_s`."""
+        if self._pool is None:
+            return 0.0
+        function = self._function.times.service if self._function is not None else None
+        return believed_s(self._pool.table.times, function, bytes_of(bucket))
+
+    def _keeps_replica_by_prior(self, bucket: int) -> bool:
+        """As `steering.keeps_replica_by_prior`."""
+        if self._function is None:
+            return False
+        call = self._function.service.best[bucket]
+        return call.count == 0 and call.mean_s > self._slo.latency_s
 
     def _price_usd(self, bucket: int) -> float:
         """Expected price of a call, negative if only the pool can carry such a request."""
@@ -237,7 +257,9 @@ class Simulation(Machine):
             decided = self._decided(waiter, now, _NOT_TRIED)
         if decided is None:
             return nan, REFUSED
-        backend, spilled, patience_s = decided
+        backend, explores, spilled, patience_s = decided
+        if explores:
+            self._explores(backend, waiter.row[1], now)
         if backend is Backend.POOL:
             if self.replicas.free > 0 and not self._pool_queue.waiting:
                 return self._in_pool(waiter, now)
@@ -254,7 +276,7 @@ class Simulation(Machine):
 
     def _decided(
         self, waiter: Waiter, now: float, failed: dict[Backend, Reason]
-    ) -> tuple[Backend, int, float] | None:
+    ) -> tuple[Backend, bool, int, float] | None:
         at, bucket, wish, _, _, _, _, _, _ = waiter.row
         request = InferenceRequest(
             request_id="",
@@ -273,7 +295,8 @@ class Simulation(Machine):
         except RouterError:
             return None
         crowded = decision.reason in _SPILL_REASONS and decision.backend is Backend.SERVERLESS
-        return decision.backend, SPILLED if crowded else 0, decision.patience_s
+        explores = decision.reason is Reason.EXPLORE
+        return decision.backend, explores, SPILLED if crowded else 0, decision.patience_s
 
     def _gave_up(self, waiter: Waiter, now: float) -> Outcome:
         if not waiter.moves_on:

@@ -24,6 +24,7 @@ from router.domain.decision import Verdict
 from router.domain.request import InferenceRequest
 from router.domain.snapshot import PoolSnapshot
 from router.policy.estimates import DurationEstimate, ServiceTimes
+from router.policy.exploration import Exploration
 from router.policy.pickers import least_loaded, nearest_first, sticky
 
 _log = logging.getLogger(__name__)
@@ -68,6 +69,7 @@ class Pool:
         self.signals_stale = False
         self.starting_since: float | None = None
         self.service_times = ServiceTimes(params.service_time_s)
+        self.exploration = Exploration()
         self.startup = DurationEstimate(params.startup_s)
         self.endpoints: dict[str, Endpoint] = {}
         self.busy_s = 0.0
@@ -100,10 +102,12 @@ class Pool:
         now: float,
         version: str | None = None,
         ticket: Ticket | None = None,
+        requests: int = 0,
     ) -> PoolSnapshot:
         """The pool as it is now, for a request of that size to that version of the model.
 
         `ticket` is the request's place in the queue; without one, it would be the last.
+        `requests` is how many have come for the model.
         """
         ready = self.rotation.serving(now, version)
         waiting = len(self.queue)
@@ -125,6 +129,7 @@ class Pool:
             upper_s=service.upper_s,
             ready_in_s=0.0 if ready else self._ready_in_s(now),
             signals_stale=self.signals_stale,
+            may_try=self.exploration.is_due(payload_bytes, service.count, requests, now),
         )
 
     def _ready_in_s(self, now: float) -> float:
@@ -301,6 +306,7 @@ class Pool:
         endpoint.circuit.params = self.params.circuit
         endpoint.learns_within(self.params.adaptive)
         self.endpoints[endpoint.id] = endpoint
+        self.exploration.renewed()
         self.rotation.changed()
 
     def mark_ready(self, endpoint_id: str, *, is_ready: bool) -> None:

@@ -21,6 +21,7 @@ from router.domain.ports import BackendResponse, Payload
 from router.domain.request import InferenceRequest
 from router.domain.snapshot import ServerlessLimits, ServerlessSnapshot
 from router.policy.estimates import FunctionTimes, WarmEnvironments
+from router.policy.exploration import Exploration
 
 FUNCTION_CIRCUIT = CircuitParams(failures_to_open=5, pause_s=1.0, max_pause_s=30.0)
 
@@ -94,6 +95,7 @@ class Function:
         self.service_times = self.times.service
         self.billed_times = self.times.billed
         self.init = self.times.init
+        self.exploration = Exploration()
         self.in_flight = 0
         self.kept_in_flight = 0
         self.cost_usd = 0.0
@@ -110,6 +112,8 @@ class Function:
 
     def reconfigure(self, params: FunctionParams, caller: FunctionCaller) -> None:
         """Take new bounds, prices and caller; what was learned stays."""
+        if params != self.params:
+            self.exploration.renewed()
         self.params = params
         self.caller = caller
         self.limit.resize(params.max_concurrency)
@@ -119,11 +123,17 @@ class Function:
         self.queue.max_bytes = params.max_queued_bytes
 
     def snapshot(
-        self, payload_bytes: int, now: float, ticket: Ticket | None = None, waited_s: float = 0.0
+        self,
+        payload_bytes: int,
+        now: float,
+        ticket: Ticket | None = None,
+        waited_s: float = 0.0,
+        requests: int = 0,
     ) -> ServerlessSnapshot:
         """The function as it is now, for a request of that size with that place in its queue.
 
-        `waited_s` is what the request has used up of the longest wait.
+        `waited_s` is what the request has used up of the longest wait, `requests` how many have
+        come for the model.
         """
         queued, queued_bytes = self.queue.seen_by(ticket)
         service = self.service_times.estimate(payload_bytes)
@@ -142,6 +152,8 @@ class Function:
             expected_s=service.mean_s,
             upper_s=service.upper_s,
             is_learned=service.is_learned,
+            is_untried=service.is_untried,
+            may_try=self.exploration.is_due(payload_bytes, service.count, requests, now),
             p_cold=0.0 if self._kept_is_free else self.environments.p_cold(now),
             init_s=self.init.mean_s,
             price_usd=self.expected_price_usd(payload_bytes),

@@ -53,6 +53,14 @@ CASES: dict[str, tuple[Any, ...]] = {
     "a full pool spills": ({}, (WARM, FULL), {}, ("serverless", "spillover", False)),
     "too slow a replica": (
         {}, (WARM, IDLE._replace(upper_s=9.0)), {}, ("serverless", "deadline", False)),
+    "an idle but slow pool of which too little is known": (
+        {}, (WARM, IDLE._replace(upper_s=9.0, may_try=True)), {}, ("pool", "explore", False)),
+    "a full pool, a slow function of which too little is known": (
+        {}, (WARM._replace(upper_s=9.0, may_try=True), CROWDED), {},
+        ("serverless", "explore", False)),
+    "a replica that only a function's prior keeps": (
+        {}, (WARM._replace(expected_s=9.0, upper_s=9.0, is_untried=True, may_try=True), IDLE), {},
+        ("serverless", "explore", False)),
     "too large for the function": (HUGE, (WARM, IDLE), {}, ("pool", "limit_payload", False)),
     "too large, held while the pool is at zero": (
         HUGE, (WARM, ZERO), {}, ("pool", "limit_payload", True)),
