@@ -1,6 +1,7 @@
 """One of several processes that serve one port: what its parent tells it, and asks of it."""
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import msgspec
 
@@ -19,7 +20,7 @@ class Member:
 
     It is the process `number`, from 1, `of` so many. All listen on `host` and `port`; this one
     answers its parent on the Unix socket `control`.
-    `local_host` is the URL of the function host, `redis_url` empty where the settings have one.
+    `redis_url` is empty where the settings have one.
     """
 
     number: int
@@ -28,8 +29,12 @@ class Member:
     host: str
     port: int
     control: str
-    local_host: str
     redis_url: str
+
+    @property
+    def sockets(self) -> Path:
+        """The folder of the parent's sockets, where the function host is, too."""
+        return Path(self.control).parent
 
     def encode(self) -> str:
         """As an argument of the process."""

@@ -6,6 +6,7 @@ and the driver with its replicas as long as they come from the same source.
 
 import sys
 from dataclasses import dataclass, replace
+from pathlib import Path
 from random import Random
 from urllib.parse import urlsplit
 
@@ -48,6 +49,7 @@ class PoolParts:
     wall_clock: Clock
     rng: Random
     cores: Cores
+    sockets: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +158,7 @@ def _driver(
         from router.assembly.kubernetes import kubernetes_driver  # noqa: PLC0415
 
         return kubernetes_driver(pool, of, settings, parts.upstream, parts.clock)
-    launcher = _launcher(model, of, settings, parts.cores)
+    launcher = _launcher(model, of, settings, parts)
     supervision = _supervision(of, settings)
     return ReplicaSupervisor(pool, parts.upstream, launcher, supervision, probe, parts.clock)
 
@@ -185,11 +187,11 @@ def _hook_target(of: ScaleSettings) -> HookTarget:
 
 
 def _launcher(
-    model: ModelSettings, of: ProcessPool | DockerPool, settings: Settings, cores: Cores
+    model: ModelSettings, of: ProcessPool | DockerPool, settings: Settings, parts: PoolParts
 ) -> Launcher:
     if isinstance(of, ProcessPool):
         spec, logs = _process_spec(model, of, settings), _logs(of, settings)
-        return ProcessLauncher(model.name, spec, logs, cores)
+        return ProcessLauncher(model.name, spec, logs, parts.cores, parts.sockets)
     from router.assembly.docker import container_launcher  # noqa: PLC0415
 
     return container_launcher(model, of, settings)
@@ -259,7 +261,7 @@ def _worker_command(model: ModelSettings, settings: Settings) -> tuple[str, ...]
     options: dict[str, object] = {
         "--repository": settings.workers.repository,
         "--model": "{model}",
-        "--listen": "127.0.0.1:{port}",
+        "--listen": "unix:{socket}",
         "--threads": settings.workers.threads,
         "--max-body": settings.server.max_body_bytes,
         "--drain-s": settings.server.drain_timeout_s,

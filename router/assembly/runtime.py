@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from random import Random
 
 from router.admission.hedging import HedgeParams, Hedging
@@ -17,7 +18,6 @@ from router.admission.retries import RetryBudget
 from router.assembly.functions import CredentialBook, FunctionParts, assemble_function
 from router.assembly.pools import PoolParts, assemble_pool
 from router.assembly.rules import kept_trials, rule_of
-from router.backends.child_process import free_port
 from router.backends.pool.confinement import Cores, available_cores
 from router.backends.serverless.local_host import LocalFunctionSpec
 from router.domain.clock import Clock, Sleep
@@ -34,6 +34,7 @@ from router.signals.memory import SignalBook
 from router.upstream.address import Address, parse_address
 from router.upstream.client import UpstreamClient
 
+_NOWHERE = Path("/nonexistent")
 _RETRY_BURST = 50.0
 """Retries that quiet times may save up."""
 
@@ -44,25 +45,30 @@ class Parts:
 
     upstream: UpstreamClient
     book: SignalBook
-    local_host: Address
+    sockets: Path
     clock: Clock
     wall_clock: Clock
     sleep: Sleep
     rng: Random
     cores: Cores
 
+    @property
+    def local_host(self) -> Address:
+        """Where the function host listens."""
+        return parse_address(f"unix:{self.sockets / 'functions.sock'}")
 
-def new_parts(local_host: str = "") -> Parts:
+
+def new_parts(sockets: Path = _NOWHERE) -> Parts:
     """The real clock, client and randomness of a gateway process.
 
-    `local_host` is the URL of the function host, empty for one on a port of its own.
+    `sockets` is the folder in which the function host and the workers of this machine listen. It
+    is private to this user, for whoever reaches them has them work; without it nothing can start.
     """
     clock = time.monotonic
     return Parts(
         upstream=UpstreamClient(clock=clock),
         book=SignalBook(),
-        # Chosen once for the life of the process: the functions' callers keep the address.
-        local_host=parse_address(local_host or f"http://127.0.0.1:{free_port()}"),
+        sockets=sockets,
         clock=clock,
         wall_clock=time.time,
         sleep=asyncio.sleep,
@@ -144,7 +150,9 @@ def _model(
     pool = assemble_pool(
         model,
         settings,
-        PoolParts(parts.upstream, parts.clock, parts.wall_clock, parts.rng, parts.cores),
+        PoolParts(
+            parts.upstream, parts.clock, parts.wall_clock, parts.rng, parts.cores, parts.sockets
+        ),
         old,
     )
     return ModelRuntime(
@@ -214,6 +222,5 @@ def _sizing_params(pool: PoolSettings | None) -> SizingParams | None:
 
 def host_command(address: Address, drain_s: float) -> tuple[str, ...]:
     """How the function host of this machine is started."""
-    listen = f"{address.host}:{address.port}"
-    host = (sys.executable, "-m", "workers.function_host", "--listen", listen)
+    host = (sys.executable, "-m", "workers.function_host", "--listen", address.url)
     return (*host, "--drain-s", str(drain_s), "--exit-with-parent", str(os.getpid()))

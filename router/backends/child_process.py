@@ -3,12 +3,17 @@
 import asyncio
 import logging
 import os
+import re
 import signal
 import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory, gettempdir
 
 _log = logging.getLogger(__name__)
+
+_PLAIN = re.compile(r"(/[A-Za-z0-9_+-][A-Za-z0-9._+-]*)+")
+_LONGEST_FOLDER = 55  # the kernel takes 103 bytes (macOS) for a socket's whole path
 
 
 async def spawn(
@@ -56,6 +61,14 @@ def open_log(path: Path | None) -> int | None:
     if path is None:
         return None
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
+
+
+def socket_folder() -> TemporaryDirectory[str]:
+    """A folder for the sockets of this gateway's children: of mode 0700, on a short path."""
+    place = gettempdir()
+    # Gateways that share replicas tell each other such paths, and take no others.
+    is_plain = len(place) <= _LONGEST_FOLDER and _PLAIN.fullmatch(place)
+    return TemporaryDirectory(prefix="hybrid-router-", dir=place if is_plain else "/tmp")  # noqa: S108
 
 
 def free_port() -> int:

@@ -13,6 +13,7 @@ import click
 import yaml
 
 from router.assembly.runtime import new_parts
+from router.backends.child_process import socket_folder
 from router.commands.cold_measure import (
     ColdReport,
     NotMeasurableError,
@@ -85,8 +86,12 @@ def measure_cold(
 
 def _measured(config: Path, model: str, plan: Plan) -> ColdReport:
     loaded = load(config, os.environ)
-    with click.progressbar(length=plan.total, label="calls", file=sys.stderr) as progress:
-        return asyncio.run(measure(loaded, new_parts(), model, plan, lambda: progress.update(1)))
+    with (
+        socket_folder() as folder,
+        click.progressbar(length=plan.total, label="calls", file=sys.stderr) as progress,
+    ):
+        parts = new_parts(Path(folder))
+        return asyncio.run(measure(loaded, parts, model, plan, lambda: progress.update(1)))
 
 
 def _show(report: ColdReport) -> None:

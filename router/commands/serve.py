@@ -11,7 +11,6 @@ import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from random import SystemRandom
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
@@ -19,6 +18,7 @@ import uvloop
 
 from router.app import Gateway, hostname
 from router.assembly.runtime import new_parts
+from router.backends.child_process import socket_folder
 from router.commands.exits import fail, load_or_exit
 from router.gateway.listener import use_all_descriptors
 from router.member import Member
@@ -52,12 +52,12 @@ def serve(config: Path, log_level: str) -> None:
         click.echo(f"try:   curl {data_url}/v2/models/{model}")
         sys.stdout.flush()
 
-    if loaded.settings.server.processes == 1:
-        _run(_serve(config, loaded, on_ready))
-        return
-    with TemporaryDirectory(prefix="hybrid-router-") as folder:
-        launch = Launch(config, os.environ, log_level)
-        _run(_serve_by_processes(launch, loaded, Path(folder), on_ready))
+    with socket_folder() as folder:  # of mode 0700
+        if loaded.settings.server.processes == 1:
+            _run(_serve(config, loaded, Path(folder), on_ready))
+        else:
+            launch = Launch(config, os.environ, log_level)
+            _run(_serve_by_processes(launch, loaded, Path(folder), on_ready))
 
 
 @click.command(hidden=True)
@@ -75,7 +75,7 @@ def serve_process(config: Path, log_level: str, member: str) -> None:
         sys.stdout.buffer.write(READY_LINE)
         sys.stdout.buffer.flush()
 
-    _run(_serve(config, load_or_exit(config), on_ready, told))
+    _run(_serve(config, load_or_exit(config), told.sockets, on_ready, told))
 
 
 def _run(serving: Coroutine[Any, Any, None]) -> None:
@@ -90,10 +90,10 @@ def _run(serving: Coroutine[Any, Any, None]) -> None:
 
 
 async def _serve(
-    config: Path, loaded: Loaded, on_ready: OnReady, member: Member | None = None
+    config: Path, loaded: Loaded, sockets: Path, on_ready: OnReady, member: Member | None = None
 ) -> None:
     instance_id = f"{hostname()}-{os.getpid():x}-{SystemRandom().getrandbits(24):06x}"
-    parts = new_parts(member.local_host if member is not None else "")
+    parts = new_parts(sockets)
     gateway = Gateway(config, os.environ, loaded, parts, instance_id, member)
     await gateway.run(_stop_signal(), on_ready)
 
@@ -101,7 +101,7 @@ async def _serve(
 async def _serve_by_processes(
     launch: Launch, loaded: Loaded, folder: Path, on_ready: OnReady
 ) -> None:
-    await Parent(launch, loaded, new_parts(), folder).run(_stop_signal(), on_ready)
+    await Parent(launch, loaded, new_parts(folder)).run(_stop_signal(), on_ready)
 
 
 def _stop_signal() -> asyncio.Event:

@@ -42,6 +42,11 @@ class Fleet(Protocol):
         ...
 
     @property
+    def answering(self) -> int:
+        """How many of them answered when they were last asked."""
+        ...
+
+    @property
     def wanted(self) -> int:
         """How many processes there should be."""
         ...
@@ -96,7 +101,7 @@ class FleetAdmin:
 
     async def _ready(self, _request: web.Request) -> web.Response:
         """Ready while one process is: the kernel gives it all new clients."""
-        up = len(self._fleet.sockets)
+        up = self._fleet.answering
         is_ready = up > 0 and not self._fleet.is_draining
         document = {"ready": is_ready, "processes": {"ready": up, "wanted": self._fleet.wanted}}
         return json_reply(document, 200 if is_ready else 503)

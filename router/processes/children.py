@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from router.backends.child_process import end
+from router.backends.child_process import end, kill
 from router.domain.clock import Clock
 
 _log = logging.getLogger(__name__)
@@ -19,6 +19,8 @@ _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 30.0
 _GOOD_AFTER_S = 60.0
 """A process that has lived so long has earned a fresh start of the pauses."""
+_HUNG_AFTER_MISSES = 3
+"""One that a stop of the whole machine has delayed answers the next question, or the one after."""
 
 
 @dataclass(slots=True)
@@ -55,6 +57,23 @@ class Child:
         self._on_end = on_end
         self._process: asyncio.subprocess.Process | None = None
         self._stopping = asyncio.Event()
+        self._misses = 0
+
+    @property
+    def answers(self) -> bool:
+        """Whether it is ready, and has answered when it was last asked."""
+        return self.is_ready.is_set() and not self._misses
+
+    def heard(self, *, has_answered: bool) -> None:
+        """It was asked whether it lives. One that never answers is killed, and so started again."""
+        if not self.is_ready.is_set():  # it has ended meanwhile
+            return
+        self._misses = 0 if has_answered else self._misses + 1
+        if self._misses == 1:
+            _log.warning("gateway process %d does not answer", self.number)
+        if self._misses == _HUNG_AFTER_MISSES:
+            _log.error("gateway process %d hangs and is killed", self.number)
+            kill(self._process)
 
     @property
     def pid(self) -> int | None:
@@ -103,6 +122,7 @@ class Child:
             assert process.stdout is not None  # noqa: S101
             with suppress(ValueError):  # a line without an end
                 if await process.stdout.readline() == READY_LINE:
+                    self._misses = 0
                     self.is_ready.set()
                     self._on_ready(self)
             return await process.wait()

@@ -49,9 +49,12 @@ async def ask_all(
     return {number: reply for number, reply in found if reply is not None}
 
 
-async def ask_one(socket: Path, method: str, path: str, body: bytes | None = None) -> Reply | None:
+async def ask_one(
+    socket: Path, method: str, path: str, body: bytes | None = None, within_s: float | None = None
+) -> Reply | None:
     """One process's answer, None if there is none in time."""
-    within_s = _RELOAD_WITHIN_S if path == "/v1/reload" else _WITHIN_S
+    if within_s is None:
+        within_s = _RELOAD_WITHIN_S if path == "/v1/reload" else _WITHIN_S
     try:
         async with (
             aiohttp.ClientSession(

@@ -26,6 +26,7 @@ from router.member import SNAPSHOT_PATH, Member
 from router.processes.admin import FleetAdmin
 from router.processes.children import Child
 from router.processes.fleet import Reply, ask_all, ask_one, snapshots_of
+from router.processes.heartbeat import listen_to
 from router.processes.merge import ProcessState
 from router.processes.store import EmbeddedStore, StoreFailedError
 from router.settings.loader import ConfigError, Loaded, load
@@ -58,19 +59,19 @@ class Launch:
 class Parent:
     """The gateway as a whole; `run` returns when all processes have drained.
 
-    `folder` is for sockets: private to this user, and on a path that is short.
+    The folder of `parts` is for the sockets of its processes, too.
     """
 
-    def __init__(self, launch: Launch, loaded: Loaded, parts: Parts, folder: Path) -> None:
+    def __init__(self, launch: Launch, loaded: Loaded, parts: Parts) -> None:
         self.loaded = loaded
         self.is_draining = False
         self._launch = launch
         self._parts = parts
-        self._folder = folder
+        self._folder = parts.sockets
         self._background = Background()
         self._reloading = asyncio.Lock()
         self._host = function_host(loaded.settings, parts)
-        self._store = EmbeddedStore(folder, parts.clock)
+        self._store = EmbeddedStore(parts.sockets, parts.clock)
         self._children: list[Child] = []
         self._seen: dict[int, Snapshot] = {}
         self._ended = Snapshot()
@@ -93,6 +94,9 @@ class Parent:
             self._declare()
             self._background.start("function host", self._host.run)
             self._start_children(port)
+            sockets = {child.number: self._control(child.number) for child in self._children}
+            listening = partial(listen_to, self._children, sockets, self._parts.sleep)
+            self._background.start("heartbeats", listening)
             await self._host.wait_until_up(stop, HOST_UP_WITHIN_S)
             await self._wait_for_children(stop)
             watcher = ConfigWatcher(self.loaded.sources, _WATCH_EVERY_S, self._on_file_change)
@@ -139,7 +143,6 @@ class Parent:
             host=settings.server.listen.host,
             port=port,
             control=str(self._control(number)),
-            local_host=self._parts.local_host.url,
             redis_url="" if settings.shared_state.redis_url else self._store.url,
         )
         launch = self._launch
@@ -204,6 +207,11 @@ class Parent:
             for child in self._children
             if child.is_ready.is_set()
         }
+
+    @property
+    def answering(self) -> int:
+        """How many of them answered when they were last asked."""
+        return sum(child.answers for child in self._children)
 
     @property
     def wanted(self) -> int:

@@ -70,7 +70,8 @@ class ProcessPool(AnyPool):
     command: tuple[Argument, ...] = Field(
         default=(),
         max_length=100,
-        description="program and arguments, with {port} and {model}; empty: the bundled worker",
+        description="program and arguments, with {socket} or {port}, and {model}; "
+        "empty: the bundled worker",
     )
     env: Mapping[VariableName, VariableValue] = Field(
         default={}, max_length=100, description="extra environment variables of the workers"
@@ -102,9 +103,10 @@ class ProcessPool(AnyPool):
 
     @field_validator("command")
     @classmethod
-    def _command_takes_a_port(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if value and not any("{port}" in argument for argument in value):
-            raise wrong("must contain {port}, or the worker could not be reached")
+    def _command_takes_an_address(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        text = " ".join(value)
+        if value and "{port}" not in text and "{socket}" not in text:
+            raise wrong("must contain {socket} or {port}, or the worker could not be reached")
         return value
 
 

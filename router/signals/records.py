@@ -32,7 +32,10 @@ _InFlight = Annotated[int, msgspec.Meta(ge=0, le=MAX_IN_FLIGHT)]
 _Url = Annotated[
     str,
     msgspec.Meta(
-        pattern=r"\Ahttps?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?\Z",
+        pattern=r"\Ahttps?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?\Z"
+        # Or the socket of a gateway's worker, and of nobody else: a peer's word must not have us
+        # speak to the container engine.
+        r"|\Aunix:(/[A-Za-z0-9_+-][A-Za-z0-9._+-]*)+/hybrid-router-[a-z0-9_]+/[0-9a-f]{16}\.sock\Z",
         max_length=512,
     ),
 ]

@@ -1,6 +1,7 @@
 """Runtimes assembled from configuration texts, as the gateway does it, with nothing started."""
 
 import asyncio
+from pathlib import Path
 from random import Random
 from textwrap import dedent
 from typing import Any
@@ -9,7 +10,6 @@ from router.assembly.runtime import Parts, assemble
 from router.backends.pool.confinement import Cores
 from router.runtime import ModelRuntime, Runtime
 from router.signals.memory import SignalBook
-from router.upstream.address import parse_address
 from router.upstream.client import UpstreamClient
 from tests.fakes.builders import FakeClock
 from tests.unit.settings.loading import load_config
@@ -27,7 +27,7 @@ def make_parts(clock: FakeClock) -> Parts:
     return Parts(
         upstream=UpstreamClient(clock=clock),
         book=SignalBook(),
-        local_host=parse_address("http://127.0.0.1:1"),
+        sockets=Path("/nonexistent"),
         clock=clock,
         wall_clock=lambda: 1.7e9,
         sleep=asyncio.sleep,

@@ -1,7 +1,7 @@
 """Runs the function host: arguments, listener, signals, end.
 
 The composition root: the only place that reads argv, the host's environment and the real clocks.
-Prints `ready http://HOST:PORT` once it listens; exits 0 after SIGTERM or SIGINT, 1 where it cannot
+Prints `ready URL` once it listens; exits 0 after SIGTERM or SIGINT, 1 where it cannot
 listen, 2 on wrong arguments or configuration.
 """
 
@@ -25,6 +25,9 @@ from workers.function_host.host_api import HostApi, read_declaration
 from workers.function_host.invoke_api import InvokeApi
 from workers.function_host.settings import FunctionSpec, SettingsError
 from workers.lifetime import die_with_parent
+
+Listen = str | tuple[str, int]
+"""The path of a Unix socket, or a loopback address and port."""
 
 _MAX_DRAIN_S = 900.0
 _MAX_PORT = 65535
@@ -51,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 async def _serve(
-    listen: tuple[str, int], specs: list[FunctionSpec], drain_s: float, console: Console
+    listen: Listen, specs: list[FunctionSpec], drain_s: float, console: Console
 ) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -70,19 +73,32 @@ async def _serve(
     await runner.setup()
     try:
         try:
-            await web.TCPSite(runner, *listen).start()
+            url = await _listen(runner, listen)
         except OSError as error:
-            console.line(f"cannot listen on {listen[0]}:{listen[1]}: {error}")
+            console.line(f"cannot listen on {listen}: {error}")
             return 1
         host.replace(specs)
-        address, port = runner.addresses[0][:2]
-        shown = f"[{address}]" if ":" in address else address
-        print(f"ready http://{shown}:{port}", flush=True)  # noqa: T201  # the readiness contract
+        print(f"ready {url}", flush=True)  # noqa: T201  # the readiness contract
         await stop.wait()
         await host.drain(drain_s)
         return 0
     finally:
         await runner.cleanup()
+
+
+async def _listen(runner: web.AppRunner, listen: Listen) -> str:
+    """Start to listen; returns the URL. Raises OSError."""
+    if isinstance(listen, str):
+        before = os.umask(0o177)  # whoever can open it can have any code run
+        try:
+            await web.UnixSite(runner, listen).start()
+        finally:
+            os.umask(before)
+        return f"unix:{listen}"
+    await web.TCPSite(runner, *listen).start()
+    address, port = runner.addresses[0][:2]
+    shown = f"[{address}]" if ":" in address else address
+    return f"http://{shown}:{port}"
 
 
 def _application(host: Host) -> web.Application:
@@ -98,10 +114,11 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--listen",
-        type=_loopback_address,
+        type=_address,
         required=True,
         metavar="HOST:PORT",
-        help="loopback address to serve on; port 0 takes a free one",
+        help="where to serve: a Unix socket (unix:/PATH), which only this user can reach, or a "
+        "loopback address, whose every user can then run code as this one; port 0 takes a free one",
     )
     parser.add_argument("--config", type=Path, help="JSON file with the initial functions")
     parser.add_argument(
@@ -122,6 +139,10 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def _address(text: str) -> Listen:
+    return _socket_path(text) if text.startswith("unix:") else _loopback_address(text)
+
+
 def _loopback_address(text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
@@ -137,6 +158,13 @@ def _loopback_address(text: str) -> tuple[str, int]:
     if not 0 <= number <= _MAX_PORT:
         raise argparse.ArgumentTypeError(f"port {number}, must be in 0..{_MAX_PORT}")
     return host, number
+
+
+def _socket_path(text: str) -> str:
+    path = text.removeprefix("unix:")
+    if not path.startswith("/"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not unix:/PATH")
+    return path
 
 
 def _drain_seconds(text: str) -> float:

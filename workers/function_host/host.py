@@ -5,6 +5,7 @@ ones finish what they run and stop. Draining is the same with an empty set, boun
 """
 
 import asyncio
+import uuid
 from collections.abc import Iterable
 from dataclasses import asdict
 
@@ -22,6 +23,8 @@ class Host:
         self._functions: dict[str, Function] = {}
         self._retiring: dict[Function, asyncio.Task[None]] = {}
         self._totals = Totals()
+        self.declaration = ""
+        """Names the set of functions; another one after each `replace`."""
 
     def function(self, name: str) -> Function | None:
         """The current function of that name."""
@@ -29,6 +32,7 @@ class Host:
 
     def replace(self, specs: Iterable[FunctionSpec]) -> None:
         """Make exactly these functions current. Must not await: callers see old or new, whole."""
+        self.declaration = uuid.uuid4().hex
         before = self._functions
         self._functions = {spec.name: self._keep_or_create(spec) for spec in specs}
         for name, function in before.items():

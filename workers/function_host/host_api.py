@@ -1,7 +1,8 @@
 """The host's own API: declare the functions, see them, ask whether it lives.
 
-Whoever may declare a function may run code here, so a browser is refused: the listener is on
-loopback (see `__main__`), which keeps machines out but not web pages.
+Whoever may declare a function may run code here. A Unix socket (see `__main__`) keeps everybody
+out but this user; a loopback port keeps machines out, but neither other users nor web pages, so a
+browser is refused.
 """
 
 from typing import Any
@@ -39,17 +40,22 @@ class HostApi:
             web.put("/host/functions", self.replace),
         ]
 
+    @property
+    def _headers(self) -> dict[str, str]:
+        """Names the set in force: who declared it sees that it still is."""
+        return {"ETag": f'"{self._host.declaration}"'}
+
     async def health(self, _request: web.Request) -> web.Response:
         """200 while it takes invocations, 503 while it drains."""
         if self._host.draining:
             return web.json_response({"status": "draining"}, status=503)
-        return web.json_response({"status": "ok"})
+        return web.json_response({"status": "ok"}, headers=self._headers)
 
     async def show(self, request: web.Request) -> web.Response:
         """The functions with their environments and totals."""
         if _is_from_browser(request):
             return _refuse(403, ["not for web pages"])
-        return web.json_response(self._host.view())
+        return web.json_response(self._host.view(), headers=self._headers)
 
     async def replace(self, request: web.Request) -> web.Response:
         """Replace the whole set, or change nothing and say everything that is wrong."""
@@ -66,7 +72,7 @@ class HostApi:
         if self._host.draining:
             return _refuse(503, ["the function host is stopping"])
         self._host.replace(specs)
-        return web.json_response(self._host.view())
+        return web.json_response(self._host.view(), headers=self._headers)
 
 
 def _is_from_browser(request: web.Request) -> bool:

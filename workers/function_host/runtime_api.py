@@ -1,21 +1,26 @@
 """The Lambda Runtime API as one sandbox sees it: poll for an event, post the answer.
 
 Each sandbox has a listener of its own on an ephemeral loopback port, because its runtime client
-is configured by host and port alone: so the port says who is speaking, and a sandbox can neither
-take nor answer another's invocation. It turns HTTP into events and decides nothing about the
-environment's life.
+is configured by an address alone: so the port says who is speaking, and a sandbox can neither
+take nor answer another's invocation. Every user of the machine reaches the port: what speaks on it
+for the sandbox is a path that only its process is told. It turns HTTP into events and decides
+nothing about the environment's life.
 """
 
 import asyncio
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
+from hmac import compare_digest
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from workers.function_host.bodies import BodyLostError, BodyTooLargeError, read_body
 from workers.function_host.invocation import MAX_PAYLOAD_BYTES
 
-_BASE = "/2018-06-01/runtime"
+_BASE = "/{secret}/2018-06-01/runtime"
+_SECRET_BYTES = 16
 _CLOSE_S = 1.0
 
 
@@ -68,6 +73,7 @@ class RuntimeApi:
 
     def __init__(self, on_event: Callable[[RuntimeEvent], None]) -> None:
         self._on_event = on_event
+        self._secret = secrets.token_hex(_SECRET_BYTES)
         self._poll: asyncio.Future[Delivery | None] | None = None
         self._running: str | None = None
         self._initialised = False
@@ -76,11 +82,11 @@ class RuntimeApi:
         )
 
     async def listen(self) -> str:
-        """Start listening; return `host:port`. Raises OSError."""
+        """Start listening; return `host:port/secret`. Raises OSError."""
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", 0).start()
         host, port = self._runner.addresses[0][:2]
-        return f"{host}:{port}"
+        return f"{host}:{port}/{self._secret}"
 
     def deliver(self, delivery: Delivery) -> None:
         """Answer the waiting poll with an invocation."""
@@ -97,7 +103,7 @@ class RuntimeApi:
         await self._runner.cleanup()
 
     def _application(self) -> web.Application:
-        application = web.Application()
+        application = web.Application(middlewares=[self._check_secret])
         application.add_routes(
             [
                 web.get(f"{_BASE}/invocation/next", self._next),
@@ -107,6 +113,13 @@ class RuntimeApi:
             ]
         )
         return application
+
+    @web.middleware
+    async def _check_secret(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        told = request.path.split("/", 2)[1].encode("utf-8", "surrogateescape")
+        if not compare_digest(told, self._secret.encode()):
+            return _refuse(403, "AccessDenied", "this is another's runtime")
+        return await handler(request)
 
     async def _next(self, _request: web.Request) -> web.Response:
         if self._running is not None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
+from secrets import token_hex
 
 from router.backends.child_process import end, free_port, kill, open_log, spawn
 from router.backends.pool.confinement import Cores, pin, resident_bytes, rotate
@@ -20,7 +21,7 @@ _MIB = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class ProcessSpec:
-    """How a worker process is run. `command` has the placeholders {port} and {model}.
+    """How a worker process is run. `command` has placeholders: {socket} or {port}, and {model}.
 
     `model` is the name by which the worker knows its model. The process is kept on `cpus` cores,
     and replaced once it has more than `memory_bytes`; 0: no bound.
@@ -47,6 +48,7 @@ class _Place:
     """What a running replica has for itself; taken by `launch`, given back when it has ended."""
 
     number: int
+    socket: Path
     cores: frozenset[int] = field(default_factory=frozenset)
     log: Path | None = None
 
@@ -108,6 +110,8 @@ class ProcessInstance:
     async def end(self, patience_s: float) -> None:
         """Terminate, then kill."""
         await end(self._process, patience_s)
+        if self._place is not None:
+            await asyncio.to_thread(self._place.socket.unlink, missing_ok=True)
         self._leave()
 
     def abandon(self) -> None:
@@ -122,12 +126,18 @@ class ProcessInstance:
 
 
 class ProcessLauncher:
-    """Starts worker processes of one model, each on a port of its own."""
+    """Starts worker processes of one model, each on a socket in `sockets`, or a port, of its own.
+
+    A port is for commands that know no sockets: every user of this machine can send requests there.
+    """
 
     outlives_gateway = False
 
-    def __init__(self, model: str, spec: ProcessSpec, logs: LogSpec, cores: Cores) -> None:
+    def __init__(
+        self, model: str, spec: ProcessSpec, logs: LogSpec, cores: Cores, sockets: Path
+    ) -> None:
         self._model = model
+        self._sockets = sockets
         self.configured = spec
         self.logs = logs
         self._cores = cores
@@ -147,13 +157,12 @@ class ProcessLauncher:
 
     async def launch(self, number: str) -> ProcessInstance:
         """Start a process. Raises OSError."""
-        port, place = free_port(), self._take()
+        place = self._take()
         try:
-            process = await self._spawn(port, place)
+            address, process = await self._spawn(place)
         except BaseException:
             self.give_back(place)
             raise
-        address = parse_address(f"http://127.0.0.1:{port}")
         id_ = f"{self._model}-{os.getpid()}-{number}"
         return ProcessInstance(id_, address, self, process, place)
 
@@ -166,18 +175,17 @@ class ProcessLauncher:
         self._taken.add(number)
         folder = self.logs.folder
         log = folder / f"{self._model}-{number}.log" if folder is not None else None
-        return _Place(number, self._cores.take(self.configured.cpus), log)
+        socket = self._sockets / f"{token_hex(8)}.sock"  # others have theirs in the same folder
+        return _Place(number, socket, self._cores.take(self.configured.cpus), log)
 
     def give_back(self, place: _Place) -> None:
         """A replica has ended. Called exactly once for each."""
         self._taken.discard(place.number)
         self._cores.give_back(place.cores)
 
-    async def _spawn(self, port: int, place: _Place) -> asyncio.subprocess.Process:
-        command = [
-            argument.replace("{port}", str(port)).replace("{model}", self.configured.model)
-            for argument in self.configured.command
-        ]
+    async def _spawn(self, place: _Place) -> tuple[Address, asyncio.subprocess.Process]:
+        address, values = self._address(place)
+        command = [_filled(argument, values) for argument in self.configured.command]
         log = await asyncio.to_thread(_open, place.log or self.logs.file)
         try:
             process = await spawn(command, self.configured.env, log)
@@ -191,7 +199,21 @@ class ProcessLauncher:
         except OSError:
             kill(process)
             raise
-        return process
+        return address, process
+
+    def _address(self, place: _Place) -> tuple[Address, dict[str, str]]:
+        """Where a replica will listen, and what stands for the placeholders of its command."""
+        values = {"{model}": self.configured.model, "{socket}": str(place.socket)}
+        if any("{port}" in argument for argument in self.configured.command):
+            values["{port}"] = str(free_port())
+            return parse_address(f"http://127.0.0.1:{values['{port}']}"), values
+        return parse_address(f"unix:{place.socket}"), values
+
+
+def _filled(argument: str, values: Mapping[str, str]) -> str:
+    for placeholder, value in values.items():
+        argument = argument.replace(placeholder, value)
+    return argument
 
 
 def _open(path: Path | None) -> int | None:

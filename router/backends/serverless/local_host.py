@@ -8,6 +8,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,12 +21,14 @@ from router.domain.clock import Clock
 from router.domain.errors import AttemptError
 from router.upstream.address import Address
 from router.upstream.client import Call, UpstreamClient
+from router.upstream.response import UpstreamResponse
 
 _log = logging.getLogger(__name__)
 
 _START_TIMEOUT_S = 20.0
 _POLL_S = 0.05
 _CALL_TIMEOUT_S = 5.0
+_LOOK_EVERY_S = 1.0
 
 
 class HostFailedError(Exception):
@@ -47,7 +50,7 @@ class LocalFunctionSpec:
 
 
 class LocalFunctionHost:
-    """Starts the host process, declares functions, and starts it again should it end."""
+    """Starts the host process, declares functions, and does so again should either be lost."""
 
     def __init__(
         self,
@@ -65,6 +68,7 @@ class LocalFunctionHost:
         self._specs: tuple[LocalFunctionSpec, ...] = ()
         self._log_path: Path | None = None
         self._declared: tuple[LocalFunctionSpec, ...] | None = None
+        self._declaration = ""
         self._changed = asyncio.Event()
         self._process: asyncio.subprocess.Process | None = None
         self._watch: asyncio.Task[None] | None = None
@@ -97,10 +101,24 @@ class LocalFunctionHost:
                 self._changed.clear()
                 if self._specs or self._process is not None:
                     await self._bring_up()
+                    await self._until_something_changes()
         finally:
             if self._watch is not None:
                 self._watch.cancel()
             await end(self._process, self._drain_s)
+
+    async def _until_something_changes(self) -> None:
+        """Wait until there is something to declare, here or because the host has another set."""
+        while not self._changed.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_EVERY_S):
+                    await self._changed.wait()
+                    return
+            found = await self._ask()
+            if found is not None and found != self._declaration:
+                _log.warning("the function host's functions were changed, and are put back")
+                self.is_up.clear()
+                self._changed.set()
 
     async def _bring_up(self) -> None:
         """Start and declare, with growing pauses until it works."""
@@ -116,7 +134,7 @@ class LocalFunctionHost:
         if self._process is None or self._process.returncode is not None:
             await self._start()
         specs = self._specs
-        await self._put(specs)
+        self._declaration = await self._put(specs)
         self._declared = specs
 
     async def _start(self) -> None:
@@ -127,7 +145,7 @@ class LocalFunctionHost:
             if log is not None:
                 os.close(log)
         started = self._clock()
-        while not await self._is_healthy():
+        while await self._ask() is None:
             if process.returncode is not None:
                 raise HostFailedError(f"exited with status {process.returncode}")
             if self._clock() - started > _START_TIMEOUT_S:
@@ -142,17 +160,19 @@ class LocalFunctionHost:
         self.is_up.clear()
         self._changed.set()
 
-    async def _is_healthy(self) -> bool:
+    async def _ask(self) -> str | None:
+        """What the host calls its set of functions; None while it takes no invocations."""
         try:
             response = await self._upstream.send(
                 self.address, Call("GET", "/host/health"), timeout_s=1.0
             )
         except AttemptError:
-            return False
+            return None
         await response.aclose()
-        return response.status == 200
+        return _etag(response) if response.status == 200 else None
 
-    async def _put(self, specs: Sequence[LocalFunctionSpec]) -> None:
+    async def _put(self, specs: Sequence[LocalFunctionSpec]) -> str:
+        """Declare the functions; returns what the host calls the set. Raises HostFailedError."""
         body = msgspec.json.encode({"functions": [asdict(spec) for spec in specs]})
         call = Call(
             "PUT",
@@ -166,6 +186,11 @@ class LocalFunctionHost:
         if response.status != 200:
             told = response.body[:500].decode("utf-8", "replace")
             raise HostFailedError(f"refused its functions (status {response.status}): {told}")
+        return _etag(response)
+
+
+def _etag(response: UpstreamResponse) -> str:
+    return next((value for name, value in response.headers if name.lower() == "etag"), "")
 
 
 def _report_failure(state: RetryCallState) -> None:

@@ -65,8 +65,9 @@ def _spawn_child(_: object) -> int:
 def _runtime_api(call: list[str]) -> int:
     """Call this sandbox's own Runtime API; answer with the status."""
     method, path = call
-    connection = http.client.HTTPConnection(os.environ["AWS_LAMBDA_RUNTIME_API"], timeout=5)
-    connection.request(method, path, body=b"{}" if method == "POST" else None)
+    address, _, secret = os.environ["AWS_LAMBDA_RUNTIME_API"].partition("/")
+    connection = http.client.HTTPConnection(address, timeout=5)
+    connection.request(method, f"/{secret}{path}", body=b"{}" if method == "POST" else None)
     return connection.getresponse().status
 
 

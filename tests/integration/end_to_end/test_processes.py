@@ -369,3 +369,20 @@ async def test_they_keep_to_the_configured_totals_together(
     finally:
         for _, writer in sockets:
             writer.transport.abort()
+
+
+async def test_one_that_hangs_is_counted_out_and_replaced(gateway: GatewayProcess):
+    await until_both_answer(gateway)
+    victim = processes_of(gateway)[0]
+    victim.suspend()  # alive to the system, and given connections by it
+    async with asyncio.timeout(10):
+        while (await gateway.get("/readyz"))["processes"] == {"ready": 2, "wanted": 2}:
+            await asyncio.sleep(0.05)
+    assert await gateway.get("/readyz") == {"ready": True, "processes": {"ready": 1, "wanted": 2}}
+    assert await asyncio.to_thread(gone, [victim], 10.0) == []
+    table = await until_both_answer(gateway)
+    assert sorted(found["restarts"] for found in table) == [0, 1]
+    async with asyncio.timeout(10):
+        while (await gateway.get("/readyz"))["processes"] != {"ready": 2, "wanted": 2}:
+            await asyncio.sleep(0.05)
+    assert "hangs and is killed" in gateway.log

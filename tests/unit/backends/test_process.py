@@ -2,15 +2,18 @@
 
 import asyncio
 import os
+import stat
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from router.backends.child_process import kill
+from router.backends.child_process import kill, socket_folder
 from router.backends.pool.confinement import Cores
 from router.backends.pool.process import LogSpec, ProcessLauncher, ProcessSpec
+from router.signals.records import Publication, decode, encode
+from router.signals.snapshot import SharedEndpoint
 
 SLEEPS = "import time; print('up', flush=True); time.sleep(60)"
 GROWS = "import time; kept = bytearray(80 << 20); time.sleep(60)"
@@ -26,7 +29,7 @@ def spec(code, **bounds) -> ProcessSpec:
 def make_launcher(tmp_path):
     def make(code, logs=None, cores=(0, 1), **bounds) -> Any:
         logs = logs or LogSpec(None, tmp_path / "logs", 64 * 1024)
-        return ProcessLauncher("m", spec(code, **bounds), logs, Cores(cores))
+        return ProcessLauncher("m", spec(code, **bounds), logs, Cores(cores), tmp_path)
 
     return make
 
@@ -155,3 +158,48 @@ def test_other_bounds_are_another_spec_but_another_log_is_not(make_launcher, tmp
     assert launcher.spec == before
     launcher.configured = spec(SLEEPS, memory_bytes=1 << 30)
     assert launcher.spec != before
+
+
+LISTENS = """
+import pathlib, socket, time
+listener = socket.socket(socket.AF_UNIX)
+listener.bind("{socket}")
+listener.listen()
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def sockets():
+    with socket_folder() as folder:
+        yield Path(folder)
+
+
+async def test_a_replica_listens_where_no_other_user_gets(launched, sockets):
+    assert stat.S_IMODE((await asyncio.to_thread(sockets.stat)).st_mode) == 0o700
+    launcher = ProcessLauncher("m", spec(LISTENS), LogSpec(None), Cores(()), sockets)
+    launched.append(await launcher.launch("1.1"))
+    path = Path(launched[0].address.unix_path)
+    assert path.parent == sockets
+    while not await asyncio.to_thread(path.exists):
+        await asyncio.sleep(0.02)
+    await launched[0].end(0.0)
+    assert not await asyncio.to_thread(path.exists)
+
+
+async def test_other_gateways_take_the_address_of_a_replica(launched, sockets):
+    launcher = ProcessLauncher("m", spec(LISTENS), LogSpec(None), Cores(()), sockets)
+    launched.append(await launcher.launch("1.1"))
+    url = launched[0].address.url
+    fields = encode(Publication({}, {"m": [SharedEndpoint("m-1", url, 1, "gw")]}, {}))
+    told = decode("gw", {name.encode(): value for name, value in fields.items()})
+    assert [found.url for found in told.endpoints["m"]] == [url]
+
+
+@pytest.mark.parametrize(
+    "place", ["/x" * 40, "/tmp/über", "/tmp/a b"], ids=["long", "not ASCII", "blank"]
+)
+def test_a_folder_for_sockets_is_on_a_path_that_all_can_use(place, monkeypatch):
+    monkeypatch.setattr("router.backends.child_process.gettempdir", lambda: place)
+    with socket_folder() as folder:
+        assert folder.startswith("/tmp/hybrid-router-")

@@ -24,6 +24,10 @@ ODD_ENDPOINTS: dict[str, dict[str, object]] = {
     "an address with a line break": {"url": "http://10.0.0.1\r\nx-evil: 1"},
     "an address that ends in a line break": {"url": "http://10.0.0.1\n"},
     "an address with a query": {"url": "http://10.0.0.1/?a=b"},
+    "a socket of somebody else": {"url": "unix:/var/run/docker.sock"},
+    "a socket behind a way up": {
+        "url": "unix:/tmp/../var/run/hybrid-router-a/0123456789abcdef.sock"
+    },
     "a huge address": {"url": "http://" + "a" * 600},
     "an id with a line break": {"id": "e1\r\nset-cookie: a"},
     "an empty id": {"id": ""},
