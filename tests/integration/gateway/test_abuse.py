@@ -21,7 +21,9 @@ from tests.fakes.upload_server import Arrival, UploadServer, upload_server
 from tests.fakes.upstreams import ok
 from tests.integration.harness import INFER, Harness
 
-SOON_S = 0.1
+LATE = "200ms"
+SOON_S = 10.0
+"""Ample on a busy machine, and far less than any time-out that could be what ended it."""
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
 ROUNDS = 3
 
@@ -77,9 +79,18 @@ def connections(monkeypatch: pytest.MonkeyPatch) -> "WeakSet[ClientConnection]":
     return made
 
 
+@pytest.fixture
+def response_timeout() -> str:
+    """So long that the gateway ends nothing by itself; tests of a late replica set it to `LATE`."""
+    return "60s"
+
+
 @pytest.fixture(params=[False, True], ids=["ordinary", "fast"])
 async def site(
-    request: pytest.FixtureRequest, tmp_path: Path, connections: "WeakSet[ClientConnection]"
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    connections: "WeakSet[ClientConnection]",
+    response_timeout: str,
 ) -> AsyncIterator[Site]:
     async with upload_server() as server:
         settings: dict[str, Any] = {
@@ -88,7 +99,7 @@ async def site(
             "pool": {
                 "urls": [server.url], "concurrency": 100,
                 "health": {"interval": "60s", "ejection": {"failures": 100}},
-                "timeouts": {"response": "200ms"},
+                "timeouts": {"response": response_timeout},
             },
         }  # fmt: skip
         async with Harness(tmp_path, warm=[ok()], **settings) as gateway:
@@ -141,32 +152,42 @@ def bytewise(data: bytes) -> list[bytes]:
     return [data[place : place + 1] for place in range(len(data))]
 
 
-REPLICAS = {
-    "a head of one byte a second": (says(*bytewise(OK), every_s=1.0), 504, "upstream_failed"),
-    "a body of one byte a second":
-        (says(OK[:-2], *bytewise(OK[-2:]), every_s=1.0), 504, "upstream_failed"),
-    "nothing at all": (says(every_s=1.0), 504, "upstream_failed"),
-    "the end, at once": (says(then_closes=True), 502, "upstream_failed"),
-    "the end, within its head": (says(OK[:20], then_closes=True), 502, "upstream_failed"),
-    "the end, within its body": (says(OK[:-1], then_closes=True), 502, "upstream_failed"),
-    "no HTTP": (says(b"nonsense\r\n\r\n"), 502, "upstream_failed"),
-    "two lengths":
-        (says(OK.replace(b"\r\n\r\n", b"\r\ncontent-length: 1\r\n\r\n")), 502, "upstream_failed"),
-}  # fmt: skip
+LATE_REPLICAS = {
+    "a head of one byte a second": says(*bytewise(OK), every_s=1.0),
+    "a body of one byte a second": says(OK[:-2], *bytewise(OK[-2:]), every_s=1.0),
+    "nothing at all": says(every_s=1.0),
+}
+BROKEN_REPLICAS = {
+    "the end, at once": says(then_closes=True),
+    "the end, within its head": says(OK[:20], then_closes=True),
+    "the end, within its body": says(OK[:-1], then_closes=True),
+    "no HTTP": says(b"nonsense\r\n\r\n"),
+    "two lengths": says(OK.replace(b"\r\n\r\n", b"\r\ncontent-length: 1\r\n\r\n")),
+}
 
 
-@pytest.mark.parametrize("case", REPLICAS.values(), ids=REPLICAS)
-async def test_a_replica_that_gives(site, case):
-    site.server.behave, status, outcome = case
+@pytest.mark.parametrize("response_timeout", [LATE])
+@pytest.mark.parametrize("behave", LATE_REPLICAS.values(), ids=LATE_REPLICAS)
+async def test_a_replica_that_is_late_with(site, behave):
+    await assert_it_fails(site, behave, 504)
+
+
+@pytest.mark.parametrize("behave", BROKEN_REPLICAS.values(), ids=BROKEN_REPLICAS)
+async def test_a_replica_that_gives(site, behave):
+    await assert_it_fails(site, behave, 502)
+
+
+async def assert_it_fails(site: Site, behave: Any, status: int) -> None:
+    site.server.behave = behave
     before = await site.counts()
     for number in range(ROUNDS):
         reader, writer = await site.gateway.connect()
         writer.write(post(request_id=f"r{number}"))
         assert await answer(reader) == status
         line = await site.gateway.logged(f"r{number}")
-        assert (line["status"], line["outcome"]) == (status, outcome)
+        assert (line["status"], line["outcome"]) == (status, "upstream_failed")
         writer.close()
-    assert await site.counts() == {**before, outcome: ROUNDS}
+    assert await site.counts() == {**before, "upstream_failed": ROUNDS}
 
 
 CHUNKS = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n"

@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import random
-import time
 import warnings
 
 import pytest
@@ -13,6 +12,7 @@ from router.domain.errors import AttemptError
 from router.upstream.address import Address, parse_address
 from router.upstream.client import Call, UpstreamClient
 from router.upstream.connection_pool import UpstreamLimits
+from tests.fakes.paced_clock import paced_clock
 from tests.fakes.scripted_server import (
     Step,
     close,
@@ -71,9 +71,9 @@ async def storm(seed: int) -> list[str]:
     complaints: list[dict[str, object]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
     limits = UpstreamLimits(buffer_bytes=4, idle_s=0.05, max_idle=3, stream_idle_s=0.2)
-    client = UpstreamClient(clock=time.monotonic, limits=limits)
     scripts = [random_script(rng) for _ in range(CALLS * 2)]
-    async with scripted_server(*scripts) as server:
+    async with paced_clock() as clock, scripted_server(*scripts) as server:
+        client = UpstreamClient(clock=clock, limits=limits)
         address = parse_address(server.url)
 
         for _ in range(CALLS // PARALLEL):
