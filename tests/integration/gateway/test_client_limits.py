@@ -5,6 +5,7 @@ import json
 import socket
 import time
 from contextlib import suppress
+from itertools import chain, repeat
 from typing import Any
 
 import pytest
@@ -16,7 +17,8 @@ from tests.integration.harness import INFER, Harness
 BODY = b'{"id": "1"}'
 HEAD = f"POST {INFER} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(BODY)}\r\n\r\n".encode()
 LIVE = b"GET /v2/health/live HTTP/1.1\r\nhost: x\r\n\r\n"
-CLOSED_WITHIN_S = 3.0
+CLOSED_WITHIN_S = 10.0
+"""Ample on a busy machine, and far less than the time-outs that a test does not set."""
 
 
 async def closed(reader: asyncio.StreamReader) -> bytes:
@@ -126,14 +128,12 @@ class TestWaiting:
             reader, writer = await gateway.connect()
 
             async def trickle() -> None:
-                for byte in LIVE[:-1]:
+                for byte in chain(LIVE[:-2], repeat(ord("y"))):  # a further line, without end
                     writer.write(bytes([byte]))
                     await asyncio.sleep(0.05)
 
             sending = asyncio.create_task(trickle())
-            started = time.monotonic()
             assert await closed(reader) == b""
-            assert time.monotonic() - started < 1.5
             sending.cancel()
             with suppress(asyncio.CancelledError, ConnectionError):
                 await sending
@@ -148,16 +148,14 @@ class TestWaiting:
             assert await closed(reader) == b""
 
     async def test_between_requests_a_client_may_rest_for_longer(self, tmp_path):
-        server = {"header_timeout": "100ms", "keepalive_timeout": "1200ms"}
+        server = {"header_timeout": "100ms", "keepalive_timeout": "2s"}
         async with limited(tmp_path, **server) as gateway:
             reader, writer = await gateway.connect()
             for _ in range(2):
                 writer.write(HEAD + BODY)
                 assert await answer(reader) == 200
-                await asyncio.sleep(0.9)  # several times what a head may take
-            started = time.monotonic()
+                await asyncio.sleep(0.3)  # several times what a head may take
             assert await closed(reader) == b""
-            assert time.monotonic() - started < CLOSED_WITHIN_S
             assert await counted(gateway, 'router_client_timeouts_total{wait="idle"}') == 1
 
     async def test_a_slow_answer_is_nobodys_wait(self, tmp_path):
