@@ -4,10 +4,13 @@ BIN := $(VENV)/bin
 LOCKS := deploy/requirements
 MODELS := .demo/models
 SOAK_SECONDS ?= 600
+RUNS ?= 20
+# Files stay whole: their tests share processes. `auto` would count two threads of a core as one.
+PYTEST := $(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile
 PIN := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url
 
 .DEFAULT_GOAL := help
-.PHONY: help serve demo check test test-debug test-system bench results lock clean
+.PHONY: help serve demo check test test-repeat test-debug test-system bench results lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -44,7 +47,10 @@ check: $(VENV)/.dev  ## format, lint, types, import contracts
 	$(BIN)/lint-imports
 
 test: $(VENV)/.dev .demo/.models  ## the test suite; needs no root and no installed service
-	$(BIN)/pytest
+	$(PYTEST)
+
+test-repeat: $(VENV)/.dev .demo/.models  ## the suite RUNS times (20) in random order, half of them beside a load
+	tests/repeat $(RUNS) $(PYTEST)
 
 test-debug: $(VENV)/.dev  ## the gateway's integration tests in asyncio's debug mode
 	PYTHONASYNCIODEBUG=1 $(BIN)/pytest --asyncio-debug --timeout 300 tests/integration/gateway

@@ -76,7 +76,6 @@ def assert_equal(result: Any, expected: Arrays) -> None:
         np.testing.assert_allclose(result.as_numpy(name), array, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("backend", ["serverless", "pool"])
 @pytest.mark.parametrize("form", ["json", "binary", "gzip"])
 def test_the_sync_client(
@@ -97,7 +96,6 @@ def test_the_sync_client(
     assert_equal(result, expected)
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.filterwarnings("ignore:Sending a large body directly:ResourceWarning")  # Triton's way
 @pytest.mark.parametrize("backend", ["serverless", "pool"])
 async def test_the_async_client(

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import pytest
 
 from tests.fakes.valkey import ValkeyProcess, valkey_server
 from tests.integration.end_to_end.conftest import StartGateway
@@ -44,7 +43,6 @@ async def until_all(gateways: Sequence[GatewayProcess], **facts: Any) -> list[di
             await asyncio.sleep(0.05)
 
 
-@pytest.mark.timeout(90)
 async def test_two_gateways_on_one_redis(
     start_gateway: StartGateway, repository: Path, valkey_server: ValkeyProcess
 ):
@@ -58,7 +56,6 @@ async def test_two_gateways_on_one_redis(
     assert "canary of rule r is resumed, as by another gateway" in gateways[0].log
 
 
-@pytest.mark.timeout(90)
 async def test_the_processes_of_one_gateway(start_gateway: StartGateway, repository: Path):
     config = config_of(repository)
     config["server"]["processes"] = 2

@@ -136,7 +136,6 @@ async def traffic(session, gateway, name, request):
         await asyncio.gather(*clients)
 
 
-@pytest.mark.timeout(120)
 async def test_a_pool_rolls_to_another_version_without_a_failed_request(
     start_gateway: StartGateway, versions: Path
 ):
@@ -169,7 +168,6 @@ def canary(name: str, share: int = 50, **more: Any) -> list[dict[str, Any]]:
     return [{**rule, "canary": {"model": f"{name}-next", "share": share, "rollback": rollback}}]
 
 
-@pytest.mark.timeout(120)
 async def test_a_version_that_fails_is_rolled_back(start_gateway: StartGateway, versions: Path):
     gateway = start_gateway(
         settings(
@@ -196,7 +194,6 @@ async def test_a_version_that_fails_is_rolled_back(start_gateway: StartGateway, 
     assert "canary of rule canary is rolled back" in gateway.log
 
 
-@pytest.mark.timeout(120)
 async def test_a_slower_version_is_rolled_back(start_gateway: StartGateway, versions: Path):
     gateway = start_gateway(
         settings(
@@ -225,7 +222,6 @@ def largest_difference(versions: Path, text: bytes) -> float:
     return float(np.max(np.abs(outputs[0].astype(np.float64) - outputs[1])))
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize(
     ("tolerance", "result"), [(0.0, "mismatch"), (0.5, "match")], ids=["no tolerance", "ample"]
 )

@@ -56,8 +56,7 @@ async def test_hedging_lowers_the_tail_within_its_budget(tmp_path):
 async def test_the_budget_holds_where_far_more_is_slow(tmp_path):
     share, requests = 0.05, 200
     model = {"hedge": {"percentile": 75, "budget": share}}
-    replicas = [SlowNowAndThen(5, 0.1), ok()]
-    async with Harness(tmp_path, warm=replicas, model=model) as gateway:
+    async with Harness(tmp_path, warm=[SlowNowAndThen(5, 0.1), ok()], model=model) as gateway:
         for _ in range(requests):
             assert (await gateway.infer()).status == 200
         second = sum(len(replica.received) for replica in gateway.warm) - requests

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import pytest
 from aiohttp import web
 
 from tests.fakes.kubernetes_api import KubernetesApi, endpoint, slice_of
@@ -56,7 +55,6 @@ async def until_endpoints(gateway: GatewayProcess, number: int) -> None:
             await asyncio.sleep(0.05)
 
 
-@pytest.mark.timeout(60)
 async def test_it_sizes_follows_and_serves_on_without_the_api_server(
     api: KubernetesApi, kubeconfig: Path, start_gateway: Any, tmp_path: Path
 ):
