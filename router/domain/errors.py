@@ -22,6 +22,12 @@ class BrokenBodyError(InvalidRequestError):
     """The body's framing is broken, so nothing after it on the connection can be understood."""
 
 
+class HeadTooLargeError(RouterError):
+    """A request's head, or what comes beside a body's data, is over the limit."""
+
+    code = "head_too_large"
+
+
 class UnsupportedMediaError(RouterError):
     """The body's encoding or media type is not one the router passes on."""
 

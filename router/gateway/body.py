@@ -16,6 +16,7 @@ from router.domain.errors import (
     PayloadTooLargeError,
     ShedError,
 )
+from router.gateway.framing import RefusedError
 
 STREAM_ABOVE_BYTES = 64 * 1024
 """A longer body need not be kept."""
@@ -164,6 +165,8 @@ class Body:
         try:
             chunk = await self._request.content.readany()
         except web.RequestPayloadError as error:
+            if isinstance(error.__cause__, RefusedError):
+                raise error.__cause__.error from error
             raise BrokenBodyError("the body's framing is broken") from error
         except ConnectionError as error:
             raise ClientClosedError("the client went away while sending its body") from error

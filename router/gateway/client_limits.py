@@ -10,6 +10,7 @@ from enum import StrEnum
 from router.domain.clock import Clock
 from router.domain.errors import TooManyConnectionsError
 from router.domain.request import Protocol
+from router.gateway.body import BodyBudget
 from router.gateway.relay import error_bytes
 from router.gateway.responses import error_answer
 from router.runtime import RuntimeRef
@@ -19,7 +20,8 @@ TICK_S = 0.25
 """How coarse the wheel is; a wait ends at most two ticks late."""
 _LINGER_S = 1.0
 """How long a refused client has to read why."""
-_MAX_LINGERING = 256
+MAX_LINGERING = 256
+"""Clients that have been refused and may still read why."""
 
 
 class Wait(StrEnum):
@@ -37,8 +39,9 @@ class ClientLimits:
     `accepted`, `refused`, `handshakes_failed` and `timed_out` only grow.
     """
 
-    def __init__(self, runtime: RuntimeRef, clock: Clock) -> None:
+    def __init__(self, runtime: RuntimeRef, clock: Clock, bodies: BodyBudget) -> None:
         self._runtime = runtime
+        self._bodies = bodies
         self.clock = clock
         self.wheel = DeadlineWheel(clock, TICK_S)
         self.open = 0
@@ -53,22 +56,32 @@ class ClientLimits:
 
         Who enters calls `leave` once.
         """
-        most = self._runtime.current.settings.server.max_connections
-        if self.open < most:
+        refusal = self._refusal(self.open)
+        if refusal is None:
             self.open += 1
             self.accepted += 1
             return True
         self.refused += 1
         refused = _Refused(self)
         transport.set_protocol(refused)
-        refused.tell(transport, most, lingers=self.lingering < _MAX_LINGERING)
+        refused.tell(transport, refusal, lingers=self.lingering < MAX_LINGERING)
         return False
 
     def has_room_for(self, pending: int) -> bool:
         """Whether one more may begin a TLS handshake beside `pending` others; counts a refusal."""
-        has_room = self.open + pending < self._runtime.current.settings.server.max_connections
+        has_room = self._refusal(self.open + pending) is None
         self.refused += not has_room
         return has_room
+
+    def _refusal(self, count: int) -> str | None:
+        """Why there may be no more than `count` connections, if so."""
+        server = self._runtime.current.settings.server
+        if count >= server.max_connections:
+            most = server.max_connections
+            return f"this gateway has its most client connections, {most}; use fewer, or try again"
+        if not self._bodies.has_room(server.max_header_bytes):
+            return "the gateway holds as many bytes as it may; try again soon"
+        return None
 
     def leave(self) -> None:
         """A connection that entered is gone."""
@@ -98,9 +111,10 @@ class _Refused(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._tick = 0
 
-    def tell(self, transport: asyncio.Transport, most: int, *, lingers: bool) -> None:
+    def tell(self, transport: asyncio.Transport, why: str, *, lingers: bool) -> None:
         """Send the refusal; without lingering, the client may see a reset instead."""
-        transport.write(_refusal(most))
+        answer = error_answer(TooManyConnectionsError(why), Protocol.OIP)
+        transport.write(error_bytes(answer, b"connection: close\r\n"))
         if not lingers:
             transport.close()
             return
@@ -122,10 +136,3 @@ class _Refused(asyncio.Protocol):
             self._transport = None
             self._limits.lingering -= 1
             self._limits.wheel.disarm(self._tick, self)
-
-
-def _refusal(most: int) -> bytes:
-    error = TooManyConnectionsError(
-        f"this gateway has its most client connections, {most}; use fewer, or try again later"
-    )
-    return error_bytes(error_answer(error, Protocol.OIP), b"connection: close\r\n")

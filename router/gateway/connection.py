@@ -12,19 +12,21 @@ from typing import Protocol as Interface
 
 from aiohttp import web
 from aiohttp.http import HttpVersion11
-from aiohttp.http_parser import HttpRequestParser
-from aiohttp.web_protocol import RequestHandler, _ErrInfo
+from aiohttp.http_exceptions import LineTooLong
+from aiohttp.http_parser import HttpRequestParser, RawRequestMessage
+from aiohttp.web_protocol import RequestHandler
 
-from router.domain.errors import InvalidRequestError
-from router.domain.request import Protocol
-from router.gateway.client_limits import ClientLimits, Wait
-from router.gateway.fast_attempt import Attempt, Carried
+from router.domain.errors import HeadTooLargeError, InvalidRequestError, RouterError
+from router.gateway.body import BodyBudget
+from router.gateway.client_limits import MAX_LINGERING, ClientLimits, Wait
+from router.gateway.fast_attempt import CLOSE, Attempt, Carried
 from router.gateway.fast_path import MAX_BODY_BYTES, FastPath
 from router.gateway.fast_route import KnownHead
 from router.gateway.fast_upload import Upload
-from router.gateway.framing import Begun, Framing, ParserTap
-from router.gateway.relay import error_reply
-from router.gateway.responses import error_answer
+from router.gateway.framing import Framing, RefusedError
+from router.gateway.relay import Headers, error_bytes, error_reply
+from router.gateway.responses import ErrorAnswer
+from router.telemetry.repeats import BY_STRANGERS
 
 _log = logging.getLogger(__name__)
 
@@ -36,7 +38,8 @@ _MAX_FIRST_BYTES = 256 * 1024
 """What one read brings at most; were it more, the ordinary path would have it."""
 LINGER_S = 2.0
 """How long an unread body is drained so that its sender can read our refusal."""
-_MALFORMED = InvalidRequestError("the request is not valid HTTP, or its head is too large")
+_MALFORMED = InvalidRequestError("the request is not valid HTTP")
+_TOO_LONG = HeadTooLargeError("a line of the request is too long")
 
 
 class Data(Interface):
@@ -44,26 +47,32 @@ class Data(Interface):
 
     fast_path: FastPath | None
     limits: ClientLimits
+    bodies: BodyBudget
     is_draining: bool
 
     async def handle(self, http: web.BaseRequest) -> web.StreamResponse:
         """Answer an ordinary request."""
         ...
 
+    def refuse(self, error: RouterError) -> tuple[ErrorAnswer, Headers]:
+        """Record what has not become a request; returns its answer and the headers to it."""
+        ...
+
 
 class ClientConnection(RequestHandler):
     """One client connection; framing is the business of aiohttp's hardened parser.
 
-    Between requests, what is read is offered to the fast path first, while `Framing` can tell
-    where one ends.
+    Between requests, what is read is offered to the fast path first. What is kept of it before it
+    is a request counts into the budget of bodies.
     """
 
     __slots__ = (
-        "_attempt", "_data", "_fast", "_framing", "_head_since", "_held", "_is_closing_after",
-        "_is_cut_short", "_later", "_limits",
-        "_patience", "_raw", "_stalled_since", "_stops", "_upload", "_wait_tick",
-        "carried",
+        "_attempt", "_charged", "_data", "_fast", "_head_since", "_held", "_is_closing_after",
+        "_is_cut_short", "_is_lingering", "_later", "_limits", "_patience", "_raw",
+        "_stalled_since", "_stops", "_upload", "_wait_tick", "carried",
     )  # fmt: skip
+    _parser: Any
+    """A `Framing`; None once the client has gone."""
 
     def __init__(self, server: web.Server, data: Data, **options: Any) -> None:  # noqa: ANN401
         super().__init__(server, **options)
@@ -77,11 +86,12 @@ class ClientConnection(RequestHandler):
         self._attempt: Attempt | None = None
         self._upload: Upload | None = None
         self._is_cut_short = False
+        self._is_lingering = False
         self._stops = False
         self._raw = b""
         self._held = b""
         self._later: deque[bytes] = deque()
-        self._framing = Framing()
+        self._charged = 0
         self._is_closing_after = False
         self._patience: asyncio.TimerHandle | None = None
         self.carried: Carried | None = None
@@ -161,28 +171,28 @@ class ClientConnection(RequestHandler):
         held = self._held
         whole = held + data if held else data
         self._held = b""
-        if self._fast is not None and self._framing.owed == 0 and self._is_between_requests():
+        if self._fast is not None and self._is_between_requests():
             known = self._fast.known(whole)
             if known is not None and self._begin(whole, *known):
                 return
         if self._is_cut_short:
             return  # the rest of a body, after its answer
         self._stop_patience()
-        if held:
-            self._feed(held)  # apart: a parser that fails at `data` forgets what came with it
-        self._feed(data)
+        self._feed(whole)
 
     def _feed(self, data: bytes) -> None:
-        """Give bytes to aiohttp; end a body in whose middle the framing broke, as it does not."""
+        """Give bytes to aiohttp."""
         super().data_received(data)
-        if self._messages and isinstance(self._messages[-1][0], _ErrInfo):
-            request = self._current_request
-            if request is not None and not request.content.is_eof():
-                request.content.set_exception(web.RequestPayloadError("the framing is broken"))
-        elif self._head_since <= self._next_keepalive_close_time and self._expects_head():
+        if self._parser is not None and self._parser.refusal is not None:
+            super().data_received(b"")  # it is told after the requests that came before it
+        self._account()
+        if self._head_since <= self._next_keepalive_close_time and self._expects_head():
             self._wait_for_head()  # only a part of it has come
 
     def _is_between_requests(self) -> bool:
+        return self._is_idle() and bool(self._parser.is_between_requests)
+
+    def _is_idle(self) -> bool:
         """Whether aiohttp waits for the next request and the client reads our answers."""
         waiter = self._waiter
         return (
@@ -193,11 +203,22 @@ class ClientConnection(RequestHandler):
             and not self._data.is_draining
         )
 
+    def _account(self) -> None:
+        """Have the budget know what is held here before it is a request."""
+        size = len(self._held) + sum(map(len, self._later))
+        if self._parser is not None:
+            size += len(self._parser.held)
+        self._data.bodies.held_bytes += size - self._charged
+        self._charged = size
+
     def _begin(self, data: bytes, head: KnownHead, start: int) -> bool:
         """Whether the fast path has the request, or waits for the rest of it."""
         missing = head.body_bytes - (len(data) - start)
         if missing > 0 and head.body_bytes <= MAX_BODY_BYTES:
+            if not self._data.bodies.has_room(len(data) - self._charged):
+                return False  # the ordinary path refuses it
             self._held = data
+            self._account()
             if self._patience is None:  # one for all of a body that comes bit by bit
                 self._patience = self._loop.call_later(_PATIENCE_S, self._give_to_aiohttp)
             return True
@@ -207,6 +228,8 @@ class ClientConnection(RequestHandler):
         if self._attempt is None:
             return False
         self._stop_patience()
+        if self._charged:
+            self._account()
         if missing and isinstance(self._attempt, Upload):
             self._upload = self._attempt
         self._raw = data
@@ -238,23 +261,14 @@ class ClientConnection(RequestHandler):
     def _keep_for_later(self, data: bytes) -> None:
         """Keep what a client sends before it has its answer, as it came; a bounded amount of it."""
         self._later.append(data)
-        if len(self._later) >= _MAX_LATER or len(data) >= MAX_BODY_BYTES:
+        self._account()
+        is_much = len(data) >= MAX_BODY_BYTES or not self._data.bodies.has_room(0)
+        if is_much or len(self._later) >= _MAX_LATER:
             self.stop_reading()
 
-    def _on_read(self, begun: Begun, data: bytes) -> bool:
-        """Whether the fast path takes a request that aiohttp's parser has just read."""
-        if begun.missing and begun.length <= MAX_BODY_BYTES:
-            return False
-        if not self._offer(begun, data):
-            return False
-        if not begun.payload.is_eof():
-            self._leave_parser()
-        return True
-
     def _leave_parser(self) -> None:
-        """Start with a new parser after this request: the old one waits for the rest of it."""
+        """Start with a new parser after this request: the old one waits for its body."""
         self._parser = self._new_parser()
-        self._framing.owed = 0
         if self._reading_paused:  # for the sake of a payload that nobody reads
             self._reading_paused = False
             if not self._stops:
@@ -267,18 +281,25 @@ class ClientConnection(RequestHandler):
             payload_exception=web.RequestPayloadError, auto_decompress=False,
             max_msg_queue_size=self._max_msg_queue_size,
         )  # fmt: skip
-        return ParserTap(parser, self._framing, self._on_read)
+        return Framing(
+            parser, self._offer, self._on_refused, self._data.bodies.has_room,
+            max_head=self.max_line_size, max_queue=self._max_msg_queue_size,
+        )  # fmt: skip
 
-    def _offer(self, begun: Begun, data: bytes) -> bool:
-        message = begun.message
+    def _offer(self, message: RawRequestMessage, head: bytes, length: int, rest: bytes) -> bool:
+        """Whether the fast path takes a request whose head aiohttp's parser has just read."""
         if self._fast is None or self.carried is not None or message.method != "POST":
             return False
         if message.should_close or message.version != HttpVersion11:
             return False
-        if not self._is_between_requests():
+        missing = length - len(rest)
+        if missing < 0 or (missing and length <= MAX_BODY_BYTES) or not self._is_idle():
             return False
-        head = self._fast.understand(message, data[: begun.start], begun.length)
-        return head is not None and self._begin(data, head, begun.start)
+        known = self._fast.understand(message, head, length)
+        if known is None or not self._begin(head + rest, known, len(head)):
+            return False
+        self._leave_parser()
+        return True
 
     # -- the fast path's answers -----------------------------------------------------------------
 
@@ -347,17 +368,25 @@ class ClientConnection(RequestHandler):
     def _go_on(self) -> None:
         while self._later and (self._attempt is None or self._upload is not None):
             data = self._later.popleft()
+            self._account()
             if not self._later:
                 self.go_on_reading()
             self.data_received(data)
 
     def _linger(self) -> None:
-        """Throw away the rest of a body for a while, so that its sender can read the answer."""
-        self._framing.lose()
+        """Throw away what comes for a while, so that its sender can read the answer."""
+        self._parser.stop()
+        self._held = b""
         self._later.clear()
+        self._account()
         self.go_on_reading()
+        if self.transport is None or self._limits.lingering >= MAX_LINGERING:
+            self._close_between_requests()
+            return
+        self._limits.lingering += 1
+        self._is_lingering = True
         self._patience = self._loop.call_later(LINGER_S, self.force_close)
-        if self.transport is not None and self.transport.can_write_eof():
+        if self.transport.can_write_eof():
             self.transport.write_eof()
 
     # -- the connection's end --------------------------------------------------------------------
@@ -396,6 +425,23 @@ class ClientConnection(RequestHandler):
         self._stop_patience()
         self._abandon()
         super().connection_lost(exc)
+        self._limits.lingering -= self._is_lingering
+        self._is_lingering = False
+        self._held = b""
+        self._later.clear()
+        self._account()
+
+    def _on_refused(self, exc: BaseException) -> bool:
+        """Answer at once what the parser refused, if there is nothing to be answered before it."""
+        has_asked = self._request_count > 0 and not self._is_idle()
+        if has_asked or self._paused or self.transport is None:
+            return False
+        answer, headers = self._data.refuse(_refusal(exc))
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
+        self.transport.write(error_bytes(answer, lines.encode("ascii") + CLOSE))
+        self._is_cut_short = True
+        self._linger()
+        return True
 
     def handle_error(
         self,
@@ -405,11 +451,28 @@ class ClientConnection(RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """Answer what the parser refused; the connection is closed afterwards."""
-        _log.info("malformed request from a client: status %d, %s", status, type(exc).__name__)
-        del message  # quotes the client's bytes
-        reply = error_reply(error_answer(_MALFORMED, Protocol.OIP))
+        del status, message  # which quotes the client's bytes
+        request._version = HttpVersion11  # noqa: SLF001  aiohttp makes one up, of HTTP/1.0
+        reply = error_reply(*self._data.refuse(_refusal(exc)))
         reply.force_close()
         return reply
+
+    def log_exception(self, *args: Any, **kw: Any) -> None:  # noqa: ANN401  aiohttp's
+        """Log what went wrong; of a client's broken body, no more than that."""
+        if isinstance(kw.get("exc_info"), web.RequestPayloadError):
+            _log.info("a client's body broke before its end", extra=BY_STRANGERS)
+        else:
+            super().log_exception(*args, **kw)
+
+
+def _refusal(exc: BaseException | None) -> RouterError:
+    if exc is not None:
+        exc.__traceback__ = None  # its frames hold what came, and aiohttp holds it in a circle
+    # Its name alone: it quotes the client's bytes.
+    _log.info("refused what a client sent: %s", type(exc).__name__, extra=BY_STRANGERS)
+    if isinstance(exc, RefusedError):
+        return exc.error
+    return _TOO_LONG if isinstance(exc, LineTooLong) else _MALFORMED
 
 
 class _NoTimer:

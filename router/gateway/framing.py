@@ -1,107 +1,224 @@
-"""Where requests begin and end on a connection, told from aiohttp's parser and the bytes it read.
+"""Where requests begin and end on a connection, and how many bytes that are no body may come.
 
-aiohttp's hardened parser decides framing; this module refuses what it lets pass (versions other
-than 1.0 and 1.1, codings beside chunked), and says when framing is so plain that the bytes can be
-cut without a parser. In doubt it says so, for good: then every request is an ordinary one.
+aiohttp's hardened parser decides what a request is; it gets whole heads only, so that an unfinished
+one costs the bytes it has and no more. This module refuses what the parser lets pass (versions
+other than 1.0 and 1.1, codings beside chunked) and what is too large, while it comes.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
+from aiohttp import web
 from aiohttp.http import HttpVersion10, HttpVersion11
 from aiohttp.http_exceptions import BadHttpMessage, HttpProcessingError
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import StreamReader
 
-from router.gateway.body import STREAM_ABOVE_BYTES
+from router.domain.errors import HeadTooLargeError, RouterError, ShedError
+from router.gateway.chunks import ChunkedExtent
 
 _VERSIONS = (HttpVersion10, HttpVersion11)
+_END = b"\r\n\r\n"
+_FIRST, _LAST = b"AZ"
 
 Message = tuple[RawRequestMessage, StreamReader]
+Offer = Callable[[RawRequestMessage, bytes, int, bytes], bool]
+_NOTHING: tuple[Sequence[Message], bool, bytes] = ((), False, b"")
 
 
-class Begun(NamedTuple):
-    """A request whose head lies at the start of what was read; its body begins at `start`.
+class RefusedError(BadHttpMessage):
+    """What came is refused for a reason of ours, `error`; to aiohttp it is bad HTTP."""
 
-    `missing` is how much of the `length` bytes of the body has not been read yet.
-    """
+    def __init__(self, error: RouterError) -> None:
+        super().__init__(str(error))
+        self.error = error
 
-    message: RawRequestMessage
-    payload: StreamReader
-    start: int
-    length: int
-    missing: int
+
+class _PlainExtent:
+    """A body whose length is known."""
+
+    __slots__ = ("_owed",)
+
+    def __init__(self, length: int) -> None:
+        self._owed = length
+
+    @property
+    def is_over(self) -> bool:
+        return not self._owed
+
+    def take(self, data: bytes) -> int:
+        size = min(self._owed, len(data))
+        self._owed -= size
+        return size
 
 
 class Framing:
-    """What the connection still owes of the request under way.
+    """Stands before aiohttp's parser, and gives it one whole head or a part of one body at a time.
 
-    `owed` is 0 between requests, and None once that cannot be told from the bytes any more.
+    `offer` sees each head that stands first (message, its bytes, the body's length, what has come
+    after it) and says whether the fast path takes it all. `has_room` says whether so many bytes may
+    be held. `held` are the bytes that wait: of an unfinished head, or of requests whose turn has
+    not come. `refusal` is what comes after the requests that were read last.
     """
 
-    __slots__ = ("owed",)
+    __slots__ = (
+        "_extent", "_has_room", "_is_over", "_max_head", "_max_queue", "_offer", "_on_refused",
+        "_parser", "_payload", "_queued", "held", "refusal",
+    )  # fmt: skip
 
-    def __init__(self) -> None:
-        self.owed: int | None = 0
-
-    def lose(self) -> None:
-        """Something came whose extent is not known."""
-        self.owed = None
-
-    def read(self, messages: Sequence[Message], data: bytes, *, upgraded: bool) -> Begun | None:
-        """Note what the parser made of `data`; the request that began in it, if that is certain."""
-        if not data:  # aiohttp goes on with what its parser had kept
-            if messages:
-                self.lose()
-            return None
-        owed, self.owed = self.owed, None
-        if owed is None or upgraded:
-            return None
-        if owed:
-            if not messages and len(data) <= owed:
-                self.owed = owed - len(data)
-            return None
-        begun = _begun(messages[0], data) if len(messages) == 1 else None
-        if begun is not None:
-            self.owed = begun.missing
-        return begun
-
-
-class ParserTap:
-    """Stands before aiohttp's parser; `on_read` sees what was read, and says what to take of it."""
-
-    __slots__ = ("_framing", "_on_read", "_parser")
-
-    def __init__(self, parser: Any, framing: Framing, on_read: Callable[..., bool]) -> None:  # noqa: ANN401
+    def __init__(
+        self,
+        parser: Any,  # noqa: ANN401  aiohttp's
+        offer: Offer,
+        on_refused: Callable[[HttpProcessingError], bool],
+        has_room: Callable[[int], bool],
+        *,
+        max_head: int,
+        max_queue: int,
+    ) -> None:
         self._parser = parser
-        self._framing = framing
-        self._on_read = on_read
+        self._offer = offer
+        self._on_refused = on_refused
+        self._has_room = has_room
+        self._max_head = max_head
+        self._max_queue = max_queue
+        self._queued = 0
+        self._extent: _PlainExtent | ChunkedExtent | None = None
+        self._payload: StreamReader | None = None
+        self._is_over = False
+        self.held = b""
+        self.refusal: HttpProcessingError | None = None
+
+    @property
+    def is_between_requests(self) -> bool:
+        """Whether the next byte begins a head."""
+        return self._payload is None and not self.held and not self._is_over
+
+    def message_consumed(self) -> None:
+        """A message that was waiting is taken up."""
+        self._queued -= 1
+        self._parser.message_consumed()
 
     def feed_data(self, data: bytes) -> tuple[Sequence[Message], bool, bytes]:
-        """As the parser's, without what the fast path has taken."""
+        """Read on, like the parser's method; without what the fast path has taken.
+
+        What is refused ends the reading: its body breaks, or `on_refused` answers it, or
+        HttpProcessingError is raised, after the requests before it.
+        """
+        if self.refusal is not None:
+            error, self.refusal = self.refusal, None
+            raise error
+        if self._is_over:
+            return _NOTHING
+        messages: list[Message] = []
         try:
-            messages, upgraded, tail = self._parser.feed_data(data)
-            _check(messages)
-        except HttpProcessingError:
-            self._framing.lose()
-            raise
-        begun = self._framing.read(messages, data, upgraded=upgraded)
-        if begun is not None and self._on_read(begun, data):
-            self._parser.message_consumed()
-            return (), False, b""
-        return messages, upgraded, tail
+            return self._read(data, messages)
+        except HttpProcessingError as error:
+            self.stop()
+            error.__traceback__ = None  # its frames would keep what came as long as it
+            if self._payload is not None:  # the answer to its request says so
+                broken = web.RequestPayloadError("the body's framing is broken")
+                broken.__cause__ = error
+                self._payload.set_exception(broken)
+            elif messages:
+                self.refusal = error
+            elif not self._on_refused(error):
+                raise
+            return messages, False, b""
+
+    def _read(self, data: bytes, messages: list[Message]) -> tuple[Sequence[Message], bool, bytes]:
+        rest = self.held + data if self.held else data
+        self.held = b""
+        while True:
+            if self._payload is not None:
+                rest, is_upgraded = self._read_body(rest)
+                if is_upgraded:
+                    return messages, True, rest
+                if self._payload is not None:
+                    break
+            size = self._head_size(rest) if self._queued < self._max_queue else 0
+            if not size:
+                rest = rest.lstrip(b"\r\n")
+                break
+            head, rest = rest[:size].lstrip(b"\r\n"), rest[size:]
+            found, is_upgraded, _ = self._parser.feed_data(head)
+            message = _only(found)
+            if is_upgraded:
+                messages.append(message)
+                return messages, True, rest
+            length = _length_of(message[0])
+            if not messages and not self._queued and self._offer(message[0], head, length, rest):
+                return _NOTHING
+            messages.append(message)
+            self._queued += 1
+            self._expect_body(message, length)
+        self._hold(rest)
+        return messages, False, b""
+
+    def _head_size(self, rest: bytes) -> int:
+        """The size of the head that `rest` begins with; 0 if it has not all come."""
+        start = len(rest) - len(rest.lstrip(b"\r\n"))  # empty lines before a head are none of it
+        end = rest.find(_END, start, start + self._max_head)
+        if end >= 0:
+            return end + len(_END)
+        if len(rest) - start >= self._max_head:
+            raise RefusedError(
+                HeadTooLargeError(f"a request's head may have {self._max_head} bytes here")
+            )
+        if len(rest) > start:
+            _check_beginning(rest[start:])
+        return 0
+
+    def _expect_body(self, message: Message, length: int) -> None:
+        head, payload = message
+        if head.chunked:
+            self._extent = ChunkedExtent(self._max_head)
+        elif length:
+            self._extent = _PlainExtent(length)
+        else:
+            return
+        self._payload = payload
+
+    def _read_body(self, rest: bytes) -> tuple[bytes, bool]:
+        """Give the parser what belongs to the body; returns the rest, and whether all changes."""
+        assert self._extent is not None  # noqa: S101
+        assert self._payload is not None  # noqa: S101
+        try:
+            size = self._extent.take(rest)
+        except HeadTooLargeError as error:
+            raise RefusedError(error) from None
+        # Also without new bytes: it goes on with what it had kept while its reader was slow.
+        _, is_upgraded, tail = self._parser.feed_data(rest[:size])
+        if self._payload.is_eof():
+            if not self._extent.is_over:
+                raise BadHttpMessage("where the body ends is in doubt")
+            self._payload = self._extent = None
+        return tail + rest[size:], is_upgraded
+
+    def _hold(self, rest: bytes) -> None:
+        if rest and not self._has_room(len(rest)):
+            raise RefusedError(ShedError("the gateway holds as many bytes as it may; try again"))
+        self.held = rest
+
+    def stop(self) -> None:
+        """Read nothing more, whatever comes."""
+        self._is_over = True
+        self.held = b""
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401  whatever the parser has
         return getattr(self._parser, name)
 
 
-def _check(messages: Sequence[Message]) -> None:
-    """Refuse what the parser lets pass although others would read it in another way."""
-    for message, _ in messages:
-        if message.version not in _VERSIONS:  # a request line without one, for instance
-            raise BadHttpMessage("this is not HTTP/1.1")
-        if message.chunked and not _is_just_chunked(message):
-            raise BadHttpMessage("a transfer coding is not supported here")
+def _only(messages: Sequence[Message]) -> Message:
+    """The message of a whole head, if others would not read it in another way."""
+    if len(messages) != 1:
+        raise BadHttpMessage("a head is not one request")
+    message = messages[0][0]
+    if message.version not in _VERSIONS:  # a request line without one, for instance
+        raise BadHttpMessage("this is not HTTP/1.1")
+    if message.chunked and not _is_just_chunked(message):
+        raise BadHttpMessage("a transfer coding is not supported here")
+    return messages[0]
 
 
 def _is_just_chunked(message: RawRequestMessage) -> bool:
@@ -110,23 +227,15 @@ def _is_just_chunked(message: RawRequestMessage) -> bool:
     return message.version == HttpVersion11 and coding.lower() == "chunked"
 
 
-def _begun(message: Message, data: bytes) -> Begun | None:
-    head, payload = message
-    length = _declared_length(head)
-    start = data.find(b"\r\n\r\n") + 4
-    if length is None or start < 4 or data[0] in b"\r\n":
-        return None  # empty lines first are no part of the head, however they look
-    missing = length - (len(data) - start)
-    # A parser whose payload is full stands still before the end of what it was given.
-    agrees = payload.is_eof() == (missing == 0) or (missing == 0 and length > STREAM_ABOVE_BYTES)
-    return Begun(head, payload, start, length, missing) if missing >= 0 and agrees else None
+def _length_of(message: RawRequestMessage) -> int:
+    """The length that a head declares, 0 for none."""
+    lengths = message.headers.getall("content-length", ("0",))
+    if len(lengths) != 1 or not (lengths[0].isascii() and lengths[0].isdecimal()):
+        raise BadHttpMessage("the length is in doubt")
+    return int(lengths[0])
 
 
-def _declared_length(message: RawRequestMessage) -> int | None:
-    """The length of a body that nothing but one Content-Length frames."""
-    lengths = message.headers.getall("content-length", [])
-    if message.chunked or message.upgrade or len(lengths) > 1:
-        return None
-    if not lengths:
-        return 0
-    return int(lengths[0]) if lengths[0].isascii() and lengths[0].isdecimal() else None
+def _check_beginning(head: bytes) -> None:
+    """Refuse at once what cannot become a request, instead of waiting for its end."""
+    if not _FIRST <= head[0] <= _LAST or head.count(b"\n") != head.count(b"\r\n"):
+        raise BadHttpMessage("this is not HTTP")

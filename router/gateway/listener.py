@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from router.gateway.client_limits import ClientLimits, Wait
+from router.telemetry.repeats import BY_STRANGERS
 
 _log = logging.getLogger(__name__)
 
@@ -121,14 +122,16 @@ class Listener:
             client.close()
             if context is not None:
                 self._limits.handshakes_failed += 1
-                _log.debug("a TLS handshake failed: %s", error)
+                _log.debug("a TLS handshake failed: %s", error, extra=BY_STRANGERS)
 
     def _pause(self, error: OSError) -> None:
         """Wait for descriptors to become free; until then the kernel keeps clients waiting."""
         if self._is_pausing:
             return
         self._is_pausing = True
-        _log.error("no client can be accepted for the moment: %s", error.strerror)
+        _log.error(
+            "no client can be accepted for the moment: %s", error.strerror, extra=BY_STRANGERS
+        )
         loop = asyncio.get_running_loop()
         for listening in self._sockets:
             loop.remove_reader(listening)

@@ -12,6 +12,7 @@ from router.domain.decision import Outcome
 from router.domain.errors import (
     BodyTimeoutError,
     BrokenBodyError,
+    HeadTooLargeError,
     MethodNotAllowedError,
     ModelNotFoundError,
     PayloadTooLargeError,
@@ -33,6 +34,7 @@ STATUS: Mapping[str, int] = {
     "payload_too_large": 413,
     "unsupported_media": 415,
     "rate_limited": 429,
+    "head_too_large": 431,
     "client_closed": 499,
     "internal_error": 500,
     "upstream_failed": 502,
@@ -47,6 +49,9 @@ STATUS: Mapping[str, int] = {
 }
 
 INTERNAL_ERROR = "internal error; the request id identifies it in the gateway's log"
+
+_UNREAD = (PayloadTooLargeError, BodyTimeoutError, BrokenBodyError, HeadTooLargeError)
+"""After these, what follows on the connection cannot be understood."""
 
 
 class ErrorAnswer(msgspec.Struct, frozen=True):
@@ -76,7 +81,7 @@ def error_answer(error: Exception, protocol: Protocol) -> ErrorAnswer:
     if isinstance(error, MethodNotAllowedError):
         headers.append(("allow", error.allowed))
     body = msgspec.json.encode(_SHAPES[protocol](message, code, status))
-    closes = isinstance(error, PayloadTooLargeError | BodyTimeoutError | BrokenBodyError)
+    closes = isinstance(error, _UNREAD)
     return ErrorAnswer(status, headers, body, closes)
 
 

@@ -16,10 +16,7 @@ from router.dispatch.director import Director
 from router.dispatch.outcomes import outcome_of
 from router.domain.clock import Clock
 from router.domain.decision import Outcome
-from router.domain.errors import (
-    InvalidRequestError,
-    RouterError,
-)
+from router.domain.errors import RouterError
 from router.domain.ports import Payload
 from router.gateway.body import STREAM_ABOVE_BYTES, Body, BodyBudget
 from router.gateway.client_limits import ClientLimits
@@ -27,8 +24,8 @@ from router.gateway.connection import LINGER_S, ClientConnection, Data
 from router.gateway.exchange import Exchange, Telemetry
 from router.gateway.fast_path import FastPath
 from router.gateway.intake import Intake, Taken
-from router.gateway.relay import error_reply, is_relayed, reply_of, stream
-from router.gateway.responses import error_answer, outcome_of_status
+from router.gateway.relay import Headers, error_reply, is_relayed, reply_of, stream
+from router.gateway.responses import ErrorAnswer, error_answer, outcome_of_status
 from router.gateway.target import Document
 from router.runtime import Runtime, RuntimeRef
 from router.shadow.copies import Copy, Shadows
@@ -75,7 +72,7 @@ class DataPlane:
         self._ids = (b"%b-%x" % (prefix, number) for number in count(1))
         settings = runtime.current.settings.server
         self.bodies = BodyBudget(settings.max_buffered_bytes)
-        self.limits = ClientLimits(runtime, clock)
+        self.limits = ClientLimits(runtime, clock, self.bodies)
         self.fast_path = (
             FastPath(runtime, upstream, telemetry, self.bodies, clock, self._ids)
             if settings.fast_path
@@ -121,6 +118,15 @@ class DataPlane:
             reply.force_close()
         return reply
 
+    def refuse(self, error: RouterError) -> tuple[ErrorAnswer, Headers]:
+        """Record what has not become a request; returns its answer and the headers to it."""
+        exchange = Exchange(next(self._ids).decode("ascii"), self._clock())
+        exchange.outcome = outcome_of(error)
+        answer = error_answer(error, exchange.protocol)
+        exchange.status = answer.status
+        exchange.finish(self._clock(), self._telemetry)
+        return answer, exchange.headers(self._clock())
+
     def _exchange(self, http: web.BaseRequest) -> Exchange:
         """A new exchange, or one that the fast path began."""
         connection = http.protocol
@@ -142,7 +148,6 @@ class DataPlane:
 
     async def _answer(self, http: web.BaseRequest, exchange: Exchange) -> web.StreamResponse:
         runtime = self._runtime.current
-        _check_head(http, runtime.settings.server.max_header_bytes)
         with Body(http, self.bodies, self._clock) as body:
             taken = await self._intake.take(
                 http, body, exchange, runtime, is_ready=not self.is_draining
@@ -209,12 +214,3 @@ _JSON = [("content-type", "application/json")]
 def _is_cut_short(http: web.BaseRequest) -> bool:
     """Whether the answer came before the end of a long body, whose rest is of no use to anybody."""
     return not http.content.is_eof() and (http.content_length or 0) > STREAM_ABOVE_BYTES
-
-
-def _check_head(http: web.BaseRequest, max_bytes: int) -> None:
-    """The parser bounds each line of a head, this all of them. Raises InvalidRequestError."""
-    size = len(http.raw_path) + sum(len(name) + len(value) + 4 for name, value in http.raw_headers)
-    if size > max_bytes:
-        raise InvalidRequestError(
-            f"the request's head has {size} bytes, this gateway takes at most {max_bytes}"
-        )

@@ -102,12 +102,12 @@ class ServerSettings(Section):
         default=512 * MIB,
         validate_default=True,
         alias="max_buffered",
-        description="bytes of all bodies held in memory at once",
+        description="bytes of all bodies and unfinished requests held at once; beyond it, 503",
     )
     max_header_bytes: Annotated[int, Quantity(SIZE, 1024, MIB)] = Field(
         default=8192,
         alias="max_header",
-        description="largest request head; larger ones are refused",
+        description="largest request head, and chunk extensions and trailers; larger ones get 431",
     )
     body_timeout_s: Annotated[float, Quantity(DURATION, 0.1, HOUR_S)] = Field(
         default=30.0, alias="body_timeout", description="time a client has to send its body"

@@ -22,6 +22,7 @@ import msgspec
 from msgspec.structs import replace
 
 from router.domain.clock import Clock, Sleep
+from router.telemetry.repeats import RepeatLimit
 
 FLUSH_INTERVAL_S = 0.1
 MAX_BUFFER_BYTES = 4 << 20
@@ -352,5 +353,6 @@ def configure_logging(level: str) -> None:
     Replaces what was configured before. Raises ValueError for a level that does not exist.
     """
     handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(RepeatLimit())
     handler.setFormatter(_PlainFormatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

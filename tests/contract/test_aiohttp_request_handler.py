@@ -29,10 +29,10 @@ GET = b"GET /a HTTP/1.1\r\nhost: x\r\n\r\n"
 POST = b"POST /b HTTP/1.1\r\nHost: x\r\ncontent-length: 4\r\n\r\n"
 
 USED = {
-    "_current_request", "_keepalive_handle", "_loop", "_max_msg_queue_size", "_messages",
+    "_keepalive_handle", "_loop", "_max_msg_queue_size", "_messages",
     "_next_keepalive_close_time", "_parser", "_pause_transport_reading", "_paused",
-    "_read_bufsize", "_reading_paused", "_resume_transport_reading", "_waiter", "force_close",
-    "max_field_size", "max_headers", "max_line_size", "transport",
+    "_read_bufsize", "_reading_paused", "_request_count", "_resume_transport_reading", "_waiter",
+    "force_close", "max_field_size", "max_headers", "max_line_size", "transport",
 }  # fmt: skip
 OVERRIDDEN = {
     "__init__": "(self, manager, *, loop, keepalive_timeout, tcp_keepalive, logger,"
@@ -43,6 +43,7 @@ OVERRIDDEN = {
     "connection_made": "(self, transport)",
     "data_received": "(self, data)",
     "handle_error": "(self, request, status, exc, message)",
+    "log_exception": "(self, args, kw)",
     "pause_writing": "(self)",
     "resume_writing": "(self)",
     "shutdown": "(self, timeout)",

@@ -16,12 +16,15 @@ from prometheus_client import CollectorRegistry
 
 from router.backends.pool.endpoint import Endpoint
 from router.domain.errors import AttemptError, RouterError
+from router.domain.request import Protocol
 from router.gateway.body import BodyBudget
 from router.gateway.client_limits import ClientLimits
 from router.gateway.connection import ClientConnection
 from router.gateway.exchange import Telemetry
 from router.gateway.fast_path import FastPath
 from router.gateway.intake import Intent, read_intent
+from router.gateway.relay import Headers
+from router.gateway.responses import ErrorAnswer, error_answer
 from router.gateway.server import GatewayServer
 from router.runtime import Runtime, RuntimeRef
 from router.telemetry.logs import AccessLog
@@ -168,7 +171,7 @@ class Gateway:
             self.ref, cast(UpstreamClient, self.replicas), telemetry, self.bodies, clock,
             (b"%d" % number for number in count()),
         )  # fmt: skip
-        self.limits = ClientLimits(self.ref, clock)
+        self.limits = ClientLimits(self.ref, clock, self.bodies)
 
     def wire(self, *, fast: bool) -> "Wire":
         """A new connection."""
@@ -200,7 +203,9 @@ class MemoryTransport(asyncio.Transport):
     abort = close
 
     def can_write_eof(self) -> bool:
-        return False
+        return True
+
+    write_eof = close  # for a client, that is the end
 
     def get_write_buffer_size(self) -> int:
         return 0
@@ -219,6 +224,7 @@ class Wire:
         self._gateway = gateway
         self.fast_path: FastPath | None = gateway.fast if fast else None
         self.limits = gateway.limits
+        self.bodies = gateway.bodies
         self.is_draining = False
         self.log = Log()
         self.begun: list[Intent] = []
@@ -253,6 +259,10 @@ class Wire:
             return reply
         self.log.understood.append(Understood(seen, body))
         return web.Response(body=b"{}")
+
+    def refuse(self, error: RouterError) -> tuple[ErrorAnswer, Headers]:
+        """What is no request: the answer that the gateway would give."""
+        return error_answer(error, Protocol.OIP), ()
 
     @staticmethod
     async def _read(http: web.BaseRequest) -> bytes | None:

@@ -6,6 +6,7 @@ import pytest
 from router.domain import errors
 from router.domain.errors import (
     BodyTimeoutError,
+    HeadTooLargeError,
     MethodNotAllowedError,
     NoEndpointError,
     PayloadTooLargeError,
@@ -32,7 +33,8 @@ CONTRACT = {
     "EndpointNotFoundError": 404,
     "MethodNotAllowedError": 405, "BodyTimeoutError": 408,
     "PayloadTooLargeError": 413, "UnsupportedMediaError": 415,
-    "RateLimitedError": 429, "ShedError": 503, "QueueFullError": 503, "QueueTimeoutError": 503,
+    "RateLimitedError": 429, "HeadTooLargeError": 431,
+    "ShedError": 503, "QueueFullError": 503, "QueueTimeoutError": 503,
     "NoEndpointError": 503, "TooManyConnectionsError": 503,
     "DeadlineExceededError": 504,
     "ClientClosedError": 499, "AttemptError": 502, "ConnectFailedError": 502,
@@ -99,6 +101,7 @@ def test_headers_that_tell_what_to_do(error, name, value):
     ("error", "closes"),
     [
         (PayloadTooLargeError("x"), True),
+        (HeadTooLargeError("x"), True),
         (BodyTimeoutError("x"), True),
         (QueueFullError("x"), False),
     ],
