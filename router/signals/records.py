@@ -14,7 +14,10 @@ import msgspec
 
 from router.signals.snapshot import CanaryWord, ModelTotals, SharedEndpoint
 
+FIELDS = ("totals", "endpoints", "in_flight", "taken", "canaries")
+"""The fields of a record; those that another release may have beside them are not read."""
 MAX_FIELD_BYTES = 1 << 20
+MAX_ID_BYTES = 128
 MAX_COUNT = 2**53
 MAX_AMOUNT = 1e15
 MAX_CONCURRENCY = 100_000
@@ -41,7 +44,7 @@ _Url = Annotated[
 ]
 
 
-_GATEWAY_ID = re.compile(rb"\A[A-Za-z0-9._:@-]{1,128}\Z")
+_GATEWAY_ID = re.compile(rb"\A[A-Za-z0-9._:@-]{1,%d}\Z" % MAX_ID_BYTES)
 
 
 class RecordError(ValueError):

@@ -20,6 +20,9 @@ from redis.maint_notifications import MaintNotificationsConfig
 
 from router.domain.clock import Clock, Sleep
 from router.signals.records import (
+    FIELDS,
+    MAX_FIELD_BYTES,
+    MAX_ID_BYTES,
     PeerRecord,
     Publication,
     RecordError,
@@ -31,11 +34,14 @@ from router.signals.snapshot import CanaryWord, FleetSnapshot, SharedEndpoint
 
 CLIENT_NAME = "hybrid-router"  # in the server's list of clients
 MAX_PEERS = 64
+MAX_READ_BYTES = 16 << 20
+"""What the records of all peers may have together, at every exchange; the rest is left out."""
 MAX_BACKOFF_S = 1.0
 # Connecting, logging in and two pipelines: each step may take the operation timeout, and no more.
 OPERATIONS_PER_FLUSH = 5
 
-# KEYS: members. ARGV: own id, expiry in ms, most ids to return. Redis's clock dates the members,
+# KEYS: members. ARGV: own id, expiry in ms, most ids to return, most bytes of one; a longer one is
+# returned empty. Redis's clock dates the members,
 # because the gateways' clocks may disagree; entries from its future (a clock set back) go too.
 _JOIN = """
 local time = redis.call('TIME')
@@ -45,7 +51,34 @@ redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('(%.0f', now - exp
 redis.call('ZREMRANGEBYSCORE', KEYS[1], string.format('(%.0f', now), '+inf')
 redis.call('ZADD', KEYS[1], string.format('%.0f', now), ARGV[1])
 redis.call('PEXPIRE', KEYS[1], expiry)
-return redis.call('ZREVRANGE', KEYS[1], 0, tonumber(ARGV[3]) - 1)
+local ids = redis.call('ZREVRANGE', KEYS[1], 0, tonumber(ARGV[3]) - 1)
+for i, id in ipairs(ids) do
+  if #id > tonumber(ARGV[4]) then ids[i] = '' end
+end
+return ids
+"""
+# KEYS: records. ARGV: most bytes of a field, most bytes in all, names of the fields. Looks at sizes
+# before it reads, so that whatever somebody else has written there never comes over the wire.
+# Returns for each record its values, or the reason why it is not read: empty if it is gone.
+_READ = """
+local most, left = tonumber(ARGV[1]), tonumber(ARGV[2])
+local names = {unpack(ARGV, 3)}
+local function judged(key)
+  local bytes = 0
+  for _, name in ipairs(names) do
+    local size = redis.pcall('HSTRLEN', key, name)
+    if type(size) ~= 'number' then return 'not a hash' end
+    if size > most then return string.format('%s: %.0f bytes, at most %.0f', name, size, most) end
+    bytes = bytes + size
+  end
+  if bytes == 0 then return redis.call('EXISTS', key) == 1 and 'without its fields' or '' end
+  if bytes > left then return string.format('%.0f bytes, and only %.0f left', bytes, left) end
+  left = left - bytes
+  return redis.call('HMGET', key, unpack(names))
+end
+local found = {}
+for i, key in ipairs(KEYS) do found[i] = judged(key) end
+return found
 """
 # KEYS: leader. ARGV: own id, lease in ms. Only the holder extends the lease.
 _LEAD = """
@@ -165,7 +198,7 @@ class SharedState:
             ("DEL", own_key),
             ("HSET", own_key, *fields),
             ("PEXPIRE", own_key, expiry_ms),
-            ("EVAL", _JOIN, 1, self._members_key, own_id, expiry_ms, MAX_PEERS + 1),
+            ("EVAL", _JOIN, 1, self._members_key, own_id, expiry_ms, MAX_PEERS + 1, MAX_ID_BYTES),
             ("EVAL", _LEAD, 1, self._leader_key, own_id, lease_ms),
         ]
         async with self._redis.pipeline(transaction=True) as pipe:
@@ -176,14 +209,17 @@ class SharedState:
         peer_ids = self._peer_ids(members)
         if not peer_ids:
             return {}
-        commands = [("HGETALL", self._record_key(peer_id)) for peer_id in peer_ids]
+        keys = [self._record_key(peer_id) for peer_id in peer_ids]
+        bounds = (MAX_FIELD_BYTES, MAX_READ_BYTES, *FIELDS)
+        commands: list[_Command] = [("EVAL", _READ, len(keys), *keys, *bounds)]
         async with self._redis.pipeline(transaction=False) as pipe:
-            answers = await _queued(pipe, commands).execute(raise_on_error=False)
+            (answers,) = await _queued(pipe, commands).execute()
         peers = {}
         for peer_id, answer in zip(peer_ids, answers, strict=True):
             record = self._believed(peer_id, answer)
             if record is not None:
                 peers[peer_id] = record
+            await asyncio.sleep(0)  # requests have their turn between two records
         return peers
 
     def _peer_ids(self, members: Sequence[bytes]) -> list[str]:
@@ -195,14 +231,16 @@ class SharedState:
                 self._drop("a member", error)
         return sorted(peer for peer in ids if peer != self._config.gateway_id)
 
-    def _believed(self, peer_id: str, answer: dict[bytes, bytes] | RedisError) -> PeerRecord | None:
-        if isinstance(answer, RedisError):
-            self._drop(peer_id, answer)
-            return None
+    def _believed(self, peer_id: str, answer: list[bytes | None] | bytes) -> PeerRecord | None:
         if not answer:  # it left, or its record expired, after we read the members
             return None
+        if isinstance(answer, bytes):
+            self._drop(peer_id, RecordError(f"not read: {answer.decode()}"))
+            return None
+        values = zip(FIELDS, answer, strict=True)
+        fields = {name.encode(): value for name, value in values if value is not None}
         try:
-            return decode(peer_id, answer)
+            return decode(peer_id, fields)
         except RecordError as error:
             self._drop(peer_id, error)
             return None
