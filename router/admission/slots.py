@@ -1,17 +1,82 @@
 """Requests that wait for a slot: a queue bounded by count and bytes, in the order of `line`.
 
 Slots are handed over to a waiter, never thrown to whoever comes first: nobody overtakes, and a
-cancelled waiter gives its slot to the next. The only asyncio here is the future a waiter holds.
+cancelled waiter gives its slot to the next. One may wait in several queues and gets the first slot
+that any of them has. The only asyncio here is the future a waiter holds.
 """
 
 import asyncio
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from router.admission.line import Line, Ticket
 from router.domain.errors import QueueFullError, QueueTimeoutError
 
 Slot = TypeVar("Slot")
+
+
+class Waiter:
+    """One request that waits, in every queue that it has joined."""
+
+    def __init__(self) -> None:
+        self._granted: asyncio.Future[tuple[SlotQueue[Any], Any]] = (
+            asyncio.get_running_loop().create_future()
+        )
+        self._queues: list[SlotQueue[Any]] = []
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it waits no more."""
+        return self._granted.done()
+
+    async def slot(self, timeout_s: float) -> tuple["SlotQueue[Any]", Any]:
+        """The first slot, and the queue it came from; the waiter is then in no queue any more.
+
+        Raises QueueTimeoutError after `timeout_s`; QueueFullError when others with a better right
+        have taken all its places.
+        """
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._granted
+        except TimeoutError as error:
+            self._give_back()
+            raise QueueTimeoutError(f"no slot came free within {timeout_s:.1f} s") from error
+        except asyncio.CancelledError:
+            self._give_back()
+            raise
+        finally:
+            self._leave_all()
+
+    def joined(self, queue: "SlotQueue[Any]") -> None:
+        """It has a place in this queue too."""
+        self._queues.append(queue)
+
+    def grant(self, queue: "SlotQueue[Any]", slot: object) -> None:
+        """It has a slot of that queue, and waits nowhere any more."""
+        self._leave_all()
+        self._granted.set_result((queue, slot))
+
+    def displaced(self, queue: "SlotQueue[Any]") -> None:
+        """It has lost its place in that queue, and fails if it was the last one."""
+        self._queues.remove(queue)
+        if not self._queues and not self.is_done:
+            self._granted.set_exception(
+                QueueFullError("the queue is full, and the place went to another request")
+            )
+
+    def _leave_all(self) -> None:
+        queues, self._queues = self._queues, []
+        for queue in queues:
+            queue.leave(self)
+
+    def _give_back(self) -> None:
+        granted = self._granted
+        if granted.done() and not granted.cancelled() and granted.exception() is None:
+            # Handed over in the same tick in which the waiter gave up.
+            queue, slot = granted.result()
+            queue.give_back(slot)
+            return
+        granted.cancel()
 
 
 class SlotQueue(Generic[Slot]):
@@ -22,8 +87,8 @@ class SlotQueue(Generic[Slot]):
     ) -> None:
         self.max_requests = max_requests
         self.max_bytes = max_bytes
-        self._give_back = give_back
-        self._line: Line[asyncio.Future[Slot]] = Line()
+        self.give_back = give_back
+        self._line: Line[Waiter] = Line()
         self.waiters = self._line.tickets
         """Truthy while somebody waits."""
 
@@ -33,7 +98,7 @@ class SlotQueue(Generic[Slot]):
     @property
     def has_waiting(self) -> bool:
         """Whether a slot handed over now would be taken."""
-        return any(not waiter.done() for waiter in self.waiters)
+        return any(not waiter.is_done for waiter in self.waiters)
 
     @property
     def queued_bytes(self) -> int:
@@ -55,29 +120,27 @@ class SlotQueue(Generic[Slot]):
         return min(ahead, room), min(ahead_bytes, room_bytes)
 
     async def wait(self, ticket: Ticket, timeout_s: float) -> Slot:
-        """Wait for a slot.
+        """Wait here only. Raises QueueTimeoutError, or QueueFullError at once or later."""
+        waiter = Waiter()
+        self.join(waiter, ticket)
+        slot: Slot = (await waiter.slot(timeout_s))[1]
+        return slot
 
-        Raises QueueTimeoutError after `timeout_s`; QueueFullError at once, or later, when somebody
-        came who has a better right to the place.
-        """
+    def join(self, waiter: Waiter, ticket: Ticket) -> None:
+        """Let somebody wait here too. Raises QueueFullError if there is no place to be had."""
         self._make_room(ticket)
-        waiter: asyncio.Future[Slot] = asyncio.get_running_loop().create_future()
         self._line.add(waiter, ticket)
-        try:
-            async with asyncio.timeout(timeout_s):
-                return await waiter
-        except TimeoutError as error:
-            self._abandon(waiter)
-            raise QueueTimeoutError(f"no slot came free within {timeout_s:.1f} s") from error
-        except asyncio.CancelledError:
-            self._abandon(waiter)
-            raise
+        waiter.joined(self)
+
+    def leave(self, waiter: Waiter) -> None:
+        """Somebody waits here no more."""
+        self._line.remove(waiter)
 
     def hand_over(self, slot: Slot) -> bool:
         """Give the slot to the first waiter; False if nobody waits."""
         while (waiter := self._line.next()) is not None:
-            if not waiter.done():
-                waiter.set_result(slot)
+            if not waiter.is_done:
+                waiter.grant(self, slot)
                 return True
         return False
 
@@ -87,15 +150,4 @@ class SlotQueue(Generic[Slot]):
             raise QueueFullError(f"the queue is full ({len(self)} requests wait)")
         for waiter in in_the_way:
             self._line.remove(waiter)
-            if not waiter.done():
-                waiter.set_exception(
-                    QueueFullError("the queue is full, and the place went to another request")
-                )
-
-    def _abandon(self, waiter: asyncio.Future[Slot]) -> None:
-        self._line.remove(waiter)
-        if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
-            # Handed over in the same tick in which the waiter gave up.
-            self._give_back(waiter.result())
-            return
-        waiter.cancel()
+            waiter.displaced(self)

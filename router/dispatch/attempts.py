@@ -5,11 +5,13 @@ Decides nothing: which backend and whether again is the director's business.
 
 from dataclasses import dataclass, field
 
+from router.backends.pool.endpoints import Pool
 from router.backends.refusal import verdict_of_answer
+from router.backends.serverless.function import Function
 from router.domain.clock import Clock
 from router.domain.decision import Backend, Decision, Reason, Verdict
 from router.domain.errors import AttemptError
-from router.domain.ports import BackendResponse, Lease, Payload, Slots
+from router.domain.ports import BackendResponse, Lease, Payload
 from router.domain.request import InferenceRequest
 from router.runtime import ModelRuntime
 from router.telemetry.labels import AttemptResult, CostPart, attempt_result
@@ -143,9 +145,9 @@ def verdict_of(result: AttemptResult) -> Verdict:
     return _VERDICTS.get(result, Verdict.FAILED)
 
 
-def slots_of(model: ModelRuntime, backend: Backend) -> Slots:
+def slots_of(model: ModelRuntime, backend: Backend) -> Pool | Function:
     """The model's backend, as something with slots; the policy only chooses what is configured."""
-    slots: Slots | None = model.pool if backend is Backend.POOL else model.serverless
+    slots = model.pool if backend is Backend.POOL else model.serverless
     assert slots is not None  # noqa: S101
     return slots
 

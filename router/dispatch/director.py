@@ -13,6 +13,7 @@ from router.admission.retries import may_retry
 from router.dispatch.attempts import Attempts, Record, Try, slots_of
 from router.dispatch.chain import Link, is_left_to_the_next, may_pass_on, no_replica
 from router.dispatch.hedging import Answer, Hedger
+from router.dispatch.waiting import Wait
 from router.domain.clock import Clock, Sleep
 from router.domain.decision import Backend, Decision, Reason
 from router.domain.errors import (
@@ -25,7 +26,7 @@ from router.domain.errors import (
     ShedError,
     UpstreamRejectedError,
 )
-from router.domain.ports import BackendResponse, Lease, Payload
+from router.domain.ports import BackendResponse, Payload
 from router.domain.request import InferenceRequest
 from router.policy.decide import captive, decide
 from router.policy.refusals import Backends, given_up
@@ -150,11 +151,13 @@ class Director:
             self._metrics.record_decision(model.name, decision.backend, decision.reason)
             if decision.reason is Reason.EXPLORE:
                 model.explores(decision.backend, request.payload_bytes, self._clock())
-            lease, error = await self._reserve(model, request, decision, record), None
-            if lease is None:
+            may_move = isinstance(body, bytes) or decision.backend is Backend.SERVERLESS
+            if decision.anywhere and not may_move:
+                decision = replace(decision, anywhere=False)  # a function gets no body in parts
+            tried, error = await self._reserve(model, request, decision, record), None
+            if tried is None:
                 record.failed[decision.backend] = Reason.SPILLOVER
                 continue
-            tried = Try(decision, lease)
             record.attempts += 1
             record.endpoint_id = tried.lease.endpoint_id
             started = self._clock()
@@ -191,7 +194,7 @@ class Director:
 
     async def _reserve(
         self, model: ModelRuntime, request: InferenceRequest, decision: Decision, record: Record
-    ) -> Lease | None:
+    ) -> Try | None:
         """A slot, after waiting for it if need be; None once the other backend is to have it."""
         slots = slots_of(model, decision.backend)
         now = self._clock()
@@ -200,13 +203,19 @@ class Director:
             # The place that failed before is better than a queue in front of it.
             lease = slots.try_reserve(request, now)
         if lease is not None:
-            return lease
+            return Try(decision, lease)
         # All waits of a request together: one that failed does not get the whole time again.
         wait_s = max(0.0, _max_wait_s(model, decision.backend) - record.waited_s)
         if request.deadline is not None:
             wait_s = min(wait_s, request.deadline - now)
         try:
-            return await slots.reserve(request, min(wait_s, decision.patience_s))
+            wait_s_here = min(wait_s, decision.patience_s)
+            if not decision.anywhere:
+                return Try(decision, await slots.reserve(request, wait_s_here))
+            # The other backend is asked at once, unless it has just failed the request.
+            pause_s = self._pause_s(record) if decision.backend.other in record.failed else 0.0
+            wait = Wait(model, request, decision, self._clock)
+            taken, found = await wait.slot(wait_s_here, pause_s)
         except (QueueFullError, QueueTimeoutError) as error:
             if isinstance(error, QueueTimeoutError):
                 is_for_the_other = decision.patience_s < wait_s
@@ -218,10 +227,24 @@ class Director:
             state = model.state(request, self._clock(), {})
             backends = Backends(state.serverless, state.pool)
             raise given_up(request, backends, decision.backend, error) from error
+        else:
+            return Try(self._moved(model, decision, taken, record), found)
         finally:
             waited_s = self._clock() - now
             record.queue_s += waited_s
             self._metrics.observe_queue_wait(model.name, waited_s)
+
+    def _moved(
+        self, model: ModelRuntime, decision: Decision, taken: Decision, record: Record
+    ) -> Decision:
+        """The decision that the slot fits which came first; counted if it is another one."""
+        if taken.backend is decision.backend:
+            return decision
+        if record.passed_to is not None:
+            taken = replace(taken, reason=Reason.FALLBACK)
+        record.decision = taken
+        self._metrics.record_decision(model.name, taken.backend, taken.reason)
+        return taken
 
     def _give_up_unless_retriable(
         self,
@@ -268,9 +291,12 @@ class Director:
         tried_before = backend in record.failed
         record.failed[backend] = _successor_reason(error)
         if tried_before or _only(model, backend):
-            # Full jitter, so that requests that failed together do not come back together.
-            longest_s = min(_MAX_PAUSE_S, _FIRST_PAUSE_S * 2**record.tries)
-            await self._sleep(self._rng.uniform(0.0, longest_s))
+            await self._sleep(self._pause_s(record))
+
+    def _pause_s(self, record: Record) -> float:
+        """How long a place is left alone that has failed the request."""
+        # Full jitter, so that requests that failed together do not come back together.
+        return self._rng.uniform(0.0, min(_MAX_PAUSE_S, _FIRST_PAUSE_S * 2**record.tries))
 
     # -- bookkeeping -----------------------------------------------------------------------------
 

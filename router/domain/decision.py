@@ -126,7 +126,8 @@ class Decision:
 
     `hold` says that no slot is free now: the request waits in the backend's queue. `price_usd` is
     the extra money this attempt is expected to cost, `finish_s` its predicted time from now.
-    A request that is held for the pool may go to the function instead after `patience_s`.
+    A request that is held for the pool may go to the function instead after `patience_s`. One that
+    is held `anywhere` takes the first capacity that appears, on either side.
     """
 
     backend: Backend
@@ -137,3 +138,4 @@ class Decision:
     price_usd: float = 0.0
     trace: tuple[TraceStep, ...] = ()
     patience_s: float = inf
+    anywhere: bool = False

@@ -96,6 +96,8 @@ _POOL_OUT = {
 }
 # With no other way out, waiting for an endpoint to recover beats failing at once.
 _POOL_MAY_RETURN = WAITABLE | {Cause.NO_ENDPOINT}
+_MAY_COME_BACK = _POOL_MAY_RETURN | {Cause.BREAKER_OPEN, Cause.QUEUE_FULL, Cause.FAILED, None}
+_PINNED = frozenset({Reason.RULE, Reason.HINT})
 
 
 def decide(
@@ -131,7 +133,7 @@ def decide(
         if choice.patience_s < inf:
             told = f"after {choice.patience_s * 1e3:.0f} ms without a slot"
             trace.append(TraceStep("choice", choice.backend.other, told))
-    return _decision(choice, rule, state, tuple(trace or ()))
+    return _decision(choice, rule, state, causes, tuple(trace or ()))
 
 
 def captive(request: InferenceRequest, serverless: ServerlessSnapshot | None) -> bool:
@@ -238,7 +240,30 @@ def _without_serverless(cause: Cause | None, state: State) -> Reason:
     return reason
 
 
-def _decision(choice: _Choice, rule: Rule, state: State, trace: tuple[TraceStep, ...]) -> Decision:
+def _may_be_anywhere(choice: _Choice, state: State, causes: Mapping[Backend, Cause | None]) -> bool:
+    """Whether a request that has to wait for one backend may be had by the other one meanwhile.
+
+    It may, unless somebody asked for that one, or the other could have it now and is not to. The
+    pool may have it again that failed it: its other endpoints, or the same one recovered. The
+    function only if it was full: what else failed there fails again.
+    """
+    if choice.reason in _PINNED:
+        return False
+    if choice.backend is Backend.SERVERLESS:
+        return causes[Backend.POOL] in _MAY_COME_BACK
+    cause = causes[Backend.SERVERLESS]
+    if cause is Cause.FAILED:
+        return state.failed[Backend.SERVERLESS] is Reason.SPILLOVER
+    return cause is not None and cause in _MAY_COME_BACK
+
+
+def _decision(
+    choice: _Choice,
+    rule: Rule,
+    state: State,
+    causes: Mapping[Backend, Cause | None],
+    trace: tuple[TraceStep, ...],
+) -> Decision:
     if choice.backend is Backend.POOL:
         assert state.pool is not None  # noqa: S101
         forecast, hold = forecast_pool(state.pool), not state.pool.free_slots
@@ -256,6 +281,7 @@ def _decision(choice: _Choice, rule: Rule, state: State, trace: tuple[TraceStep,
         forecast.price_usd,
         trace,
         choice.patience_s,
+        hold and _may_be_anywhere(choice, state, causes),
     )
 
 

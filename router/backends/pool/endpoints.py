@@ -14,7 +14,7 @@ from router.admission.adaptive import AdaptiveParams
 from router.admission.circuit import CircuitParams
 from router.admission.line import Ticket, ticket_of
 from router.admission.outliers import MIN_ANSWERS, USUAL_OUTLIERS, OutlierParams
-from router.admission.slots import SlotQueue
+from router.admission.slots import SlotQueue, Waiter
 from router.backends.pool.caller import PoolCaller
 from router.backends.pool.endpoint import ENDPOINT_CIRCUIT, Endpoint
 from router.backends.pool.lease import PoolLease
@@ -170,28 +170,40 @@ class Pool:
 
     async def reserve(self, request: InferenceRequest, timeout_s: float) -> PoolLease:
         """Wait for a slot, and see that a replica is started if none is wanted yet."""
+        give_up_at = self._clock() + timeout_s
+        self.call_for_capacity()
+        while True:
+            waiter = Waiter()
+            self.join(waiter, request)
+            _, endpoint = await waiter.slot(max(give_up_at - self._clock(), 0.0))
+            lease = self.lease(request, endpoint)
+            if lease is not None:
+                return lease
+
+    def call_for_capacity(self) -> None:
+        """Somebody waits: see that a replica is started if none is wanted yet."""
         if not self.wanted:
             # Only then: under overload every request waits, and sizing must not run for each.
             self.wake()
+
+    def join(self, waiter: Waiter, request: InferenceRequest) -> None:
+        """Let a request wait for a slot. Raises QueueFullError."""
+        self.queue.join(waiter, ticket_of(request))
         if self.rotation.is_mixed:
             # Whoever waits for a version must not keep others from replicas without it.
             asyncio.get_running_loop().call_soon(self._pump_now)
-        endpoint = await self._wait(request, timeout_s)
-        return PoolLease(self, endpoint, self.caller, self._clock, self._clock())
 
-    async def _wait(self, request: InferenceRequest, timeout_s: float) -> Endpoint:
-        """Wait for a slot of an endpoint that may have the request's version."""
-        version, give_up_at = request.version, self._clock() + timeout_s
-        while True:
-            wait_s = max(give_up_at - self._clock(), 0.0)
-            endpoint = await self.queue.wait(ticket_of(request), wait_s)
-            if version is None or endpoint.serves(version) or not self.rotation.is_known(version):
-                return endpoint
+    def lease(self, request: InferenceRequest, endpoint: Endpoint) -> PoolLease | None:
+        """The slot that such a request was handed; None if it cannot use it and must wait on."""
+        version, now = request.version, self._clock()
+        if not (version is None or endpoint.serves(version) or not self.rotation.is_known(version)):
             self._free(endpoint)  # for whoever comes next
-            other = self._choose(self.rotation.serving(self._clock(), version), self._rng)
-            if other is not None:
-                self._occupy(other, self._clock())
-                return other
+            other = self._choose(self.rotation.serving(now, version), self._rng)
+            if other is None:
+                return None
+            self._occupy(other, now)
+            endpoint = other
+        return PoolLease(self, endpoint, self.caller, self._clock, now)
 
     def pump(self, now: float) -> None:
         """Hand free slots to waiting requests; called whenever an endpoint may have come free."""

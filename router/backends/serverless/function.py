@@ -12,7 +12,7 @@ from typing import Protocol
 from router.admission.circuit import CircuitBreaker, CircuitParams
 from router.admission.limits import AimdLimit
 from router.admission.line import Ticket, ticket_of
-from router.admission.slots import SlotQueue
+from router.admission.slots import SlotQueue, Waiter
 from router.backends.serverless.cold_starts import FirstByteStep, FirstSeen, InitTimes
 from router.domain.clock import Clock
 from router.domain.decision import Verdict
@@ -185,9 +185,23 @@ class Function:
 
     async def reserve(self, request: InferenceRequest, timeout_s: float) -> "FunctionLease":
         """Wait for a concurrency slot, and while the circuit is open for its end."""
+        waiter = Waiter()
+        self.join(waiter, request)
+        await waiter.slot(timeout_s)
+        return self._lease(self._clock())
+
+    def call_for_capacity(self) -> None:
+        """Somebody waits: the platform starts what is needed by itself."""
+
+    def join(self, waiter: Waiter, request: InferenceRequest) -> None:
+        """Let a request wait for a concurrency slot. Raises QueueFullError."""
+        self.queue.join(waiter, ticket_of(request))
         self._wake_when_reopened(self._clock())
-        await self.queue.wait(ticket_of(request), timeout_s)
-        return self._lease(self._clock())  # the slot came occupied
+
+    def lease(self, request: InferenceRequest, slot: bool) -> "FunctionLease":
+        """The slot that a request was handed: it came occupied."""
+        del request, slot  # all slots are alike
+        return self._lease(self._clock())
 
     def _may_call(self, now: float) -> bool:
         return self.in_flight < self.limit.current and not self.circuit.is_open(now)
@@ -204,10 +218,10 @@ class Function:
 
     def _vacate(self) -> None:
         self.in_flight -= 1
-        self._serve_queue()
+        self.pump(self._clock())
 
-    def _serve_queue(self) -> None:
-        now = self._clock()
+    def pump(self, now: float) -> None:
+        """Hand slots to those who wait, as far as calls may be made."""
         # One by one: a trial closes the door behind it again.
         while self.queue.has_waiting and self._may_call(now):
             self._occupy(now)
@@ -223,7 +237,7 @@ class Function:
 
     def _reopened(self) -> None:
         self._timer = None
-        self._serve_queue()
+        self.pump(self._clock())
 
     def finish(self, lease: "FunctionLease", verdict: Verdict, now: float) -> None:
         """Learn from one call and free its slot."""

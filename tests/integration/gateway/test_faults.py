@@ -367,3 +367,29 @@ async def test_a_connection_that_the_replica_has_closed_is_no_attempt(tmp_path, 
             assert calls == 2 * number - 1, "each but the first was sent again"
         document = await gateway.status()
         assert [endpoint["state"] for endpoint in document["endpoints"]] == ["ready"]
+
+
+async def test_a_replica_that_is_back_serves_what_waits_for_a_throttled_function(tmp_path):
+    """Ten requests fail at the replica while the function has asked for a long pause."""
+    pool = {"concurrency": 16}
+    async with Harness(tmp_path, warm=[ok()], function=ok(), pool=pool) as gateway:
+        gateway.function.refuse = 429
+        assert (await gateway.infer(x_router_backend="serverless")).status == 200
+        assert gateway.runtime_function.circuit.is_open(time.monotonic())
+        failing = 10
+
+        async def breaks_first(_: Received) -> Answer:
+            nonlocal failing
+            failing -= 1
+            if failing >= 0:
+                raise Hangup
+            return Answer()
+
+        gateway.warm[0].behave = breaks_first
+        began = time.monotonic()
+        replies = await asyncio.gather(*(gateway.infer() for _ in range(10)))
+        took_s = time.monotonic() - began
+    assert {(reply.status, reply.headers["x-router-backend"]) for reply in replies} == {
+        (200, "pool")
+    }
+    assert took_s < 6.0, "the function's pause is seven seconds"

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from router.admission.line import Ticket
-from router.admission.slots import SlotQueue
+from router.admission.slots import SlotQueue, Waiter
 from router.domain.errors import QueueFullError, QueueTimeoutError
 from router.domain.request import Priority
 
@@ -159,3 +159,64 @@ async def test_a_request_sees_those_that_go_before_it(queue, ticket, seen):
     for task in tasks:
         task.cancel()
     await ended(*tasks)
+
+
+class TestTwoQueues:
+    """One waiter in two lines; each queue has its own slots."""
+
+    @pytest.fixture
+    def others_back(self):
+        return []
+
+    @pytest.fixture
+    def other(self, others_back):
+        return SlotQueue[str](max_requests=1, max_bytes=100, give_back=others_back.append)
+
+    @pytest.fixture
+    async def waiter(self, queue, other):
+        waiter = Waiter()
+        for one in (queue, other):
+            one.join(waiter, Ticket(5))
+        return waiter
+
+    async def test_the_first_slot_of_either_is_its_and_it_waits_nowhere(self, queue, other, waiter):
+        task = asyncio.create_task(waiter.slot(5.0))
+        assert other.hand_over("b")
+        assert queue.hand_over("a") is False
+        assert await task == (other, "b")
+        assert (len(queue), len(other), queue.queued_bytes, other.queued_bytes) == (0, 0, 0, 0)
+
+    async def test_who_loses_one_place_waits_on_in_the_other(self, queue, other, waiter):
+        better = await waiting(other, priority=Priority.HIGH)
+        assert (len(queue), len(other)) == (1, 1)
+        assert queue.hand_over("a")
+        assert await waiter.slot(5.0) == (queue, "a")
+        better.cancel()
+        await ended(better)
+
+    async def test_who_loses_both_places_is_told(self, queue, other, waiter):
+        tasks = [
+            *[await waiting(queue, priority=Priority.HIGH) for _ in range(2)],
+            await waiting(other, priority=Priority.HIGH),
+        ]
+        with pytest.raises(QueueFullError):
+            await waiter.slot(5.0)
+        for task in tasks:
+            task.cancel()
+        await ended(*tasks)
+
+    async def test_who_gives_up_in_the_same_tick_gives_back_where_it_came_from(
+        self, queue, other, waiter, back, others_back
+    ):
+        task = asyncio.create_task(waiter.slot(5.0))
+        await asyncio.sleep(0)
+        other.hand_over("b")
+        task.cancel()
+        await ended(task)
+        assert (back, others_back) == ([], ["b"])
+        assert (len(queue), len(other)) == (0, 0)
+
+    async def test_time_is_up_in_both(self, queue, other, waiter):
+        with pytest.raises(QueueTimeoutError):
+            await waiter.slot(0.01)
+        assert (len(queue), len(other)) == (0, 0)

@@ -20,7 +20,7 @@ from router.dispatch.attempts import Record
 from router.dispatch.chain import Link, explain_chain
 from router.dispatch.director import Director
 from router.dispatch.outcomes import outcome_of
-from router.domain.decision import Backend, Outcome, Reason
+from router.domain.decision import Backend, Outcome, Reason, Verdict
 from router.domain.errors import (
     ClientClosedError,
     ConnectFailedError,
@@ -140,6 +140,11 @@ class Counted:
 
         function.finish = counted  # type: ignore[method-assign, assignment]
         return function
+
+    def waits_for(self, longest: str) -> None:
+        """Let requests wait for so long."""
+        loaded = load_config(SETTINGS.replace("50ms", longest))
+        self.model = replace(self.model, settings=loaded.settings.models[0])
 
     def chain(self, request) -> list[Link]:
         return [Link(self.model, request)]
@@ -427,6 +432,52 @@ class TestWaiting:
         assert isinstance(error, ConnectFailedError)
         assert waits == pytest.approx([0.05, 0.03, 0.01])
         assert record.queue_s == pytest.approx(0.06)
+
+    @pytest.mark.parametrize("first", [Backend.POOL, Backend.SERVERLESS])
+    async def test_the_first_slot_is_taken_wherever_it_comes_free(self, setup, clock, first):
+        counted, *_ = setup(pool=[200], function=[200], capacity=1)
+        counted.waits_for("10s")
+        leases = {Backend.POOL: [counted.pool.try_reserve(make_request(), clock())]}
+        leases[Backend.SERVERLESS] = [
+            counted.function.try_reserve(make_request(), clock()) for _ in range(2)
+        ]
+        record = Record()
+
+        async def served() -> Any:
+            async with counted.director.serve(
+                counted.chain(make_request()), b"{}", record
+            ) as response:
+                return response.status
+
+        task = asyncio.create_task(served())
+        async with asyncio.timeout(5):
+            while not (len(counted.pool.queue) and len(counted.function.queue)):
+                await asyncio.sleep(0)
+            leases[first].pop().release(Verdict.OK, clock(), None)
+            assert await task == 200
+        assert told(record)[::2] == (first, 1)
+        assert (len(counted.pool.queue), len(counted.function.queue)) == (0, 0)
+
+    async def test_a_pool_that_works_again_has_what_waits_for_the_function(self, setup, clock):
+        """The replica failed it once, and the function has asked for a pause."""
+        counted, _, function = setup(pool=[ResponseLostError("x"), 200], function=[200])
+        counted.waits_for("10s")
+        counted.function.circuit.pause(clock(), 20.0)
+        async with asyncio.timeout(5):
+            record, response = await counted.serve()
+        assert response.status == 200
+        assert told(record) == (Backend.POOL, Reason.WARM_CAPACITY, 2)
+        assert function.seen == []
+
+    async def test_who_asked_for_a_backend_waits_for_that_one(self, setup, clock):
+        counted, pool, _ = setup(pool=[200], function=[200])
+        held = [counted.function.try_reserve(make_request(), clock()) for _ in range(2)]
+        with pytest.raises(QueueTimeoutError):
+            async with counted.director.serve(
+                counted.chain(make_request(hint=Backend.SERVERLESS)), b"", Record()
+            ):
+                pass
+        assert (pool.seen, None in held) == ([], False)
 
     async def test_a_model_that_stands_in_has_a_wait_of_its_own(self):
         record = Record(queue_s=3.0)
