@@ -115,6 +115,13 @@ class Director:
                 self._metrics.record_pass_on(model.name)
                 record.pass_to(link.model.name)
 
+    def _count_decision(
+        self, model: ModelRuntime, request: InferenceRequest, decision: Decision
+    ) -> None:
+        self._metrics.record_decision(model.name, decision.backend, decision.reason)
+        if decision.reason is Reason.EXPLORE:
+            model.explores(decision.backend, request.payload_bytes, self._clock())
+
     def _count_arrival(self, model: ModelRuntime, request: InferenceRequest) -> None:
         now = self._clock()
         is_captive = captive(request, model.state(request, now, {}).serverless)
@@ -148,9 +155,7 @@ class Director:
                 decision = self._decide(model, request, record)  # that took a while
             if record.passed_to is not None:
                 decision = record.decision = replace(decision, reason=Reason.FALLBACK)
-            self._metrics.record_decision(model.name, decision.backend, decision.reason)
-            if decision.reason is Reason.EXPLORE:
-                model.explores(decision.backend, request.payload_bytes, self._clock())
+            self._count_decision(model, request, decision)
             may_move = isinstance(body, bytes) or decision.backend is Backend.SERVERLESS
             if decision.anywhere and not may_move:
                 decision = replace(decision, anywhere=False)  # a function gets no body in parts
