@@ -7,6 +7,7 @@ bad request never fails its neighbours.
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
@@ -19,6 +20,8 @@ from workers.protocol import Array, WorkerBusy, WorkerError
 # Requests of one key agree on everything but their number of rows.
 BatchKey = tuple[tuple[str, str, tuple[int, ...]], ...]
 Run = Callable[[Feeds], list[Array]]
+OnRun = Callable[[list[Feeds], float], None]
+"""Told what ran together, and how long that kept the thread which ran it."""
 
 
 @dataclass(slots=True, eq=False)
@@ -150,6 +153,19 @@ def run_batch(
     return [_run_alone(run, feeds) for feeds in batch]
 
 
+def _timed_run(
+    run: Run, batch: Sequence[Feeds], rows: Sequence[int]
+) -> tuple[list[list[Array] | Exception], float]:
+    """As `run_batch`, with the time that it took of this thread."""
+    started = time.thread_time()
+    results = run_batch(run, batch, rows)
+    return results, time.thread_time() - started
+
+
+def _ignore(_batch: list[Feeds], _cpu_s: float) -> None:
+    """Nobody wants to know."""
+
+
 def _run_alone(run: Run, feeds: Feeds) -> list[Array] | Exception:
     try:
         return run(feeds)
@@ -161,7 +177,13 @@ class Batcher:
     """Runs a model's requests with bounded queue and concurrency. Belongs to one event loop."""
 
     def __init__(
-        self, run: Run, executor: Executor, queue: BatchQueue, max_queue: int, max_runs: int
+        self,
+        run: Run,
+        executor: Executor,
+        queue: BatchQueue,
+        max_queue: int,
+        max_runs: int,
+        on_run: OnRun = _ignore,
     ) -> None:
         """`run` is called in `executor`, at most `max_runs` at a time."""
         self._run = run
@@ -169,6 +191,7 @@ class Batcher:
         self._queue = queue
         self._max_queue = max_queue
         self._free_runs = max_runs
+        self._on_run = on_run
         self._futures: dict[Waiter, asyncio.Future[Outcome]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -228,7 +251,10 @@ class Batcher:
         feeds, rows = [w.feeds for w in batch], [w.rows for w in batch]
         results: Sequence[list[Array] | Exception]
         try:
-            results = await loop.run_in_executor(self._executor, run_batch, self._run, feeds, rows)
+            results, cpu_s = await loop.run_in_executor(
+                self._executor, _timed_run, self._run, feeds, rows
+            )
+            self._on_run(feeds, cpu_s)
         except Exception as error:  # noqa: BLE001 - task root: every caller of the batch gets it
             results = [error] * len(batch)
         finally:

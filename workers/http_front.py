@@ -7,7 +7,7 @@ how they are answered is `operations`; sockets, signals and flags are `http_serv
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,8 +16,10 @@ from typing import Final, TypeVar
 
 from aiohttp import ClientPayloadError, web
 
-from workers.batching import Batcher, BatchQueue, Outcome
+from workers.batching import Outcome
 from workers.engine import Feeds
+from workers.http_connection import to_response
+from workers.lanes import ASIDE_BYTES, Lane, Phases
 from workers.metrics import CLIENT_GONE, UNKNOWN_MODEL, WorkerMetrics
 from workers.operations import (
     Endpoint,
@@ -40,15 +42,12 @@ from workers.protocol import (
     WorkerDraining,
     WorkerError,
 )
-from workers.service import SERVER_NAME, Catalog, Model
-from workers.statistics import Timing
+from workers.service import Catalog, Model
 
 _log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
 
 METRICS_PATH: Final = "/metrics"
-# Decoding less than this takes less time than handing it to a thread.
-ASIDE_BYTES: Final = 32 * 1024
 # Upper bound for requests that set no timeout of their own; the longest function runs as long.
 REQUEST_TIMEOUT_S: Final = 900.0
 _CODEC_THREADS: Final = 2
@@ -81,7 +80,8 @@ class HttpFront:
         self._clock = clock
         self._runs = ThreadPoolExecutor(limits.max_runs, thread_name_prefix="run")
         self._codecs = ThreadPoolExecutor(_CODEC_THREADS, thread_name_prefix="codec")
-        self._batchers: dict[tuple[str, str], Batcher] = {}
+        self._lanes: dict[Model, Lane] = {}
+        self._lanes_by_path: dict[str, Lane] = {}
         self._model_metrics = {name: metrics.for_model(name) for name in catalog.names}
         self._unknown_model = metrics.for_model(UNKNOWN_MODEL)
         self._in_flight: dict[str, int] = defaultdict(int)
@@ -90,7 +90,7 @@ class HttpFront:
         self._draining = False
         metrics.observe(
             in_flight=lambda: self.in_flight,
-            queued=lambda: sum(b.queue_depth for b in self._batchers.values()),
+            queued=lambda: sum(lane.batcher.queue_depth for lane in self._lanes.values()),
             ready=lambda: not self._draining,
         )
 
@@ -106,12 +106,31 @@ class HttpFront:
         except WorkerError as error:
             reply = error_reply(error)
         except Exception:  # noqa: BLE001 - root of the request: counted as 500 and logged, the worker lives on
-            _log.exception("request failed")
-            reply = json_reply({"error": "internal error"}, 500)
+            reply = _broken()
         response = to_response(reply)
         if self._draining:
             response.force_close()
         return response
+
+    def answer_at_once(self, path: str, headers: Mapping[str, str], body: bytes) -> Reply | None:
+        """The reply to an inference that needs no waiting; None, and nothing done, for all others.
+
+        `body` is small and not compressed, `headers` are looked up without regard to case.
+        """
+        lane = self._lanes_by_path.get(path)
+        if lane is None or not lane.pace.has_quick or self._draining:
+            return None
+        started = self._clock()
+        try:
+            request = read_infer(lane.model, headers, body, self._limits.max_body_bytes)
+            reply = _run_at_once(lane, request, headers.get("accept-encoding", ""), self._clock)
+        except WorkerError as error:
+            reply = error_reply(error)
+        except Exception:  # noqa: BLE001 - as in `answer`
+            reply = _broken()
+        if reply is not None:
+            lane.metrics.record_request(reply.status, self._clock() - started)
+        return reply
 
     async def _route(self, request: web.BaseRequest) -> Reply:
         path = request.rel_url.raw_path
@@ -152,6 +171,7 @@ class HttpFront:
         with self._accepted(operation.model):
             model = await self._model(operation)
             self._check_room(model)
+            lane = self._lane(model)
             headers = request.headers  # looked up without regard to case
             body = await self._read_body(request)
             size = len(body)
@@ -161,7 +181,7 @@ class HttpFront:
                 size, partial(read_infer, model, headers, body, self._limits.max_body_bytes)
             )
             del body  # the request's tensors keep what they need of it
-            return await self._run_request(model, decoded, headers.get("accept-encoding", ""))
+            return await self._run_request(lane, decoded, headers.get("accept-encoding", ""))
 
     @contextmanager
     def _accepted(self, model: str) -> Iterator[None]:
@@ -212,50 +232,41 @@ class HttpFront:
             raise InvalidRequest(f"the body is malformed: {error}") from error
         return body
 
-    async def _run_request(self, model: Model, request: InferRequest, accept: str) -> Reply:
+    async def _run_request(self, lane: Lane, request: InferRequest, accept: str) -> Reply:
         started = self._clock()
         try:
-            feeds = model.prepare(request)
+            feeds = lane.model.prepare(request)
             prepared = self._clock()
-            outcome = await self._submit(model, feeds, request.timeout_s)
+            outcome = await self._submit(lane, feeds, request.timeout_s)
             ran = self._clock()
-            response = model.respond(request, outcome.results)
+            response = lane.model.respond(request, outcome.results)
             size = sum(tensor.array.nbytes for tensor in response.outputs)
             reply = await self._aside(size, partial(write_infer, request, response, accept))
         except WorkerError:
-            model.statistics.record_failure(_ns(self._clock() - started))
+            lane.record_failure(started)
             raise
-        self._model_metrics[model.name].record_run(
-            outcome.queue_s, outcome.run_s, outcome.batch_rows
-        )
-        model.record_success(
-            feeds,
-            Timing(
-                _ns(outcome.queue_s),
-                _ns(prepared - started),
-                _ns(outcome.run_s),
-                _ns(self._clock() - ran),
-            ),
-        )
+        lane.record(feeds, outcome, Phases(started, prepared, ran))
         return reply
 
-    async def _submit(self, model: Model, feeds: Feeds, timeout_s: float | None) -> Outcome:
+    async def _submit(self, lane: Lane, feeds: Feeds, timeout_s: float | None) -> Outcome:
         limit_s = REQUEST_TIMEOUT_S if timeout_s is None else timeout_s
         try:
             async with asyncio.timeout(limit_s):
-                return await self._batcher(model).submit(feeds)
+                return await lane.batcher.submit(feeds)
         except TimeoutError as error:
-            raise DeadlinePassed(f"no answer within the timeout of {limit_s:g} s") from error
+            raise _too_late(limit_s) from error
 
-    def _batcher(self, model: Model) -> Batcher:
-        key = (model.name, model.version)
-        if key not in self._batchers:
-            batching = model.options.batching
-            queue = BatchQueue(model.max_batch, batching.max_delay_s if batching else 0.0)
-            self._batchers[key] = Batcher(
-                model.run, self._runs, queue, self._limits.max_queue, self._limits.max_runs
-            )
-        return self._batchers[key]
+    def _lane(self, model: Model) -> Lane:
+        lane = self._lanes.get(model)
+        if lane is None:
+            name, version = model.name, model.version
+            bounds = self._limits.max_queue, self._limits.max_runs
+            lane = Lane(model, self._model_metrics[name], self._runs, bounds, self._clock)
+            self._lanes[model] = lane
+            self._lanes_by_path[f"/v2/models/{name}/versions/{version}/infer"] = lane
+            if self._catalog.resolve(name, None) == (name, version):
+                self._lanes_by_path[f"/v2/models/{name}/infer"] = lane
+        return lane
 
     async def _aside(self, size_bytes: int, work: Callable[[], _Result]) -> _Result:
         """Do `work` at once if it is small, else in a thread, so that the loop goes on."""
@@ -276,17 +287,38 @@ class HttpFront:
 
     async def close(self) -> None:
         """Release queues and threads; runs that have begun are not waited for."""
-        for batcher in self._batchers.values():
-            await batcher.close()
+        for lane in self._lanes.values():
+            await lane.batcher.close()
         self._runs.shutdown(wait=False, cancel_futures=True)
         self._codecs.shutdown(wait=False, cancel_futures=True)
 
 
-def to_response(reply: Reply) -> web.Response:
-    """The reply as aiohttp sends it, without aiohttp's and Python's versions."""
-    headers = {**reply.headers, "server": SERVER_NAME}
-    return web.Response(status=reply.status, body=reply.body, headers=headers)
+def _run_at_once(
+    lane: Lane, request: InferRequest, accept: str, clock: Callable[[], float]
+) -> Reply | None:
+    """As `HttpFront._run_request`, without waiting; None where the run might take long."""
+    started = clock()
+    try:
+        feeds = lane.model.prepare(request)
+        prepared = clock()
+        outcome = lane.run(feeds)
+        if outcome is None:
+            return None
+        ran = clock()
+        if request.timeout_s is not None and ran - prepared > request.timeout_s:
+            raise _too_late(request.timeout_s)
+        reply = write_infer(request, lane.model.respond(request, outcome.results), accept)
+    except WorkerError:
+        lane.record_failure(started)
+        raise
+    lane.record(feeds, outcome, Phases(started, prepared, ran))
+    return reply
 
 
-def _ns(seconds: float) -> int:
-    return max(0, round(seconds * 1e9))
+def _too_late(limit_s: float) -> DeadlinePassed:
+    return DeadlinePassed(f"no answer within the timeout of {limit_s:g} s")
+
+
+def _broken() -> Reply:
+    _log.exception("request failed")
+    return json_reply({"error": "internal error"}, 500)

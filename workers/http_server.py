@@ -5,6 +5,7 @@ Decides when the process is ready and when it ends. What it answers is `http_fro
 
 import argparse
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -13,27 +14,23 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import uvloop
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from workers.http_front import FrontLimits, HttpFront, to_response
+from workers.http_connection import Connection
+from workers.http_front import FrontLimits, HttpFront
 from workers.lifetime import die_with_parent
 from workers.metrics import WorkerMetrics
-from workers.operations import json_reply
 from workers.protocol import WorkerError
 from workers.service import Catalog
 
 _log = logging.getLogger(__name__)
 
-# Clients do not retry a POST on a connection that was closed while idle: let them close first.
-KEEP_ALIVE_S = 3600.0
-# How long a refused body is read and thrown away, so that its sender sees the reply.
-LINGER_S = 2.0
 MAX_DRAIN_S = 3600.0
 MAX_PORT = 65535
-MAX_HEADER_BYTES = 32 * 1024
-_ERROR_CHARACTERS = 200
 # Once drained there is nothing to wait for but connections that are idle.
 _CLOSE_S = 1.0
 
@@ -132,6 +129,7 @@ async def serve(flags: Flags, catalog: Catalog) -> bool:
         url = await _listen(runner, flags.listen)
         sys.stdout.write(f"ready {url}\n")
         sys.stdout.flush()
+        _tune_gc()
         await stop.wait()
         return await front.drain(flags.drain_s)
     finally:
@@ -139,47 +137,29 @@ async def serve(flags: Flags, catalog: Catalog) -> bool:
         await front.close()
 
 
-class _Connection(web.RequestHandler):
-    """aiohttp's connection, with the protocol's error body also for bytes that are no HTTP."""
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        """The response to a request that could not be parsed; closes the connection."""
-        _log.info("refused a malformed HTTP request: %s", type(exc).__name__)
-        text = " ".join((message or "bad request").split())[:_ERROR_CHARACTERS]
-        reply = json_reply({"error": text}, status)
-        response = to_response(reply)
-        response.force_close()
-        return response
-
-
 class _Server(web.Server):
     """aiohttp's server, making our connections."""
 
-    def __call__(self) -> web.RequestHandler:
-        return _Connection(
-            self,
-            loop=asyncio.get_running_loop(),
-            # Bodies are inflated by us, with a bound.
-            auto_decompress=False,
-            keepalive_timeout=KEEP_ALIVE_S,
-            lingering_time=LINGER_S,
-            max_line_size=MAX_HEADER_BYTES,
-            max_field_size=MAX_HEADER_BYTES,
-            access_log=None,  # type: ignore[arg-type]  # off: the annotation forgets None
-        )
+    def __init__(self, front: HttpFront, **options: Any) -> None:  # noqa: ANN401  aiohttp's
+        super().__init__(front.answer, **options)
+        self._front = front
+
+    def __call__(self) -> Connection:
+        return Connection(self, self._front.answer_at_once)
 
 
 def server_runner(front: HttpFront) -> web.ServerRunner:
     """The front behind aiohttp's HTTP server, with our connection limits."""
     # With cancellation, a client that goes away leaves the queue.
-    server = _Server(front.answer, handler_cancellation=True)
+    server = _Server(front, handler_cancellation=True)
     return web.ServerRunner(server, handle_signals=False, shutdown_timeout=_CLOSE_S)
+
+
+def _tune_gc() -> None:
+    # The model lives as long as the process, and requests leave few cycles behind.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000)
 
 
 async def _listen(runner: web.ServerRunner, address: str) -> str:
@@ -203,7 +183,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     try:
         catalog = load_catalog(flags)
-        drained = asyncio.run(serve(flags, catalog))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            drained = runner.run(serve(flags, catalog))
     except (WorkerError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 1

@@ -91,6 +91,11 @@ class Model:
             ) from error
 
     @property
+    def runs_evenly(self) -> bool:
+        """Whether runs on inputs of one size take one time, whatever the values."""
+        return self._engine.runs_evenly
+
+    @property
     def inputs(self) -> tuple[TensorSpec, ...]:
         """What the model takes."""
         return self._engine.inputs

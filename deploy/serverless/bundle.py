@@ -23,7 +23,16 @@ REQUIREMENTS = HERE / "requirements.txt"
 MIB = 1024 * 1024
 
 # The parts of the worker that only its HTTP server needs.
-SERVER_ONLY = {"batching.py", "http_front.py", "http_server.py", "lifetime.py", "metrics.py"}
+SERVER_ONLY = {
+    "batching.py",
+    "http_connection.py",
+    "http_front.py",
+    "http_server.py",
+    "lanes.py",
+    "lifetime.py",
+    "metrics.py",
+    "pace.py",
+}
 # The module that answers; empty where it is among the platform's own files.
 FRONTS = {
     "lambda": "lambda_handler.py",

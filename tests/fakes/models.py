@@ -67,6 +67,15 @@ def write_sum(repository: Path, name: str, version: str = "1") -> Path:
     return _write(repository, name, version, graph, None)
 
 
+def write_outer(repository: Path, name: str, *, columns: int) -> Path:
+    """`y[batch, columns] = x[batch, 1]` times ones (FP32): little goes in, much comes out."""
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 1])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", columns])
+    ones = numpy_helper.from_array(np.ones((1, columns), np.float32), "ones")
+    node = helper.make_node("MatMul", ["x", "ones"], ["y"])
+    return _write(repository, name, "1", helper.make_graph([node], name, [x], [y], [ones]), None)
+
+
 def write_slow(
     repository: Path,
     name: str,

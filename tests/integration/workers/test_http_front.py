@@ -15,6 +15,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.fakes.models import write_outer
 from tests.fakes.oip import infer_json, json_input
 from workers.codec import decode_request, encode_response
 from workers.http_front import FrontLimits, HttpFront
@@ -311,3 +312,111 @@ async def test_unknown_models_do_not_become_labels(mlp: Served) -> None:
     for number in range(3):
         assert (await mlp.post(f"nope-{number}", ONES))[0] == 404
     assert await mlp.metric("worker_requests_total", code="404", model="") == 3
+
+
+# -- small inferences of quick models ------------------------------------------------------------
+
+
+def quick_body(count: int = 2) -> bytes:
+    return infer_json(json_input("x", "FP32", [count, 2], [1.5] * 2 * count), id="a")
+
+
+def post_of(body: bytes, model: str = "single") -> bytes:
+    head = (
+        f"POST /v2/models/{model}/infer HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+async def learned(front: Served, model: str, body: bytes) -> None:
+    """Have the front learn that the model is quick, if it may."""
+    for _ in range(30):
+        assert (await front.post(model, body))[0] == 200
+
+
+@pytest.fixture
+async def quick(repository: Path) -> AsyncIterator[Served]:
+    async with served(repository, "single") as made:
+        await learned(made, "single", quick_body())
+        yield made
+
+
+@pytest.fixture
+def no_threads(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """From now on, nothing may wait for a run."""
+
+    def forbid() -> None:
+        monkeypatch.setattr("workers.http_front.HttpFront._run_request", None)
+
+    return forbid
+
+
+async def test_small_inferences_of_a_quick_model_are_answered_at_once(
+    quick: Served, no_threads: Callable[[], None]
+) -> None:
+    before = await quick.metric("worker_requests_total", code="200", model="single")
+    no_threads()
+    status, answer = await quick.post("single", quick_body())
+    assert (status, answer["id"], answer["outputs"][0]["data"]) == (200, "a", [1.5] * 4)
+    status, answer = await quick.post("single", b"{")
+    assert (status, "not valid JSON" in answer["error"]) == (400, True)
+    assert await quick.metric("worker_requests_total", code="200", model="single") == before + 1
+    assert await quick.metric("worker_requests_total", code="400", model="single") == 1
+    statistics = (await quick.get("/v2/models/single/stats"))[1]["model_stats"][0]
+    assert statistics["inference_stats"]["success"]["count"] == before + 1
+
+
+async def test_both_ways_answer_alike(repository: Path) -> None:
+    async with served(repository, "single") as front:
+        answers = []
+        for _ in range(2):
+            async with front.session.post("/v2/models/single/infer", data=quick_body()) as found:
+                names = {name.lower() for name in found.headers}
+                answers.append((found.status, names, found.headers["server"], await found.read()))
+            await learned(front, "single", quick_body())
+        assert answers[0] == answers[1]
+
+
+async def test_requests_in_one_segment_are_all_answered_in_order(quick: Served) -> None:
+    ids = [f"r{number}" for number in range(4)]
+    bodies = [infer_json(json_input("x", "FP32", [1, 2], [1, 2]), id=name) for name in ids]
+    last = post_of(bodies[-1]).replace(b"Host: x", b"Host: x\r\nConnection: close")
+    parts = b"".join(map(post_of, bodies[:-1]))
+    answer = await quick.raw(post_of(bodies[0]), parts + last)
+    found = [json.loads(part.split(b"HTTP/1.1")[0])["id"] for part in answer.split(b"\r\n\r\n")[1:]]
+    assert found == ["r0", *ids]
+
+
+async def test_a_timeout_counts_also_at_once(quick: Served, no_threads: Callable[[], None]) -> None:
+    no_threads()
+    body = infer_json(json_input("x", "FP32", [2, 2], [1.0] * 4), parameters={"timeout": 1})
+    status, answer = await quick.post("single", body)
+    assert (status, answer["error"]) == (504, "no answer within the timeout of 1e-06 s")
+
+
+async def test_a_model_whose_values_decide_its_time_never_holds_the_loop(slow: Served) -> None:
+    await learned(slow, "slow", slow_body(0))
+    busy = asyncio.create_task(slow.post("slow", slow_body(300)))
+    await slow.until(lambda: slow.front.in_flight == 1)
+    assert (await slow.get("/v2/health/live"))[0] == 200
+    assert not busy.done()
+    assert (await busy)[0] == 200
+
+
+async def test_large_outputs_are_written_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_outer(tmp_path, "wide", columns=20_000)
+    body = infer_json(json_input("x", "FP32", [1, 1], [0.5]))
+    async with served(tmp_path, "wide") as front:
+        await learned(front, "wide", body)
+        monkeypatch.setattr("workers.http_front._run_at_once", lambda *_: 1 / 0)
+        assert (await front.post("wide", body))[0] == 200
+
+
+async def test_an_unexpected_failure_at_once_is_logged_and_not_shown(
+    quick: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("workers.http_front._run_at_once", lambda *_: 1 / 0)
+    assert await quick.post("single", quick_body()) == (500, {"error": "internal error"})
+    assert "ZeroDivisionError" in caplog.text
