@@ -26,6 +26,7 @@ from router.gateway.admin import AdminPort
 from router.gateway.admin_access import AdminAccess, admin_guard
 from router.gateway.exchange import Telemetry
 from router.gateway.listener import Listener
+from router.gateway.readiness import Readiness
 from router.gateway.server import DataPlane
 from router.gateway.status import ReloadState, StatusSources, readings
 from router.member import SNAPSHOT_PATH, Member
@@ -108,7 +109,9 @@ class Gateway:
             self._metrics.decisions_of,
         )  # fmt: skip
         self._metrics.readings = lambda: readings(sources)
-        self._admin = AdminPort(sources, self._metrics, self.reload)
+        self._admin = AdminPort(
+            sources, Readiness(self._runtime, self._host), self._metrics, self.reload
+        )
         self._take_up(None, self._runtime.current)
 
     async def run(self, stop: asyncio.Event, on_ready: Callable[[str, str], None]) -> None:

@@ -72,6 +72,14 @@ class ModelRuntime:
         return self.settings.name
 
     @property
+    def has_answered(self) -> bool:
+        """Whether a backend of it has ever answered."""
+        pool, function = self.pool, self.serverless
+        return (pool is not None and pool.has_answered) or (
+            function is not None and function.calls > 0
+        )
+
+    @property
     def needs_director(self) -> bool:
         """Whether a free slot on a warm replica is not all that its common request needs."""
         return self.settings.read_parameters or self.hedging is not None

@@ -17,6 +17,7 @@ from router.domain.errors import (
 )
 from router.domain.request import Protocol
 from router.gateway.explain import ExplainQuestion, explain
+from router.gateway.readiness import DRAINING, Readiness, document
 from router.gateway.responses import error_answer, not_found_model
 from router.gateway.status import StatusSources, status
 from router.gateway.trials import CanaryQuestion, act
@@ -79,6 +80,7 @@ class AdminPort:
     """Handlers of the admin port."""
 
     sources: StatusSources
+    readiness: Readiness
     metrics: Metrics
     reload: Callable[[], Awaitable[str]]
 
@@ -100,8 +102,10 @@ class AdminPort:
         return json_reply({"live": True})
 
     async def _ready(self, _request: web.Request) -> web.Response:
-        is_ready = not self.sources.data.is_draining
-        return json_reply({"ready": is_ready}, 200 if is_ready else 503)
+        missing = self.readiness.missing(self.sources.clock())
+        if self.sources.data.is_draining:
+            missing.insert(0, DRAINING)
+        return json_reply(document(missing), 503 if missing else 200)
 
     async def _metrics(self, request: web.Request) -> web.Response:
         body, content_type = self.metrics.expose(request.headers.get("accept", ""))

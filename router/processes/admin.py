@@ -21,12 +21,14 @@ from router.gateway.admin import (
     reload_reply,
 )
 from router.gateway.admin_access import AdminAccess, admin_guard
+from router.gateway.readiness import DRAINING, FunctionHost, document, missing_host
 from router.processes.fleet import Reply, ask_all, ask_one
 from router.processes.merge import ProcessState, merged_status
 from router.settings.loader import Loaded
 from router.telemetry.exposition import Snapshot, collect, encode
 from router.telemetry.metrics import build_info
 
+_READY_WITHIN_S = 0.5
 _NOBODY = "no gateway process answers; try again"
 
 
@@ -35,6 +37,11 @@ class Fleet(Protocol):
 
     loaded: Loaded
     is_draining: bool
+
+    @property
+    def host(self) -> FunctionHost:
+        """What runs the functions of this machine."""
+        ...
 
     @property
     def sockets(self) -> Mapping[int, Path]:
@@ -102,9 +109,23 @@ class FleetAdmin:
     async def _ready(self, _request: web.Request) -> web.Response:
         """Ready while one process is: the kernel gives it all new clients."""
         up = self._fleet.answering
-        is_ready = up > 0 and not self._fleet.is_draining
-        document = {"ready": is_ready, "processes": {"ready": up, "wanted": self._fleet.wanted}}
-        return json_reply(document, 200 if is_ready else 503)
+        missing = missing_host(self._fleet.host)
+        if self._fleet.is_draining:
+            missing.append(DRAINING)
+        elif not up:
+            missing.append("no gateway process answers")
+        else:
+            missing += await self._missing_of_one()
+        processes = {"processes": {"ready": up, "wanted": self._fleet.wanted}}
+        return json_reply(document(missing) | processes, 503 if missing else 200)
+
+    async def _missing_of_one(self) -> list[str]:
+        """What a process waits for; all have the same models, so the first that answers tells."""
+        for socket in self._fleet.sockets.values():
+            reply = await ask_one(socket, "GET", "/readyz", within_s=_READY_WITHIN_S)
+            if reply is not None:
+                return list(reply.document.get("missing", ()))
+        return []  # busy for the moment: those that hang are counted out soon
 
     async def _metrics(self, request: web.Request) -> web.Response:
         registry = CollectorRegistry(auto_describe=False)
@@ -113,8 +134,8 @@ class FleetAdmin:
         return web.Response(body=body, headers={"content-type": content_type})
 
     async def _status(self, _request: web.Request) -> web.Response:
-        document = merged_status(await self._fleet.states())
-        return json_reply(document, 200 if document["models"] else 503)
+        merged = merged_status(await self._fleet.states())
+        return json_reply(merged, 200 if merged["models"] else 503)
 
     async def _config(self, _request: web.Request) -> web.Response:
         return json_reply(self._fleet.loaded.settings.masked())

@@ -70,7 +70,7 @@ class Parent:
         self._folder = parts.sockets
         self._background = Background()
         self._reloading = asyncio.Lock()
-        self._host = function_host(loaded.settings, parts)
+        self.host = function_host(loaded.settings, parts)
         self._store = EmbeddedStore(parts.sockets, parts.clock)
         self._children: list[Child] = []
         self._seen: dict[int, Snapshot] = {}
@@ -92,12 +92,12 @@ class Parent:
             admin_url = await listen_admin(admin, server.admin_listen)
             await self._start_store()
             self._declare()
-            self._background.start("function host", self._host.run)
+            self._background.start("function host", self.host.run)
             self._start_children(port)
             sockets = {child.number: self._control(child.number) for child in self._children}
             listening = partial(listen_to, self._children, sockets, self._parts.sleep)
             self._background.start("heartbeats", listening)
-            await self._host.wait_until_up(stop, HOST_UP_WITHIN_S)
+            await self.host.wait_until_up(stop, HOST_UP_WITHIN_S)
             await self._wait_for_children(stop)
             watcher = ConfigWatcher(self.loaded.sources, _WATCH_EVERY_S, self._on_file_change)
             self._background.start("config watcher", watcher.run)
@@ -298,7 +298,7 @@ class Parent:
 
     def _declare(self) -> None:
         settings = self.loaded.settings
-        self._host.declare(local_functions(settings), settings.workers.log)
+        self.host.declare(local_functions(settings), settings.workers.log)
 
     async def _on_file_change(self) -> Sources:
         """The processes watch the file themselves; here it is about the function host."""

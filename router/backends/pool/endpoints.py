@@ -74,6 +74,7 @@ class Pool:
         self.endpoints: dict[str, Endpoint] = {}
         self.busy_s = 0.0
         self.ejections = 0
+        self.has_answered = False
         self.rotation = Rotation(self.endpoints, _rotation_params(params))
         self._choose: Callable[[Sequence[Endpoint], Random], Endpoint | None] = least_loaded
         self.caller = caller
@@ -330,6 +331,7 @@ class Pool:
             endpoint.circuit.succeeded()
             endpoint.begin(self._clock())
         endpoint.is_ready = is_ready
+        self.has_answered = self.has_answered or is_ready
         self.rotation.changed()
         if is_ready:
             self.pump(self._clock())

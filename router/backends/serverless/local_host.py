@@ -82,6 +82,11 @@ class LocalFunctionHost:
             self.is_up.clear()
         self._changed.set()
 
+    @property
+    def is_missing(self) -> bool:
+        """Whether there are functions for it that cannot be called now."""
+        return bool(self._specs) and not self.is_up.is_set()
+
     async def wait_until_up(self, stop: asyncio.Event, within_s: float) -> None:
         """Wait for the declared functions to be callable; no longer than that, or until `stop`."""
         if not self._specs:

@@ -1,0 +1,50 @@
+"""Whether this gateway should be given traffic, and what it waits for if not."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from router.gateway.target import can_serve
+from router.runtime import RuntimeRef
+
+DRAINING = "the gateway drains"
+
+
+class FunctionHost(Protocol):
+    """What runs the functions of this machine."""
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether there are functions for it that cannot be called now."""
+        ...
+
+
+def missing_host(host: FunctionHost | None) -> list[str]:
+    """What is to be said of the function host; nothing while it does its work."""
+    is_missing = host is not None and host.is_missing
+    return ["the local function host does not listen"] if is_missing else []
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """What stands between a gateway and its traffic. `host` is None where it has another owner."""
+
+    runtime: RuntimeRef
+    host: FunctionHost | None
+
+    def missing(self, now: float) -> list[str]:
+        """Every reason not to be ready, in words.
+
+        A model that has answered before counts as ready: what fails later is no reason to take
+        every gateway out of rotation, for none of them would do better.
+        """
+        waiting = [
+            f"model {model.name} has not answered yet, and none of its places can start"
+            for model in self.runtime.current.models.values()
+            if not (model.has_answered or can_serve(model, now))
+        ]
+        return missing_host(self.host) + waiting
+
+
+def document(missing: list[str]) -> dict[str, object]:
+    """The answer of `/readyz`."""
+    return {"ready": False, "missing": missing} if missing else {"ready": True}
