@@ -9,16 +9,20 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class CircuitParams:
-    """Open after so many failures in a row, for `pause_s`, doubling up to `max_pause_s`.
+    """Open when so many of the last calls failed, for `pause_s`, doubling up to `max_pause_s`.
 
-    Pauses begin small again once a circuit has stayed closed for `forgive_ratio` times the last
-    one: what fails, works and fails again at once is left alone for longer and longer.
+    Of the last `window` calls, `failures_to_open` and the share `failure_ratio` must have failed;
+    without a window, so many in a row. Pauses begin small again once a circuit has stayed closed
+    for `forgive_ratio` times the last one: what fails, works and fails again at once is left alone
+    for longer and longer.
     """
 
     failures_to_open: int = 5
     pause_s: float = 1.0
     max_pause_s: float = 30.0
     forgive_ratio: float = 0.0
+    window: int = 0
+    failure_ratio: float = 1.0
 
 
 class GrowingPause:
@@ -43,13 +47,14 @@ class CircuitBreaker:
     """Counts outcomes and says whether a call may be made now."""
 
     __slots__ = (
-        "_failures", "_open_until", "_opened_at", "_pause", "_pause_s", "_paused_until",
-        "_trial_until", "opened", "params",
+        "_full", "_history", "_open_until", "_opened_at", "_params", "_pause", "_pause_s",
+        "_paused_until", "_trial_until", "opened",
     )  # fmt: skip
 
     def __init__(self, params: CircuitParams = CircuitParams()) -> None:
-        self.params = params
-        self._failures = 0
+        self.params = params  # sets `_params` and `_full`
+        # The last outcomes as bits, 1 for a failure, below a 1 that says how many there are.
+        self._history = 1
         self._pause = GrowingPause()
         self._pause_s = params.pause_s
         self._open_until = 0.0
@@ -57,6 +62,16 @@ class CircuitBreaker:
         self._opened_at = 0.0
         self._paused_until = 0.0
         self.opened = 0
+
+    @property
+    def params(self) -> CircuitParams:
+        """When it opens, and for how long; what it has seen stays when they change."""
+        return self._params
+
+    @params.setter
+    def params(self, params: CircuitParams) -> None:
+        self._params = params
+        self._full = 1 << max(params.window, params.failures_to_open)
 
     def is_open(self, now: float) -> bool:
         """Whether calls must not be made: open, paused, or half-open with its trial under way."""
@@ -93,19 +108,21 @@ class CircuitBreaker:
 
     def succeeded(self) -> bool:
         """A call worked: close. Returns whether it had been open."""
-        if not self._failures and self._open_until == 0.0:  # asked for every answer
+        if self._open_until == 0.0:
+            if self._history != self._full:  # asked for every answer
+                self._remember(0)
             return False
-        was_open = not self.is_closed
-        self._failures = 0
+        self._history = 1
         self._open_until = self._trial_until = 0.0
-        return was_open
+        return True
 
     def failed(self, now: float) -> bool:
         """A call failed; returns whether this opened the circuit."""
-        self._failures += 1
         was_trial = self._open_until > 0.0
-        if not was_trial and self._failures < self.params.failures_to_open:
-            return False
+        if not was_trial:
+            self._remember(1)
+            if not self._have_enough_failed():
+                return False
         if self._open_until > now:  # sent before it opened, or to try it early
             self._opened_at, self._trial_until = now, 0.0
             return False
@@ -115,6 +132,17 @@ class CircuitBreaker:
         self._opened_at = now
         self._open_until = now + self._pause_s
         return True
+
+    def _remember(self, outcome: int) -> None:
+        self._history = self._history << 1 | outcome
+        if self._history >= self._full << 1:
+            self._history = self._history & (self._full - 1) | self._full
+
+    def _have_enough_failed(self) -> bool:
+        calls = self._history.bit_length() - 1
+        failures = self._history.bit_count() - 1
+        params = self.params
+        return failures >= max(params.failures_to_open, params.failure_ratio * calls)
 
     def pause(self, now: float, seconds: float) -> None:
         """Make no call for a stated time, as when a platform says how long it throttles.

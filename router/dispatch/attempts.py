@@ -24,6 +24,7 @@ class Record:
 
     `upstream_s` is the time during which a backend had it. `passed_to` is the model that got it in
     place of the one asked for, `earlier_attempts` and `earlier_queue_s` what came before that.
+    `ruled_out` are those of `failed` that would fail this request again for certain.
     `whole_body` is a body that was to come and then had to be kept.
     """
 
@@ -35,6 +36,7 @@ class Record:
     cold_start: bool | None = None
     cost_usd: float = 0.0
     failed: dict[Backend, Reason] = field(default_factory=dict)
+    ruled_out: set[Backend] = field(default_factory=set)
     avoid: set[str] = field(default_factory=set)
     carried: AttemptError | None = None
     passed_to: str | None = None
@@ -59,6 +61,7 @@ class Record:
         self.earlier_queue_s = self.queue_s
         self.decision, self.endpoint_id, self.cold_start = None, "", None
         self.failed.clear()
+        self.ruled_out.clear()
         self.avoid.clear()
 
 
@@ -135,6 +138,10 @@ _VERDICTS = {
     AttemptResult.OK: Verdict.OK,
     AttemptResult.REJECTED: Verdict.REJECTED,
     AttemptResult.CANCELLED: Verdict.CANCELLED,
+    # The platform did its part: what went wrong is this request's, and others must not pay for it.
+    AttemptResult.MODEL_FAILED: Verdict.OK,
+    AttemptResult.TIME_LIMIT: Verdict.OK,
+    AttemptResult.ANSWER_TOO_LARGE: Verdict.OK,
     # Nothing was sent and the backend is not to blame.
     AttemptResult.ENCODED_TOO_LARGE: Verdict.UNTRIED,
 }

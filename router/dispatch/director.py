@@ -187,11 +187,7 @@ class Director:
             if not record.failed:
                 raise
             # No other way: the backend that failed is better than no answer.
-            hard = {
-                backend: reason
-                for backend, reason in record.failed.items()
-                if reason is Reason.LIMIT_PAYLOAD
-            }
+            hard = {backend: record.failed[backend] for backend in record.ruled_out}
             state = model.state(request, now, hard, record.waited_s)
             decision = decide(request, model.policy, state, now)
         record.decision = decision
@@ -270,6 +266,12 @@ class Director:
             return  # nothing was tried; the function is ruled out, so this cannot come again
         if not may_retry(request, error, record.tries, model.settings.attempts, now):
             raise error
+        if (
+            error.is_certain
+            and record.decision is not None
+            and _only(model, record.decision.backend)
+        ):
+            raise error
         if not model.budget.withdraw():
             self._metrics.record_retry_budget_exhausted()
             raise error
@@ -295,6 +297,9 @@ class Director:
                 record.avoid.clear()
         tried_before = backend in record.failed
         record.failed[backend] = _successor_reason(error)
+        if error.is_certain:
+            record.ruled_out.add(backend)
+            return
         if tried_before or _only(model, backend):
             await self._sleep(self._pause_s(record))
 

@@ -141,10 +141,15 @@ class ClientClosedError(RouterError):
 
 
 class AttemptError(RouterError):
-    """One attempt failed at a backend. `was_sent` says whether the backend may have run it."""
+    """One attempt failed at a backend. `was_sent` says whether the backend may have run it.
+
+    `is_certain` says that the same backend would fail the same request again, so that asking it
+    once more would only cost time and money.
+    """
 
     code = "upstream_failed"
     was_sent: ClassVar[bool] = True
+    is_certain: ClassVar[bool] = False
 
 
 class ConnectFailedError(AttemptError):
@@ -163,6 +168,12 @@ class UpstreamTimeoutError(AttemptError):
     code = "upstream_timeout"
 
 
+class TimeLimitError(UpstreamTimeoutError):
+    """The function's own time limit ended the call: this request takes longer than it may there."""
+
+    is_certain = True
+
+
 class UpstreamRejectedError(AttemptError):
     """The backend answered that it cannot take the request now (busy, draining, throttled)."""
 
@@ -178,10 +189,41 @@ class EncodedTooLargeError(AttemptError):
     """The payload turned out to be over the function's limit once encoded: nothing was sent."""
 
     was_sent = False
+    is_certain = True
 
 
 class UpstreamBrokenError(AttemptError):
     """The backend failed while it worked on the request (crash, gateway error, bad answer)."""
+
+
+class AnswerTooLargeError(UpstreamBrokenError):
+    """The answer is over what the function may give; a place without that limit might give it."""
+
+    is_certain = True
+
+
+class FunctionUnfitError(UpstreamBrokenError):
+    """The function's environment does not start, or ends under the request: nothing answers."""
+
+    is_certain = True
+
+
+class ModelFailedError(AttemptError):
+    """The model's own code failed on the request, and the platform words no answer for it.
+
+    Stands for an answer of the model: it is passed on as one, and says nothing about the place.
+    `billed_s` and `init_s` are what the platform says of the call, None where it does not say.
+    """
+
+    code = "model_failed"
+    is_certain = True
+
+    def __init__(
+        self, message: str, billed_s: float | None = None, init_s: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.billed_s = billed_s
+        self.init_s = init_s
 
 
 class PlatformRefusedError(AttemptError):
@@ -191,3 +233,9 @@ class PlatformRefusedError(AttemptError):
     """
 
     was_sent = False
+
+
+class CallRefusedError(PlatformRefusedError):
+    """The platform does not know the function, or turned the call away as one it never takes."""
+
+    is_certain = True

@@ -3,7 +3,7 @@
 Says what happened and what to do; never shows addresses, paths or stack traces.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from math import ceil
 
 import msgspec
@@ -22,6 +22,7 @@ from router.domain.errors import (
     UpstreamRejectedError,
 )
 from router.domain.request import Protocol
+from router.domain.wording import error_document
 
 STATUS: Mapping[str, int] = {
     "invalid_request": 400,
@@ -37,6 +38,7 @@ STATUS: Mapping[str, int] = {
     "head_too_large": 431,
     "client_closed": 499,
     "internal_error": 500,
+    "model_failed": 500,
     "upstream_failed": 502,
     "shed": 503,
     "queue_full": 503,
@@ -80,26 +82,9 @@ def error_answer(error: Exception, protocol: Protocol) -> ErrorAnswer:
         headers.append(("www-authenticate", 'Bearer realm="hybrid-router"'))
     if isinstance(error, MethodNotAllowedError):
         headers.append(("allow", error.allowed))
-    body = msgspec.json.encode(_SHAPES[protocol](message, code, status))
+    body = msgspec.json.encode(error_document(protocol, message, code, status))
     closes = isinstance(error, _UNREAD)
     return ErrorAnswer(status, headers, body, closes)
-
-
-def _plain(message: str, code: str, status: int) -> dict[str, object]:
-    del code, status
-    return {"error": message}
-
-
-def _openai(message: str, code: str, status: int) -> dict[str, object]:
-    kind = "invalid_request_error" if status < 500 else "server_error"
-    return {"error": {"message": message, "type": kind, "param": None, "code": code}}
-
-
-_SHAPES: Mapping[Protocol, Callable[[str, str, int], dict[str, object]]] = {
-    Protocol.OIP: _plain,
-    Protocol.KSERVE_V1: _plain,
-    Protocol.OPENAI: _openai,
-}
 
 
 def outcome_of_status(status: int) -> Outcome:

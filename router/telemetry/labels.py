@@ -6,11 +6,16 @@ Decides how an attempt's error is named. Never builds a label from text.
 from enum import StrEnum
 
 from router.domain.errors import (
+    AnswerTooLargeError,
     AttemptError,
+    CallRefusedError,
     ConnectFailedError,
     EncodedTooLargeError,
+    FunctionUnfitError,
+    ModelFailedError,
     PlatformRefusedError,
     ResponseLostError,
+    TimeLimitError,
     UpstreamBrokenError,
     UpstreamRejectedError,
     UpstreamTimeoutError,
@@ -24,8 +29,11 @@ class AttemptResult(StrEnum):
     CONNECT_FAILED = "connect_failed"
     RESPONSE_LOST = "response_lost"
     TIMEOUT = "timeout"
+    TIME_LIMIT = "time_limit"
     REJECTED = "rejected"
     ENCODED_TOO_LARGE = "encoded_too_large"
+    ANSWER_TOO_LARGE = "answer_too_large"
+    MODEL_FAILED = "model_failed"
     BROKEN = "broken"
     ACCESS_REFUSED = "access_refused"
     CANCELLED = "cancelled"
@@ -56,10 +64,15 @@ _RESULTS: dict[type[AttemptError], AttemptResult] = {
     ConnectFailedError: AttemptResult.CONNECT_FAILED,
     ResponseLostError: AttemptResult.RESPONSE_LOST,
     UpstreamTimeoutError: AttemptResult.TIMEOUT,
+    TimeLimitError: AttemptResult.TIME_LIMIT,
     UpstreamRejectedError: AttemptResult.REJECTED,
     EncodedTooLargeError: AttemptResult.ENCODED_TOO_LARGE,
+    AnswerTooLargeError: AttemptResult.ANSWER_TOO_LARGE,
+    ModelFailedError: AttemptResult.MODEL_FAILED,
+    FunctionUnfitError: AttemptResult.BROKEN,
     UpstreamBrokenError: AttemptResult.BROKEN,
     PlatformRefusedError: AttemptResult.ACCESS_REFUSED,
+    CallRefusedError: AttemptResult.ACCESS_REFUSED,
 }
 
 

@@ -128,7 +128,8 @@ def token_guard(issuer: "MetadataServer") -> Guard:
         found = request.headers.get("x-serverless-authorization", "")
         if issuer.is_valid(found.removeprefix("Bearer "), audience):
             return None
-        return web.Response(status=401, body=b"<html>401</html>", content_type="text/html")
+        challenge = {"www-authenticate": 'Bearer error="invalid_token"'}
+        return web.Response(status=401, text="<html>", content_type="text/html", headers=challenge)
 
     return guard
 

@@ -12,12 +12,16 @@ from collections.abc import Mapping
 import msgspec
 
 from router.domain.errors import (
+    AnswerTooLargeError,
     AttemptError,
+    CallRefusedError,
     EncodedTooLargeError,
+    FunctionUnfitError,
+    ModelFailedError,
     PlatformRefusedError,
+    TimeLimitError,
     UpstreamBrokenError,
     UpstreamRejectedError,
-    UpstreamTimeoutError,
 )
 
 _BILLED = re.compile(r"Billed Duration: ([0-9.]{1,12}) ms")
@@ -36,6 +40,19 @@ NOT_YET = frozenset(
     }
 )
 """Error types that pass by themselves and under which nothing ran, whatever their status."""
+
+_UNFIT = frozenset(
+    {
+        "Runtime.ExitError",  # also of an environment that ran out of memory
+        "Runtime.HandlerNotFound",
+        "Runtime.ImportModuleError",
+        "Runtime.InvalidEntrypoint",
+        "Runtime.InvalidWorkingDir",
+        "Runtime.MalformedHandlerName",
+        "Runtime.UserCodeSyntaxError",
+    }
+)
+"""What Lambda, not the handler, says of an environment that did not start or is gone."""
 
 
 class _Failure(msgspec.Struct):
@@ -68,22 +85,27 @@ def api_error(status: int, headers: Mapping[str, str], payload: bytes) -> Attemp
         return UpstreamRejectedError(message, retry_after_s(headers))
     if status in {401, 403}:
         return PlatformRefusedError(f"the platform refuses the gateway's credentials ({kind})")
-    if status == 404:
-        return PlatformRefusedError(f"the platform does not know the function ({kind})")
+    if status < 500:
+        what = "know the function" if status == 404 else "take such a call"
+        return CallRefusedError(f"the platform does not {what} ({kind})")
     return UpstreamBrokenError(f"the platform failed the call ({kind})")
 
 
-def function_error(payload: bytes, code: str = "") -> AttemptError:
-    """The error that a failed handler (status 200, X-Amz-Function-Error) stands for.
+def function_error(payload: bytes, log_result: str, code: str = "") -> AttemptError:
+    """The error that a failed invocation (status 200, X-Amz-Function-Error) stands for.
 
-    `code` is what the end of a stream calls it.
+    `log_result` is the tail of its log, `code` what the end of a stream calls it.
     """
     failure = _failure(payload)
     kind = _kind(failure.errorType) or _kind(code) or "no error type"
     told = failure.errorMessage or payload.decode("utf-8", "replace")
     if "Sandbox.Timedout" in {kind, code} or _TIMED_OUT.search(told):
-        return UpstreamTimeoutError("the function ran into its time limit")
-    return UpstreamBrokenError(f"the function failed ({kind})")
+        return TimeLimitError("the function ran into its time limit")
+    if kind == "Function.ResponseSizeTooLarge":
+        return AnswerTooLargeError("the function's answer is over the platform's limit")
+    if kind in _UNFIT or kind.startswith("Extension."):
+        return FunctionUnfitError(f"the function's environment failed ({kind})")
+    return ModelFailedError(f"the function failed ({kind})", *billing(log_result))
 
 
 def _kind(text: str) -> str:

@@ -10,7 +10,6 @@ import logging
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from router.backends.refusal import refusal_of
 from router.backends.serverless.access import Access
 from router.backends.serverless.aws_errors import api_error, billing, function_error
 from router.backends.serverless.bodies import Endpoint, off_loop, read_all
@@ -94,11 +93,12 @@ class LambdaCaller:
             payload = await read_all(answer, self._target.max_response_bytes)
         finally:
             await answer.aclose()
+        log_result = headers.get("x-amz-log-result", "")
         self._check(answer, headers, payload)
+        if "x-amz-function-error" in headers:
+            raise function_error(payload, log_result)
         response = await off_loop(len(payload), decode_answer, payload)
-        if (refusal := refusal_of(response.status, response.body, "the function")) is not None:
-            raise refusal
-        response.billed_s, response.init_s = billing(headers.get("x-amz-log-result", ""))
+        response.billed_s, response.init_s = billing(log_result)
         response.cold_start = None if response.billed_s is None else response.init_s is not None
         return response
 
@@ -128,5 +128,3 @@ class LambdaCaller:
                 _log.warning("function %s: %s", self._target.function, error)
                 self._access.refused()
             raise error
-        if "x-amz-function-error" in headers:
-            raise function_error(payload)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import ParamSpec, TypeVar
 
 from router.backends.serverless.refresher import Refresher
-from router.domain.errors import UpstreamBrokenError
+from router.domain.errors import AnswerTooLargeError
 from router.upstream.address import Address
 from router.upstream.response import Rest, UpstreamResponse
 
@@ -44,7 +44,7 @@ async def off_loop(
 
 
 async def read_all(answer: UpstreamResponse, limit_bytes: int) -> bytes:
-    """The whole body. Raises UpstreamBrokenError if it is over the limit."""
+    """The whole body. Raises AnswerTooLargeError if it is over the limit."""
     if answer.rest is None:
         return _checked(answer.body, limit_bytes)
     rest = BoundedStream(answer.body, answer.rest, limit_bytes)
@@ -53,7 +53,7 @@ async def read_all(answer: UpstreamResponse, limit_bytes: int) -> bytes:
 
 
 class BoundedStream(AsyncIterator[bytes]):
-    """The rest of a body as long as the whole stays within a limit; then UpstreamBrokenError."""
+    """The rest of a body as long as the whole stays within a limit; then AnswerTooLargeError."""
 
     __slots__ = ("_left_bytes", "_limit_bytes", "_stream")
 
@@ -80,6 +80,6 @@ def _checked(body: bytes, limit_bytes: int) -> bytes:
     return body
 
 
-def too_long(limit_bytes: int) -> UpstreamBrokenError:
+def too_long(limit_bytes: int) -> AnswerTooLargeError:
     """The error for an answer over the limit."""
-    return UpstreamBrokenError(f"the function's answer is over {limit_bytes} bytes")
+    return AnswerTooLargeError(f"the function's answer is over {limit_bytes} bytes")

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from router.domain.errors import UpstreamBrokenError
+from router.domain.errors import ModelFailedError
 from router.domain.ports import BackendResponse
 from router.domain.request import InferenceRequest
 
@@ -54,16 +54,16 @@ class _Answer(msgspec.Struct):
 
 
 def decode_answer(payload: bytes) -> BackendResponse:
-    """The function's HTTP answer. Raises UpstreamBrokenError if it is not one."""
+    """The function's HTTP answer. Raises ModelFailedError if it is not one."""
     try:
         answer = msgspec.json.decode(payload, type=_Answer)
         # Strictly: what is not base64 would otherwise be dropped, and a cut answer passed on.
         encoded = answer.isBase64Encoded
         body = b64decode(answer.body, validate=True) if encoded else answer.body.encode()
     except (msgspec.DecodeError, ValueError) as error:
-        raise UpstreamBrokenError("the function's answer is not an HTTP response") from error
+        raise ModelFailedError("the function's answer is not an HTTP response") from error
     if not 200 <= answer.statusCode <= 599:
-        raise UpstreamBrokenError("the function's answer has no valid status")
+        raise ModelFailedError("the function's answer has no valid status")
     given = [*answer.headers.items(), *(("set-cookie", cookie) for cookie in answer.cookies)]
     headers = [
         (name.lower(), str(value))

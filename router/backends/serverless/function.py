@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Protocol
 
+import msgspec
+
 from router.admission.circuit import CircuitBreaker, CircuitParams
 from router.admission.limits import AimdLimit
 from router.admission.line import Ticket, ticket_of
@@ -16,14 +18,18 @@ from router.admission.slots import SlotQueue, Waiter
 from router.backends.serverless.cold_starts import FirstByteStep, FirstSeen, InitTimes
 from router.domain.clock import Clock
 from router.domain.decision import Verdict
-from router.domain.errors import AttemptError, UpstreamRejectedError
+from router.domain.errors import AttemptError, ModelFailedError, UpstreamRejectedError
 from router.domain.ports import BackendResponse, Payload
 from router.domain.request import InferenceRequest
 from router.domain.snapshot import ServerlessLimits, ServerlessSnapshot
+from router.domain.wording import error_document
 from router.policy.estimates import FunctionTimes, WarmEnvironments
 from router.policy.exploration import Exploration
 
-FUNCTION_CIRCUIT = CircuitParams(failures_to_open=5, pause_s=1.0, max_pause_s=30.0)
+FUNCTION_CIRCUIT = CircuitParams(
+    failures_to_open=5, pause_s=1.0, max_pause_s=30.0, window=20, failure_ratio=0.8
+)
+"""A function is one place for all callers: it is left alone only if it fails nearly all of them."""
 
 
 class FunctionCaller(Protocol):
@@ -346,6 +352,8 @@ class FunctionLease:
         self.may_have_run = True
         try:
             response = await self._function.caller.call(request, content, timeout_s)
+        except ModelFailedError as error:
+            response = _answer_of(request, error)
         except AttemptError as error:
             self.may_have_run = error.was_sent
             if isinstance(error, UpstreamRejectedError):
@@ -364,3 +372,14 @@ class FunctionLease:
         if response is not None and response.rest is not None:
             self.served_s = now - self._started
         self._function.finish(self, verdict, now)
+
+
+def _answer_of(request: InferenceRequest, error: ModelFailedError) -> BackendResponse:
+    """The answer that a model would have given, had its own code not failed."""
+    document = error_document(request.protocol, str(error), error.code, 500)
+    response = BackendResponse(
+        500, [("content-type", "application/json")], msgspec.json.encode(document)
+    )
+    response.billed_s, response.init_s = error.billed_s, error.init_s
+    response.cold_start = None if error.billed_s is None else error.init_s is not None
+    return response

@@ -1,28 +1,19 @@
 """Calls a function by URL: Cloud Run, Azure Functions, Knative, OpenFaaS, Lambda Function URLs.
 
 The request travels as HTTP, its body untouched. Decides what is added to it (path prefix, Host,
-credentials) and which answers are the platform's rather than the model's.
+credentials); `platform_answers` says which answers are not the model's.
 """
 
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import msgspec
-
 from router.backends.forwarding import forwarded_headers
 from router.backends.serverless.access import Access
-from router.backends.serverless.aws_errors import retry_after_s
 from router.backends.serverless.bodies import BoundedStream, Endpoint, off_loop, too_long
+from router.backends.serverless.platform_answers import platform_error
 from router.backends.serverless.sigv4 import Signable
-from router.domain.errors import (
-    AttemptError,
-    EncodedTooLargeError,
-    PlatformRefusedError,
-    UpstreamBrokenError,
-    UpstreamRejectedError,
-    UpstreamTimeoutError,
-)
+from router.domain.errors import AttemptError, EncodedTooLargeError, PlatformRefusedError
 from router.domain.ports import BackendResponse
 from router.domain.request import InferenceRequest
 from router.upstream.address import Address
@@ -124,62 +115,6 @@ class HttpFunctionCaller:
             response.init_s = _milliseconds(headers.get(_INIT_HEADER, ""))
         response.environment_id = headers.get(target.instance_header) or None
         return response
-
-
-def platform_error(
-    status: int, headers: Mapping[str, str], body: bytes, has_credentials: bool
-) -> AttemptError | None:
-    """The error that an answer stands for; None if it is the model's own answer.
-
-    Every protocol of ours words its errors as JSON with `error`: an answer without it comes from
-    the platform, whatever its status. Statuses that mean "elsewhere, or later" always count.
-    """
-    if status in {429, 502, 503, 504}:
-        return _unavailable(status, headers)
-    if 300 <= status < 400 and status != 304:
-        # A redirect (to a login page, to https) is not followed, and no client could use it.
-        return PlatformRefusedError(f"the platform redirects the call (status {status})")
-    if status < 400 or _has_error(body):
-        return None
-    return _unworded(status, has_credentials)
-
-
-def _unavailable(status: int, headers: Mapping[str, str]) -> AttemptError:
-    match status:
-        case 502:
-            return UpstreamBrokenError("the platform got no answer from the function (status 502)")
-        case 504:
-            return UpstreamTimeoutError("the function ran into the platform's time limit")
-        case _:
-            message = f"the platform is busy or throttles the function (status {status})"
-            return UpstreamRejectedError(message, retry_after_s(headers))
-
-
-def _unworded(status: int, has_credentials: bool) -> AttemptError | None:
-    match status:
-        case 401 | 403 if has_credentials:
-            message = f"the platform refuses the gateway's credentials (status {status})"
-            return PlatformRefusedError(message)
-        case 404:
-            return PlatformRefusedError("the platform does not know the function (status 404)")
-        case 413:
-            return EncodedTooLargeError("the platform says that the request is too large")
-        case _ if status >= 500:
-            return UpstreamBrokenError(f"the function failed (status {status})")
-        case _:
-            return None
-
-
-class _Error(msgspec.Struct):
-    error: msgspec.Raw
-
-
-def _has_error(body: bytes) -> bool:
-    try:
-        msgspec.json.decode(body, type=_Error)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return False
-    return True
 
 
 def _milliseconds(text: str) -> float | None:

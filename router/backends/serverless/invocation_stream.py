@@ -11,12 +11,16 @@ from contextlib import suppress
 
 import msgspec
 
-from router.backends.refusal import refusal_of
 from router.backends.serverless.aws_errors import billing, function_error
 from router.backends.serverless.bodies import off_loop, too_long
 from router.backends.serverless.event import decode_answer
 from router.backends.serverless.event_stream import Frame, FrameReader
-from router.domain.errors import AttemptError, ResponseLostError, UpstreamBrokenError
+from router.domain.errors import (
+    AttemptError,
+    ModelFailedError,
+    ResponseLostError,
+    UpstreamBrokenError,
+)
 from router.domain.ports import BackendResponse
 from router.upstream.response import UpstreamResponse
 
@@ -93,7 +97,8 @@ class InvocationStream(AsyncIterator[bytes]):
                     await anext(self._answer.rest)
         await self.aclose()
         if completion.ErrorCode:
-            raise function_error(completion.ErrorDetails.encode(), completion.ErrorCode)
+            details = completion.ErrorDetails.encode()
+            raise function_error(details, completion.LogResult, completion.ErrorCode)
         if self.response is not None:
             self._bill(self.response, completion)
 
@@ -115,32 +120,26 @@ class InvocationStream(AsyncIterator[bytes]):
             if end >= 0:
                 return await self._streamed(bytes(content[:end]), content[end + len(_HEAD_END) :])
             if len(content) > _MAX_UNSTREAMED_BYTES:
-                raise UpstreamBrokenError("the function streams without an HTTP head")
+                raise ModelFailedError("the function streams without an HTTP head")
         headers = {name.lower() for name, _ in self._answer.headers}
         if "x-amz-function-error" in headers:
-            raise function_error(bytes(content))
+            assert self._completion is not None  # noqa: S101  or the loop would have raised
+            raise function_error(bytes(content), self._completion.LogResult)
         response = await off_loop(len(content), decode_answer, bytes(content))
         assert self._completion is not None  # noqa: S101  or the loop would have raised
         self._bill(response, self._completion)
-        return _accepted(response)
+        return response
 
     async def _streamed(self, head: bytes, start: bytearray) -> BackendResponse:
         response = self.response = decode_answer(head)
         while self._chunks:
             start += self._chunks.popleft()
         response.body = bytes(start)
-        _accepted(response)
         if self._completion is not None:
             await self._end(self._completion)
         else:
             response.rest = self
         return response
-
-
-def _accepted(response: BackendResponse) -> BackendResponse:
-    if (refusal := refusal_of(response.status, response.body, "the function")) is not None:
-        raise refusal
-    return response
 
 
 def _completion(payload: bytes) -> _Completion:

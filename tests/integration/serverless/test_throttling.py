@@ -195,7 +195,7 @@ async def test_a_pause_that_the_platform_asks_for_is_kept_and_the_requests_wait_
 
 async def test_requests_wait_for_a_circuit_that_closes_in_time(tmp_path: Path) -> None:
     """Five failures open it for a second; then one request tries, and the rest follow."""
-    platform = UrlPlatform(answers=[web.Response(status=500) for _ in range(5)] + answers(10))
+    platform = UrlPlatform(answers=[web.Response(status=502) for _ in range(5)] + answers(10))
     async with running(platform):
         serverless = {"kind": "http_function", "url": platform.url, "price": FREE}
         model = {"serverless": serverless, "attempts": 1}

@@ -159,3 +159,38 @@ def test_an_early_trial_without_an_outcome_is_not_waited_for_long():
     circuit.failed(now)  # for 30 seconds
     circuit.admit(now + 1.0)
     assert circuit.may_be_tried(now + 3.0)
+
+
+RATE = CircuitParams(failures_to_open=5, pause_s=1.0, window=20, failure_ratio=0.8)
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "is_open"),
+    [
+        ("xxxx", False),
+        ("xxxxx", True),
+        (".xxxx", False),
+        (".xxxxx", True),
+        ("xx." * 100, False),
+        ("." * 1000 + "x" * 15, False),
+        ("." * 1000 + "x" * 16, True),
+        ("xxx." * 100 + "x" * 5, True),
+    ],
+    ids=[
+        "too few to tell", "all of the first", "four of five", "five of six", "two of three",
+        "not enough of the last", "enough of the last", "nearly all, then all",
+    ],
+)  # fmt: skip
+def test_with_a_window_the_share_of_failures_opens_it(outcomes, is_open):
+    circuit = CircuitBreaker(RATE)
+    for outcome in outcomes:
+        _ = circuit.failed(0.0) if outcome == "x" else circuit.succeeded()
+    assert circuit.is_open(0.5) is is_open
+
+
+def test_what_was_before_it_opened_does_not_count_once_it_is_closed_again():
+    circuit = CircuitBreaker(RATE)
+    fail(circuit, 20)
+    circuit.admit(1.0)
+    circuit.succeeded()
+    assert fail(circuit, 5, 2.0) == [False, False, False, False, True]

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from router.backends.serverless.event import decode_answer, encode_event
-from router.domain.errors import UpstreamBrokenError
+from router.domain.errors import ModelFailedError
 from tests.fakes.builders import make_request
 
 
@@ -122,5 +122,5 @@ def test_headers_are_lower_case_and_cannot_break_the_connection_or_the_response(
     ],
 )
 def test_what_is_not_an_http_answer_is_the_functions_failure(payload):
-    with pytest.raises(UpstreamBrokenError, match="the function's answer"):
+    with pytest.raises(ModelFailedError, match="the function's answer"):
         decode_answer(payload)

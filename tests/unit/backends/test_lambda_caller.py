@@ -11,10 +11,15 @@ from router.backends.serverless.access import Access, FixedHeaders
 from router.backends.serverless.aws_lambda import LambdaCaller, LambdaTarget
 from router.backends.serverless.bodies import Endpoint
 from router.domain.errors import (
+    AnswerTooLargeError,
+    CallRefusedError,
     ConnectFailedError,
     EncodedTooLargeError,
+    FunctionUnfitError,
+    ModelFailedError,
     PlatformRefusedError,
     ResponseLostError,
+    TimeLimitError,
     UpstreamBrokenError,
     UpstreamRejectedError,
     UpstreamTimeoutError,
@@ -124,23 +129,36 @@ ERRORS = {
         UpstreamBrokenError,
         r"\(ServiceException\)",
     ),
-    "no such function": (http(404, b"secret"), PlatformRefusedError, "status 404"),
+    "no such function": (http(404, b"secret"), CallRefusedError, "status 404"),
     "not allowed": (http(403, b"secret"), PlatformRefusedError, "status 403"),
     "bad gateway": (http(502, b""), UpstreamBrokenError, "status 502"),
-    "the handler raised": (failed("ValueError"), UpstreamBrokenError, r"failed \(ValueError\)"),
-    "the handler ran too long": (failed("Sandbox.Timedout"), UpstreamTimeoutError, "time limit"),
+    "the handler raised": (failed("ValueError"), ModelFailedError, r"failed \(ValueError\)"),
+    "the handler ran too long": (failed("Sandbox.Timedout"), TimeLimitError, "time limit"),
+    "the handler's module does not load": (
+        failed("Runtime.ImportModuleError"),
+        FunctionUnfitError,
+        r"\(Runtime.ImportModuleError\)",
+    ),
+    "the platform finds the answer too large": (
+        failed("Function.ResponseSizeTooLarge"),
+        AnswerTooLargeError,
+        "over the platform's limit",
+    ),
+    "a call that the platform never takes": (
+        http(400, b"secret", "x-amzn-errortype: InvalidParameterValueException"),
+        CallRefusedError,
+        r"\(InvalidParameterValueException\)",
+    ),
     "the handler's error is no document": (
         http(200, b"[]", "x-amz-function-error: Unhandled"),
-        UpstreamBrokenError,
+        ModelFailedError,
         "no error type",
     ),
-    "the model is busy": (answered(503), UpstreamRejectedError, "the function is busy"),
-    "the model's proxy broke": (answered(502), UpstreamBrokenError, "the function failed"),
-    "an answer that is none": (http(200, b'"x"'), UpstreamBrokenError, "not an HTTP response"),
-    "an answer that is too long": (http(200, b"x" * 5000), UpstreamBrokenError, "over 4096"),
+    "an answer that is none": (http(200, b'"x"'), ModelFailedError, "not an HTTP response"),
+    "an answer that is too long": (http(200, b"x" * 5000), AnswerTooLargeError, "over 4096"),
     "a stream that is too long": (
         b"HTTP/1.1 200 X\r\n\r\n" + b"x" * 400_000,
-        UpstreamBrokenError,
+        AnswerTooLargeError,
         "over 4096",
     ),
     "an answer that is cut": (
@@ -173,7 +191,7 @@ async def test_the_platform_says_when_to_come_back(client, header, seconds):
     assert caught.value.retry_after_s == seconds
 
 
-@pytest.mark.parametrize("status", [200, 400, 404, 500])
+@pytest.mark.parametrize("status", [200, 400, 404, 429, 500, 502, 503, 504])
 async def test_the_models_own_answers_are_passed_on(client, status):
     response, _ = await call(client, answered(status))
     assert response.status == status
@@ -208,3 +226,10 @@ async def test_what_authenticates_the_call_goes_with_it(client):
         access = FixedHeaders({"x-proof": "of-identity"})
         await caller(client, server.url, access).call(make_request(), b"{}", 5.0)
         assert b"x-proof: of-identity" in server.connections[0].requests[0].lower()
+
+
+async def test_a_handler_that_raised_tells_what_it_cost(client):
+    log = report("REPORT RequestId: 1 Billed Duration: 1510 ms Init Duration: 1500.5 ms")
+    with pytest.raises(ModelFailedError) as caught:
+        await call(client, http(200, b"{}", "x-amz-function-error: Unhandled", log))
+    assert (caught.value.billed_s, caught.value.init_s) == (1.51, 1.5005)

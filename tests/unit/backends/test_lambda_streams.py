@@ -11,8 +11,11 @@ from router.backends.serverless.access import FixedHeaders
 from router.backends.serverless.aws_lambda import LambdaCaller, LambdaTarget
 from router.backends.serverless.bodies import Endpoint
 from router.domain.errors import (
+    AnswerTooLargeError,
     AttemptError,
+    ModelFailedError,
     ResponseLostError,
+    TimeLimitError,
     UpstreamBrokenError,
     UpstreamRejectedError,
     UpstreamTimeoutError,
@@ -127,23 +130,21 @@ async def test_a_function_that_does_not_stream(client: UpstreamClient) -> None:
 FAILED_AT_ONCE: dict[str, tuple[bytes, type[AttemptError], str]] = {
     "the handler raised": (
         complete(ErrorCode="Unhandled", ErrorDetails='{"errorType": "ValueError"}'),
-        UpstreamBrokenError, "ValueError"),
+        ModelFailedError, "ValueError"),
     "the handler raised, and says nothing": (
-        complete(ErrorCode="Unhandled"), UpstreamBrokenError, "Unhandled"),
+        complete(ErrorCode="Unhandled"), ModelFailedError, "Unhandled"),
     "the handler ran too long": (
-        complete(ErrorCode="Sandbox.Timedout"), UpstreamTimeoutError, "time limit"),
+        complete(ErrorCode="Sandbox.Timedout"), TimeLimitError, "time limit"),
     "the handler ran too long, in words": (
         complete(ErrorCode="X", ErrorDetails="1 Task timed out after 3.00 seconds"),
-        UpstreamTimeoutError, "time limit"),
+        TimeLimitError, "time limit"),
     "the platform broke off": (
         frame(b"secret", {":message-type": text("exception"), ":exception-type": text("X")}),
         UpstreamBrokenError, "broke the stream off"),
-    "the model is busy": (
-        chunk(head(503) + b"secret") + complete(), UpstreamRejectedError, "busy"),
     "a stream without a head": (
-        chunk(b"data: 1\n\n") + complete(), UpstreamBrokenError, "not an HTTP response"),
+        chunk(b"data: 1\n\n") + complete(), ModelFailedError, "not an HTTP response"),
     "a head that is none": (
-        chunk(b"[]" + bytes(8)) + complete(), UpstreamBrokenError, "not an HTTP response"),
+        chunk(b"[]" + bytes(8)) + complete(), ModelFailedError, "not an HTTP response"),
     "no frames": (b"<html> and what follows", UpstreamBrokenError, "damaged"),
     "an end that is none": (event("InvokeComplete", b"[]"), UpstreamBrokenError, "damaged"),
     "nothing": (b"", ResponseLostError, "ended before"),
@@ -166,10 +167,10 @@ async def test_failures_before_the_answer_has_begun(
 BEGUN = HEAD + sized(chunk(head() + b"one"))
 FAILED_LATER: dict[str, tuple[list[Step], type[AttemptError], str]] = {
     "the handler raised": (
-        [send(sized(complete(ErrorCode="Unhandled")) + END)], UpstreamBrokenError, "Unhandled"),
+        [send(sized(complete(ErrorCode="Unhandled")) + END)], ModelFailedError, "Unhandled"),
     "the connection broke": ([close()], ResponseLostError, "broke|closed|ended"),
     "the stream ended too soon": ([send(END)], ResponseLostError, "ended before"),
-    "too much": ([send(sized(chunk(b"x" * 200)))], UpstreamBrokenError, "over 200 bytes"),
+    "too much": ([send(sized(chunk(b"x" * 200)))], AnswerTooLargeError, "over 200 bytes"),
 }  # fmt: skip
 
 

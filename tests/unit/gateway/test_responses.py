@@ -40,6 +40,8 @@ CONTRACT = {
     "ClientClosedError": 499, "AttemptError": 502, "ConnectFailedError": 502,
     "ResponseLostError": 502, "UpstreamBrokenError": 502, "UpstreamTimeoutError": 504,
     "UpstreamRejectedError": 503, "EncodedTooLargeError": 502, "PlatformRefusedError": 502,
+    "AnswerTooLargeError": 502, "FunctionUnfitError": 502, "CallRefusedError": 502,
+    "TimeLimitError": 504, "ModelFailedError": 500,
 }  # fmt: skip
 
 
