@@ -82,7 +82,7 @@ class Function:
         self.calls[is_bad] += 1
         if is_bad:
             return self._fail()
-        answer = {"outputs": []}
+        answer: dict[str, Any] = {"outputs": []}
         if self._settings["kind"] == "http_function":
             return web.json_response(answer)
         whole = {"statusCode": 200, "body": json.dumps(answer)}
