@@ -261,6 +261,12 @@ class Gateway:
         """Tell everybody else about a runtime that was put in force."""
         for warning in new.warnings:
             _log.warning("%s", warning)
+        wanted, possible = new.settings.server.max_connections, self._data.limits.possible
+        if wanted > possible:
+            _log.warning(
+                "server.max_connections = %d, but the limit on open files of this process allows"
+                " %d: no more clients are let in", wanted, possible,
+            )  # fmt: skip
         if old is not None and _needs_restart(old, new):
             _log.warning(
                 "listeners, processes, access log and shared state change at the next start"

@@ -5,6 +5,8 @@ Nothing looks inside.
 """
 
 import asyncio
+from collections import deque
+from math import inf
 
 from aiohttp import web
 
@@ -22,14 +24,23 @@ STREAM_ABOVE_BYTES = 64 * 1024
 """A longer body need not be kept."""
 WINDOW_BYTES = 256 * 1024
 """About what is held of a body that is passed on as it comes."""
-PROGRESS_BYTES = 64 * 1024
-"""What a client has to send of such a body in each time-out."""
+PACE_BYTES = 1 << 20
+"""What a client has to send of a body in each time-out, after the first one."""
+
+
+def allowed_s(timeout_s: float, received_bytes: int) -> float:
+    """How long a client may have let us wait for a body of which so much has come.
+
+    The time-out, and once more for each PACE_BYTES: a body of any length may take its time, but no
+    slot and no memory is held by one that drips.
+    """
+    return timeout_s * (1.0 + received_bytes / PACE_BYTES)
 
 
 def slow_body(timeout_s: float) -> BodyTimeoutError:
-    """The error for a client that sends less than PROGRESS_BYTES in that time."""
+    """The error for a client that falls behind what `allowed_s` allows."""
     return BodyTimeoutError(
-        f"{timeout_s:g} s brought less than {PROGRESS_BYTES} bytes of the body; send it faster"
+        f"the body did not arrive in time; send at least {PACE_BYTES} bytes in {timeout_s:g} s"
     )
 
 
@@ -67,8 +78,8 @@ class Body:
         self._clock = clock
         self._reserved = 0
         self._read_bytes = 0
-        self._slow_s = 0.0
-        self._slow_bytes = 0
+        self._ahead: deque[bytes] = deque()
+        self._is_passed_on = False
         self.waited_s = 0.0
 
     def __enter__(self) -> "Body":
@@ -86,8 +97,8 @@ class Body:
 
     @property
     def is_untouched(self) -> bool:
-        """Whether nothing has been read of it."""
-        return self._read_bytes == 0
+        """Whether nothing of it has been given to anybody."""
+        return not self._is_passed_on
 
     @staticmethod
     def check_size(size_bytes: int, max_bytes: int) -> None:
@@ -103,11 +114,12 @@ class Body:
         self._budget.reserve(missing)
         self._reserved += missing
 
-    async def read(self, max_bytes: int, timeout_s: float) -> bytes:
+    async def read(self, max_bytes: int, timeout_s: float, left_s: float = inf) -> bytes:
         """The whole body.
 
-        Raises PayloadTooLargeError (from the declared length where there is one, without reading),
-        BodyTimeoutError, BrokenBodyError, ClientClosedError, ShedError.
+        The client has the time of `allowed_s`, and `left_s` in all. Raises PayloadTooLargeError
+        (from the declared length where there is one, without reading), BodyTimeoutError,
+        BrokenBodyError, ClientClosedError, HeadTooLargeError, ShedError.
         """
         declared = self.declared_bytes
         if declared == 0:
@@ -115,49 +127,62 @@ class Body:
         if declared is not None:
             self.check_size(declared, max_bytes)
             self.hold(declared)
-        began = self._clock()
-        try:
-            async with asyncio.timeout(timeout_s):
-                return await self._collect(max_bytes, is_held=declared is not None)
-        except TimeoutError:
-            raise BodyTimeoutError(
-                f"the body did not arrive within {timeout_s:g} s; send it faster or in parts"
-            ) from None
-        finally:
-            self.waited_s += self._clock() - began
+        await self._collect(max_bytes, timeout_s, left_s, is_held=declared is not None)
+        chunks, self._ahead = self._ahead, deque()
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    async def read_ahead(self, timeout_s: float, left_s: float) -> None:
+        """Wait for the first WINDOW_BYTES of the body, or for all of a shorter one. As `read`."""
+        await self._collect(WINDOW_BYTES, timeout_s, left_s, is_window=True)
 
     async def read_part(self, timeout_s: float) -> bytes:
-        """The next bytes of the body, b"" at its end.
+        """The next bytes of the body, b"" at its end. The client has the time of `allowed_s`.
 
-        While we wait for the client, it has to send PROGRESS_BYTES in each `timeout_s`: a body of
-        any length may take its time, but no slot is held by one that drips. Raises as `read`.
+        Raises as `read`.
         """
+        self._is_passed_on = True
+        if self._ahead:
+            return self._ahead.popleft()
         if self._request.content.at_eof():
             return b""
         began = self._clock()
         try:
-            async with asyncio.timeout(timeout_s - self._slow_s):
-                part = await self._next()
+            async with asyncio.timeout(allowed_s(timeout_s, self._read_bytes) - self.waited_s):
+                return await self._next()
         except TimeoutError:
             raise slow_body(timeout_s) from None
-        self._note_progress(len(part), self._clock() - began)
-        return part
+        finally:
+            self.waited_s += self._clock() - began
 
-    def _note_progress(self, size_bytes: int, waited_s: float) -> None:
-        self.waited_s += waited_s
-        self._slow_s += waited_s
-        self._slow_bytes += size_bytes
-        if self._slow_bytes >= PROGRESS_BYTES:
-            self._slow_s, self._slow_bytes = 0.0, 0
-
-    async def _collect(self, max_bytes: int, *, is_held: bool) -> bytes:
-        chunks: list[bytes] = []
-        while chunk := await self._next():
-            if not is_held:
-                self.check_size(self._read_bytes, max_bytes)
-                self.hold(self._read_bytes)
-            chunks.append(chunk)
-        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    async def _collect(
+        self,
+        most: int,
+        timeout_s: float,
+        left_s: float,
+        *,
+        is_held: bool = True,
+        is_window: bool = False,
+    ) -> None:
+        """Read on into `_ahead`, to the end or, for a window, until so much is there."""
+        began, now = self._clock(), asyncio.get_running_loop().time()
+        until = now + allowed_s(timeout_s, self._read_bytes) - self.waited_s
+        try:
+            async with asyncio.timeout_at(min(until, now + left_s)) as limit:
+                while not is_window or self._read_bytes < most:
+                    chunk = await self._next()
+                    if not chunk:
+                        break
+                    self._ahead.append(chunk)
+                    if not is_held:
+                        self.check_size(self._read_bytes, most)
+                        self.hold(self._read_bytes)
+                    if self._read_bytes > STREAM_ABOVE_BYTES:
+                        until += timeout_s * len(chunk) / PACE_BYTES
+                        limit.reschedule(min(until, now + left_s))
+        except TimeoutError:
+            raise slow_body(timeout_s) from None
+        finally:
+            self.waited_s += self._clock() - began
 
     async def _next(self) -> bytes:
         if not self._read_bytes:

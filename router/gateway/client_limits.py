@@ -20,8 +20,18 @@ TICK_S = 0.25
 """How coarse the wheel is; a wait ends at most two ticks late."""
 _LINGER_S = 1.0
 """How long a refused client has to read why."""
-MAX_LINGERING = 256
-"""Clients that have been refused and may still read why."""
+_MAX_LINGERING = 256
+_LEAST_RESERVE = 96
+
+
+def connections_of(descriptors: int) -> int:
+    """How many clients may connect to a process that may have so many open files.
+
+    A quarter of them, or what a small process needs, is kept for the admin port, connections to
+    replicas and functions, and files: they work however many clients there are.
+    """
+    reserve = min(max(_LEAST_RESERVE, descriptors // 4), descriptors // 2)
+    return max(1, descriptors - reserve)
 
 
 class Wait(StrEnum):
@@ -36,12 +46,16 @@ class ClientLimits:
     """The connections of one data port: counted, bounded, and ended when a wait is over.
 
     The limits are those of the runtime in force, so a reload changes them for open connections.
-    `accepted`, `refused`, `handshakes_failed` and `timed_out` only grow.
+    `possible` is how many the process can have at all, whatever they say. `accepted`, `refused`,
+    `handshakes_failed` and `timed_out` only grow.
     """
 
-    def __init__(self, runtime: RuntimeRef, clock: Clock, bodies: BodyBudget) -> None:
+    def __init__(
+        self, runtime: RuntimeRef, clock: Clock, bodies: BodyBudget, possible: int
+    ) -> None:
         self._runtime = runtime
         self._bodies = bodies
+        self.possible = possible
         self.clock = clock
         self.wheel = DeadlineWheel(clock, TICK_S)
         self.open = 0
@@ -64,7 +78,7 @@ class ClientLimits:
         self.refused += 1
         refused = _Refused(self)
         transport.set_protocol(refused)
-        refused.tell(transport, refusal, lingers=self.lingering < MAX_LINGERING)
+        refused.tell(transport, refusal, lingers=self.may_linger)
         return False
 
     def has_room_for(self, pending: int) -> bool:
@@ -76,12 +90,17 @@ class ClientLimits:
     def _refusal(self, count: int) -> str | None:
         """Why there may be no more than `count` connections, if so."""
         server = self._runtime.current.settings.server
-        if count >= server.max_connections:
-            most = server.max_connections
+        most = min(server.max_connections, self.possible)
+        if count >= most:
             return f"this gateway has its most client connections, {most}; use fewer, or try again"
         if not self._bodies.has_room(server.max_header_bytes):
             return "the gateway holds as many bytes as it may; try again soon"
         return None
+
+    @property
+    def may_linger(self) -> bool:
+        """Whether one more that was refused may stay to read why."""
+        return self.lingering < min(_MAX_LINGERING, self.possible // 8)
 
     def leave(self) -> None:
         """A connection that entered is gone."""

@@ -17,8 +17,8 @@ from aiohttp.http_parser import HttpRequestParser, RawRequestMessage
 from aiohttp.web_protocol import RequestHandler
 
 from router.domain.errors import HeadTooLargeError, InvalidRequestError, RouterError
-from router.gateway.body import BodyBudget
-from router.gateway.client_limits import MAX_LINGERING, ClientLimits, Wait
+from router.gateway.body import WINDOW_BYTES, BodyBudget
+from router.gateway.client_limits import ClientLimits, Wait
 from router.gateway.fast_attempt import CLOSE, Attempt, Carried
 from router.gateway.fast_path import MAX_BODY_BYTES, FastPath
 from router.gateway.fast_route import KnownHead
@@ -31,11 +31,11 @@ from router.telemetry.repeats import BY_STRANGERS
 _log = logging.getLogger(__name__)
 
 _PATIENCE_S = 0.25
-"""How long the fast path waits for the rest of a small body."""
+"""How long the fast path waits for the rest of a small body, or the first part of a long one."""
 _MAX_LATER = 16
 """A client that has sent so many segments beyond its request is not read until it is answered."""
-_MAX_FIRST_BYTES = 256 * 1024
-"""What one read brings at most; were it more, the ordinary path would have it."""
+_MAX_FIRST_BYTES = 1 << 20
+"""More than a first part and what one read adds to it; the ordinary path would have it."""
 LINGER_S = 2.0
 """How long an unread body is drained so that its sender can read our refusal."""
 _MALFORMED = InvalidRequestError("the request is not valid HTTP")
@@ -69,7 +69,7 @@ class ClientConnection(RequestHandler):
     __slots__ = (
         "_attempt", "_charged", "_data", "_fast", "_head_since", "_held", "_is_closing_after",
         "_is_cut_short", "_is_lingering", "_later", "_limits", "_patience", "_raw",
-        "_stalled_since", "_stops", "_upload", "_wait_tick", "carried",
+        "_stalled_since", "_stops", "_upload", "_wait_tick", "_was_patient", "carried",
     )  # fmt: skip
     _parser: Any
     """A `Framing`; None once the client has gone."""
@@ -87,6 +87,7 @@ class ClientConnection(RequestHandler):
         self._upload: Upload | None = None
         self._is_cut_short = False
         self._is_lingering = False
+        self._was_patient = False
         self._stops = False
         self._raw = b""
         self._held = b""
@@ -214,9 +215,9 @@ class ClientConnection(RequestHandler):
     def _begin(self, data: bytes, head: KnownHead, start: int) -> bool:
         """Whether the fast path has the request, or waits for the rest of it."""
         missing = head.body_bytes - (len(data) - start)
-        if missing > 0 and head.body_bytes <= MAX_BODY_BYTES:
-            if not self._data.bodies.has_room(len(data) - self._charged):
-                return False  # the ordinary path refuses it
+        if len(data) - start < _first_part(head.body_bytes):
+            if self._was_patient or not self._data.bodies.has_room(len(data) - self._charged):
+                return False  # the ordinary path waits longer, or refuses it
             self._held = data
             self._account()
             if self._patience is None:  # one for all of a body that comes bit by bit
@@ -251,7 +252,9 @@ class ClientConnection(RequestHandler):
         """The rest of a body is late: the ordinary path knows how to wait, and for how long."""
         data, self._held = self._held, b""
         self._patience = None
+        self._was_patient = True
         self._feed(data)
+        self._was_patient = False
 
     def _stop_patience(self) -> None:
         if self._patience is not None:
@@ -294,7 +297,7 @@ class ClientConnection(RequestHandler):
             return False
         missing = length - len(rest)
         if missing < 0 or (missing and length <= MAX_BODY_BYTES) or not self._is_idle():
-            return False
+            return False  # one that is small and not complete: its head is not worth learning
         known = self._fast.understand(message, head, length)
         if known is None or not self._begin(head + rest, known, len(head)):
             return False
@@ -380,7 +383,7 @@ class ClientConnection(RequestHandler):
         self._later.clear()
         self._account()
         self.go_on_reading()
-        if self.transport is None or self._limits.lingering >= MAX_LINGERING:
+        if self.transport is None or not self._limits.may_linger:
             self._close_between_requests()
             return
         self._limits.lingering += 1
@@ -463,6 +466,11 @@ class ClientConnection(RequestHandler):
             _log.info("a client's body broke before its end", extra=BY_STRANGERS)
         else:
             super().log_exception(*args, **kw)
+
+
+def _first_part(size_bytes: int) -> int:
+    """What has to be there of a body before a slot is taken for it."""
+    return min(size_bytes, WINDOW_BYTES)
 
 
 def _refusal(exc: BaseException | None) -> RouterError:

@@ -16,7 +16,7 @@ from router.domain.errors import (
     BodyTimeoutError,
     UpstreamTimeoutError,
 )
-from router.gateway.body import PROGRESS_BYTES, WINDOW_BYTES, slow_body
+from router.gateway.body import WINDOW_BYTES, allowed_s, slow_body
 from router.gateway.fast_attempt import CLOSE, OWN_LINES, Attempt, Client, Ground
 from router.gateway.fast_route import KnownHead, Route
 from router.gateway.fast_stream import AnswerStream
@@ -25,6 +25,9 @@ from router.gateway.responses import error_answer
 from router.telemetry.labels import AttemptResult, attempt_result
 from router.upstream.connection import Connection
 from router.upstream.response_head import ResponseHead
+
+_FRESH_BYTES = 64 * 1024
+"""The client's time is looked at anew when so much has come."""
 
 
 class Sender(Client, Interface):
@@ -63,6 +66,12 @@ class Upload(Attempt):
     def _body_timeout_s(self) -> float:
         return self._known.runtime.settings.server.body_timeout_s
 
+    @property
+    def _client_until(self) -> float:
+        """When the client's time for what is to come is over."""
+        received = self._known.body_bytes - self.to_come
+        return self._sent + self._stalled_s + allowed_s(self._body_timeout_s, received)
+
     def send(
         self,
         endpoint: Endpoint,
@@ -81,8 +90,7 @@ class Upload(Attempt):
         way = self._way = self._route.way(endpoint)
         head = way.before_id + request_id + way.after_id
         self.to_come = self._known.body_bytes - len(body)
-        deadline = now + self._body_timeout_s
-        connection.start(head, body, self, deadline, to_come=self.to_come)
+        connection.start(head, body, self, self._client_until, to_come=self.to_come)
         self._look_at_pace()
 
     def more(self, part: bytes) -> None:
@@ -105,16 +113,16 @@ class Upload(Attempt):
         elif not self.to_come:
             self._waited_s = now - self._sent - self._stalled_s
             connection.set_deadline(now + self._route.timeout_s - self._stalled_s)
-        elif self._fresh_bytes >= PROGRESS_BYTES:
+        elif self._fresh_bytes >= _FRESH_BYTES:
             self._fresh_bytes = 0
-            connection.set_deadline(now + self._body_timeout_s)
+            connection.set_deadline(self._client_until)
 
     def _on_writable(self, _: "asyncio.Future[None]") -> None:
         if self._stalled_since is None or not self._connection.is_busy:
             return
         self._stalled_s += self._ground.clock() - self._stalled_since
         self._stalled_since = None
-        self._fresh_bytes = PROGRESS_BYTES  # the client's time begins anew
+        self._fresh_bytes = _FRESH_BYTES  # the client's time goes on
         self._sender.go_on_reading()
         self._look_at_pace()
 

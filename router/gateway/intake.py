@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from math import inf
+from typing import TypeVar
 
 from aiohttp import web
 from multidict import CIMultiDictProxy
@@ -37,6 +38,8 @@ from router.policy.decide import prioritised
 from router.runtime import ModelRuntime, Runtime
 from router.settings.keys import ApiKey
 from router.settings.server import BackendHint
+
+T = TypeVar("T")
 
 _OPEN_PATHS = ("/v2/health/",)
 """Answered without a key: probes have none."""
@@ -213,35 +216,47 @@ class Intake:
             if not exchange.is_resumed:
                 self._director.check(_chain(intent, body_model, model, request, runtime))
             if _may_stream(model, request):
-                upload = self._upload(body, exchange, runtime)
+                upload = await self._upload(body, exchange, runtime)
                 chain = _chain(intent, body_model, model, request, runtime)
                 return Taken(chain, upload, variant.shadow)
             content = await self._read(body, exchange, runtime)
             request = _with_body(request, model, content, exchange)
         return Taken(_chain(intent, body_model, model, request, runtime), content, variant.shadow)
 
-    def _upload(self, body: Body, exchange: Exchange, runtime: Runtime) -> "ClientUpload":
-        """The body, to be passed on as it comes, with room for a part of it. Raises RouterError."""
-        body.check_size(exchange.payload_bytes, runtime.settings.server.max_body_bytes)
+    async def _upload(self, body: Body, exchange: Exchange, runtime: Runtime) -> "ClientUpload":
+        """The body, to be passed on as it comes, once its first part is here. Raises RouterError.
+
+        Not before, for a slot that waits for its client is lost to the others.
+        """
+        server = runtime.settings.server
+        body.check_size(exchange.payload_bytes, server.max_body_bytes)
         body.hold(WINDOW_BYTES)
+        await self._in_time(body, exchange, partial(body.read_ahead, server.body_timeout_s))
         return ClientUpload(body, lambda: self._read(body, exchange, runtime), runtime)
 
     async def _read(self, body: Body, exchange: Exchange, runtime: Runtime) -> bytes:
         server = runtime.settings.server
+        read = partial(body.read, server.max_body_bytes, server.body_timeout_s)
+        content = await self._in_time(body, exchange, read)
+        exchange.payload_bytes = len(content)
+        return content
+
+    async def _in_time(
+        self, body: Body, exchange: Exchange, read: Callable[[float], Awaitable[T]]
+    ) -> T:
+        """Read, within the client's own deadline too. Raises DeadlineExceededError after it."""
         left_s = inf
         if exchange.deadline_ms is not None:
             left_s = exchange.received_at + exchange.deadline_ms / 1e3 - self._clock()
         try:
-            content = await body.read(server.max_body_bytes, min(server.body_timeout_s, left_s))
+            return await read(left_s)
         except BodyTimeoutError:
-            if left_s >= server.body_timeout_s:
+            if body.waited_s < left_s:
                 raise
             message = "the deadline passed before the body had arrived"
             raise DeadlineExceededError(message) from None
         finally:
             exchange.read_s = body.waited_s
-        exchange.payload_bytes = len(content)
-        return content
 
 
 class ClientUpload:
@@ -253,15 +268,16 @@ class ClientUpload:
         self._body = body
         self._read_whole = read_whole
         self._timeout_s = runtime.settings.server.body_timeout_s
+        self._waited_before_s = body.waited_s
 
     @property
     def waited_s(self) -> float:
-        """How long the client has let us wait so far."""
-        return self._body.waited_s
+        """How long the client has let us wait since the first part was here."""
+        return self._body.waited_s - self._waited_before_s
 
     @property
     def is_untouched(self) -> bool:
-        """Whether nothing has been read."""
+        """Whether nothing has been passed on."""
         return self._body.is_untouched
 
     async def read(self) -> bytes:

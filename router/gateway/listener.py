@@ -10,6 +10,7 @@ import logging
 import resource
 import socket
 import ssl
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -88,7 +89,8 @@ class Listener:
             await asyncio.wait(starting)
 
     def _accept(self, listening: socket.socket) -> None:
-        for _ in range(_BATCH):
+        # Also those that will be refused are open for a moment.
+        for _ in range(min(_BATCH, max(1, self._limits.possible // 8))):
             try:
                 client, _address = listening.accept()
             except (BlockingIOError, InterruptedError):
@@ -149,6 +151,12 @@ def use_all_descriptors() -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(ValueError, OSError):  # some systems allow less than they say
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def descriptors() -> int:
+    """How many open files this process may have."""
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if most == resource.RLIM_INFINITY else most
 
 
 def bind(listening: socket.socket, address: tuple[object, ...], *, shared: bool) -> None:

@@ -19,11 +19,12 @@ from router.domain.decision import Outcome
 from router.domain.errors import RouterError
 from router.domain.ports import Payload
 from router.gateway.body import STREAM_ABOVE_BYTES, Body, BodyBudget
-from router.gateway.client_limits import ClientLimits
+from router.gateway.client_limits import ClientLimits, connections_of
 from router.gateway.connection import LINGER_S, ClientConnection, Data
 from router.gateway.exchange import Exchange, Telemetry
 from router.gateway.fast_path import FastPath
 from router.gateway.intake import Intake, Taken
+from router.gateway.listener import descriptors
 from router.gateway.relay import Headers, error_reply, is_relayed, reply_of, stream
 from router.gateway.responses import ErrorAnswer, error_answer, outcome_of_status
 from router.gateway.target import Document
@@ -72,7 +73,7 @@ class DataPlane:
         self._ids = (b"%b-%x" % (prefix, number) for number in count(1))
         settings = runtime.current.settings.server
         self.bodies = BodyBudget(settings.max_buffered_bytes)
-        self.limits = ClientLimits(runtime, clock, self.bodies)
+        self.limits = ClientLimits(runtime, clock, self.bodies, connections_of(descriptors()))
         self.fast_path = (
             FastPath(runtime, upstream, telemetry, self.bodies, clock, self._ids)
             if settings.fast_path

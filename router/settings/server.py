@@ -110,7 +110,9 @@ class ServerSettings(Section):
         description="largest request head, and chunk extensions and trailers; larger ones get 431",
     )
     body_timeout_s: Annotated[float, Quantity(DURATION, 0.1, HOUR_S)] = Field(
-        default=30.0, alias="body_timeout", description="time a client has to send its body"
+        default=30.0,
+        alias="body_timeout",
+        description="time a client has to send its body; once more for each MiB that has come",
     )
     drain_timeout_s: Annotated[float, Quantity(DURATION, 0.0, HOUR_S)] = Field(
         default=30.0,

@@ -171,7 +171,7 @@ class Gateway:
             self.ref, cast(UpstreamClient, self.replicas), telemetry, self.bodies, clock,
             (b"%d" % number for number in count()),
         )  # fmt: skip
-        self.limits = ClientLimits(self.ref, clock, self.bodies)
+        self.limits = ClientLimits(self.ref, clock, self.bodies, possible=1000)
 
     def wire(self, *, fast: bool) -> "Wire":
         """A new connection."""

@@ -28,6 +28,7 @@ class GatewayProcess:
     folder: Path
     config: dict[str, Any]
     environment: dict[str, str] = field(default_factory=dict)
+    descriptors: int | None = None
     process: subprocess.Popen[str] | None = None
     url: str = ""
     admin: str = ""
@@ -48,7 +49,15 @@ class GatewayProcess:
         self.write_config()
         with (self.folder / "gateway.log").open("w") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "router", "serve", "--config", str(self.config_file)],
+                [
+                    *self._limited,
+                    sys.executable,
+                    "-m",
+                    "router",
+                    "serve",
+                    "--config",
+                    str(self.config_file),
+                ],
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
@@ -61,6 +70,13 @@ class GatewayProcess:
         assert match is not None, f"no readiness line but {line!r}; log:\n{self.log}"
         self.url, self.admin = match[1], match[2]
         return self
+
+    @property
+    def _limited(self) -> list[str]:
+        """What a command begins with that may not have more open files than `descriptors`."""
+        if self.descriptors is None:
+            return []
+        return ["sh", "-c", 'ulimit -n "$0" && exec "$@"', str(self.descriptors)]
 
     def write_config(self) -> None:
         self.config_file.write_text(yaml.safe_dump(self.config, sort_keys=False))
