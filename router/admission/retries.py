@@ -1,7 +1,4 @@
-"""Whether a failed attempt may be repeated. Pure; the director performs it."""
-
-from router.domain.errors import AttemptError
-from router.domain.request import InferenceRequest
+"""How many failed attempts may be repeated, of all requests. Whether one may: `policy.recovery`."""
 
 
 class RetryBudget:
@@ -51,17 +48,3 @@ class RetryBudget:
             return False
         self.tokens -= 1.0
         return True
-
-
-def may_retry(
-    request: InferenceRequest, error: AttemptError, attempts: int, max_attempts: int, now: float
-) -> bool:
-    """Whether another attempt is safe and still in time (the budget is asked separately).
-
-    Safe means that the backend cannot have run the request, or that running it twice is harmless.
-    """
-    if attempts >= max_attempts:
-        return False
-    if request.deadline is not None and now >= request.deadline:
-        return False
-    return request.is_idempotent or not error.was_sent

@@ -11,6 +11,7 @@ from router.domain.errors import AttemptError, NoEndpointError, RouterError, She
 from router.domain.ports import Payload
 from router.domain.request import InferenceRequest
 from router.policy.decide import decide
+from router.policy.recovery import may_run_again
 from router.runtime import ModelRuntime
 
 
@@ -50,7 +51,7 @@ def may_pass_on(error: RouterError, request: InferenceRequest, body: Payload, no
     if not isinstance(body, bytes) and not body.is_untouched:
         return False
     if isinstance(error, AttemptError):
-        return request.is_idempotent or not error.was_sent
+        return may_run_again(error, request)
     return isinstance(error, ShedError)
 
 

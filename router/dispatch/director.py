@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from random import Random
 
-from router.admission.retries import may_retry
 from router.dispatch.attempts import Attempts, Record, Try, slots_of
 from router.dispatch.chain import Link, is_left_to_the_next, may_pass_on, no_replica
 from router.dispatch.hedging import Answer, Hedger
@@ -19,16 +18,15 @@ from router.domain.decision import Backend, Decision, Reason
 from router.domain.errors import (
     AttemptError,
     DeadlineExceededError,
-    EncodedTooLargeError,
     QueueFullError,
     QueueTimeoutError,
     RouterError,
     ShedError,
-    UpstreamRejectedError,
 )
 from router.domain.ports import BackendResponse, Payload
 from router.domain.request import InferenceRequest
 from router.policy.decide import captive, decide
+from router.policy.recovery import Failure, Final, Step, what_follows
 from router.policy.refusals import Backends, given_up
 from router.runtime import ModelRuntime
 from router.telemetry.labels import AttemptResult, attempt_result
@@ -144,8 +142,7 @@ class Director:
         while True:
             if error is not None and record.decision is not None:
                 can_resend = isinstance(body, bytes) or body.is_untouched
-                self._give_up_unless_retriable(model, request, error, record, can_resend=can_resend)
-                await self._prepare_retry(model, record.decision.backend, error, record)
+                await self._recover(model, request, error, record, can_resend=can_resend)
             self._check_deadline(request)
             decision = self._decide(model, request, record)
             if has_stand_in and is_left_to_the_next(decision):
@@ -247,7 +244,7 @@ class Director:
         self._metrics.record_decision(model.name, taken.backend, taken.reason)
         return taken
 
-    def _give_up_unless_retriable(
+    async def _recover(
         self,
         model: ModelRuntime,
         request: InferenceRequest,
@@ -256,52 +253,55 @@ class Director:
         *,
         can_resend: bool,
     ) -> None:
-        """Raise what the client is to see, or return if another attempt may be made."""
-        now = self._clock()
-        if request.deadline is not None and now >= request.deadline:
+        """Do what follows a failed attempt: raise what the client is to see, or get ready again."""
+        assert record.decision is not None  # noqa: S101  it had one to fail with
+        now, backend = self._clock(), record.decision.backend
+        failure = self._failure(model, backend, error, record, now, can_resend=can_resend)
+        recovery = what_follows(failure, request, now)
+        if recovery.final is Final.LATE:
             raise DeadlineExceededError("the deadline passed while a backend worked") from error
-        if not can_resend:
-            raise error  # what was passed on of the body is gone
-        if isinstance(error, EncodedTooLargeError):
-            return  # nothing was tried; the function is ruled out, so this cannot come again
-        if not may_retry(request, error, record.tries, model.settings.attempts, now):
-            raise error
-        if (
-            error.is_certain
-            and record.decision is not None
-            and _only(model, record.decision.backend)
-        ):
-            raise error
-        if not model.budget.withdraw():
+        if recovery.costs_retry or recovery.final is Final.NO_BUDGET:
+            model.budget.withdraw()  # counts, too, that it was wanted
+        if recovery.final is Final.NO_BUDGET:
             self._metrics.record_retry_budget_exhausted()
+        if recovery.step is Step.ANSWER:
             raise error
+        self._metrics.record_retry(model.name)
+        if recovery.step is Step.ASIDE:
+            return
+        if recovery.forgets:
+            record.avoid.clear()
+        record.failed[backend] = recovery.reason
+        if recovery.is_certain:
+            record.ruled_out.add(backend)
+        if recovery.pauses:
+            await self._sleep(self._pause_s(record))
 
-    async def _prepare_retry(
+    def _failure(
         self,
         model: ModelRuntime,
         backend: Backend,
         error: AttemptError,
         record: Record,
-    ) -> None:
-        """Rule out what failed, and pause if only the same backend is left."""
-        self._metrics.record_retry(model.name)
+        now: float,
+        *,
+        can_resend: bool,
+    ) -> Failure:
+        has_siblings = False
         if backend is Backend.POOL and model.pool is not None:
             record.avoid.add(record.endpoint_id)
-            others = model.pool.others_available(record.avoid, self._clock())
-            # The last try is not for one more of a kind that has failed so often.
-            is_last = record.tries + 1 >= model.settings.attempts
-            if others and not (is_last and not _only(model, backend)):
-                return
-            if not others:
-                # Those that failed are all there is: better than none, once more.
-                record.avoid.clear()
-        tried_before = backend in record.failed
-        record.failed[backend] = _successor_reason(error)
-        if error.is_certain:
-            record.ruled_out.add(backend)
-            return
-        if tried_before or _only(model, backend):
-            await self._sleep(self._pause_s(record))
+            has_siblings = model.pool.others_available(record.avoid, now)
+        return Failure(
+            error=error,
+            backend=backend,
+            tries=record.tries,
+            attempts=model.settings.attempts,
+            can_resend=can_resend,
+            has_budget=model.budget.tokens >= 1.0,
+            has_siblings=has_siblings,
+            is_only_backend=_only(model, backend),
+            failed_before=backend in record.failed,
+        )
 
     def _pause_s(self, record: Record) -> float:
         """How long a place is left alone that has failed the request."""
@@ -318,17 +318,6 @@ class Director:
 def _only(model: ModelRuntime, backend: Backend) -> bool:
     other = model.pool if backend is Backend.SERVERLESS else model.serverless
     return other is None
-
-
-def _successor_reason(error: AttemptError) -> Reason:
-    """The reason under which the next backend gets the request."""
-    match error:
-        case EncodedTooLargeError():
-            return Reason.LIMIT_PAYLOAD
-        case UpstreamRejectedError():
-            return Reason.SPILLOVER
-        case _:
-            return Reason.FALLBACK
 
 
 def _max_wait_s(model: ModelRuntime, backend: Backend) -> float:

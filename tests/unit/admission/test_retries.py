@@ -1,44 +1,4 @@
-import pytest
-
-from router.admission.retries import RetryBudget, may_retry
-from router.domain.errors import (
-    AttemptError,
-    ConnectFailedError,
-    EncodedTooLargeError,
-    ResponseLostError,
-    UpstreamBrokenError,
-    UpstreamRejectedError,
-    UpstreamTimeoutError,
-)
-from tests.fakes.builders import NOW, make_request
-
-SENT = (AttemptError, ResponseLostError, UpstreamTimeoutError, UpstreamBrokenError)
-UNSENT = (ConnectFailedError, UpstreamRejectedError, EncodedTooLargeError)
-
-
-@pytest.mark.parametrize("error", SENT + UNSENT, ids=lambda error: error.__name__)
-def test_idempotent_requests_may_be_repeated_after_any_failed_attempt(error):
-    assert may_retry(make_request(is_idempotent=True), error("x"), 1, 3, NOW)
-
-
-@pytest.mark.parametrize("error", SENT, ids=lambda error: error.__name__)
-def test_others_are_not_repeated_once_they_may_have_run(error):
-    assert not may_retry(make_request(is_idempotent=False), error("x"), 1, 3, NOW)
-
-
-@pytest.mark.parametrize("error", UNSENT, ids=lambda error: error.__name__)
-def test_others_are_repeated_if_nothing_was_sent(error):
-    assert may_retry(make_request(is_idempotent=False), error("x"), 1, 3, NOW)
-
-
-@pytest.mark.parametrize(
-    ("attempts", "deadline", "expected"),
-    [(2, None, True), (3, None, False), (1, NOW + 0.1, True), (1, NOW, False), (1, NOW - 1, False)],
-    ids=["one left", "none left", "in time", "just too late", "too late"],
-)
-def test_attempts_and_deadline_bound_retries(attempts, deadline, expected):
-    request = make_request(deadline=deadline)
-    assert may_retry(request, ConnectFailedError("x"), attempts, 3, NOW) is expected
+from router.admission.retries import RetryBudget
 
 
 class TestRetryBudget:
