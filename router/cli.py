@@ -19,6 +19,7 @@ from router.assembly.runtime import assemble, new_parts
 from router.commands.admin_client import AdminError, AdminPort, token_option
 from router.commands.cold import measure_cold
 from router.commands.exits import fail, load_or_exit
+from router.commands.model_check import broken_models, missing_models
 from router.commands.platform_check import platform_warnings
 from router.commands.replay import diff, measure, replay
 from router.commands.serve import serve, serve_process
@@ -47,8 +48,12 @@ main.add_command(measure_cold)
 
 @main.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-def check(files: tuple[Path, ...]) -> None:
-    """Check settings files as `serve` would load them; shows all mistakes at once."""
+@click.option("--deep", is_flag=True, help="Load the models that the bundled workers run, too.")
+def check(files: tuple[Path, ...], deep: bool) -> None:
+    """Check settings files as `serve` would load them; shows all mistakes at once.
+
+    Looks into the model repository, so run it where the models are.
+    """
     valid = True
     for path in files:
         try:
@@ -58,6 +63,11 @@ def check(files: tuple[Path, ...]) -> None:
             valid = False
             continue
         assemble(loaded, new_parts())
+        problems = missing_models(loaded) + (broken_models(loaded) if deep else [])
+        if problems:
+            click.echo("\n".join(map(str, problems)), err=True)
+            valid = False
+            continue
         for warning in (*loaded.warnings, *platform_warnings(loaded.settings)):
             click.echo(f"warning: {warning}", err=True)
         click.echo(f"{path}: valid, {len(loaded.settings.models)} models")

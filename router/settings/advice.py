@@ -3,11 +3,12 @@
 Gives warnings only; a configuration is never refused for them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 
 from router.settings.document import Document
 from router.settings.fit import unlikely_settings
+from router.settings.keys import ApiKey
 from router.settings.pools import StaticPool
 from router.settings.problems import KeyPath, Problem
 from router.settings.rules import RouteName, RuleSettings
@@ -65,6 +66,17 @@ def _about_rules(settings: Settings) -> Advice:
     if settings.rules and catch_all is None:
         last = len(settings.rules) - 1
         yield ("rules", last), "does not match everything: requests without a rule are routed auto"
+
+
+def unknown_models(keys: Iterable[ApiKey], models: Sequence[str]) -> Advice:
+    """Patterns of API keys' models that no model has, by the places in their file."""
+    fits: dict[str, bool] = dict.fromkeys(models, True)
+    for index, key in enumerate(keys):
+        for pattern in key.models:
+            if pattern not in fits:
+                fits[pattern] = any(fnmatchcase(name, pattern) for name in models)
+            if not fits[pattern]:
+                yield (index, "models"), f"matches no model ({pattern})"
 
 
 def _about_rule(index: int, rule: RuleSettings, models: tuple[ModelSettings, ...]) -> Advice:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from router.settings.admin_token import AdminToken, AdminTokenError
-from router.settings.advice import warnings_about
+from router.settings.advice import unknown_models, warnings_about
 from router.settings.document import Document, ScalarNode, SequenceNode, parse, plain
 from router.settings.keys import ApiKey, ApiKeys, KeyRing
 from router.settings.prices import PriceBook, built_in_prices
@@ -32,12 +32,16 @@ __all__ = ["ConfigError", "Loaded", "load", "load_text"]
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A configuration that can be used, and what in it looks unintended."""
+    """A configuration that can be used, and what in it looks unintended.
+
+    `document` is the file as it was written, to tell lines.
+    """
 
     settings: Settings
     keys: KeyRing
     warnings: tuple[Problem, ...]
     sources: Sources
+    document: Document
     tls: ssl.SSLContext | None = None
     admin_token: AdminToken | None = None
 
@@ -117,7 +121,7 @@ def _load(reading: _Reading, document: Document) -> Loaded:
     told = {problem.key for problem in reading.problems}
     problems = [document.problem(path, message) for path, message in wrong]
     reading.problems += [problem for problem in problems if problem.key not in told]
-    keys = _keys(reading, document, data)
+    keys = _keys(reading, document, data, settings)
     tls = _tls(reading, document, data)
     admin_token = _admin_token(reading, document, data)
     sources = sources_of(reading.contents.items())
@@ -126,7 +130,7 @@ def _load(reading: _Reading, document: Document) -> Loaded:
         ranked = sorted(reading.problems, key=lambda p: (order.get(p.file, 0), p.line or 0))
         raise ConfigError(ranked, sources)
     warnings = (*reading.warnings, *warnings_about(settings, document))
-    return Loaded(settings, keys, warnings, sources, tls, admin_token)
+    return Loaded(settings, keys, warnings, sources, document, tls, admin_token)
 
 
 def _path(reading: _Reading, value: object) -> Path | None:
@@ -173,13 +177,16 @@ def _prices(reading: _Reading, settings: Document, data: object) -> PriceBook:
     return book if isinstance(book, PriceBook) else built_in_prices()
 
 
-def _keys(reading: _Reading, settings: Document, data: object) -> KeyRing:
+def _keys(reading: _Reading, settings: Document, data: object, valid: Settings | None) -> KeyRing:
     document = _included(reading, settings, data, "auth", "api_keys_file")
     if document is None:
         return KeyRing()
     keys: tuple[ApiKey, ...] | None = reading.validated(ApiKeys, document, plain(document.root))
     for key in ("name", "sha256"):
         reading.problems += _repeated(document, (), key)
+    if keys is not None and valid is not None:
+        unknown = unknown_models(keys, [model.name for model in valid.models])
+        reading.warnings += [document.problem(path, text) for path, text in unknown]
     return KeyRing(keys or ())
 
 

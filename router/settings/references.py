@@ -9,6 +9,9 @@ from collections.abc import Iterator
 from router.settings.fallbacks import wrong_fallbacks
 from router.settings.problems import KeyPath
 
+BACKENDS = ("serverless", "pool")
+"""The keys of a model that say where it can run."""
+
 
 def wrong_references(data: object) -> Iterator[tuple[KeyPath, str]]:
     """Names of models that are not configured, and fallbacks that lead nowhere, each with its key.
@@ -22,9 +25,18 @@ def wrong_references(data: object) -> Iterator[tuple[KeyPath, str]]:
     names = {index: model.get("name") for index, model in models}
     known = {index: name for index, name in names.items() if isinstance(name, str)}
     yield from wrong_fallbacks(known, chains)
+    yield from _empty_backends(models)
     for path, name in _named_by_rules(data):
         if name not in known.values():
             yield path, "is not the name of a configured model"
+
+
+def _empty_backends(models: list[tuple[int, dict[str, object]]]) -> Iterator[tuple[KeyPath, str]]:
+    """Backends whose lines are all commented out: left in, they look as if they served."""
+    for index, model in models:
+        for key in BACKENDS:
+            if key in model and model[key] is None:
+                yield ("models", index, key), "is empty: leave it out, or say what it is"
 
 
 def _named_by_rules(data: object) -> Iterator[tuple[KeyPath, str]]:

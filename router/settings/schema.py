@@ -25,6 +25,7 @@ from router.settings.quantities import (
     Quantity,
     wrong,
 )
+from router.settings.references import BACKENDS
 from router.settings.retries import RetrySettings
 from router.settings.rules import RuleSettings
 from router.settings.section import Section
@@ -246,4 +247,8 @@ class Settings(Section):
     def masked(self) -> dict[str, Any]:
         """The effective settings under their configuration keys, JSON-able, secrets masked."""
         masked: dict[str, Any] = mask_secrets(self.model_dump(mode="json", by_alias=True))
+        for model in masked["models"]:
+            for backend in BACKENDS:
+                if model[backend] is None:
+                    del model[backend]  # a key without a value is a mistake
         return masked

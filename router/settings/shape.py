@@ -168,4 +168,11 @@ def wanted(annotation: Annotation) -> str:
         return f"must be a mapping with kind: one of {', '.join(members)}"
     if _origin(plain) is tuple:
         return "must be a list"
-    return "must be a mapping (key: value)"
+    needed = ", ".join(_required_keys(plain))
+    return "must be a mapping (key: value)" + (f" with {needed}" if needed else "")
+
+
+def _required_keys(annotation: Annotation) -> list[str]:
+    if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        return []
+    return [key for key, found in fields_by_key(annotation).items() if found.is_required()]

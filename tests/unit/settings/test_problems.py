@@ -130,7 +130,7 @@ MODEL_MISTAKES = [
     ),
     (
         "slo: {latency_ms: 1}, pool: {kind: process, command: [x]}",
-        "pool.command must contain {port}",
+        "pool.command must contain {socket} or {port}",
     ),
     (
         "slo: {latency_ms: 1}, pool: {kind: process, env: {1a: x}}",
