@@ -3,7 +3,7 @@
 Says when a request is passed on; the director passes it on.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
 from router.domain.decision import Decision, Reason, TraceStep
@@ -24,13 +24,13 @@ class Link:
 
     model: ModelRuntime
     request: InferenceRequest
-    rewrite: Callable[[bytes], bytes] | None = None
+    rewrite: Callable[[bytes], Awaitable[bytes]] | None = None
 
-    def body(self, body: Payload) -> Payload:
+    async def body(self, body: Payload) -> Payload:
         """The body as this model gets it."""
         if self.rewrite is None or not isinstance(body, bytes):
             return body
-        return self.rewrite(body)
+        return await self.rewrite(body)
 
 
 def is_left_to_the_next(decision: Decision) -> bool:

@@ -98,7 +98,7 @@ class Director:
     ) -> tuple[ModelRuntime, Answer]:
         link, *others = chain
         while True:
-            model, request, own_body = link.model, link.request, link.body(body)
+            model, request, own_body = link.model, link.request, await link.body(body)
             if request.is_inference and not record.tries:
                 self._count_arrival(model, request)
             try:

@@ -26,6 +26,9 @@ WINDOW_BYTES = 256 * 1024
 """About what is held of a body that is passed on as it comes."""
 PACE_BYTES = 1 << 20
 """What a client has to send of a body in each time-out, after the first one."""
+_JOIN_IN_THREAD_BYTES = 1024 * 1024
+"""From here on `bytes.join` lets go of the interpreter's lock."""
+_FREED_AT_ONCE = 16
 
 
 def allowed_s(timeout_s: float, received_bytes: int) -> float:
@@ -42,6 +45,23 @@ def slow_body(timeout_s: float) -> BodyTimeoutError:
     return BodyTimeoutError(
         f"the body did not arrive in time; send at least {PACE_BYTES} bytes in {timeout_s:g} s"
     )
+
+
+async def joined(parts: list[bytes]) -> bytes:
+    """All of them in one; the list is used up.
+
+    Of many bytes nobody notices: they are joined in a thread, which needs no interpreter for it,
+    and the parts are given back in turns, because the system takes milliseconds for that.
+    """
+    if len(parts) == 1:
+        return parts.pop()
+    if sum(map(len, parts)) < _JOIN_IN_THREAD_BYTES:
+        return b"".join(parts)
+    whole = await asyncio.to_thread(b"".join, parts)
+    while parts:
+        del parts[-_FREED_AT_ONCE:]
+        await asyncio.sleep(0)
+    return whole
 
 
 class BodyBudget:
@@ -128,8 +148,9 @@ class Body:
             self.check_size(declared, max_bytes)
             self.hold(declared)
         await self._collect(max_bytes, timeout_s, left_s, is_held=declared is not None)
-        chunks, self._ahead = self._ahead, deque()
-        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        chunks = list(self._ahead)
+        self._ahead.clear()
+        return await joined(chunks)
 
     async def read_ahead(self, timeout_s: float, left_s: float) -> None:
         """Wait for the first WINDOW_BYTES of the body, or for all of a shorter one. As `read`."""

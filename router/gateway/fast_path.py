@@ -135,7 +135,7 @@ class FastPath:
         name = head.target.model
         if name is None:
             try:
-                asked = openai.read(body)
+                asked = openai.read_small(body)
             except RouterError:
                 return None
             if asked.stream:

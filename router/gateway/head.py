@@ -36,6 +36,7 @@ _CODINGS = {"", "identity", "gzip", "deflate"}
 # Command-line and standard-library clients label any body a form unless told otherwise.
 _UNLABELLED = {"", "application/x-www-form-urlencoded"}
 _BINARY = "application/octet-stream"
+_CHARSETS = {"utf-8", "utf8", "us-ascii", "ascii"}
 _MEDIA = _UNLABELLED | {"application/json", _BINARY}
 
 
@@ -71,13 +72,14 @@ def read_head(headers: CIMultiDictProxy[str], *, keys_are_ours: bool) -> Head:
             continue
         before = forwarded.get(lower)
         forwarded[lower] = value if before is None else f"{before}, {value}"
-    coding = headers.get("content-encoding", "").strip().lower()
+    # Judged by what goes on: a header may have come in several lines, or be named by Connection.
+    coding = forwarded.get("content-encoding", "").strip().lower()
     if coding not in _CODINGS:
         raise UnsupportedMediaError(
             f"content-encoding {coding[:40]!r} is not supported; use gzip, deflate or none"
         )
     _label(forwarded)
-    is_binary = "inference-header-content-length" in headers
+    is_binary = "inference-header-content-length" in forwarded
     return Head(
         headers=forwarded,
         request_id=_request_id(headers.get("x-request-id")),
@@ -89,7 +91,10 @@ def read_head(headers: CIMultiDictProxy[str], *, keys_are_ours: bool) -> Head:
 
 
 def _label(forwarded: dict[str, str]) -> None:
-    media = forwarded.get("content-type", "").partition(";")[0].strip().lower()
+    media, *options = (
+        part.strip().lower() for part in forwarded.get("content-type", "").split(";")
+    )
+    _check_charset(options)
     if media not in _MEDIA:
         raise UnsupportedMediaError(
             f"content-type {media[:80]!r} is not supported; send application/json, or"
@@ -99,6 +104,14 @@ def _label(forwarded: dict[str, str]) -> None:
     is_json = media == _BINARY and "inference-header-content-length" not in forwarded
     if media in _UNLABELLED or is_json:
         forwarded.pop("content-type", None)
+
+
+def _check_charset(options: list[str]) -> None:
+    """Refuse a charset that a server might honour, while JSON is UTF-8 to everybody else."""
+    for option in options:
+        name, _, value = option.partition("=")
+        if name.strip() == "charset" and value.strip(" \"'") not in _CHARSETS:
+            raise UnsupportedMediaError(f"{option[:80]!r} is not supported; JSON is sent as UTF-8")
 
 
 def _request_id(given: str | None) -> str | None:

@@ -94,6 +94,8 @@ def read_intent(
     path, _, query = origin_form(raw_target).partition("?")
     target = _resolve(method, path, runtime, now, is_ready=is_ready)
     head = read_head(headers, keys_are_ours=not runtime.keys.is_open)
+    if isinstance(target, Target) and target.model is None:
+        openai.check_head(head.headers)
     caller = None if path.startswith(_OPEN_PATHS) else identify(runtime, head.key)
     return Intent(target, head, caller, method, clean_query(query))
 
@@ -134,35 +136,34 @@ def request_of(
 
 def _chain(
     intent: Intent,
-    body_model: str | None,
+    asked: openai.Asked,
     model: ModelRuntime,
     request: InferenceRequest,
     runtime: Runtime,
 ) -> tuple[Link, ...]:
-    """The model asked for, and those of its fallbacks that the caller may use.
-
-    `body_model` is the name in the body, None where the path has it.
-    """
-    first = _link(model, request, body_model)
+    """The model asked for, and those of its fallbacks that the caller may use."""
+    first = _link(model, request, asked)
     if not model.settings.fallback or not request.is_inference:
         return (first,)
     caller = intent.caller
     names = [n for n in model.settings.fallback if caller is None or may_use(caller, n)]
-    return first, *(_stand_in(runtime.models[name], request, body_model) for name in names)
+    return first, *(_stand_in(runtime.models[name], request, asked) for name in names)
 
 
-def _stand_in(model: ModelRuntime, request: InferenceRequest, body_model: str | None) -> Link:
-    asked = replace(
+def _stand_in(model: ModelRuntime, request: InferenceRequest, asked: openai.Asked) -> Link:
+    addressed = replace(
         model.addressed(request, None),
         is_idempotent=model.settings.idempotent and request.is_idempotent,
         sequence_id=None,
     )
-    return _link(model, asked, body_model)
+    return _link(model, addressed, asked)
 
 
-def _link(model: ModelRuntime, request: InferenceRequest, body_model: str | None) -> Link:
+def _link(model: ModelRuntime, request: InferenceRequest, asked: openai.Asked) -> Link:
     name = model.settings.backend_name
-    rewrite = None if body_model in {None, name} else partial(openai.renamed, model=name)
+    rewrite = None
+    if asked.model != name and request.protocol is Protocol.OPENAI:
+        rewrite = partial(openai.renamed, place=asked.place, model=name)
     return Link(model, prioritised(request, model.policy), rewrite)
 
 
@@ -197,12 +198,12 @@ class Intake:
         exchange.model, exchange.version = target.model or "", target.version
         exchange.payload_bytes = body.declared_bytes or 0
 
-        content = body_model = None
+        content = None
         asked = openai.Asked(target.model or "")
         if target.model is None:
             content = await self._read(body, exchange, runtime)
-            asked = openai.read(content)
-            exchange.model = body_model = asked.model
+            asked = await openai.read(content)
+            exchange.model = asked.model
         model = runtime.models.get(asked.model)
         if model is None:
             raise not_found_model(asked.model)
@@ -214,14 +215,14 @@ class Intake:
         exchange.assign(variant)
         if content is None:
             if not exchange.is_resumed:
-                self._director.check(_chain(intent, body_model, model, request, runtime))
+                self._director.check(_chain(intent, asked, model, request, runtime))
             if _may_stream(model, request):
                 upload = await self._upload(body, exchange, runtime)
-                chain = _chain(intent, body_model, model, request, runtime)
+                chain = _chain(intent, asked, model, request, runtime)
                 return Taken(chain, upload, variant.shadow)
             content = await self._read(body, exchange, runtime)
-            request = _with_body(request, model, content, exchange)
-        return Taken(_chain(intent, body_model, model, request, runtime), content, variant.shadow)
+            request = await _with_body(request, model, content, exchange)
+        return Taken(_chain(intent, asked, model, request, runtime), content, variant.shadow)
 
     async def _upload(self, body: Body, exchange: Exchange, runtime: Runtime) -> "ClientUpload":
         """The body, to be passed on as it comes, once its first part is here. Raises RouterError.
@@ -326,7 +327,7 @@ def _hints_allowed(runtime: Runtime) -> bool:
     return runtime.settings.server.backend_hint is BackendHint.ALLOW
 
 
-def _with_body(
+async def _with_body(
     request: InferenceRequest, model: ModelRuntime, content: bytes, exchange: Exchange
 ) -> InferenceRequest:
     """Complete the facts that only the body tells: a chunked length, and OIP parameters."""
@@ -336,7 +337,7 @@ def _with_body(
         request = replace(request, payload_bytes=len(content))
     if not (model.settings.read_parameters and request.protocol is Protocol.OIP and content):
         return request
-    parameters = read_parameters(content, request.headers)
+    parameters = await read_parameters(content, request.headers)
     deadline = request.deadline
     if parameters.timeout is not None and parameters.timeout > 0:
         asked = exchange.received_at + parameters.timeout / 1e6

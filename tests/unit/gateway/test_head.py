@@ -77,6 +77,27 @@ def test_content_types(given, forwarded):
     assert read(("Content-Type", given)).headers.get("content-type") == forwarded
 
 
+@pytest.mark.parametrize(
+    ("charset", "is_taken"),
+    [("utf-8", True), ('"UTF-8"', True), ("us-ascii", True), ("utf-7", False), ("utf-16", False)],
+)
+def test_json_is_utf_8(charset, is_taken):
+    header = ("Content-Type", f"application/json; a=b; Charset={charset}")
+    if is_taken:
+        assert read(header).headers["content-type"] == header[1]
+    else:
+        with pytest.raises(UnsupportedMediaError, match="UTF-8"):
+            read(header)
+
+
+def test_a_coding_is_what_goes_on_of_it():
+    with pytest.raises(UnsupportedMediaError, match="identity, gzip"):
+        read(("Content-Encoding", "identity"), ("Content-Encoding", "gzip"))
+    gzip = ("Content-Encoding", "gzip")
+    assert not read(gzip).is_text
+    assert read(gzip, ("Connection", "content-encoding")).is_text
+
+
 def test_binary_tensors_are_binary():
     binary = ("Content-Type", "application/octet-stream")
     headers = read(binary, ("Inference-Header-Content-Length", "2")).headers

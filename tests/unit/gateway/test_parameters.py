@@ -28,6 +28,12 @@ LENGTH = "inference-header-content-length"
             TOLD,
         ),
         (b'{"inputs": []}', {}, Parameters()),
+        (
+            gzip.compress(BODY + b"\x00" * (3 << 20)),
+            {"content-encoding": "gzip", LENGTH: str(len(BODY))},
+            TOLD,
+        ),
+        (gzip.compress(BODY + b" " * 900_000), {"content-encoding": "gzip"}, TOLD),
         (b'{"parameters": {"sequence_id": "abc"}}', {}, Parameters(sequence_id="abc")),
     ],
     ids=[
@@ -38,11 +44,13 @@ LENGTH = "inference-header-content-length"
         "deflate",
         "gzip with binary tensors",
         "none given",
+        "gzip with large tensors, which are not unpacked",
+        "gzip of what shrinks well",
         "a sequence named by text",
     ],
 )
-def test_parameters(body, headers, expected):
-    assert read_parameters(body, headers) == expected
+async def test_parameters(body, headers, expected):
+    assert await read_parameters(body, headers) == expected
 
 
 @pytest.mark.parametrize(
@@ -59,6 +67,11 @@ def test_parameters(body, headers, expected):
         (BODY, {"content-encoding": "gzip"}),
         (gzip.compress(BODY)[:20], {"content-encoding": "gzip"}),
         (gzip.compress(b" " * (17 << 20)), {"content-encoding": "gzip"}),
+        (gzip.compress(BODY + b" " * (2 << 20)), {"content-encoding": "gzip"}),
+        (gzip.compress(BODY), {"content-encoding": "gzip", LENGTH: str(2 << 20)}),
+        (b'{"parameters": {"x": ' + b"[" * 2000 + b"]" * 2000 + b"}}", {}),
+        (b'{"inputs": ' + b'{"a":' * 2000 + b"1" + b"}" * 2000 + b"}", {}),
+        (b'{"parameters": {"priority": 1}, "parameters": {"priority": 2}}', {}),
     ],
     ids=[
         "broken json",
@@ -72,8 +85,13 @@ def test_parameters(body, headers, expected):
         "not gzip",
         "cut gzip",
         "a bomb",
+        "a bomb of less than the limit, by its ratio",
+        "a length that would make it one",
+        "nested parameters",
+        "nested inputs",
+        "parameters twice",
     ],
 )
-def test_what_is_refused(body, headers):
+async def test_what_is_refused(body, headers):
     with pytest.raises(InvalidRequestError, match="not a valid inference request"):
-        read_parameters(body, headers)
+        await read_parameters(body, headers)

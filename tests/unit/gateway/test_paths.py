@@ -177,7 +177,7 @@ def test_openai_unknown(path):
     ],
 )
 def test_openai_bodies(body, asked):
-    found = openai.read(body)
+    found = openai.read_small(body)
     assert (found.model, found.stream) == asked
 
 
@@ -186,7 +186,7 @@ def test_openai_bodies(body, asked):
 )
 def test_openai_bodies_that_are_none(body):
     with pytest.raises(InvalidRequestError, match="not a valid request"):
-        openai.read(body)
+        openai.read_small(body)
 
 
 @pytest.mark.parametrize(
