@@ -40,7 +40,7 @@ Text = TypeVar("Text", bytes, memoryview)
 
 
 class Field(NamedTuple):
-    """The JSON of a value, and where it stands with the space around it."""
+    """The JSON of a value, and where it stands."""
 
     value: bytes
     start: int
@@ -176,7 +176,7 @@ class FieldScanner:
                 raise FieldsError("a name, or a value that decides, is too long")
 
     def _turn(self, mark: bytes, position: int) -> None:
-        text = bytes(self._text).strip(_SPACE)
+        text = bytes(self._text)
         self._text.clear()
         match self._at, mark:
             case _At.START, b"{":
@@ -184,10 +184,10 @@ class FieldScanner:
             case _At.NAME, b":":
                 self._at, self._begin = _At.VALUE, position + 1
                 self._name = self._asked_name(text)
-            case _At.NAME, b"}" if not text and not self._count:
+            case _At.NAME, b"}" if not text.strip(_SPACE) and not self._count:
                 self._at = _At.END
             case _At.VALUE, b"," | b"}":
-                self._end_field(text, position)
+                self._end_field(text)
                 self._at = _At.NAME if mark == b"," else _At.END
             case _:
                 raise FieldsError("it is not one JSON object")
@@ -206,10 +206,12 @@ class FieldScanner:
             raise FieldsError(f"{like} must be there once, and written so")
         return name
 
-    def _end_field(self, text: bytes, position: int) -> None:
+    def _end_field(self, text: bytes) -> None:
         self._count += 1
         if self._name:
-            self._found[self._name] = Field(text, self._begin, position)
+            value = text.strip(_SPACE)
+            start = self._begin + len(text) - len(text.lstrip(_SPACE))
+            self._found[self._name] = Field(value, start, start + len(value))
 
 
 def _check_escaped(characters: Bytes) -> None:

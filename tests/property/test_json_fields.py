@@ -55,7 +55,7 @@ def scan(body: bytes, sizes: list[int]) -> dict[str, Any]:
     scanner.feed(body[start:])
     found = scanner.end()
     for field in found.values():
-        assert body[field.start : field.end].strip() == field.value
+        assert body[field.start : field.end] == field.value
     return {name: json.loads(field.value) for name, field in found.items()}
 
 

@@ -77,7 +77,7 @@ async def test_a_body_has_the_name_by_which_servers_know_the_model(tmp_path, fas
     async with two_models(tmp_path, server={"fast_path": fast}, share=0) as (gateway, upstream):
         for _ in range(2):  # the second one finds an open connection
             await gateway.infer(b'{"model": "m-next", "n": 1e2}', "/v1/chat/completions")
-    assert [got.body for got in upstream.received] == [b'{"model":"m","n":1e2}'] * 2
+    assert [got.body for got in upstream.received] == [b'{"model": "m", "n": 1e2}'] * 2
 
 
 async def test_a_canary_is_asked_by_its_own_name_in_bodies_too(tmp_path):
@@ -87,7 +87,7 @@ async def test_a_canary_is_asked_by_its_own_name_in_bodies_too(tmp_path):
         assert (await reload(gateway, config)).status == 200
         reply = await gateway.infer(b'{"model": "m"}', "/v1/chat/completions")
     assert reply.headers["x-router-model"] == "m-next"
-    assert [got.body for got in upstream.received] == [b'{"model":"m-next"}']
+    assert [got.body for got in upstream.received] == [b'{"model": "m-next"}']
 
 
 async def test_log_and_metrics_say_who_answered(tmp_path):

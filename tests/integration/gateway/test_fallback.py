@@ -62,7 +62,7 @@ async def test_the_next_model_answers_when_all_attempts_have_failed(gateway, spa
             "/v1/chat/completions",
             b'{"model": "m", "n": 1e2, "stream": false}',
             "/v1/chat/completions",
-            b'{"model":"spare","n":1e2,"stream":false}',
+            b'{"model": "spare", "n": 1e2, "stream": false}',
         ),
     ],
     ids=["OIP with a version", "KServe v1", "OpenAI"],
