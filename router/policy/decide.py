@@ -133,7 +133,11 @@ def decide(
         if choice.patience_s < inf:
             told = f"after {choice.patience_s * 1e3:.0f} ms without a slot"
             trace.append(TraceStep("choice", choice.backend.other, told))
-    return _decision(choice, rule, state, causes, tuple(trace or ()))
+    decision = _decision(choice, rule, state, causes, tuple(trace or ()))
+    if trace is not None and decision.anywhere:
+        trace.append(TraceStep("choice", choice.backend.other, "if it has a slot sooner"))
+        return replace(decision, trace=tuple(trace))
+    return decision
 
 
 def captive(request: InferenceRequest, serverless: ServerlessSnapshot | None) -> bool:

@@ -224,6 +224,31 @@ def test_the_trace_tells_how_long_a_wait_may_take():
     assert trace[-1] == TraceStep("choice", "serverless", "after 137 ms without a slot")
 
 
+FULL_FUNCTION = make_serverless(in_flight=10, max_concurrency=10)
+
+
+@pytest.mark.parametrize(
+    ("state", "facts", "expected"),
+    [
+        (State(FULL_FUNCTION, make_pool(ready=0, free_slots=0), {}), {}, True),
+        (State(FULL_FUNCTION, None, {}), {}, False),
+        (State(FULL_FUNCTION, IDLE, {Backend.POOL: Reason.FALLBACK}), {}, True),
+        (
+            State(FULL_FUNCTION, make_pool(ready=0, free_slots=0), {}),
+            {"hint": Backend.SERVERLESS},
+            False,
+        ),
+    ],
+    ids=["nothing is free", "there is no pool", "the pool failed it once", "it was asked for"],
+)
+def test_who_has_to_wait_takes_the_first_slot_of_either_side(state, facts, expected):
+    trace: list[TraceStep] = []
+    decision = decide(make_request(**facts), AUTO, state, NOW, trace)
+    assert (decision.hold, decision.anywhere) == (True, expected)
+    told = TraceStep("choice", decision.backend.other, "if it has a slot sooner")
+    assert (told in decision.trace) is expected
+
+
 def test_the_trace_tells_every_step_in_order():
     trace: list[TraceStep] = []
     policy = ModelPolicy((Rule("large", Match(min_bytes=10**9), Route(Backend.POOL)),), SLO)
