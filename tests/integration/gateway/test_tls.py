@@ -139,6 +139,58 @@ async def test_what_is_no_handshake_is_closed_in_time(tmp_path, served, sent):
         writer.close()
 
 
+async def test_a_handshake_by_the_byte_gains_no_time(tmp_path, served, pairs):
+    hello = ssl.MemoryBIO()
+    client = trusting(pairs[0]).wrap_bio(ssl.MemoryBIO(), hello, server_hostname="127.0.0.1")
+    with pytest.raises(ssl.SSLWantReadError):
+        client.do_handshake()
+    async with secure(tmp_path, served, header_timeout="300ms") as gateway:
+        host, port = gateway.url.removeprefix("https://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+
+        async def drip() -> None:
+            for byte in hello.read()[:-1]:
+                writer.write(bytes([byte]))
+                await asyncio.sleep(0.02)
+
+        dripping = asyncio.create_task(drip())
+        limits = gateway.gateway._data.limits
+        await gateway.until(lambda: limits.handshakes_failed == 1)
+        dripping.cancel()
+        with suppress(ConnectionResetError):
+            assert await reader.read() == b""
+        writer.close()
+
+
+PLAIN = f"POST {INFER} HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{{}}".encode()
+START = f"POST {INFER} HTTP/1.1\r\nhost: x\r\n".encode()
+IN_DOUBT = {
+    "CL.TE": START + b"content-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+    "TE.TE": START + b"transfer-encoding: chunked, identity\r\n\r\n0\r\n\r\n",
+    "two lengths": START + b"content-length: 2\r\ncontent-length: 80\r\n\r\n{}",
+    "a bare LF": START + b"content-length: 2\n\r\n{}",
+    "a chunk without a size": START + b"transfer-encoding: chunked\r\n\r\nzz\r\n{}\r\n",
+}
+
+
+@pytest.mark.parametrize("fast_path", [True, False], ids=["fast", "ordinary"])
+@pytest.mark.parametrize("data", IN_DOUBT.values(), ids=IN_DOUBT)
+async def test_what_is_in_doubt_is_refused_here_too(tmp_path, served, pairs, data, fast_path):
+    async with secure(tmp_path, served, fast_path=fast_path) as gateway:
+        host, port = gateway.url.removeprefix("https://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port), ssl=trusting(pairs[0]))
+        for _ in range(2):
+            writer.write(PLAIN)
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+            await reader.readexactly(len(b'{"outputs": []}'))
+        writer.write(data + PLAIN)
+        async with asyncio.timeout(10):
+            rest = await reader.read()
+        assert (rest.count(b"HTTP/1.1 "), rest[:13]) == (1, b"HTTP/1.1 400 ")
+        assert len(gateway.warm[0].received) == 2
+        writer.close()
+
+
 async def test_handshakes_count_as_connections(tmp_path, served, pairs):
     async with secure(tmp_path, served, max_connections=2) as gateway:
         host, port = gateway.url.removeprefix("https://").split(":")
