@@ -24,6 +24,7 @@ from router.controller import Controller
 from router.dispatch.director import Director
 from router.gateway.admin import AdminPort
 from router.gateway.admin_access import AdminAccess, admin_guard
+from router.gateway.certificate import CertificateWatch
 from router.gateway.exchange import Telemetry
 from router.gateway.listener import Listener
 from router.gateway.readiness import Readiness
@@ -106,6 +107,7 @@ class Gateway:
         self._reloads = ReloadState(parts.wall_clock())
         sources = StatusSources(
             self._runtime, self._data, self._access_log, self._shared, self._reloads, parts.clock,
+            parts.wall_clock,
             self._metrics.decisions_of,
         )  # fmt: skip
         self._metrics.readings = lambda: readings(sources)
@@ -182,6 +184,11 @@ class Gateway:
         for model in self._runtime.current.models.values():
             self._start_model(model)
         self._background.start("controller", self._controller.run)
+        if self._member is None or self._member.number == 1:  # one of them is enough to say it
+            watch = CertificateWatch(
+                lambda: self._runtime.current.tls_expires_at, self._wall_clock, self._parts.sleep
+            )
+            self._background.start("certificate", watch.run)
         watcher = ConfigWatcher(self._sources, _WATCH_EVERY_S, self._on_file_change)
         self._background.start("config watcher", watcher.run)
 

@@ -143,6 +143,7 @@ class Runtime:
     warnings: tuple[str, ...] = ()
     tls: ssl.SSLContext | None = None
     admin_token: AdminToken | None = None
+    tls_expires_at: float | None = None
     rate_limits: dict[str, RateLimit] = field(default_factory=dict)
     credentials: Mapping[Hashable, Refresher[Any]] = field(default_factory=dict)
     trials: Mapping[str, CanaryTrial] = field(default_factory=dict)

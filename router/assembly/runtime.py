@@ -95,6 +95,7 @@ def assemble(loaded: Loaded, parts: Parts, previous: Runtime | None = None) -> R
         warnings=tuple(str(warning) for warning in loaded.warnings),
         tls=loaded.tls,
         admin_token=loaded.admin_token,
+        tls_expires_at=loaded.tls_expires_at,
         rate_limits=_kept_limits(loaded, previous),
         credentials=credentials.used,
         trials=kept_trials(rules, previous),

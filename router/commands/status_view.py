@@ -84,6 +84,9 @@ def _footer(document: dict[str, Any]) -> str:
         f"shared state: {shared['mode']}{' DEGRADED' if shared['degraded'] else ''}",
         f"{document['in_flight']} in flight",
     ]
+    certificate = document.get("certificate")
+    if certificate and certificate["warning"]:
+        parts.append(certificate["warning"].upper())
     if document["draining"]:
         parts.append("DRAINING")
     if config["last_error"]:

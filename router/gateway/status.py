@@ -15,6 +15,7 @@ from router.backends.pool.endpoints import Pool
 from router.backends.serverless.function import Function
 from router.domain.clock import Clock
 from router.domain.decision import Backend, Reason
+from router.gateway.certificate import described as described_certificate
 from router.gateway.server import DataPlane
 from router.gateway.trials import canary_readings, described
 from router.runtime import ModelRuntime, RuntimeRef
@@ -44,6 +45,7 @@ class StatusSources:
     shared_state: SharedState | None
     reloads: ReloadState
     clock: Clock
+    wall_clock: Clock
     decisions_of: Callable[[str], Mapping[tuple[Backend, Reason], int]]
 
 
@@ -61,6 +63,7 @@ def status(sources: StatusSources) -> dict[str, Any]:
             "last_error": sources.reloads.last_error,
             "warnings": list(runtime.warnings),
         },
+        "certificate": described_certificate(runtime.tls_expires_at, sources.wall_clock()),
         "draining": sources.data.is_draining,
         "in_flight": sources.data.in_flight,
         "connections": sources.data.limits.open,
@@ -211,6 +214,7 @@ def readings(sources: StatusSources) -> Readings:
         pool_panicking={name: pool.is_panicking for name, pool in pools.items()},
         ejections_total={name: pool.ejections for name, pool in pools.items()},
         tasks=len(asyncio.all_tasks()),
+        certificate_expires_at=sources.runtime.current.tls_expires_at,
         signals_degraded=bool(_shared_state(sources, now)["degraded"]),
         shared_state_peers=len(shared.snapshot.peers) if shared is not None else 0,
         flushes_ok_total=shared.flushes_ok if shared is not None else 0,

@@ -13,6 +13,7 @@ from typing import Any
 
 from router.settings.admin_token import AdminToken, AdminTokenError
 from router.settings.advice import unknown_models, warnings_about
+from router.settings.certificate_dates import expires_at
 from router.settings.document import Document, ScalarNode, SequenceNode, parse, plain
 from router.settings.keys import ApiKey, ApiKeys, KeyRing
 from router.settings.prices import PriceBook, built_in_prices
@@ -34,7 +35,8 @@ __all__ = ["ConfigError", "Loaded", "load", "load_text"]
 class Loaded:
     """A configuration that can be used, and what in it looks unintended.
 
-    `document` is the file as it was written, to tell lines.
+    `document` is the file as it was written, to tell lines. `tls_expires_at` is in seconds since
+    1970, None for plain HTTP.
     """
 
     settings: Settings
@@ -44,6 +46,7 @@ class Loaded:
     document: Document
     tls: ssl.SSLContext | None = None
     admin_token: AdminToken | None = None
+    tls_expires_at: float | None = None
 
     @property
     def content_hash(self) -> str:
@@ -122,7 +125,7 @@ def _load(reading: _Reading, document: Document) -> Loaded:
     problems = [document.problem(path, message) for path, message in wrong]
     reading.problems += [problem for problem in problems if problem.key not in told]
     keys = _keys(reading, document, data, settings)
-    tls = _tls(reading, document, data)
+    tls, tls_expires_at = _tls(reading, document, data)
     admin_token = _admin_token(reading, document, data)
     sources = sources_of(reading.contents.items())
     if reading.problems:
@@ -130,7 +133,7 @@ def _load(reading: _Reading, document: Document) -> Loaded:
         ranked = sorted(reading.problems, key=lambda p: (order.get(p.file, 0), p.line or 0))
         raise ConfigError(ranked, sources)
     warnings = (*reading.warnings, *warnings_about(settings, document))
-    return Loaded(settings, keys, warnings, sources, document, tls, admin_token)
+    return Loaded(settings, keys, warnings, sources, document, tls, admin_token, tls_expires_at)
 
 
 def _path(reading: _Reading, value: object) -> Path | None:
@@ -190,19 +193,21 @@ def _keys(reading: _Reading, settings: Document, data: object, valid: Settings |
     return KeyRing(keys or ())
 
 
-def _tls(reading: _Reading, document: Document, data: object) -> ssl.SSLContext | None:
+def _tls(
+    reading: _Reading, document: Document, data: object
+) -> tuple[ssl.SSLContext | None, float | None]:
     """The data port's certificate. Its files count as sources, so that a renewal is noticed."""
     # Both are read, to tell of both.
     certificate = _named_file(reading, document, data, "server", "tls", "certificate")
     key = _named_file(reading, document, data, "server", "tls", "key")
     if certificate is None or key is None:
-        return None
+        return None, None
     try:
-        return server_context(certificate[0], key[0])
+        return server_context(certificate[0], key[0]), expires_at(certificate[1])
     except CertificateError as error:
         place = ("server", "tls", "key" if error.is_key else "certificate")
         reading.problems.append(document.problem(place, str(error)))
-        return None
+        return None, None
 
 
 def _admin_token(reading: _Reading, document: Document, data: object) -> AdminToken | None:

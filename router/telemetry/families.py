@@ -219,6 +219,13 @@ CONFIG_LAST_RELOAD = Family(
     "0 while the configuration file has an error and the one before it is in force.",
     Across.LEAST,
 )
+CERTIFICATE_EXPIRY = Family(
+    "router_certificate_expiry_timestamp_seconds",
+    Kind.GAUGE,
+    (),
+    "When the data port's certificate ends, in seconds since 1970; without series for plain HTTP.",
+    Across.LEAST,
+)
 SIGNALS_DEGRADED = Family(
     "router_signals_degraded",
     Kind.GAUGE,
@@ -360,6 +367,7 @@ FAMILIES: tuple[Family, ...] = (
     CONFIG_RELOADS,
     CONFIG_RELOAD_TIMESTAMP,
     CONFIG_LAST_RELOAD,
+    CERTIFICATE_EXPIRY,
     SIGNALS_DEGRADED,
     SHARED_STATE_FLUSHES,
     SHARED_STATE_PEERS,

@@ -48,6 +48,7 @@ class Readings:
     endpoints: Mapping[tuple[str, str], int] = field(default_factory=dict)
     pool_panicking: Mapping[str, bool] = field(default_factory=dict)
     tasks: int = 0
+    certificate_expires_at: float | None = None
     ejections_total: Mapping[str, int] = field(default_factory=dict)
     signals_degraded: bool = False
     shared_state_peers: int = 0
@@ -116,6 +117,9 @@ def gauge_series(readings: Readings) -> dict[str, Series]:
             (model, state): value for (model, state), value in readings.endpoints.items()
         },
         families.TASKS.name: {(): readings.tasks},
+        families.CERTIFICATE_EXPIRY.name: (
+            {} if readings.certificate_expires_at is None else {(): readings.certificate_expires_at}
+        ),
         families.POOL_PANICKING.name: _by_name(readings.pool_panicking),
         families.SIGNALS_DEGRADED.name: {(): readings.signals_degraded},
         families.SHARED_STATE_PEERS.name: {(): readings.shared_state_peers},

@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 
-def make_certificate(folder: Path, name: str) -> tuple[Path, Path]:
+def make_certificate(folder: Path, name: str, days: int = 2) -> tuple[Path, Path]:
     """A certificate that is its own authority, and its key, as files."""
     openssl = shutil.which("openssl")
     assert openssl is not None, "the openssl command is needed to make a certificate"
@@ -14,7 +14,7 @@ def make_certificate(folder: Path, name: str) -> tuple[Path, Path]:
     subprocess.run(
         [
             openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
-            "-nodes", "-days", "2", "-subj", f"/CN={name}.test",
+            "-nodes", "-days", str(days), "-subj", f"/CN={name}.test",
             "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(cert),
         ],
         check=True,

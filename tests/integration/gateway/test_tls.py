@@ -215,3 +215,35 @@ async def test_draining_ends_connections_after_their_answer(tmp_path, served, pa
         gate.opened.set()
         assert await held == 200
         await gateway.stop()
+
+
+async def test_the_end_of_the_certificate_is_told_and_a_renewal_ends_the_warning(
+    tmp_path: Path, served: Pair, pairs: tuple[Pair, Pair], caplog: pytest.LogCaptureFixture
+):
+    renewed = await asyncio.to_thread(make_certificate, tmp_path, "renewed", 90)
+    async with secure(tmp_path, served) as gateway:
+
+        async def told() -> tuple[Any, float]:
+            shown = (await gateway.ask("GET", "/v1/status")).json()["certificate"]
+            text = (await gateway.ask("GET", "/metrics")).body.decode()
+            name = "router_certificate_expiry_timestamp_seconds "
+            (line,) = [line for line in text.splitlines() if line.startswith(name)]
+            assert float(line.split()[1]) == shown["expires_at"]
+            return shown["warning"], shown["expires_at"]
+
+        warning, first_end = await told()
+        assert "expires in" in warning
+        assert warning.rsplit(" in ", 1)[0] in caplog.text
+        await asyncio.to_thread(install, served, renewed)
+        await gateway.until(lambda: gateway.gateway._runtime.current.tls_expires_at != first_end)
+        warning, end = await told()
+        assert warning is None
+        assert end > first_end + 80 * 86_400
+        assert await shown_name(gateway, trusting(renewed)) == "renewed.test"
+
+
+async def test_plain_http_has_no_certificate_to_tell_of(tmp_path: Path):
+    async with Harness(tmp_path, warm=[ok()]) as gateway:
+        assert (await gateway.ask("GET", "/v1/status")).json()["certificate"] is None
+        metrics = (await gateway.ask("GET", "/metrics")).body.decode()
+        assert "\nrouter_certificate_expiry_timestamp_seconds " not in metrics

@@ -177,6 +177,7 @@ READINGS = Readings(
     pool_panicking={"fraud": True},
     ejections_total={"fraud": 3},
     tasks=21,
+    certificate_expires_at=2e9,
     signals_degraded=True,
     shared_state_peers=8,
     flushes_ok_total=9,
