@@ -6,7 +6,6 @@ loading the runtime is part of the start that it measures.
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Final
@@ -45,7 +44,7 @@ class FunctionEnvironment:
             self._direct.answer, self._catalog, verb, path, lowered, body, MAX_BODY_BYTES
         )
         reply = self._direct.guarded(work)
-        return replace(reply, headers={**reply.headers, **self._start_headers()})
+        return reply._replace(headers={**reply.headers, **self._start_headers()})
 
     def _start_headers(self) -> dict[str, str]:
         if next(self._answers):

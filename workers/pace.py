@@ -14,15 +14,20 @@ JOINED_LIMIT_S: Final = 0.0001
 
 _STEADY_RUNS: Final = 8
 _SURPRISE: Final = 5.0
-_BARRED_RUNS: Final = 1000
+_FIRST_BAR: Final = 32
+_LONGEST_BAR: Final = 4096
 
 
 @dataclass(slots=True)
 class _Size:
-    """What is known of inputs of about one size; `streak` counts short runs, below 0 the barred."""
+    """What is known of inputs of about one size.
+
+    `streak` counts short runs, below 0 those that are still barred; the next `bar` is so long.
+    """
 
     is_quick: bool = False
     streak: int = 0
+    bar: int = _FIRST_BAR
     long_runs: int = 0
 
 
@@ -31,8 +36,9 @@ class Pace:
     """The runs of one model. Not thread-safe: it belongs to the event loop.
 
     Quick is a size whose last runs all took less than half of `limit_s`, until some take more than
-    all of it. One that took many times as long bars its size for long: what is in the input, and
-    not only its size, makes the difference there. A `limit_s` of 0 lets nothing be quick.
+    all of it. One that took many times as long bars its size, each time for longer: it may be the
+    machine's doing, or what is in the input makes the difference there. A `limit_s` of 0 lets
+    nothing be quick.
     """
 
     limit_s: float
@@ -45,7 +51,7 @@ class Pace:
         return found is not None and found.is_quick
 
     def record(self, elements: int, run_s: float) -> None:
-        """A run has taken so long, of the time of its own thread."""
+        """A run has taken so long of its thread's own time."""
         size = self._sizes.setdefault(elements.bit_length(), _Size())
         if size.is_quick:
             self._record_quick(size, run_s)
@@ -60,5 +66,6 @@ class Pace:
         is_surprise = run_s > _SURPRISE * self.limit_s
         if is_surprise or size.long_runs == _STEADY_RUNS:
             size.is_quick = False
-            size.streak = -_BARRED_RUNS if is_surprise else 0
+            size.streak = -size.bar if is_surprise else 0
+            size.bar = min(2 * size.bar, _LONGEST_BAR) if is_surprise else size.bar
             self.has_quick = any(one.is_quick for one in self._sizes.values())

@@ -6,9 +6,10 @@ no model runtime.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,8 +71,7 @@ class TensorSpec:
     symbols: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Tensor:
+class Tensor(NamedTuple):
     """A named array. Its datatype is explicit because object arrays do not tell theirs."""
 
     name: str
@@ -79,16 +79,14 @@ class Tensor:
     array: Array
 
 
-@dataclass(frozen=True, slots=True)
-class RequestedOutput:
+class RequestedOutput(NamedTuple):
     """An output the client named. `binary` is None where the client left it to the default."""
 
     name: str
     binary: bool | None = None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class InferRequest:
+class InferRequest(NamedTuple):
     """One decoded request. No `outputs` means all of them. `timeout_s` is None where not given."""
 
     inputs: tuple[Tensor, ...]
@@ -105,8 +103,7 @@ class InferRequest:
         return self.binary_by_default
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class InferResponse:
+class InferResponse(NamedTuple):
     """One answer, outputs in the order in which they were asked for."""
 
     model_name: str
@@ -115,13 +112,12 @@ class InferResponse:
     id: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """What a front sends back; header names are lower-case, the body is complete."""
 
     status: int
     body: bytes = b""
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = MappingProxyType({})
 
 
 class WorkerError(Exception):

@@ -20,7 +20,6 @@ from workers.protocol import (
     InferResponse,
     InvalidRequest,
     ModelNotFound,
-    RequestedOutput,
     Tensor,
     TensorSpec,
     WorkerError,
@@ -59,6 +58,7 @@ class Model:
         self.statistics = Statistics()
         self._clock = clock
         self._engine = Engine(file, self.threads)
+        self._output_names = frozenset(spec.name for spec in self._engine.outputs)
         self.max_batch = self._max_batch(file)
         self._warm_up()
 
@@ -102,9 +102,8 @@ class Model:
 
     def prepare(self, request: InferRequest) -> Feeds:
         """The validated inputs; raises InvalidRequest, also for outputs the model does not have."""
-        known = {spec.name for spec in self._engine.outputs}
         for requested in request.outputs:
-            if requested.name not in known:
+            if requested.name not in self._output_names:
                 raise InvalidRequest(
                     f"unexpected output {requested.name[:128]!r}; the model gives "
                     f"{', '.join(spec.name for spec in self._engine.outputs)}"
@@ -120,12 +119,13 @@ class Model:
 
     def respond(self, request: InferRequest, results: Sequence[Array]) -> InferResponse:
         """The answer with the outputs the client asked for, in its order."""
-        by_name = {
-            spec.name: Tensor(spec.name, spec.datatype, array)
+        outputs = tuple(
+            Tensor(spec.name, spec.datatype, array)
             for spec, array in zip(self._engine.outputs, results, strict=True)
-        }
-        wanted = request.outputs or tuple(RequestedOutput(name) for name in by_name)
-        outputs = tuple(by_name[requested.name] for requested in wanted)
+        )
+        if request.outputs:
+            by_name = {tensor.name: tensor for tensor in outputs}
+            outputs = tuple(by_name[requested.name] for requested in request.outputs)
         return InferResponse(self.name, self.version, outputs, request.id)
 
     def infer(self, request: InferRequest) -> InferResponse:

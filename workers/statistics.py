@@ -6,7 +6,7 @@ Decides what counts as an inference, an execution and a batch. Thread-safe; read
 import threading
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 
 @dataclass(slots=True)
@@ -22,8 +22,7 @@ class _Duration:
         return {"count": self.count, "ns": self.ns}
 
 
-@dataclass(frozen=True, slots=True)
-class Timing:
+class Timing(NamedTuple):
     """Nanoseconds of one request by phase; a batch's run counts for each of its requests."""
 
     queue_ns: int

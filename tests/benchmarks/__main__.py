@@ -21,8 +21,9 @@ from tests.benchmarks.run import Plan, execute
 from tests.benchmarks.scenarios import SCENARIOS
 from tests.benchmarks.systems.registry import SYSTEMS
 from tests.benchmarks.tools import ROOT, MissingToolError, Tools, run_tool
+from tests.benchmarks.workers import NAME as WORKER
 
-_NAMES = [item.name for item in (*SCENARIOS, *PROBES)]
+_NAMES = [*(item.name for item in (*SCENARIOS, *PROBES)), WORKER]
 _QUICK = ("infer-32", "decision")
 _QUICK_SYSTEMS = ("nginx", "gateway", "plain-aiohttp")
 _QUIET_PERCENT = 5.0
@@ -70,6 +71,7 @@ def main(
     plan = Plan(
         scenarios=[item for item in SCENARIOS if not only or item.name in only],
         systems=[item for item in SYSTEMS if not only_systems or item.name in only_systems],
+        workers=not only or WORKER in only,
         probes=_probes(only, is_long=effort == "long"),
         rounds=rounds,
         seconds=seconds,

@@ -2,14 +2,14 @@
 
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
+from typing import Protocol
 
 from tests.benchmarks.children import LOAD_CORE, BenchmarkError, pinned, stop
-from tests.benchmarks.scenarios import Scenario
 from tests.benchmarks.tools import Tools
 
 _SCRIPT = Path(__file__).with_name("post.lua")
@@ -46,6 +46,25 @@ def parse(output: str) -> LoadResult:
     )  # fmt: skip
 
 
+class Posted(Protocol):
+    """What is posted, and over how many connections."""
+
+    @property
+    def path(self) -> str:
+        """Where to."""
+        ...
+
+    @property
+    def content_type(self) -> str:
+        """Of the body."""
+        ...
+
+    @property
+    def connections(self) -> int:
+        """How many there are."""
+        ...
+
+
 class Load:
     """A run of wrk in the background."""
 
@@ -63,14 +82,24 @@ class Load:
 
 
 @contextmanager
-def load(tools: Tools, port: int, scenario: Scenario, body: Path, seconds: float) -> Iterator[Load]:
-    """Put `scenario` on a port for `seconds`, rounded up; never outlives the block."""
+def load(
+    tools: Tools,
+    port: int,
+    scenario: Posted,
+    body: Path,
+    seconds: float,
+    header: Sequence[str] = (),
+) -> Iterator[Load]:
+    """Put `scenario` on a port for `seconds`, rounded up; never outlives the block.
+
+    `header` is the name and value of one more header, if any.
+    """
     duration_s = ceil(seconds)
     command = [
         tools.debian("wrk", "wrk"), "--threads", "1", "--connections", str(scenario.connections),
         "--duration", f"{duration_s}s", "--timeout", f"{_REQUEST_TIMEOUT_S}s",
         "--script", str(_SCRIPT), f"http://127.0.0.1:{port}{scenario.path}",
-        "--", str(body), scenario.content_type,
+        "--", str(body), scenario.content_type, *header,
     ]  # fmt: skip
     process = subprocess.Popen(
         pinned(command, LOAD_CORE),

@@ -1,4 +1,5 @@
--- Makes wrk POST the file named by its first argument (second: content type) and end with one line
+-- Makes wrk POST the file named by its first argument (second: content type; third and
+-- fourth, if any: name and value of one more header) and end with one line
 -- of JSON, which does not change with the units of wrk's own summary. Times are microseconds.
 
 function init(args)
@@ -7,6 +8,9 @@ function init(args)
   wrk.body = file:read("*a")
   file:close()
   wrk.headers["Content-Type"] = args[2]
+  if args[3] then
+    wrk.headers[args[3]] = args[4]
+  end
 end
 
 function done(summary, latency, requests)

@@ -3,14 +3,17 @@
 from collections.abc import Iterable, Sequence
 
 from tests.benchmarks.results import Results, Row, ScenarioResult, Summary, summary
-from tests.benchmarks.systems.registry import REFERENCE
 from tests.benchmarks.targets import OURS, verdicts
+from tests.benchmarks.workers import OURS as OUR_WORKER
 
-_COLUMNS = (
-    "system", "CPU us/req", f"to {REFERENCE}", "rps", f"rps to {REFERENCE}", "p50 ms", "p99 ms",
-    "RSS MB", "core %", "errors",
-)  # fmt: skip
 _NONE = "-"
+
+
+def _columns(reference: str) -> tuple[str, ...]:
+    return (
+        "system", "CPU us/req", f"to {reference}", "rps", f"rps to {reference}", "p50 ms", "p99 ms",
+        "RSS MB", "core %", "errors",
+    )  # fmt: skip
 
 
 def markdown(results: Results) -> str:
@@ -30,12 +33,13 @@ def _targets(results: Results) -> str:
 
 
 def _scenario(result: ScenarioResult) -> str:
-    reference = result.row(REFERENCE)
+    reference = result.row(result.reference)
     ranked = sorted(result.rows, key=lambda row: _rank(summary(row, reference)))
     rows = [_cells(row, summary(row, reference)) for row in ranked]
     notes = [f"- {row.system}: {why}" for row in result.rows for why in row.failures]
     return _section(
-        result.title, "\n".join([_table(_COLUMNS, rows), *([""] if notes else []), *notes])
+        result.title,
+        "\n".join([_table(_columns(result.reference), rows), *([""] if notes else []), *notes]),
     )
 
 
@@ -44,10 +48,10 @@ def _rank(found: Summary | None) -> float:
 
 
 def _cells(row: Row, found: Summary | None) -> list[str]:
-    name = f"**{row.system}**" if row.system.startswith(OURS) else row.system
+    name = f"**{row.system}**" if row.system.startswith((OURS, OUR_WORKER)) else row.system
     failed = "failed" if row.failures else f"**{row.errors}**" if row.errors else "0"
     if found is None:
-        return [name, *[_NONE] * (len(_COLUMNS) - 2), failed]
+        return [name, *[_NONE] * (len(_columns("")) - 2), failed]
     return [
         name, _short(found.cpu_us), _short(found.cpu_ratio), f"{found.rps:,.0f}",
         _short(found.rps_ratio), f"{found.p50_ms:.2f}", f"{found.p99_ms:.2f}",

@@ -55,11 +55,12 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class ScenarioResult:
-    """All systems in one scenario."""
+    """All systems in one scenario; `reference` is the one that the others are compared with."""
 
     scenario: str
     title: str
     rows: tuple[Row, ...]
+    reference: str = "nginx"
 
     def row(self, system: str) -> Row | None:
         """The row of one system, if it took part."""

@@ -16,6 +16,7 @@ from tests.benchmarks.scenarios import Scenario
 from tests.benchmarks.systems.system import Running, Site, System
 from tests.benchmarks.tools import MissingToolError, Tools
 from tests.benchmarks.upstream import upstream
+from tests.benchmarks.workers import run_workers
 
 Live = dict[str, tuple[System, Running]]
 
@@ -27,6 +28,7 @@ class Plan:
     scenarios: Sequence[Scenario]
     systems: Sequence[System]
     probes: Sequence[Probe]
+    workers: bool
     rounds: int
     seconds: float
     command: str
@@ -57,6 +59,9 @@ def execute(plan: Plan, tools: Tools, tell: Tell) -> Results:
                 run_scenario(bench, scenario, live, plan.rounds, plan.seconds)
                 for scenario in plan.scenarios
             ]
+        if plan.workers:
+            measured = run_workers(bench, plan.rounds, plan.seconds, absent.missing)
+            scenarios += [*measured]
         findings = list(_findings(bench, plan.probes, plan.seconds, absent))
     return Results(
         taken_at=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),

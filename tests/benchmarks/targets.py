@@ -61,6 +61,14 @@ TARGETS: tuple[Target, ...] = (
         "Redis killed: p99 to Redis answering",
         "infer-32", "p99_ms", 1.1, OURS, "gateway-redis-killed",
     ),
+    Versus(
+        "worker, JSON: CPU/request to a bare aiohttp handler",
+        "worker-json", "cpu_us", 1.0, "bare-onnx", "worker",
+    ),
+    Versus(
+        "worker, binary: CPU/request to a bare aiohttp handler",
+        "worker-binary", "cpu_us", 1.0, "bare-onnx", "worker",
+    ),
     AtMost("decision, 50 rules and 100 models (us)", "decision", 5.0),
     AtMost("RSS growth, 64 x 4 MiB in flight (MB)", "in-flight-growth", 20.0),
     AtMost("RSS growth, 64 x 32 MiB in flight (MB)", "in-flight-growth-32m", 60.0),

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 from tests.benchmarks.children import BenchmarkError
@@ -53,6 +54,16 @@ class Tools:
         if not found.exists():
             raise MissingToolError(f"{package} has no program {program}")
         return found
+
+    def environment(self, name: str, *packages: str) -> Path:
+        """The programs of an environment with what `NAME.txt` pins, and `packages` as we have them.
+
+        Raises MissingToolError.
+        """
+        environment = self._folder / name
+        if not (environment / _INSTALLED).exists():
+            self._once(name, lambda: _install_pinned(name, packages, environment))
+        return environment / "bin"
 
     def compiled(self, source: Path) -> Path:
         """The program made from one C file, rebuilt when that has changed."""
@@ -101,6 +112,15 @@ def _pip_install(package: str, environment: Path) -> None:
     run_tool([sys.executable, "-m", "venv", "--clear", str(environment)], package)
     pip = [str(environment / "bin" / "python"), "-m", "pip", "install", "--quiet"]
     run_tool([*pip, "--disable-pip-version-check", "--constraint", str(_PINS), package], package)
+    (environment / _INSTALLED).touch()
+
+
+def _install_pinned(name: str, packages: Sequence[str], environment: Path) -> None:
+    run_tool([sys.executable, "-m", "venv", "--clear", str(environment)], name)
+    pip = [str(environment / "bin" / "python"), "-m", "pip", "install", "--quiet"]
+    ours = [f"{package}=={version(package)}" for package in packages]
+    pins = str(_PINS.with_name(f"{name}.txt"))
+    run_tool([*pip, "--disable-pip-version-check", "-r", pins, *ours], name)
     (environment / _INSTALLED).touch()
 
 

@@ -5,6 +5,8 @@ from tests.benchmarks.results import Finding, Row
 from tests.benchmarks.scenarios import BY_NAME
 from tests.benchmarks.systems.registry import SYSTEMS
 from tests.benchmarks.targets import TARGETS, AtMost, Verdict, Versus, verdicts
+from tests.benchmarks.workers import NAME as WORKER
+from tests.benchmarks.workers import SERVERS, WORKS
 from tests.unit.benchmarks.builders import make_results, make_row, make_sample
 
 _CPU = Versus("cpu", "infer-32", "cpu_us", 1.5)
@@ -41,16 +43,17 @@ def test_a_finding_is_held_against_its_limit():
 
 
 def test_every_target_is_about_something_that_is_measured():
-    systems = {system.name for system in SYSTEMS}
+    systems = {*(system.name for system in SYSTEMS), *SERVERS}
+    scenarios = {*BY_NAME, *(work.name for work in WORKS)}
     probed = {"decision", "in-flight-growth", "in-flight-growth-32m", "memory-growth"}
     for target in TARGETS:
         if isinstance(target, AtMost):
             assert target.finding in probed
         else:
-            assert target.scenario in BY_NAME
+            assert target.scenario in scenarios
             assert {target.system, target.against} <= systems
 
 
 def test_names_on_the_command_line_are_unambiguous():
-    names = [*BY_NAME, *(probe.name for probe in PROBES)]
+    names = [WORKER, *BY_NAME, *(probe.name for probe in PROBES)]
     assert len(names) == len(set(names))
