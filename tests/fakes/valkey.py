@@ -8,7 +8,9 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from random import SystemRandom
 
 import pytest
 import redis
@@ -56,9 +58,18 @@ class ValkeyProcess:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody gets by chance while the server is down or not yet up.
+
+    One that the kernel chose could go to any other test's socket in that time.
+    """
+    chance = Path("/proc/sys/net/ipv4/ip_local_port_range")
+    first = int(chance.read_text().split()[0]) if chance.exists() else 32768
+    while True:
+        # Tests are seeded alike; processes that run side by side must not choose alike.
+        port = SystemRandom().randrange(first // 2, first)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @pytest.fixture

@@ -52,11 +52,11 @@ class Gateway:
 
 @asynccontextmanager
 async def running(
-    url: str, gateway_id: str, staleness_s: float = 30.0, operation_timeout_s: float = 0.1
+    url: str, gateway_id: str, staleness_s: float = 30.0, operation_timeout_s: float = 5.0
 ) -> AsyncIterator[Gateway]:
     """A gateway whose shared state runs, and is stopped in good order. The run must not end early.
 
-    The default staleness is longer than any test, so that nothing happens by expiry.
+    The defaults are longer than any test, so that nothing happens by expiry or a slow answer.
     """
     gateway = Gateway(url, gateway_id, staleness_s, operation_timeout_s)
     task = asyncio.create_task(gateway.state.run())
@@ -69,7 +69,7 @@ async def running(
             await task
 
 
-async def eventually(condition: Callable[[], bool], within_s: float = 10.0) -> float:
+async def eventually(condition: Callable[[], bool], within_s: float = 20.0) -> float:
     """Return how many seconds it took until `condition` held; fail after `within_s`."""
     started_at = time.monotonic()
     while not condition():

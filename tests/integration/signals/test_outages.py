@@ -11,6 +11,7 @@ from tests.fakes.valkey import ValkeyProcess
 from tests.integration.signals.gateways import Gateway, eventually, running
 
 STALENESS_S = 0.8
+TIMEOUT_S = 0.1
 # What a flush in progress and a loaded machine may add to the bound.
 SLACK_S = 8.0
 
@@ -32,7 +33,10 @@ async def test_a_hung_server_makes_gateways_act_alone_until_it_answers_again(
     valkey_server: ValkeyProcess,
 ) -> None:
     url = valkey_server.url
-    async with running(url, "a", STALENESS_S) as a, running(url, "b", STALENESS_S) as b:
+    async with (
+        running(url, "a", STALENESS_S, TIMEOUT_S) as a,
+        running(url, "b", STALENESS_S, TIMEOUT_S) as b,
+    ):
         await connected(a, b)
 
         valkey_server.pause()
@@ -106,7 +110,10 @@ async def test_gateways_meet_again_when_the_server_was_killed_and_restarted(
     valkey_server: ValkeyProcess,
 ) -> None:
     url = valkey_server.url
-    async with running(url, "a", STALENESS_S) as a, running(url, "b", STALENESS_S) as b:
+    async with (
+        running(url, "a", STALENESS_S, TIMEOUT_S) as a,
+        running(url, "b", STALENESS_S, TIMEOUT_S) as b,
+    ):
         await connected(a, b)
 
         valkey_server.kill()
@@ -122,7 +129,7 @@ async def test_a_gateway_that_starts_before_its_server_acts_alone_and_joins_late
     valkey_server: ValkeyProcess,
 ) -> None:
     valkey_server.stop()
-    async with running(valkey_server.url, "a", STALENESS_S) as a:
+    async with running(valkey_server.url, "a", STALENESS_S, TIMEOUT_S) as a:
         assert not a.leads  # not yet: another may be leading
         took_s = await eventually(lambda: a.leads)
         assert took_s < STALENESS_S + SLACK_S
