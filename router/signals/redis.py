@@ -149,6 +149,7 @@ class SharedState:
         try:
             while True:
                 failures = 0 if await self._flush() else failures + 1
+                _raise_if_cancelled()
                 self._act_alone_if_stale()
                 await self._sleep(self._pause_s(failures))
                 self._act_alone_if_stale()
@@ -293,6 +294,17 @@ class SharedState:
     @property
     def _budget_s(self) -> float:
         return self._config.operation_timeout_s * OPERATIONS_PER_FLUSH
+
+
+def _raise_if_cancelled() -> None:
+    """Make up for a cancellation that the client has swallowed.
+
+    It writes in `asyncio.wait_for`, which before Python 3.12 forgets one that comes in the very
+    turn in which it has its result. The loop would never end, nor the gateway that waits for it.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def _queued(pipe: Pipeline, commands: Iterable[_Command]) -> Pipeline:

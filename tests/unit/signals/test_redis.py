@@ -4,11 +4,13 @@ import asyncio
 import logging
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
 from router.signals.records import Publication
 from router.signals.redis import MAX_BACKOFF_S, SharedState, SharedStateConfig
+from router.signals.snapshot import FleetSnapshot
 
 NOTHING = Publication({}, {}, {})
 
@@ -92,6 +94,32 @@ async def test_an_outage_is_logged_once_and_without_the_password(
     assert len(warnings) == 1
     assert "s3cret" not in caplog.text
     assert "s3cret" not in repr(state._config)
+
+
+@pytest.mark.parametrize("outcome", [None, OSError()], ids=["works", "fails"])
+async def test_a_cancellation_that_the_client_swallows_ends_it_all_the_same(
+    dead_url: str, outcome: OSError | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    time = FakeTime(last_s=20)
+    state = make_state(dead_url, time)
+    asked = asyncio.Event()
+
+    async def exchange(_: float) -> FleetSnapshot:
+        asked.set()
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        if outcome is not None:
+            raise outcome
+        return state.snapshot
+
+    monkeypatch.setattr(state, "_exchange", exchange)
+    running = asyncio.create_task(state.run())
+    await asked.wait()
+    running.cancel()
+    await asyncio.wait([running])
+
+    assert running.cancelled()
+    assert time.pauses == []
 
 
 @pytest.mark.parametrize(
