@@ -99,6 +99,18 @@ async def send(gateway: Harness, count: int, clients: int = 4) -> Traffic:
     return traffic
 
 
+async def send_until(gateway: Harness, state: str) -> Traffic:
+    """Requests until an endpoint is in that state, for a bounded time."""
+    traffic = Traffic()
+    async with asyncio.timeout(60):
+        while not (await states(gateway))[state]:
+            sent = await send(gateway, 50)
+            traffic.cut += sent.cut
+            traffic.statuses += sent.statuses
+            traffic.reasons += sent.reasons
+    return traffic
+
+
 async def counted(gateway: Harness, name: str, label: str) -> dict[str, float]:
     """A family's samples of the model that are not 0, by one label."""
     text = (await gateway.ask("GET", "/metrics")).body.decode()

@@ -15,6 +15,7 @@ from tests.integration.failures.faults import (
     never,
     resets,
     send,
+    send_until,
     states,
     until_states,
     works,
@@ -76,24 +77,24 @@ async def test_hang(pool_of):
 
 
 async def test_stuck(pool_of):
-    timeouts = {"response": "500ms"}
+    timeouts = {"response": "200ms"}
     async with pool_of(never, timeouts=timeouts, health={**HEALTH, **FOR_LONG}) as gateway:
-        traffic = await send(gateway, 400)
+        traffic = await send_until(gateway, "ejected")
         assert await states(gateway) == {"ready": 3, "ejected": 1}
         await balanced(gateway)
         results = await counted(gateway, "router_attempts_total", "result")
         ejections = await counted(gateway, "router_endpoint_ejections_total", "model")
-    assert (traffic.lost, traffic.statuses[200]) == (0, 400)
+    assert traffic.lost == 0
     assert results.keys() == {"ok", "timeout"}
     assert 3 <= results["timeout"] <= 6, "three, and those that were under way with the third"
     assert ejections == {"m": 1}
 
 
 async def test_slow(pool_of):
-    ejection = {"pause": "60s", "least_excess": "5ms"}
-    # So slow that a busy machine does not make the others as slow.
-    async with pool_of(works(0.2), health={**HEALTH, "ejection": ejection}) as gateway:
-        traffic = await send(gateway, 1000)
+    # The others come nowhere near, however busy the machine is.
+    ejection = {"pause": "60s", "least_excess": "50ms"}
+    async with pool_of(works(0.15), health={**HEALTH, "ejection": ejection}) as gateway:
+        traffic = await send_until(gateway, "slow")
         assert await states(gateway) == {"ready": 3, "slow": 1}
         seen = len(gateway.warm[0].received)
         after = await send(gateway, 100)
@@ -199,15 +200,16 @@ async def test_all_with_function(pool_of):
 
 
 async def test_flapping(pool_of):
-    ejection = {"pause": "50ms"}
+    ejection = {"pause": "200ms"}
     pauses, lost = [], 0
     async with pool_of(ok(), health={**HEALTH, "ejection": ejection}) as gateway:
         clock = asyncio.get_running_loop().time
         for _ in range(3):
             gateway.warm[0].behave = hangs_up()
-            while not (await states(gateway))["ejected"]:
-                lost += (await send(gateway, 20)).lost
             ejected_at = clock()
+            while not (await states(gateway))["ejected"]:
+                ejected_at = clock()  # not later than that, or the pause would seem shorter
+                lost += (await send(gateway, 20)).lost
             gateway.warm[0].behave = ok()
             while (await states(gateway))["ejected"]:
                 lost += (await send(gateway, 4)).lost
@@ -217,7 +219,7 @@ async def test_flapping(pool_of):
         ejections = await counted(gateway, "router_endpoint_ejections_total", "model")
     assert lost == 0
     assert ejections["m"] >= 3
-    assert pauses[2] > 0.15, "the third pause is of 200 ms"
+    assert pauses[2] >= 0.8, "the third pause is of 800 ms"
 
 
 def test_every_row_is_tested():
