@@ -122,6 +122,12 @@ class NoEndpointError(ShedError):
     code = "no_endpoint"
 
 
+class LoopDetectedError(RouterError):
+    """The request has passed this gateway before: a backend's address leads back to it."""
+
+    code = "loop_detected"
+
+
 class DeadlineExceededError(RouterError):
     """The client's deadline passed."""
 

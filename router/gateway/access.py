@@ -3,7 +3,8 @@
 from fnmatch import fnmatchcase
 
 from router.domain.errors import ForbiddenError, RateLimitedError, UnauthorizedError
-from router.runtime import Runtime
+from router.gateway.responses import not_found_model
+from router.runtime import ModelRuntime, Runtime
 from router.settings.keys import ApiKey
 
 
@@ -24,15 +25,29 @@ def may_use(caller: ApiKey, model: str) -> bool:
     return not caller.models or any(fnmatchcase(model, pattern) for pattern in caller.models)
 
 
-def admit(runtime: Runtime, caller: ApiKey | None, model: str, now: float) -> None:
-    """Check the caller's models and take one request of its rate.
+def models_of(runtime: Runtime, caller: ApiKey | None) -> list[ModelRuntime]:
+    """The models that the caller may use, and may know of."""
+    models = runtime.models.values()
+    return [model for model in models if caller is None or may_use(caller, model.name)]
 
-    Raises ForbiddenError or RateLimitedError.
+
+def model_for(runtime: Runtime, caller: ApiKey | None, name: str) -> ModelRuntime:
+    """The model of that name. Raises ForbiddenError or ModelNotFoundError.
+
+    Forbidden is also what does not exist, or a key would tell which models others have.
     """
+    if caller is not None and not may_use(caller, name):
+        raise ForbiddenError(f"the API key may not use model {name[:200]!r}")
+    model = runtime.models.get(name)
+    if model is None:
+        raise not_found_model(name)
+    return model
+
+
+def admit(runtime: Runtime, caller: ApiKey | None, now: float) -> None:
+    """Take one request of the caller's rate. Raises RateLimitedError."""
     if caller is None:
         return
-    if not may_use(caller, model):
-        raise ForbiddenError(f"the API key may not use model {model[:200]!r}")
     wait_s = runtime.over_limit_s(caller, now)
     if wait_s > 0:
         raise RateLimitedError(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from multidict import CIMultiDictProxy
 
 from router.domain.decision import Backend
-from router.domain.errors import InvalidRequestError, UnsupportedMediaError
+from router.domain.errors import InvalidRequestError, LoopDetectedError, UnsupportedMediaError
 
 HOP_BY_HOP = frozenset(
     {
@@ -28,6 +28,10 @@ HOP_BY_HOP = frozenset(
 _NOT_FORWARDED = HOP_BY_HOP | {"host", "content-length", "expect"}
 OURS = "x-router-"
 """How the names of headers begin that this gateway alone says or understands."""
+_PSEUDONYM = "hybrid-router"
+_OWN_VIA = f"1.1 {_PSEUDONYM}"
+_MAX_OWN_HOPS = 2
+_MAX_HOPS = 16
 _KEYS = frozenset({"authorization", "x-api-key"})
 _REQUEST_ID = re.compile(r"[!-~]{1,128}")
 _MILLISECONDS = re.compile(r"[0-9]{1,10}(\.[0-9]{1,6})?")
@@ -55,8 +59,8 @@ class Head:
 def read_head(headers: CIMultiDictProxy[str], *, keys_are_ours: bool) -> Head:
     """Check and sort a request's headers.
 
-    `keys_are_ours` keeps the caller's API key from travelling on. Raises InvalidRequestError or
-    UnsupportedMediaError.
+    `keys_are_ours` keeps the caller's API key from travelling on. Raises InvalidRequestError,
+    LoopDetectedError or UnsupportedMediaError.
     """
     listed = {
         name.strip().lower()
@@ -79,6 +83,7 @@ def read_head(headers: CIMultiDictProxy[str], *, keys_are_ours: bool) -> Head:
             f"content-encoding {coding[:40]!r} is not supported; use gzip, deflate or none"
         )
     _label(forwarded)
+    forwarded["via"] = _via(forwarded.get("via"))
     is_binary = "inference-header-content-length" in forwarded
     return Head(
         headers=forwarded,
@@ -104,6 +109,22 @@ def _label(forwarded: dict[str, str]) -> None:
     is_json = media == _BINARY and "inference-header-content-length" not in forwarded
     if media in _UNLABELLED or is_json:
         forwarded.pop("content-type", None)
+
+
+def _via(given: str | None) -> str:
+    """The way that the request has come (RFC 9110 section 7.6.3), with this gateway at its end.
+
+    One gateway of this kind may stand behind another, but not behind two.
+    """
+    if given is None:
+        return _OWN_VIA
+    hops = [hop.split()[1:2] for hop in given.lower().split(",")]
+    if hops.count([_PSEUDONYM]) >= _MAX_OWN_HOPS or len(hops) > _MAX_HOPS:
+        raise LoopDetectedError(
+            "the request has come through this gateway before, or through too many others: the"
+            " address of a backend leads back here"
+        )
+    return f"{given}, {_OWN_VIA}"
 
 
 def _check_charset(options: list[str]) -> None:
@@ -141,7 +162,7 @@ def _hint(given: str | None) -> Backend | None:
 
 
 def _key(headers: CIMultiDictProxy[str]) -> str | None:
-    scheme, _, token = headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer" and token:
-        return token.strip()
+    match headers.get("authorization", "").split(maxsplit=1):
+        case [scheme, token] if scheme.lower() == "bearer":
+            return token.strip()
     return headers.get("x-api-key")

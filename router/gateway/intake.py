@@ -25,12 +25,11 @@ from router.domain.errors import (
 from router.domain.ports import Payload
 from router.domain.request import InferenceRequest, Protocol
 from router.gateway import kserve_v1, oip, openai
-from router.gateway.access import admit, identify, may_use
+from router.gateway.access import admit, identify, may_use, model_for
 from router.gateway.body import STREAM_ABOVE_BYTES, WINDOW_BYTES, Body
 from router.gateway.exchange import Exchange
 from router.gateway.head import Head, read_head
 from router.gateway.parameters import read_parameters
-from router.gateway.responses import not_found_model
 from router.gateway.target import Document, Target, origin_form, segments_of
 from router.gateway.variant import variant_of
 from router.policy.canary import Shadow
@@ -92,11 +91,12 @@ def read_intent(
 ) -> Intent:
     """Understand a head. Raises RouterError."""
     path, _, query = origin_form(raw_target).partition("?")
-    target = _resolve(method, path, runtime, now, is_ready=is_ready)
     head = read_head(headers, keys_are_ours=not runtime.keys.is_open)
+    # Before the path is looked at: a stranger learns nothing of the models that there are.
+    caller = None if path.startswith(_OPEN_PATHS) else identify(runtime, head.key)
+    target = _resolve(method, path, runtime, caller, now, is_ready=is_ready)
     if isinstance(target, Target) and target.model is None:
         openai.check_head(head.headers)
-    caller = None if path.startswith(_OPEN_PATHS) else identify(runtime, head.key)
     return Intent(target, head, caller, method, clean_query(query))
 
 
@@ -204,11 +204,9 @@ class Intake:
             content = await self._read(body, exchange, runtime)
             asked = await openai.read(content)
             exchange.model = asked.model
-        model = runtime.models.get(asked.model)
-        if model is None:
-            raise not_found_model(asked.model)
+        model = model_for(runtime, intent.caller, asked.model)
         if not exchange.is_resumed:
-            admit(runtime, intent.caller, model.name, exchange.received_at)
+            admit(runtime, intent.caller, exchange.received_at)
         request = request_of(intent, target, model, runtime, exchange, stream=asked.stream)
         variant = variant_of(runtime, model, request)
         model, request = variant.model, variant.request
@@ -304,13 +302,13 @@ def _may_stream(model: ModelRuntime, request: InferenceRequest) -> bool:
 
 
 def _resolve(
-    method: str, path: str, runtime: Runtime, now: float, *, is_ready: bool
+    method: str, path: str, runtime: Runtime, caller: ApiKey | None, now: float, *, is_ready: bool
 ) -> Target | Document:
     match segments_of(path):
         case ["v2", *rest]:
-            return oip.resolve(method, rest, runtime, now, is_ready=is_ready)
+            return oip.resolve(method, rest, runtime, caller, now, is_ready=is_ready)
         case ["v1", "models", *rest]:
-            return kserve_v1.resolve(method, rest, runtime, now)
+            return kserve_v1.resolve(method, rest, runtime, caller, now)
         case ["v1", *rest]:
             return openai.resolve(method, rest)
         case _:

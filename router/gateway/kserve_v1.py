@@ -5,29 +5,31 @@
 
 from router.domain.errors import NotFoundError
 from router.domain.request import Protocol
-from router.gateway.responses import not_found_model
+from router.gateway.access import model_for, models_of
 from router.gateway.target import Document, Target, can_serve, require
 from router.runtime import Runtime
+from router.settings.keys import ApiKey
 
 _ACTION = "predict"
 _PREDICT = f":{_ACTION}"
 
 
-def resolve(method: str, segments: list[str], runtime: Runtime, now: float) -> Target | Document:
+def resolve(
+    method: str, segments: list[str], runtime: Runtime, caller: ApiKey | None, now: float
+) -> Target | Document:
     """What the path (segments after `v1/models`) asks for. Raises NotFoundError and its like."""
     match segments:
         case []:
             require(method, "GET")
-            entries = [_entry(name) for name in runtime.models]
-            return Document({"models": list(runtime.models), "object": "list", "data": entries})
+            names = [model.name for model in models_of(runtime, caller)]
+            entries = [_entry(name) for name in names]
+            return Document({"models": names, "object": "list", "data": entries})
         case [name] if name.endswith(_PREDICT):
             require(method, "POST")
             return Target(Protocol.KSERVE_V1, _ACTION, name.removesuffix(_PREDICT))
         case [name]:
             require(method, "GET")
-            model = runtime.models.get(name)
-            if model is None:
-                raise not_found_model(name)
+            model = model_for(runtime, caller, name)
             return Document({"name": name, "ready": can_serve(model, now), **_entry(name)})
         case _:
             raise NotFoundError("this path is not part of the KServe V1 protocol")

@@ -8,9 +8,10 @@ from router import __version__
 from router.domain.addressing import is_version
 from router.domain.errors import InvalidRequestError, NotFoundError
 from router.domain.request import Protocol
-from router.gateway.responses import not_found_model
+from router.gateway.access import model_for, models_of
 from router.gateway.target import Document, Target, can_serve, require
-from router.runtime import Runtime
+from router.runtime import ModelRuntime, Runtime
+from router.settings.keys import ApiKey
 
 _QUESTIONS = {"config", "stats"}
 _NO_VERSION = InvalidRequestError(
@@ -20,23 +21,27 @@ _NOT_OIP = NotFoundError("this path is not part of the Open Inference Protocol")
 
 
 def resolve(
-    method: str, segments: list[str], runtime: Runtime, now: float, *, is_ready: bool
+    method: str,
+    segments: list[str],
+    runtime: Runtime,
+    caller: ApiKey | None,
+    now: float,
+    *,
+    is_ready: bool,
 ) -> Target | Document:
     """What the path (segments after `v2`) asks for. Raises NotFoundError and its like."""
     match segments:
-        case ["models", model, "versions", version, *rest]:
-            return _of_model(method, model, version, rest, runtime, now)
         case ["models", model, *rest]:
-            return _of_model(method, model, None, rest, runtime, now)
+            return _of_model(method, model, rest, runtime, caller, now)
         case ["repository", "index"]:
             require(method, "POST")
-            return Document(_index(runtime, now))
+            return Document(_index(models_of(runtime, caller), now))
         case _:
             require(method, "GET")
-            return _of_server(segments, runtime, is_ready=is_ready)
+            return _of_server(segments, models_of(runtime, caller), is_ready=is_ready)
 
 
-def _of_server(segments: list[str], runtime: Runtime, *, is_ready: bool) -> Document:
+def _of_server(segments: list[str], models: list[ModelRuntime], *, is_ready: bool) -> Document:
     match segments:
         case [] | [""]:
             return Document(_server())
@@ -45,16 +50,24 @@ def _of_server(segments: list[str], runtime: Runtime, *, is_ready: bool) -> Docu
         case ["health", "ready"]:
             return Document({"ready": is_ready}, 200 if is_ready else 503)
         case ["models"]:
-            return Document({"models": list(runtime.models)})
+            return Document({"models": [model.name for model in models]})
         case _:
             raise _NOT_OIP
 
 
 def _of_model(
-    method: str, model: str, version: str | None, rest: list[str], runtime: Runtime, now: float
+    method: str,
+    model: str,
+    rest: list[str],
+    runtime: Runtime,
+    caller: ApiKey | None,
+    now: float,
 ) -> Target | Document:
-    if version is not None and not is_version(version):
-        raise _NO_VERSION
+    version = None
+    if rest[:1] == ["versions"] and len(rest) > 1:
+        version, rest = rest[1], rest[2:]
+        if not is_version(version):
+            raise _NO_VERSION
     match rest:
         case ["infer"]:
             require(method, "POST")
@@ -67,10 +80,7 @@ def _of_model(
             return Target(Protocol.OIP, question, model, version)
         case ["ready"]:
             require(method, "GET")
-            found = runtime.models.get(model)
-            if found is None:
-                raise not_found_model(model)
-            ready = can_serve(found, now)
+            ready = can_serve(model_for(runtime, caller, model), now)
             return Document({"name": model, "ready": ready}, 200 if ready else 503)
         case _:
             raise _NOT_OIP
@@ -81,12 +91,12 @@ def _server() -> dict[str, object]:
     return {"name": "hybrid-router", "version": __version__, "extensions": extensions}
 
 
-def _index(runtime: Runtime, now: float) -> list[dict[str, str]]:
+def _index(models: list[ModelRuntime], now: float) -> list[dict[str, str]]:
     return [
         {
-            "name": name,
+            "name": model.name,
             "state": "READY" if can_serve(model, now) else "UNAVAILABLE",
             "reason": "",
         }
-        for name, model in runtime.models.items()
+        for model in models
     ]

@@ -48,6 +48,7 @@ STATUS: Mapping[str, int] = {
     "upstream_busy": 503,
     "upstream_timeout": 504,
     "deadline_exceeded": 504,
+    "loop_detected": 508,
 }
 
 INTERNAL_ERROR = "internal error; the request id identifies it in the gateway's log"

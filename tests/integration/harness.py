@@ -246,14 +246,19 @@ class Harness:
 
     async def logged(self, request_id: str) -> dict[str, Any]:
         """The line of a request in the access log, once it has been written."""
+        (line,) = await self.logged_times(request_id, 1)
+        return line
+
+    async def logged_times(self, request_id: str, times: int) -> list[dict[str, Any]]:
+        """The lines of a request that comes by so often; no more may be there."""
         async with asyncio.timeout(WITHIN_S):
             while True:
                 text = await asyncio.to_thread(self._read_log)
                 lines = (json.loads(line) for line in text.splitlines())
-                found = [line for line in lines if line["request_id"] == request_id]
-                if found:
-                    assert len(found) == 1, "a request is logged exactly once"
-                    return dict(found[0])
+                found = [dict(line) for line in lines if line["request_id"] == request_id]
+                if len(found) >= times:
+                    assert len(found) == times, "a request is logged once each time that it comes"
+                    return found
                 await asyncio.sleep(0.02)
 
     def _read_log(self) -> str:

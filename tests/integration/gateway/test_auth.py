@@ -98,3 +98,43 @@ async def test_probes_need_no_key(gateway):
 async def test_errors_have_the_shape_of_the_protocol_asked(gateway):
     reply = await gateway.infer(path="/v1/chat/completions")
     assert (reply.status, reply.json()["error"]["code"]) == (401, "unauthorized")
+
+
+LISTS = {
+    "/v2/models": lambda listed: listed["models"],
+    "/v1/models": lambda listed: [entry["id"] for entry in listed["data"]],
+    "/v2/repository/index": lambda listed: [entry["name"] for entry in listed],
+}
+
+
+@pytest.mark.parametrize("path", LISTS)
+@pytest.mark.parametrize(("key", "models"), [(KEY, ["m"]), ("other", [])])
+async def test_a_key_sees_only_its_models(gateway, path, key, models):
+    method = "POST" if path.endswith("index") else "GET"
+    reply = await gateway.request(method, path, headers={"authorization": f"Bearer {key}"})
+    assert LISTS[path](reply.json()) == models
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/v2/models/{}/ready"),
+        ("GET", "/v1/models/{}"),
+        ("GET", "/v2/models/{}"),
+        ("POST", "/v2/models/{}/infer"),
+    ],
+)
+async def test_a_key_learns_nothing_of_the_models_of_others(gateway, method, path):
+    told = {}
+    for key in ("other", "wrong"):
+        for name in ("m", "nowhere"):
+            headers = {"authorization": f"Bearer {key}"}
+            reply = await gateway.request(method, path.format(name), b"{}", headers)
+            told[key, name] = reply.status
+    assert [told["other", "m"], told["other", "nowhere"]] == [403, 403]
+    assert [told["wrong", "m"], told["wrong", "nowhere"]] == [401, 401]
+
+
+async def test_a_tab_before_a_key_is_space(gateway):
+    head = f"GET /v2/models HTTP/1.1\r\nhost: x\r\nauthorization: Bearer\t{KEY}\r\n\r\n"
+    assert (await gateway.raw(head.encode())).startswith(b"HTTP/1.1 200")

@@ -4,8 +4,10 @@ import pytest
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from router.domain.decision import Backend
-from router.domain.errors import InvalidRequestError, UnsupportedMediaError
+from router.domain.errors import InvalidRequestError, LoopDetectedError, UnsupportedMediaError
 from router.gateway.head import read_head
+
+OURS = {"via": "1.1 hybrid-router"}
 
 
 def read(*headers, keys_are_ours=False) -> Any:
@@ -20,16 +22,16 @@ def read(*headers, keys_are_ours=False) -> Any:
 )  # fmt: skip
 def test_headers_of_this_hop_stay_here(name):
     value = {"X-Router-Backend": "pool", "X-Router-Deadline-Ms": "5"}.get(name, "x")
-    assert read((name, value), ("X-Other", "1")).headers == {"x-other": "1"}
+    assert read((name, value), ("X-Other", "1")).headers == {"x-other": "1"} | OURS
 
 
 def test_headers_named_in_connection_stay_here_too():
     head = read(("Connection", "close, X-Mine"), ("X-Mine", "1"), ("X-Other", "2"))
-    assert head.headers == {"x-other": "2"}
+    assert head.headers == {"x-other": "2"} | OURS
 
 
 def test_names_are_lower_case_and_repeated_values_are_joined():
-    assert read(("X-A", "1"), ("x-a", "2")).headers == {"x-a": "1, 2"}
+    assert read(("X-A", "1"), ("x-a", "2")).headers == {"x-a": "1, 2"} | OURS
 
 
 @pytest.mark.parametrize(
@@ -140,20 +142,61 @@ def test_hints():
     [
         ([("Authorization", "Bearer secret")], "secret"),
         ([("Authorization", "bearer  secret ")], "secret"),
+        ([("Authorization", "Bearer\tsecret")], "secret"),
+        ([("Authorization", "Bearer \t secret\t")], "secret"),
         ([("X-Api-Key", "secret")], "secret"),
         ([("Authorization", "Basic abc")], None),
         ([("Authorization", "Bearer ")], None),
         ([], None),
     ],
-    ids=["bearer", "in any case", "x-api-key", "another scheme", "no token", "nothing"],
+    ids=[
+        "bearer",
+        "in any case",
+        "a tab",
+        "both",
+        "x-api-key",
+        "another scheme",
+        "no token",
+        "nothing",
+    ],
 )
 def test_keys_that_are_ours_are_read_and_not_passed_on(headers, key):
     head = read(*headers, keys_are_ours=True)
     assert head.key == key
-    assert head.headers == {}
+    assert head.headers == OURS
 
 
 def test_keys_that_are_not_ours_travel_on_unread():
     head = read(("Authorization", "Bearer secret"))
     assert head.key is None
-    assert head.headers == {"authorization": "Bearer secret"}
+    assert head.headers == {"authorization": "Bearer secret"} | OURS
+
+
+@pytest.mark.parametrize(
+    ("given", "sent"),
+    [
+        ([], "1.1 hybrid-router"),
+        (["1.1 nginx"], "1.1 nginx, 1.1 hybrid-router"),
+        (["1.0 a (b)", "HTTP/1.1 c:80"], "1.0 a (b), HTTP/1.1 c:80, 1.1 hybrid-router"),
+        (["1.1 hybrid-router"], "1.1 hybrid-router, 1.1 hybrid-router"),
+        ([" , x"], ", x, 1.1 hybrid-router"),
+    ],
+    ids=["none before", "another", "several", "one of the same kind", "nonsense"],
+)
+def test_the_way_of_a_request(given, sent):
+    via = read(*(("Via", value) for value in given)).headers["via"]
+    assert via.replace(" ,", ",").strip() == sent
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["1.1 hybrid-router, 1.1 hybrid-router"],
+        ["1.1 hybrid-router", "1.1 other,1.0 Hybrid-Router (x)"],
+        ["1.1 a, " * 16 + "1.1 b"],
+    ],
+    ids=["twice", "twice in several lines", "too many others"],
+)
+def test_a_way_that_leads_in_circles(given):
+    with pytest.raises(LoopDetectedError):
+        read(*(("Via", value) for value in given))

@@ -28,12 +28,12 @@ def runtime():
     return make_runtime(TWO)
 
 
-def resolve_oip(runtime, method, path, is_ready=True) -> Any:
-    return oip.resolve(method, segments_of(path)[1:], runtime, NOW, is_ready=is_ready)
+def resolve_oip(runtime, method, path, is_ready=True, caller=None) -> Any:
+    return oip.resolve(method, segments_of(path)[1:], runtime, caller, NOW, is_ready=is_ready)
 
 
-def resolve_v1(runtime, method, path) -> Any:
-    return kserve_v1.resolve(method, segments_of(path)[2:], runtime, NOW)
+def resolve_v1(runtime, method, path, caller=None) -> Any:
+    return kserve_v1.resolve(method, segments_of(path)[2:], runtime, caller, NOW)
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ CONTRACT = {
     "RateLimitedError": 429, "HeadTooLargeError": 431,
     "ShedError": 503, "QueueFullError": 503, "QueueTimeoutError": 503,
     "NoEndpointError": 503, "TooManyConnectionsError": 503,
-    "DeadlineExceededError": 504,
+    "DeadlineExceededError": 504, "LoopDetectedError": 508,
     "ClientClosedError": 499, "AttemptError": 502, "ConnectFailedError": 502,
     "ResponseLostError": 502, "UpstreamBrokenError": 502, "UpstreamTimeoutError": 504,
     "UpstreamRejectedError": 503, "EncodedTooLargeError": 502, "PlatformRefusedError": 502,
