@@ -134,7 +134,10 @@ class ModelRuntime:
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """All that a request needs, immutable; `content_hash` names the configuration behind it."""
+    """All that a request needs, immutable; `content_hash` names the configuration behind it.
+
+    `deciding_headers` are those (lower case) that a rule or a canary looks at.
+    """
 
     settings: Settings
     models: Mapping[str, ModelRuntime]
@@ -147,6 +150,7 @@ class Runtime:
     rate_limits: dict[str, RateLimit] = field(default_factory=dict)
     credentials: Mapping[Hashable, Refresher[Any]] = field(default_factory=dict)
     trials: Mapping[str, CanaryTrial] = field(default_factory=dict)
+    deciding_headers: frozenset[str] = frozenset()
 
     def over_limit_s(self, key: ApiKey, now: float) -> float:
         """Take one request of the key's rate limit: 0 if it has one left, else seconds to wait."""

@@ -99,6 +99,7 @@ def assemble(loaded: Loaded, parts: Parts, previous: Runtime | None = None) -> R
         rate_limits=_kept_limits(loaded, previous),
         credentials=credentials.used,
         trials=kept_trials(rules, previous),
+        deciding_headers=frozenset().union(*(rule.headers for rule in rules)),
     )
 
 

@@ -24,6 +24,7 @@ from router.gateway.fast_path import MAX_BODY_BYTES, FastPath
 from router.gateway.fast_route import KnownHead
 from router.gateway.fast_upload import Upload
 from router.gateway.framing import Framing, RefusedError
+from router.gateway.known_heads import Sorted
 from router.gateway.relay import Headers, error_bytes, error_reply
 from router.gateway.responses import ErrorAnswer
 from router.telemetry.repeats import BY_STRANGERS
@@ -212,8 +213,9 @@ class ClientConnection(RequestHandler):
         self._data.bodies.held_bytes += size - self._charged
         self._charged = size
 
-    def _begin(self, data: bytes, head: KnownHead, start: int) -> bool:
+    def _begin(self, data: bytes, known: KnownHead, head: Sorted) -> bool:
         """Whether the fast path has the request, or waits for the rest of it."""
+        start = head.start
         missing = head.body_bytes - (len(data) - start)
         if len(data) - start < _first_part(head.body_bytes):
             if self._was_patient or not self._data.bodies.has_room(len(data) - self._charged):
@@ -225,7 +227,7 @@ class ClientConnection(RequestHandler):
             return True
         if missing < 0 or len(data) > _MAX_FIRST_BYTES or self._fast is None:
             return False
-        self._attempt = self._fast.begin(self, head, data[start:])
+        self._attempt = self._fast.begin(self, known, head, data[start:])
         if self._attempt is None:
             return False
         self._stop_patience()
@@ -298,8 +300,8 @@ class ClientConnection(RequestHandler):
         missing = length - len(rest)
         if missing < 0 or (missing and length <= MAX_BODY_BYTES) or not self._is_idle():
             return False  # one that is small and not complete: its head is not worth learning
-        known = self._fast.understand(message, head, length)
-        if known is None or not self._begin(head + rest, known, len(head)):
+        known = self._fast.understand(message, head)
+        if known is None or not self._begin(head + rest, *known):
             return False
         self._leave_parser()
         return True

@@ -4,6 +4,7 @@ Ends in a reply, or hands the request over to the ordinary path with what is kno
 """
 
 from dataclasses import dataclass
+from math import inf
 from typing import Protocol as Interface
 
 import numpy as np
@@ -15,12 +16,13 @@ from router.dispatch.attempts import Record, verdict_of
 from router.dispatch.outcomes import outcome_of
 from router.domain.clock import Clock
 from router.domain.decision import Backend, Outcome, Reason, Verdict
-from router.domain.errors import AttemptError, ResponseLostError
+from router.domain.errors import AttemptError, ConnectFailedError, ResponseLostError
 from router.gateway.body import BodyBudget
 from router.gateway.fast_reply import ReplyStarts
-from router.gateway.fast_route import KnownHead, Route
+from router.gateway.fast_route import Route
 from router.gateway.fast_stream import AnswerStream, Reader
 from router.gateway.fast_tally import Tally
+from router.gateway.known_heads import Sorted
 from router.gateway.responses import outcome_of_status
 from router.telemetry.labels import AttemptResult, attempt_result
 from router.upstream.client import UpstreamClient
@@ -87,44 +89,89 @@ class Attempt:
     """One request at one replica, as the upstream connection reports it (a `Sink`)."""
 
     __slots__ = (
-        "_body", "_client", "_connection", "_endpoint", "_ground", "_known", "_reason",
-        "_request_id", "_response", "_route", "_sent", "_started", "_stream", "_waited_s",
+        "_body", "_client", "_connection", "_endpoint", "_ground", "_head", "_is_connected",
+        "_reason",
+        "_request_id", "_response", "_route", "_sent", "_started", "_stream", "_tick", "_waited_s",
         "_way",
     )  # fmt: skip
 
     def __init__(
-        self, ground: Ground, client: Client, known: KnownHead, route: Route, reason: Reason
+        self, ground: Ground, client: Client, head: Sorted, route: Route, reason: Reason
     ) -> None:
         self._ground = ground
         self._client = client
-        self._known = known
+        self._head = head
         self._route = route
         self._reason = reason
         self._response: ResponseHead | None = None
         self._body = b""
         self._stream: AnswerStream | None = None
+        self._is_connected = False
+        self._tick: int | None = None
         self._waited_s = 0.0  # for the client, while the replica had nothing to do
 
-    def send(
-        self,
-        endpoint: Endpoint,
-        connection: Connection,
-        body: bytes,
-        request_id: bytes,
-        now: float,
-    ) -> None:
-        """Write the request; the slot of `endpoint` is the attempt's to release."""
+    def begin(self, endpoint: Endpoint, body: bytes, request_id: bytes, now: float) -> None:
+        """Send the request once there is a connection; the slot is the attempt's to release.
+
+        The body budget has room for it: whoever calls has asked.
+        """
         self._endpoint = endpoint
-        self._connection = connection
         self._request_id = request_id
-        self._started = now
-        ground, route = self._ground, self._route
+        self._started = self._sent = now
+        ground = self._ground
         ground.in_flight += 1
-        ground.bodies.held_bytes += len(body)  # `begin` has asked whether there is room
-        way = self._way = route.way(endpoint)
-        head = way.before_id + request_id + way.after_id
-        connection.start(head, body, self, now + route.timeout_s)
-        self._sent = ground.clock()
+        ground.bodies.held_bytes += self._held_bytes
+        self._way = self._route.way(endpoint)
+        connection = ground.upstream.connection(endpoint.address, self)
+        if connection is not None:
+            self._send(connection, body)
+        else:
+            self._body = body
+            self._wait_for_connection()
+
+    @property
+    def _held_bytes(self) -> int:
+        """What the body takes of the budget."""
+        return self._head.body_bytes
+
+    def _wait_for_connection(self) -> None:
+        """Nothing to do meanwhile, but for a deadline."""
+        if self._head.deadline_ms is not None:
+            self._tick = self._ground.upstream.wheel.arm(self._bounded(inf), self)
+
+    def expire(self) -> None:
+        """The client's deadline has passed before there was a connection."""
+        self._tick = None
+        if not self._is_connected:
+            self._ground.upstream.forget(self._endpoint.address, self)
+            self.on_not_connected(ConnectFailedError("the upstream could not be reached in time"))
+
+    def on_connected(self, connection: Connection) -> None:
+        """Send the request that has waited for this."""
+        body, self._body = self._body, b""
+        self._send(connection, body)
+
+    def on_not_connected(self, error: AttemptError) -> None:
+        """Hand over what went wrong."""
+        self._body = b""
+        self._go_on_after(error)
+
+    def _send(self, connection: Connection, body: bytes) -> None:
+        self._connection, self._is_connected, head = connection, True, self._head
+        raw_head = self._way.head(head.passing, self._request_id, head.body_bytes)
+        connection.start(raw_head, body, self, self._bounded(self._started + self._route.timeout_s))
+        self._sent = self._ground.clock()
+
+    def _bounded(self, until: float) -> float:
+        """That time, or the client's own deadline where it is sooner."""
+        asked_ms = self._head.deadline_ms
+        return until if asked_ms is None else min(until, self._started + asked_ms / 1e3)
+
+    @property
+    def _is_late(self) -> bool:
+        """Whether the client's own deadline has passed."""
+        asked_ms = self._head.deadline_ms
+        return asked_ms is not None and self._ground.clock() >= self._started + asked_ms / 1e3
 
     # -- what the upstream connection reports ---------------------------------------------------
 
@@ -173,7 +220,10 @@ class Attempt:
 
     def client_gone(self) -> None:
         """The client has closed its connection: so does the upstream's work end."""
-        self._connection.cancel()
+        if self._is_connected:
+            self._connection.cancel()
+        else:
+            self._ground.upstream.forget(self._endpoint.address, self)
         now = self._ground.clock()
         self._settle(Verdict.CANCELLED, AttemptResult.CANCELLED, now)
         total_s, upstream_s = now - self._started, now - self._sent
@@ -204,15 +254,19 @@ class Attempt:
         if not answers.ended:
             ground.tally.expect(answers)
         total_s = ground.clock() - started
-        answers.ended.append((request_id, done, total_s, upstream_s, upstream_s - self._waited_s))
+        head, served_s = self._head, upstream_s - self._waited_s
+        answers.ended.append(
+            (request_id, done, total_s, upstream_s, served_s, head.body_bytes, head.deadline_ms)
+        )
 
     def _go_on_after(self, error: AttemptError) -> None:
         """Let the director decide what follows a failed attempt."""
+        self._ground.tally.fold()  # the retry budget has to know of this request
         now = self._ground.clock()
         record = self._record_so_far(now)
         result = attempt_result(error)
         is_idempotent = self._route.request.is_idempotent
-        is_lost = isinstance(error, ResponseLostError)
+        is_lost = self._is_connected and isinstance(error, ResponseLostError)
         took_s = now - self._sent
         if is_lost and self._connection.was_no_attempt(took_s, is_idempotent=is_idempotent):
             # The replica had closed an idle connection: it has neither failed nor been tried.
@@ -220,6 +274,8 @@ class Attempt:
             self._settle(Verdict.UNTRIED, AttemptResult.CANCELLED, now)
         else:
             record.carried = error
+            if self._is_late:  # a client's short deadline says nothing about the replica's health
+                result = AttemptResult.CANCELLED
             self._settle(verdict_of(result), result, now)
         self._client.hand_over(Carried(self._request_id.decode("ascii"), self._started, record))
 
@@ -229,7 +285,7 @@ class Attempt:
         upstream_s = now - self._sent
         if head.status < 400:
             served_s = upstream_s - self._waited_s
-            route.pool.learn(self._endpoint, route.request.payload_bytes, served_s)
+            route.pool.learn(self._endpoint, self._head.body_bytes, served_s)
         idle_s = ground.upstream.stream_idle_s
         self._stream = AnswerStream(self._client, self._connection, head, ground.clock, idle_s)
         variable = _VARIABLE_LINES_OF_STREAM % (
@@ -281,8 +337,12 @@ class Attempt:
         pool.release(self._endpoint, verdict, self._started, now)
 
     def _leave(self) -> None:
-        self._ground.in_flight -= 1
-        self._ground.bodies.release(self._known.body_bytes)
+        ground = self._ground
+        ground.in_flight -= 1
+        ground.bodies.release(self._held_bytes)
+        if self._tick is not None:
+            ground.upstream.wheel.disarm(self._tick, self)
+            self._tick = None
 
     def _settle(self, verdict: Verdict, result: AttemptResult, now: float) -> None:
         """Release the slot and count the attempt."""
@@ -302,6 +362,8 @@ class Attempt:
                 replace(
                     record,
                     request_id=self._request_id.decode("ascii"),
+                    payload_bytes=self._head.body_bytes,
+                    deadline_ms=self._head.deadline_ms,
                     total_ms=round(total_s * 1e3, 3),
                     upstream_ms=round(upstream_s * 1e3, 3),
                 )

@@ -7,10 +7,12 @@ Takes only what the ordinary path would have understood the same way and sent to
 once; everything else it declines, and the ordinary path has it from the first byte. An attempt
 that fails here is handed over with its record, and the director goes on from there.
 
-Heads repeat from request to request, so what was understood of one is remembered by its bytes.
+Most lines of a head repeat from request to request, so what was understood of one is remembered by
+those that decide (see `known_heads`).
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from aiohttp.http_parser import RawRequestMessage
 from multidict import CIMultiDictProxy
@@ -18,23 +20,27 @@ from multidict import CIMultiDictProxy
 from router.domain.clock import Clock
 from router.domain.decision import Verdict
 from router.domain.errors import RouterError
+from router.domain.snapshot import ServerlessLimits
 from router.gateway import openai
-from router.gateway.access import may_use
 from router.gateway.body import STREAM_ABOVE_BYTES, WINDOW_BYTES, BodyBudget
-from router.gateway.exchange import Exchange, Telemetry
+from router.gateway.exchange import Telemetry
 from router.gateway.fast_attempt import Attempt, Ground
-from router.gateway.fast_route import KnownHead, Route, remember
+from router.gateway.fast_route import KnownHead, Route, Routes
 from router.gateway.fast_tally import Tally
 from router.gateway.fast_upload import Sender, Upload
-from router.gateway.intake import read_intent, request_of
+from router.gateway.intake import read_intent
+from router.gateway.known_heads import KnownHeads, Sorted
 from router.gateway.target import Target
 from router.policy.warm import prepare
-from router.runtime import RuntimeRef
+from router.runtime import ModelRuntime, Runtime, RuntimeRef
 from router.upstream.client import UpstreamClient
 
-MAX_HEAD_BYTES = 4096
 MAX_BODY_BYTES = STREAM_ABOVE_BYTES
-_NEVER_FAST = ("expect", "upgrade", "transfer-encoding", "x-router-deadline-ms")
+_NEVER_FAST = ("expect", "upgrade", "transfer-encoding")
+_KEEP_ALIVE = "keep-alive"
+
+Known = tuple[KnownHead, Sorted]
+"""What is known of a head, and what was its own this time."""
 
 
 class FastPath:
@@ -51,42 +57,38 @@ class FastPath:
     ) -> None:
         self._tally = Tally(telemetry, clock)
         self._ground = Ground(upstream, self._tally, bodies, clock)
-        self._upstream = upstream
         self._bodies = bodies
         self._clock = clock
         self._runtime = runtime
         self._ids = ids
-        self._known: dict[bytes, KnownHead] = {}
+        self._of: Runtime | None = None
+        self._known: KnownHeads[KnownHead] = KnownHeads()
 
     @property
     def in_flight(self) -> int:
         """Attempts that have not ended."""
         return self._ground.in_flight
 
-    def known(self, data: bytes) -> tuple[KnownHead, int] | None:
-        """The head that `data` begins with, if it is known, and where its body begins."""
-        end = data.find(b"\r\n\r\n", 0, MAX_HEAD_BYTES) + 4
-        if end < 4:
-            return None
-        head = self._known.get(data[:end])
+    def known(self, data: bytes) -> Known | None:
+        """The head that `data` begins with, if one like it is known."""
+        if self._of is not self._runtime.current:
+            self._forget()
+        head = self._known.sort(data)
         if head is None:
             return None
-        if head.runtime is not self._runtime.current:
-            del self._known[data[:end]]  # or it would keep a replaced configuration alive
-            return None
-        return head, end
+        known = self._known.get(head)
+        return None if known is None else (known, head)
 
-    def understand(
-        self, message: RawRequestMessage, raw_head: bytes, body_bytes: int
-    ) -> KnownHead | None:
+    def understand(self, message: RawRequestMessage, raw_head: bytes) -> Known | None:
         """Understand and remember a head that aiohttp's parser has read; None if it is special."""
-        headers = CIMultiDictProxy(message.headers)
-        runtime = self._runtime.current
-        max_head = min(MAX_HEAD_BYTES, runtime.settings.server.max_header_bytes)
-        if not body_bytes or len(raw_head) > max_head or any(n in headers for n in _NEVER_FAST):
+        if self._of is not self._runtime.current:
+            self._forget()
+        runtime, headers = self._runtime.current, CIMultiDictProxy(message.headers)
+        head = self._known.sort(raw_head)
+        if head is None or not head.body_bytes or any(n in headers for n in _NEVER_FAST):
             return None
-        if body_bytes > runtime.settings.server.max_body_bytes:
-            return None
+        if headers.get("connection", _KEEP_ALIVE).lower() != _KEEP_ALIVE:
+            return None  # it names headers that go no further
         try:
             intent = read_intent(
                 message.method, message.path, headers, runtime, self._clock(), is_ready=True
@@ -96,43 +98,45 @@ class FastPath:
         target = intent.target
         if not isinstance(target, Target) or not target.is_inference:
             return None
-        head = KnownHead(runtime, intent, target, body_bytes)
-        remember(self._known, raw_head, head)
-        return head
+        known = KnownHead(runtime, intent, target, self._known.decides)
+        self._known.remember(head, known)
+        return known, head
 
-    def begin(self, client: Sender, head: KnownHead, body: bytes) -> Attempt | None:
+    def _forget(self) -> None:
+        """Start anew: another configuration decides by other lines, and may know other callers."""
+        runtime = self._of = self._runtime.current
+        self._known = KnownHeads(runtime.deciding_headers, runtime.settings.server.max_header_bytes)
+
+    def begin(self, client: Sender, known: KnownHead, head: Sorted, body: bytes) -> Attempt | None:
         """Send the request to a warm replica, or None if that is not what it clearly needs.
 
         `body` is all of it, or the first part if it has more than MAX_BODY_BYTES: that gives an
         `Upload`.
         """
-        is_long = head.body_bytes > MAX_BODY_BYTES
-        route = head.only_route
+        size = head.body_bytes
+        is_long = size > MAX_BODY_BYTES
+        if size > known.max_body_bytes or (is_long and known.target.model is None):
+            return None  # it is refused, or the model is in the body
+        route = self._route(known, size, body)
         if route is None:
-            if is_long and head.target.model is None:
-                return None  # the model is in the body
-            route = self._route(head, body)
-            if route is None:
-                return None
+            return None
         now = self._clock()
-        reason = route.reason(now)
+        reason = route.reason(now, head.deadline_ms)
         if reason is None:
             return None
-        pool = route.pool
         room = WINDOW_BYTES if is_long else len(body)
         if not self._bodies.has_room(room) or (endpoint := route.reserve(now)) is None:
             return None
-        connection = self._upstream.take_idle(endpoint.address)
-        if connection is None:  # opening one takes a while, and may fail
-            pool.release(endpoint, Verdict.UNTRIED, now, now)
+        if not known.admit(now):  # last: what is declined is not taken from the caller's rate
+            route.pool.release(endpoint, Verdict.UNTRIED, now, now)
             return None
         route.count_arrival()
         attempt = (Upload if is_long else Attempt)(self._ground, client, head, route, reason)
-        attempt.send(endpoint, connection, body, head.request_id or next(self._ids), now)
+        attempt.begin(endpoint, body, head.request_id or next(self._ids), now)
         return attempt
 
-    def _route(self, head: KnownHead, body: bytes) -> Route | None:
-        name = head.target.model
+    def _route(self, known: KnownHead, size: int, body: bytes) -> Route | None:
+        name = known.target.model
         if name is None:
             try:
                 asked = openai.read_small(body)
@@ -141,32 +145,33 @@ class FastPath:
             if asked.stream:
                 return None
             name = asked.model
-        if name in head.routes:
-            return head.routes[name]
-        route = self._new_route(head, name)
-        remember(head.routes, name, route)
-        if head.target.model is not None:
-            head.only_route = route
-        return route
+        routes = known.routes.get(name)
+        if routes is None:
+            routes = known.routes_to(name)
+        return routes.get(size) or self._new_route(known, routes, size)
 
-    def _new_route(self, head: KnownHead, name: str) -> Route | None:
-        runtime, intent = head.runtime, head.intent
-        model = runtime.models.get(name)
-        if model is None or model.pool is None or not model.pool.params.enabled:
+    def _new_route(self, known: KnownHead, routes: Routes, size: int) -> Route | None:
+        """The route of requests of about that size; remembered where all of them have the same."""
+        model, pool = routes.model, routes.model.pool if routes.model is not None else None
+        if model is None or pool is None or not known.may_go_to(model):
             return None
-        if model.needs_director:
-            return None
-        if head.target.model is None and model.settings.backend_name != name:
-            return None  # the name in the body has to be changed
-        caller = intent.caller
-        if caller is not None and (caller.rate_per_s is not None or not may_use(caller, name)):
-            return None
-        exchange = Exchange("", 0.0, payload_bytes=head.body_bytes)
-        request = request_of(intent, head.target, model, runtime, exchange, stream=False)
-        function = model.serverless
-        usable = function is not None and function.params.enabled
-        limits = function.params.limits if function is not None and usable else None
-        warm = prepare(request, model.policy.rules, limits)
+        first, last = model.policy.alike(size)
+        request = known.request(model, size)
+        limits = _limits(model)
+        warm, *others = (
+            prepare(replace(request, payload_bytes=each), model.policy.rules, limits)
+            for each in (size, first, min(last, known.max_body_bytes))
+        )
         if warm is None:
             return None
-        return Route(model, model.pool, request, warm, self._tally)
+        route = Route(model, pool, request, warm, self._tally, known.body_timeout_s)
+        if all(other == warm for other in others):
+            routes.remember(size, route)
+        return route
+
+
+def _limits(model: ModelRuntime) -> ServerlessLimits | None:
+    """What the model's function can carry, None where it has none that may be used."""
+    function = model.serverless
+    usable = function is not None and function.params.enabled
+    return function.params.limits if function is not None and usable else None

@@ -3,7 +3,9 @@
 Worked out once for a head that repeats; holds no state of requests.
 """
 
+from bisect import bisect_right
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple, TypeVar
 
@@ -13,19 +15,23 @@ from router.backends.pool.endpoints import Pool
 from router.backends.serverless.function import Function
 from router.domain.decision import Backend, Decision, Outcome, Reason
 from router.domain.request import InferenceRequest
+from router.gateway.access import may_use
+from router.gateway.exchange import Exchange
 from router.gateway.fast_tally import Answers, Tally
-from router.gateway.intake import Intent
+from router.gateway.intake import Intent, request_of
+from router.gateway.known_heads import TENSORS
 from router.gateway.responses import outcome_of_status
 from router.gateway.target import Target
 from router.policy.warm import Warm
 from router.runtime import ModelRuntime, Runtime
 from router.telemetry.logs import AccessRecord
-from router.upstream.head import build_head
+from router.upstream.head import open_head
 from router.upstream.response_head import ResponseHead
 
 _MAX_KNOWN = 512
 _ESTIMATES_FRESH_S = 0.1
-_ID_PLACE = b"\r\nx-request-id: "
+_OWN = ("x-request-id", TENSORS)
+_OWN_LINES = b"%b%bx-request-id: %b\r\nContent-Length: %d\r\n\r\n"
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -38,31 +44,81 @@ def remember(known: dict[K, V], key: K, value: V) -> None:
     known[key] = value
 
 
+class Routes:
+    """The routes of one head to one model, by the size of the body. `model` None: not configured.
+
+    Bodies between two neighbours of `ModelPolicy.sizes` share one.
+    """
+
+    __slots__ = ("_by_start", "_sizes", "model")
+
+    def __init__(self, model: ModelRuntime | None) -> None:
+        self.model = model
+        self._sizes = model.policy.sizes if model is not None else ()
+        self._by_start: dict[int, Route] = {}
+
+    def get(self, size_bytes: int) -> "Route | None":
+        """The one for bodies of that size, if it is known."""
+        return self._by_start.get(bisect_right(self._sizes, size_bytes))
+
+    def remember(self, size_bytes: int, route: "Route") -> None:
+        """Keep it for all bodies like those of that size."""
+        self._by_start[bisect_right(self._sizes, size_bytes)] = route
+
+
 class KnownHead:
-    """A head that was understood, with its routes: one, or by the model that is in the body."""
+    """A head that was understood, with its routes: one model's, or by the model in the body.
 
-    __slots__ = (
-        "body_bytes", "intent", "only_route", "request_id", "routes", "runtime", "target",
-    )  # fmt: skip
+    Of its headers it has those that decide, by `decides`; the others are different each time.
+    """
 
-    def __init__(self, runtime: Runtime, intent: Intent, target: Target, body_bytes: int) -> None:
-        self.runtime = runtime
-        self.intent = intent
+    __slots__ = ("_intent", "_runtime", "body_timeout_s", "max_body_bytes", "routes", "target")
+
+    def __init__(
+        self, runtime: Runtime, intent: Intent, target: Target, decides: Callable[[str], bool]
+    ) -> None:
+        headers = {name: text for name, text in intent.head.headers.items() if decides(name)}
+        head = replace(intent.head, headers=headers, request_id=None, deadline_ms=None)
+        self._runtime = runtime
+        self._intent = replace(intent, head=head)
         self.target = target
-        self.body_bytes = body_bytes
-        given_id = intent.head.request_id
-        self.request_id = given_id.encode("ascii") if given_id is not None else None
-        self.only_route: Route | None = None
-        self.routes: dict[str, Route | None] = {}
+        self.max_body_bytes = runtime.settings.server.max_body_bytes
+        self.body_timeout_s = runtime.settings.server.body_timeout_s
+        self.routes: dict[str, Routes] = {}
+
+    def routes_to(self, name: str) -> Routes:
+        """The routes to a model, from now on."""
+        routes = Routes(self._runtime.models.get(name))
+        remember(self.routes, name, routes)
+        return routes
+
+    def may_go_to(self, model: ModelRuntime) -> bool:
+        """Whether requests for the model may be sent to a replica as they are."""
+        if model.pool is None or not model.pool.params.enabled or model.needs_director:
+            return False
+        if self.target.model is None and model.settings.backend_name != model.name:
+            return False  # the name in the body has to be changed
+        caller = self._intent.caller
+        return caller is None or may_use(caller, model.name)
+
+    def admit(self, now: float) -> bool:
+        """Take one request of the caller's rate, if it has one left."""
+        caller = self._intent.caller
+        return caller is None or self._runtime.over_limit_s(caller, now) <= 0
+
+    def request(self, model: ModelRuntime, size_bytes: int) -> InferenceRequest:
+        """The facts that all its requests of that size to that model share."""
+        exchange = Exchange("", 0.0, payload_bytes=size_bytes)
+        return request_of(self._intent, self.target, model, self._runtime, exchange, stream=False)
 
 
 class Route:
     """A known head for one model: all that does not change from request to request."""
 
     __slots__ = (
-        "_arrived", "_fresh_until", "_function_s", "_pool_upper_s", "_price_usd", "_reason",
-        "_tally", "_work_s", "function", "model", "pool", "request", "reserve", "timeout_s", "warm",
-        "ways",
+        "_arrived", "_explores", "_fresh_until", "_function_s", "_pool_upper_s", "_price_usd",
+        "_reason", "_tally", "_work_s", "body_timeout_s", "function", "model", "pool", "request",
+        "reserve", "timeout_s", "warm", "ways",
     )  # fmt: skip
 
     def __init__(
@@ -72,6 +128,7 @@ class Route:
         request: InferenceRequest,
         warm: Warm,
         tally: Tally,
+        body_timeout_s: float,
     ) -> None:
         self.model = model
         self.pool = pool
@@ -86,25 +143,30 @@ class Route:
         usable = function is not None and function.params.enabled
         self.function: Function | None = function if usable else None
         pool_settings = model.settings.pool
+        self.body_timeout_s = body_timeout_s
         self.timeout_s = pool_settings.timeouts.response_s if pool_settings is not None else 0.0
         self.ways: dict[str, Way] = {}
         self._fresh_until = 0.0
         self._work_s = self._pool_upper_s = self._function_s = self._price_usd = 0.0
         self._reason: Reason | None = None
+        self._explores = False
 
-    def reason(self, now: float) -> Reason | None:
+    def reason(self, now: float, deadline_ms: float | None) -> Reason | None:
         """Why the pool has the request, if that is certain (see `policy.warm`)."""
         if now >= self._fresh_until:
             self._refresh(now)
+        if self._explores:
+            return None
         function = self.function
-        if function is None or not function.circuit.is_open(now):
+        is_open = function is not None and function.circuit.is_open(now)
+        if deadline_ms is None and not is_open:
             return self._reason
-        return self._reason_while(breaker_open=True)
+        left_s = self.model.policy.slo.latency_s if deadline_ms is None else deadline_ms / 1e3
+        return self._reason_with(left_s, breaker_open=is_open)
 
-    def _reason_while(self, *, breaker_open: bool) -> Reason | None:
+    def _reason_with(self, left_s: float, *, breaker_open: bool) -> Reason | None:
         if self.function is None:
             return self.warm.settled
-        left_s = self.model.policy.slo.latency_s
         return self.warm.reason(
             left_s, self._pool_upper_s, self._function_s, breaker_open=breaker_open
         )
@@ -119,7 +181,8 @@ class Route:
             self._function_s = self.function.service_times.estimate(size).mean_s
             is_captive = self.warm.is_captive
             self._price_usd = 0.0 if is_captive else self.function.expected_price_usd(size)
-        self._reason = None if self._may_explore(now) else self._reason_while(breaker_open=False)
+        self._explores = self._may_explore(now)
+        self._reason = self._reason_with(self.model.policy.slo.latency_s, breaker_open=False)
 
     def _may_explore(self, now: float) -> bool:
         """Whether the function might be tried instead, which is for `decide` to say."""
@@ -169,20 +232,21 @@ class ReplyStart(NamedTuple):
 class Way:
     """A route to one endpoint: the request's head towards it, and what becomes of its answers."""
 
-    __slots__ = ("_answers", "_endpoint", "_route", "after_id", "before_id", "recent")
+    __slots__ = ("_answers", "_endpoint", "_head", "_route", "recent")
 
     def __init__(self, route: Route, endpoint: Endpoint) -> None:
         self._route = route
         request = route.request
         host = endpoint.address.host_header
-        head = build_head(
-            request.method, request.target, host, forwarded_headers(request), request.payload_bytes
-        )
-        before, place, self.after_id = head.partition(_ID_PLACE)
-        self.before_id = before + place
+        headers = [header for header in forwarded_headers(request) if header[0] not in _OWN]
+        self._head = open_head(request.method, request.target, host, headers)
         self._endpoint = endpoint
         self._answers: dict[tuple[str, int], Answers] = {}
         self.recent: ReplyStart | None = None
+
+    def head(self, passing: bytes, request_id: bytes, body_bytes: int) -> bytes:
+        """The head of one request; `passing` are whole lines that go on as they came."""
+        return _OWN_LINES % (self._head, passing, request_id, body_bytes)
 
     def reply_lines(self, reason: Reason) -> bytes:
         """The lines of a reply that name the decision."""
@@ -197,7 +261,7 @@ class Way:
         if found is None:
             route = self._route
             record = self.access_record(reason, status, outcome_of_status(status))
-            learn = partial(route.pool.learn, self._endpoint, route.request.payload_bytes)
+            learn = partial(route.pool.learn, self._endpoint)
             found = Answers(route.request, reason, status, learn, record)
             remember(self._answers, (reason, status), found)
         return found

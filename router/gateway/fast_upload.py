@@ -13,13 +13,15 @@ from router.dispatch.outcomes import outcome_of
 from router.domain.decision import Reason
 from router.domain.errors import (
     AttemptError,
-    BodyTimeoutError,
+    DeadlineExceededError,
+    RouterError,
     UpstreamTimeoutError,
 )
 from router.gateway.body import WINDOW_BYTES, allowed_s, slow_body
 from router.gateway.fast_attempt import CLOSE, OWN_LINES, Attempt, Client, Ground
-from router.gateway.fast_route import KnownHead, Route
+from router.gateway.fast_route import Route
 from router.gateway.fast_stream import AnswerStream
+from router.gateway.known_heads import Sorted
 from router.gateway.relay import error_bytes
 from router.gateway.responses import error_answer
 from router.telemetry.labels import AttemptResult, attempt_result
@@ -52,9 +54,9 @@ class Upload(Attempt):
     __slots__ = ("_fresh_bytes", "_is_kept", "_sender", "_stalled_s", "_stalled_since", "to_come")
 
     def __init__(
-        self, ground: Ground, client: Sender, known: KnownHead, route: Route, reason: Reason
+        self, ground: Ground, client: Sender, head: Sorted, route: Route, reason: Reason
     ) -> None:
-        super().__init__(ground, client, known, route, reason)
+        super().__init__(ground, client, head, route, reason)
         self._sender = client
         self._is_kept = True
         self._fresh_bytes = 0
@@ -64,32 +66,38 @@ class Upload(Attempt):
 
     @property
     def _body_timeout_s(self) -> float:
-        return self._known.runtime.settings.server.body_timeout_s
+        return self._route.body_timeout_s
 
     @property
     def _client_until(self) -> float:
         """When the client's time for what is to come is over."""
-        received = self._known.body_bytes - self.to_come
-        return self._sent + self._stalled_s + allowed_s(self._body_timeout_s, received)
+        received = self._head.body_bytes - self.to_come
+        allowed = allowed_s(self._body_timeout_s, received)
+        return self._bounded(self._sent + self._stalled_s + allowed)
 
-    def send(
-        self,
-        endpoint: Endpoint,
-        connection: Connection,
-        body: bytes,
-        request_id: bytes,
-        now: float,
-    ) -> None:
-        """Send the head and the first part, `body`; `more` sends the others."""
-        self._endpoint = endpoint
-        self._connection = connection
-        self._request_id = request_id
-        self._started = self._sent = now
-        self._ground.in_flight += 1
-        self._ground.bodies.held_bytes += WINDOW_BYTES  # `begin` has asked whether there is room
-        way = self._way = self._route.way(endpoint)
-        head = way.before_id + request_id + way.after_id
-        self.to_come = self._known.body_bytes - len(body)
+    @property
+    def _held_bytes(self) -> int:
+        return WINDOW_BYTES
+
+    def begin(self, endpoint: Endpoint, body: bytes, request_id: bytes, now: float) -> None:
+        """As for any attempt; `body` is the first part."""
+        self.to_come = self._head.body_bytes - len(body)
+        super().begin(endpoint, body, request_id, now)
+
+    def _wait_for_connection(self) -> None:
+        super()._wait_for_connection()
+        self._sender.stop_reading()
+
+    def on_connected(self, connection: Connection) -> None:
+        """Send the first part, which has waited for this, and take the others."""
+        self._sender.go_on_reading()
+        super().on_connected(connection)
+
+    def _send(self, connection: Connection, body: bytes) -> None:
+        """Send the head and the first part; `more` sends the others."""
+        self._connection, self._is_connected, given = connection, True, self._head
+        head = self._way.head(given.passing, self._request_id, given.body_bytes)
+        self._sent = self._ground.clock()
         connection.start(head, body, self, self._client_until, to_come=self.to_come)
         self._look_at_pace()
 
@@ -98,6 +106,9 @@ class Upload(Attempt):
         self._is_kept = False
         self.to_come -= len(part)
         self._fresh_bytes += len(part)
+        if not self._is_connected:  # had been read before we stopped reading
+            self._body += part
+            return
         self._connection.send_part(part)
         self._look_at_pace()
 
@@ -109,10 +120,10 @@ class Upload(Attempt):
             self._stalled_since = now
             self._sender.stop_reading()
             writable.add_done_callback(self._on_writable)
-            connection.set_deadline(now + self._route.timeout_s - self._stalled_s)
+            connection.set_deadline(self._bounded(now + self._route.timeout_s - self._stalled_s))
         elif not self.to_come:
             self._waited_s = now - self._sent - self._stalled_s
-            connection.set_deadline(now + self._route.timeout_s - self._stalled_s)
+            connection.set_deadline(self._bounded(now + self._route.timeout_s - self._stalled_s))
         elif self._fresh_bytes >= _FRESH_BYTES:
             self._fresh_bytes = 0
             connection.set_deadline(self._client_until)
@@ -130,7 +141,10 @@ class Upload(Attempt):
 
     def on_done(self, error: AttemptError | None) -> None:
         """As for any attempt, but a client that was too slow is told so."""
-        if isinstance(error, UpstreamTimeoutError) and self._waits_for_client:
+        if error is not None and self._is_late and not self._is_kept:
+            late = DeadlineExceededError("the deadline passed while the body was being sent")
+            self._fail(late, AttemptResult.CANCELLED)
+        elif isinstance(error, UpstreamTimeoutError) and self._waits_for_client:
             self._fail(slow_body(self._body_timeout_s), AttemptResult.CANCELLED)
         else:
             super().on_done(error)
@@ -161,7 +175,7 @@ class Upload(Attempt):
         if self.to_come:
             self._sender.cut_short()
 
-    def _fail(self, error: AttemptError | BodyTimeoutError, result: AttemptResult) -> None:
+    def _fail(self, error: RouterError, result: AttemptResult) -> None:
         """Tell the client: what was passed on of the body is gone, so there is no other attempt."""
         self._leave_body()
         done = self._ground.clock()

@@ -33,7 +33,7 @@ _OWN_VIA = f"1.1 {_PSEUDONYM}"
 _MAX_OWN_HOPS = 2
 _MAX_HOPS = 16
 _KEYS = frozenset({"authorization", "x-api-key"})
-_REQUEST_ID = re.compile(r"[!-~]{1,128}")
+REQUEST_ID = re.compile(r"[!-~]{1,128}")
 _MILLISECONDS = re.compile(r"[0-9]{1,10}(\.[0-9]{1,6})?")
 _MAX_DEADLINE_MS = 86_400_000.0
 _CODINGS = {"", "identity", "gzip", "deflate"}
@@ -87,8 +87,8 @@ def read_head(headers: CIMultiDictProxy[str], *, keys_are_ours: bool) -> Head:
     is_binary = "inference-header-content-length" in forwarded
     return Head(
         headers=forwarded,
-        request_id=_request_id(headers.get("x-request-id")),
-        deadline_ms=_deadline_ms(headers.get("x-router-deadline-ms")),
+        request_id=read_request_id(headers.get("x-request-id")),
+        deadline_ms=read_deadline_ms(headers.get("x-router-deadline-ms")),
         hint=_hint(headers.get("x-router-backend")),
         is_text=coding in {"", "identity"} and not is_binary,
         key=_key(headers) if keys_are_ours else None,
@@ -135,11 +135,13 @@ def _check_charset(options: list[str]) -> None:
             raise UnsupportedMediaError(f"{option[:80]!r} is not supported; JSON is sent as UTF-8")
 
 
-def _request_id(given: str | None) -> str | None:
-    return given if given is not None and _REQUEST_ID.fullmatch(given) else None
+def read_request_id(given: str | None) -> str | None:
+    """The id a client gave its request, None if there is none that can be used."""
+    return given if given is not None and REQUEST_ID.fullmatch(given) else None
 
 
-def _deadline_ms(given: str | None) -> float | None:
+def read_deadline_ms(given: str | None) -> float | None:
+    """The deadline a client asks for. Raises InvalidRequestError for what is none."""
     if given is None:
         return None
     if not _MILLISECONDS.fullmatch(given) or not 0 < float(given) <= _MAX_DEADLINE_MS:

@@ -3,6 +3,7 @@
 The only place that joins the three; the gateway, `explain` and the replay all call `decide`.
 """
 
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import inf
@@ -12,6 +13,7 @@ from zlib import crc32
 from router.domain.decision import Backend, Cause, Decision, Reason, TraceStep
 from router.domain.request import InferenceRequest
 from router.domain.snapshot import PoolSnapshot, ServerlessSnapshot
+from router.policy.estimates import BUCKET_STARTS
 from router.policy.feasibility import (
     WAITABLE,
     encoded_bytes,
@@ -37,18 +39,27 @@ Trace = list[TraceStep]
 class ModelPolicy:
     """What decides a model's requests besides their own facts.
 
-    `may_divert` says whether a rule has a canary or a shadow.
+    `may_divert` says whether a rule has a canary or a shadow. Bodies of sizes between two
+    neighbours of `sizes` are alike to the rules and to the estimates.
     """
 
     rules: tuple[Rule, ...]
     slo: Slo
     may_divert: bool = field(init=False)
+    sizes: tuple[int, ...] = field(init=False, repr=False, compare=False)
     index: RuleIndex = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "index", RuleIndex(self.rules))
         may_divert = any(rule.canary or rule.shadow for rule in self.rules)
         object.__setattr__(self, "may_divert", may_divert)
+        ends = {size for rule in self.rules for size in rule.match.sizes}
+        object.__setattr__(self, "sizes", tuple(sorted(ends | BUCKET_STARTS)))
+
+    def alike(self, payload_bytes: int) -> tuple[int, int]:
+        """The smallest and the largest size that rules and estimates take for this one."""
+        place = bisect_right(self.sizes, payload_bytes)
+        return self.sizes[place - 1], self.sizes[place] - 1
 
 
 def prioritised(request: InferenceRequest, policy: ModelPolicy) -> InferenceRequest:

@@ -15,6 +15,10 @@ _UPPER_DEVIATIONS = 3.0
 """mean + 3 mean absolute deviations: near p99 for a normal, p95 for an exponential."""
 
 
+BUCKET_STARTS = frozenset({0, 1 << 62}.union(1 << exponent for exponent in range(_BUCKETS)))
+"""The smallest size of each bucket, and a size that nothing has."""
+
+
 def payload_bucket(payload_bytes: int) -> int:
     """log2 bucket of a payload size: 0, 1, 2-3, 4-7, ..."""
     bucket = payload_bytes.bit_length()

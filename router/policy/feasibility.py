@@ -25,8 +25,10 @@ def encoded_bytes(request: InferenceRequest) -> int:
     return (request.payload_bytes + 2) // 3 * 4 + EVENT_OVERHEAD_BYTES
 
 
-def _sent_bytes(request: InferenceRequest, limits: ServerlessLimits) -> int:
-    return encoded_bytes(request) if limits.takes_events else request.payload_bytes
+def is_too_large(request: InferenceRequest, limits: ServerlessLimits) -> bool:
+    """Whether the function's size limit excludes the request."""
+    sent_bytes = encoded_bytes(request) if limits.takes_events else request.payload_bytes
+    return sent_bytes > limits.max_payload_bytes
 
 
 def serverless_cause(
@@ -38,7 +40,7 @@ def serverless_cause(
     limits = serverless.limits
     if not serverless.enabled:
         cause = Cause.DISABLED
-    elif _sent_bytes(request, limits) > limits.max_payload_bytes:
+    elif is_too_large(request, limits):
         cause = Cause.PAYLOAD
     elif serverless.expected_s > limits.timeout_s:
         cause = Cause.TIMEOUT

@@ -64,6 +64,11 @@ class Match:
         needs |= _VERSION if self.versions else 0
         return needs | (_HEADER if self.headers else 0)
 
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """The smallest size that fits, and the smallest that is too large."""
+        return self.min_bytes, min(self.max_bytes + 1, _NO_LIMIT)
+
     def fits_model(self, model: str) -> bool:
         """Whether the model's name fits, whatever the other conditions say."""
         return not self.models or any(glob.matches(model) for glob in self.models)
@@ -93,6 +98,14 @@ class Rule:
     canary: Canary | None = None
     shadow: Shadow | None = None
     priority: Priority | None = None
+
+    @property
+    def headers(self) -> set[str]:
+        """The headers that the rule looks at."""
+        names = {name for name, _ in self.match.headers}
+        if self.canary is not None and self.canary.header:
+            names.add(self.canary.header)
+        return names
 
     def diverts(self, request: InferenceRequest) -> bool:
         """Whether the canary or the shadow may concern the request.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from router.domain.decision import Backend, Cause, Reason
 from router.domain.request import InferenceRequest
 from router.domain.snapshot import ServerlessLimits
-from router.policy.feasibility import encoded_bytes
+from router.policy.feasibility import is_too_large
 from router.policy.rules import Route, Rule, first_match
 
 
@@ -73,4 +73,4 @@ def _may_be_pool(route: Route) -> bool:
 def _out(request: InferenceRequest, limits: ServerlessLimits | None) -> Cause | None:
     if limits is None:
         return Cause.NOT_CONFIGURED
-    return Cause.PAYLOAD if encoded_bytes(request) > limits.max_payload_bytes else None
+    return Cause.PAYLOAD if is_too_large(request, limits) else None

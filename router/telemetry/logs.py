@@ -74,12 +74,22 @@ class AccessRecord(msgspec.Struct, frozen=True, gc=False):
     asked_model: str | None = None
 
 
-Answered = tuple[bytes, float, float, float, float]
+Answered = tuple[bytes, float, float, float, float, int, float | None]
 """What differs between requests that are otherwise logged alike.
 
 Their id (printable ASCII, at most MAX_TEXT_LENGTH), when they ended (monotonic), and the seconds
-they took: in all, at the backend, and of the backend's own work.
+they took: in all, at the backend, and of the backend's own work; the bytes of their body; and the
+deadline that their client asked for, in milliseconds.
 """
+
+
+_OWN_FIELDS = (
+    (b'"request_id":""', b'"request_id":"%b"'),
+    (b'"payload_bytes":0', b'"payload_bytes":%d'),
+    (b'"total_ms":0.0,"upstream_ms":0.0', b'"total_ms":%.3f,"upstream_ms":%.3f'),
+    (b'"deadline_ms":null', b'"deadline_ms":%b'),
+)
+"""What a line says of its own, in the order of the record's fields."""
 
 
 class LineTemplate:
@@ -90,29 +100,29 @@ class LineTemplate:
     def __init__(self, record: AccessRecord) -> None:
         """Take all but the id and the times from `record`."""
         self.may_be_left_out = record.status < _FAILED
-        blank = replace(record, request_id="", total_ms=0.0, upstream_ms=0.0)
-        # Quotes inside of texts are escaped, so that both names are found where they are fields.
-        before, times, after = _encode(blank).partition(b'"total_ms":0.0,"upstream_ms":0.0')
-        fields = before.removeprefix(b'{"request_id":""')
-        if not times or len(fields) == len(before):
-            raise AssertionError("an access record's fields have changed their order")
-        self._text = (
-            b'{"ts":"%b.%03dZ","request_id":"%b"'
-            + fields.replace(b"%", b"%%")
-            + b'"total_ms":%.3f,"upstream_ms":%.3f'
-            + after.replace(b"%", b"%%")
-            + b"\n"
+        blank = replace(
+            record, request_id="", payload_bytes=0, total_ms=0.0, upstream_ms=0.0, deadline_ms=None
         )
+        text = b'{"ts":"%b.%03dZ",' + _encode(blank)[1:].replace(b"%", b"%%") + b"\n"
+        # Quotes inside of texts are escaped, so that names are found only where they are fields.
+        for field, value in _OWN_FIELDS:
+            before, name, after = text.partition(field)
+            if not name:
+                raise AssertionError("an access record's fields have changed their order")
+            text = before + value + after
+        self._text = text
 
     def line(self, answered: Answered, offset_s: float) -> bytes:
         """As `encode_line` at that time plus `offset_s`, but with all three digits of each time."""
-        request_id, at, total_s, upstream_s, _ = answered
+        request_id, at, total_s, upstream_s, _, size, deadline_ms = answered
         at += offset_s
         second = int(at)
         request_id = request_id.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
         stamp = _second_text(second)
         thousandths = (at - second) * 1000
-        return self._text % (stamp, thousandths, request_id, total_s * 1e3, upstream_s * 1e3)
+        asked = b"null" if deadline_ms is None else msgspec.json.encode(deadline_ms)
+        times = total_s * 1e3, upstream_s * 1e3
+        return self._text % (stamp, thousandths, request_id, size, *times, asked)
 
 
 class AccessLog:

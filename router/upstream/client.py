@@ -15,10 +15,12 @@ from router.domain.ports import Payload
 from router.upstream.address import Address
 from router.upstream.connection import Connection
 from router.upstream.connection_pool import (
+    CLOSED,
     AddressStats,
     ConnectionPool,
     Surroundings,
     UpstreamLimits,
+    Waiter,
 )
 from router.upstream.deadlines import DeadlineWheel
 from router.upstream.head import build_head
@@ -54,8 +56,8 @@ class UpstreamClient:
     def __init__(self, *, clock: Clock, limits: UpstreamLimits = UpstreamLimits()) -> None:  # noqa: B008 - frozen
         self._clock = clock
         self._limits = limits
-        self._wheel = DeadlineWheel(clock)
-        self._shared = Surroundings(clock, limits, self._wheel, self._default_tls)
+        self.wheel = DeadlineWheel(clock)
+        self._shared = Surroundings(clock, limits, self.wheel, self._default_tls)
         self._pools: dict[Address, ConnectionPool] = {}
         self._tls: ssl.SSLContext | None = None
         self._is_closed = False
@@ -84,19 +86,26 @@ class UpstreamClient:
         connection = await self._connect(address, call, deadline)
         return await self._exchange(connection, head, call, deadline)
 
-    def take_idle(self, address: Address) -> Connection | None:
-        """An open idle connection for the caller to start an exchange on, None if there is none.
+    def connection(self, address: Address, waiter: Waiter) -> Connection | None:
+        """An open idle connection for the caller to start an exchange on.
 
-        Then one more is opened in the background, so that there are soon as many as are needed at
-        once. Not the first one: whether there is an upstream at all is for `send` to find out.
+        None if there is none: then `waiter` gets one once it is open, or once another comes free.
         """
-        pool = self._pools.get(address)  # made only to connect: an empty one would never go
-        if pool is None:
+        if self._is_closed:
+            error = ConnectFailedError(CLOSED)
+            asyncio.get_running_loop().call_soon(waiter.on_not_connected, error)
             return None
+        pool = self._pool(address)
         connection = pool.take()
         if connection is None:
-            pool.open_ahead()
+            pool.wait(waiter)
         return connection
+
+    def forget(self, address: Address, waiter: Waiter) -> None:
+        """The waiter does not need a connection any more."""
+        pool = self._pools.get(address)
+        if pool is not None:
+            pool.forget(waiter)
 
     @property
     def stream_idle_s(self) -> float:
@@ -120,7 +129,7 @@ class UpstreamClient:
             pool.close()
         if self._pools:
             await self._all_gone.wait()  # sockets close on the loop's next turns
-        self._wheel.close()
+        self.wheel.close()
 
     def stats(self) -> dict[Address, AddressStats]:
         """Open and idle connections of every address that has any."""
@@ -155,7 +164,7 @@ class UpstreamClient:
         pool = self._pools.get(address)
         if pool is None:
             if self._is_closed:
-                raise ConnectFailedError("the upstream client is closed")
+                raise ConnectFailedError(CLOSED)
             pool = ConnectionPool(address, self._shared, self._drop_pool)
             self._pools[address] = pool
             self._all_gone.clear()
@@ -169,7 +178,7 @@ class UpstreamClient:
             self._all_gone.set()
 
     def _make_stream(self, connection: Connection) -> BodyStream:
-        return BodyStream(connection, self._wheel, self._clock, self._limits.stream_idle_s)
+        return BodyStream(connection, self.wheel, self._clock, self._limits.stream_idle_s)
 
     async def _default_tls(self) -> ssl.SSLContext:
         """Return the shared TLS context; reading the system's authorities takes a thread."""

@@ -8,19 +8,17 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from router.domain.clock import Clock
-from router.domain.errors import ConnectFailedError, UpstreamRejectedError
+from router.domain.errors import AttemptError, ConnectFailedError, UpstreamRejectedError
 from router.upstream.address import Address
 from router.upstream.connection import Connection
 from router.upstream.deadlines import DeadlineWheel
 
 _TLS_SHUTDOWN_S = 1.0
-_MAX_AHEAD = 32
-_CLOSED = "the upstream client is closed"
+CLOSED = "the upstream client is closed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +55,24 @@ class Surroundings(NamedTuple):
     default_tls: Callable[[], Awaitable[ssl.SSLContext]]
 
 
+class Waiter(Protocol):
+    """Who waits for a connection. It gets one, or learns why there is none, exactly once."""
+
+    def on_connected(self, connection: Connection) -> None:
+        """One is open and idle, for the waiter to start an exchange on now."""
+        ...
+
+    def on_not_connected(self, error: AttemptError) -> None:
+        """There will be none."""
+        ...
+
+
 class ConnectionPool:
     """All connections to `address`; `on_empty` is called when the last one has gone."""
 
     __slots__ = (
-        "_ahead", "_dialling", "_idle", "_is_closed", "_on_empty", "_open", "_shared",
-        "_sweep_armed", "address",
+        "_dialling", "_dials", "_idle", "_is_closed", "_on_empty", "_open", "_shared",
+        "_sweep_armed", "_waiters", "address",
     )  # fmt: skip
 
     def __init__(
@@ -75,7 +85,10 @@ class ConnectionPool:
         # The end of the list is the most recently used, so its start has been idle longest.
         self._idle: list[Connection] = []
         self._dialling: set[asyncio.Timeout] = set()
-        self._ahead: set[asyncio.Task[None]] = set()
+        # Each waiter has a dial of its own under way, so that none is forgotten; but it takes the
+        # first connection that is there, its own or one that has come free.
+        self._waiters: dict[Waiter, None] = {}
+        self._dials: set[asyncio.Task[None]] = set()
         self._sweep_armed = False
         self._is_closed = False
 
@@ -101,7 +114,7 @@ class ConnectionPool:
         """
         shared = self._shared
         if self._is_closed:
-            raise ConnectFailedError(_CLOSED)
+            raise ConnectFailedError(CLOSED)
         if self._is_full:
             raise UpstreamRejectedError("every connection to the upstream is in use")
         loop = asyncio.get_running_loop()
@@ -117,17 +130,16 @@ class ConnectionPool:
             raise
         return connection
 
-    def open_ahead(self) -> None:
-        """Open one more in the background, for whoever comes next and may not wait for it.
+    def wait(self, waiter: Waiter) -> None:
+        """Give `waiter` the next connection there is; one is opened for it."""
+        self._waiters[waiter] = None
+        task = asyncio.get_running_loop().create_task(self._open_for_waiter())
+        self._dials.add(task)
+        task.add_done_callback(self._dialled)
 
-        Few at a time, and none beyond the limit. That it could not be opened is for a request to
-        find out that needs one.
-        """
-        if self._is_closed or len(self._ahead) >= _MAX_AHEAD or self._is_full:
-            return
-        task = asyncio.get_running_loop().create_task(self._open_idle())
-        self._ahead.add(task)
-        task.add_done_callback(self._ahead.discard)
+    def forget(self, waiter: Waiter) -> None:
+        """The waiter needs none any more; what is opened for it is for others."""
+        self._waiters.pop(waiter, None)
 
     def expire(self) -> None:
         """Close what has been idle for too long (called by the wheel)."""
@@ -158,6 +170,8 @@ class ConnectionPool:
             return
         connection.idle_since = self._shared.clock()
         self._idle.append(connection)
+        if self._waiters:  # not now: the answer that came over it is still being passed on
+            asyncio.get_running_loop().call_soon(self._serve_waiters)
         if not self._sweep_armed:
             self._arm_sweep()
 
@@ -173,15 +187,42 @@ class ConnectionPool:
     def _is_full(self) -> bool:
         return len(self._open) >= self._shared.limits.max_connections_per_address
 
-    async def _open_idle(self) -> None:
-        with suppress(ConnectFailedError, UpstreamRejectedError):
-            self.connection_idle(await self.connect(self._shared.limits.connect_timeout_s))
+    async def _open_for_waiter(self) -> None:
+        try:
+            connection = await self.connect(self._shared.limits.connect_timeout_s)
+        except (ConnectFailedError, UpstreamRejectedError) as error:
+            if (waiter := self._next_waiter()) is not None:
+                waiter.on_not_connected(error)
+        else:
+            self.connection_idle(connection)
+            if self._is_closed and (waiter := self._next_waiter()) is not None:
+                waiter.on_not_connected(ConnectFailedError(CLOSED))
+
+    def _dialled(self, task: asyncio.Task[None]) -> None:
+        self._dials.discard(task)
+        self._leave_if_empty()
+
+    def _serve_waiters(self) -> None:
+        while self._waiters and (connection := self.take()) is not None:
+            waiter = self._next_waiter()
+            assert waiter is not None  # noqa: S101
+            waiter.on_connected(connection)
+
+    def _next_waiter(self) -> Waiter | None:
+        if not self._waiters:
+            return None
+        waiter = next(iter(self._waiters))
+        del self._waiters[waiter]
+        return waiter
 
     def _forget(self, connection: Connection) -> None:
         if connection in self._open:
             self._open.remove(connection)
-            if not self._open:
-                self._on_empty(self)
+            self._leave_if_empty()
+
+    def _leave_if_empty(self) -> None:
+        if not self._open and not self._dials:
+            self._on_empty(self)
 
     def _arm_sweep(self) -> None:
         if not self._sweep_armed and self._idle:
@@ -219,7 +260,7 @@ class ConnectionPool:
 
     def _connect_message(self, error: OSError) -> str:
         if self._is_closed:
-            return _CLOSED
+            return CLOSED
         return f"the upstream could not be reached: {_connect_reason(error)}"
 
 

@@ -28,8 +28,19 @@ def build_head(
 ) -> bytes:
     """Return the request line and headers, up to and including the empty line.
 
-    A Host among `headers` replaces `host`; a Content-Length among them is replaced by
-    `body_bytes`. Values are sent as UTF-8, surrogate escapes as the bytes they stand for.
+    As `open_head`, with a Content-Length of ours: `body_bytes`.
+    """
+    lines = open_head(method, target, host, headers)
+    if body_bytes or method not in _BODYLESS_METHODS:
+        return b"%bContent-Length: %d\r\n\r\n" % (lines, body_bytes)
+    return lines + b"\r\n"
+
+
+def open_head(method: str, target: str, host: str, headers: Sequence[tuple[str, str]]) -> bytes:
+    """Return the request line and headers, without a length and the empty line.
+
+    A Host among `headers` replaces `host`; a Content-Length among them is left out. Values are sent
+    as UTF-8, surrogate escapes as the bytes they stand for.
     Raises InvalidRequestError for a method, target, name or value that HTTP/1.1 does not allow,
     and for headers that manage a connection, which is never the caller's.
     """
@@ -50,16 +61,14 @@ def build_head(
         lines.append(f"{name}: {value}")
     if not has_host:
         lines.insert(1, f"Host: {host}")
-    if body_bytes or method not in _BODYLESS_METHODS:
-        lines.append(f"Content-Length: {body_bytes}")
     return _encode(lines)
 
 
 def _encode(lines: list[str]) -> bytes:
-    text = "\r\n".join(lines) + "\r\n\r\n"
+    text = "\r\n".join(lines) + "\r\n"
     # Counting the whole head once is cheaper than looking into each value: every line ending
     # that is not one of ours came in with a value.
-    endings = len(lines) + 1
+    endings = len(lines)
     if text.count("\n") != endings or text.count("\r") != endings or "\0" in text:
         raise InvalidRequestError("a header value contains CR, LF or NUL")
     try:

@@ -26,6 +26,7 @@ class LoadResult:
     duration_s: float
     p50_s: float
     p99_s: float
+    p999_s: float
     errors: int
 
 
@@ -40,6 +41,7 @@ def parse(output: str) -> LoadResult:
         duration_s=told["duration_us"] / 1e6,
         p50_s=told["p50_us"] / 1e6,
         p99_s=told["p99_us"] / 1e6,
+        p999_s=told["p999_us"] / 1e6,
         errors=sum(
             told[f"{kind}_errors"] for kind in ("connect", "read", "write", "status")
         ) + told["timeouts"],
@@ -88,18 +90,21 @@ def load(
     scenario: Posted,
     body: Path,
     seconds: float,
-    header: Sequence[str] = (),
+    lines: Sequence[str] = (),
+    sizes: Sequence[int] = (),
 ) -> Iterator[Load]:
     """Put `scenario` on a port for `seconds`, rounded up; never outlives the block.
 
-    `header` is the name and value of one more header, if any.
+    `lines` are more lines of its heads. `sizes` are those of the bodies in the file `body`, one
+    after the other; without them it is one.
     """
     duration_s = ceil(seconds)
+    lengths = ",".join(map(str, sizes or (body.stat().st_size,)))
     command = [
         tools.debian("wrk", "wrk"), "--threads", "1", "--connections", str(scenario.connections),
         "--duration", f"{duration_s}s", "--timeout", f"{_REQUEST_TIMEOUT_S}s",
         "--script", str(_SCRIPT), f"http://127.0.0.1:{port}{scenario.path}",
-        "--", str(body), scenario.content_type, *header,
+        "--", str(body), scenario.content_type, lengths, *lines,
     ]  # fmt: skip
     process = subprocess.Popen(
         pinned(command, LOAD_CORE),

@@ -48,7 +48,7 @@ def run_scenario(
 ) -> ScenarioResult:
     """Measure all systems that take this scenario."""
     body = bench.folder / f"{scenario.name}.body"
-    body.write_bytes(scenario.body)
+    body.write_bytes(b"".join(scenario.bodies))
     taking = {name: it for name, it in systems.items() if it[0].takes(scenario)}
     samples: dict[str, list[Sample | None]] = {name: [] for name in taking}
     failures: dict[str, list[str]] = {name: [] for name in taking}
@@ -82,7 +82,8 @@ def verify(upstream: Upstream, scenario: Scenario, port: int, *, is_exact: bool)
 
 def measure(bench: Bench, scenario: Scenario, live: Running, body: Path, seconds: float) -> Sample:
     """Load one system and look at the window. Raises BenchmarkError."""
-    with load(bench.tools, live.port, scenario, body, _RAMP_S + seconds + _TAIL_S) as run:
+    load_s, sizes = _RAMP_S + seconds + _TAIL_S, [len(each) for each in scenario.bodies]
+    with load(bench.tools, live.port, scenario, body, load_s, sizes=sizes) as run:
         time.sleep(_RAMP_S)
         before = _reading(bench.upstream, live)
         time.sleep(seconds)

@@ -6,6 +6,7 @@ from enum import StrEnum
 
 MODEL = "bench"
 KIB, MIB = 1024, 1024 * 1024
+_LENGTHS = 64
 
 
 class Shape(StrEnum):
@@ -45,8 +46,17 @@ class Scenario:
 
     @property
     def body(self) -> bytes:
-        """The same bytes each time."""
+        """One of that size; the same bytes each time."""
         return _BODIES[self.shape](self.body_bytes)
+
+    @property
+    def bodies(self) -> list[bytes]:
+        """What is posted in turn: small bodies have many lengths, that size on average."""
+        if self.body_bytes > KIB:
+            return [self.body]
+        half = _LENGTHS // 2
+        sizes = range(self.body_bytes - half, self.body_bytes + half)
+        return [_BODIES[self.shape](size) for size in sizes]
 
 
 SCENARIOS = (

@@ -38,22 +38,22 @@ def _json() -> bytes:
     return json.dumps({"inputs": [{**_INPUT, "data": _VALUES.tolist()}]}).encode()
 
 
-def _binary() -> tuple[bytes, tuple[str, str]]:
+def _binary() -> tuple[bytes, str]:
     raw = _VALUES.tobytes()
     entry = {**_INPUT, "parameters": {"binary_data_size": len(raw)}}
     head = json.dumps({"inputs": [entry], "parameters": {"binary_data_output": True}}).encode()
-    return head + raw, (_HEADER, str(len(head)))
+    return head + raw, f"{_HEADER}: {len(head)}"
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What every server gets; `header` is one that goes with the body."""
+    """What every server gets; `lines` are header lines that go with the body."""
 
     name: str
     title: str
     body: bytes
     content_type: str = "application/json"
-    header: tuple[str, ...] = ()
+    lines: tuple[str, ...] = ()
     path: str = _PATH
     connections: int = 32
 
@@ -62,7 +62,7 @@ WORKS = (
     Work("worker-json", "Worker: small JSON infer, 32 connections", _json()),
     Work(
         "worker-binary", "Worker: small binary infer, 32 connections", _binary()[0],
-        "application/octet-stream", _binary()[1],
+        "application/octet-stream", (_binary()[1],),
     ),
 )  # fmt: skip
 
@@ -93,7 +93,7 @@ def _measured(
     body = bench.folder / f"{work.name}.body"
     body.write_bytes(work.body)
     # MLServer answers binary requests with JSON: its row would be of another work.
-    taking = {name: it for name, it in live.items() if not (work.header and name == "mlserver")}
+    taking = {name: it for name, it in live.items() if not (work.lines and name == "mlserver")}
     samples: dict[str, list[Sample | None]] = {name: [] for name in taking}
     failures: dict[str, list[str]] = {name: [] for name in taking}
     for number in range(1, rounds + 1):
@@ -110,7 +110,7 @@ def _measured(
 
 def _measure(bench: Bench, work: Work, it: Running, body: Path, seconds: float) -> Sample:
     before = cpu_s(it.pid)
-    with load(bench.tools, it.port, work, body, seconds, work.header) as run:
+    with load(bench.tools, it.port, work, body, seconds, work.lines) as run:
         told = run.result()
     cpu = cpu_s(it.pid) - before
     if not told.requests or told.errors:

@@ -7,7 +7,7 @@ same whichever path took it, so that both can be compared.
 import asyncio
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any, cast
 
@@ -22,7 +22,9 @@ from router.gateway.client_limits import ClientLimits
 from router.gateway.connection import ClientConnection
 from router.gateway.exchange import Telemetry
 from router.gateway.fast_path import FastPath
+from router.gateway.fast_route import KnownHead
 from router.gateway.intake import Intent, read_intent
+from router.gateway.known_heads import Sorted
 from router.gateway.relay import Headers
 from router.gateway.responses import ErrorAnswer, error_answer
 from router.gateway.server import GatewayServer
@@ -130,10 +132,28 @@ class Replicas:
     def __init__(self) -> None:
         self.wire: Wire | None = None
 
-    def take_idle(self, address: object) -> Replica:
-        del address
+    def connection(self, address: object, waiter: object) -> Replica:
+        del address, waiter
         assert self.wire is not None
         return Replica(self.wire)
+
+
+def whole_intent(known: KnownHead, head: Sorted) -> Intent:
+    """What the ordinary path would have understood, with the lines that only pass through."""
+    intent = known._intent
+    headers = dict(intent.head.headers)
+    for line in head.passing.split(b"\r\n")[:-1]:
+        name, _, text = line.decode("utf-8", "surrogateescape").partition(":")
+        value = text.strip(" \t")
+        before = headers.get(name.lower())
+        headers[name.lower()] = value if before is None else f"{before}, {value}"
+    request_id = head.request_id.decode() if head.request_id is not None else None
+    if request_id is not None:
+        headers["x-request-id"] = request_id
+    whole = replace(
+        intent.head, headers=headers, request_id=request_id, deadline_ms=head.deadline_ms
+    )
+    return replace(intent, head=whole)
 
 
 class Recording(FastPath):
@@ -141,9 +161,9 @@ class Recording(FastPath):
 
     wire: "Wire"
 
-    def begin(self, client: Any, head: Any, body: bytes) -> Any:
-        self.wire.begun.append(head.intent)
-        attempt = super().begin(client, head, body)
+    def begin(self, client: Any, known: Any, head: Any, body: bytes) -> Any:
+        self.wire.begun.append(whole_intent(known, head))
+        attempt = super().begin(client, known, head, body)
         if attempt is None:
             self.wire.begun.pop()
         return attempt

@@ -24,7 +24,7 @@ def idle_connections(
     """Memory and CPU of idle connections, and the p99 of 32 busy ones beside them."""
     scenario = BY_NAME["infer-32"]
     body = bench.folder / "idle.body"
-    body.write_bytes(scenario.body)
+    body.write_bytes(b"".join(scenario.bodies))
     before = rss_bytes(live.pid)
     with _opened(live.port, connections) as clients:
         grown_kb = (rss_bytes(live.pid) - before) / 1000 / connections

@@ -7,6 +7,7 @@ import socket
 import pytest
 
 from router.domain.errors import (
+    AttemptError,
     ConnectFailedError,
     ResponseLostError,
     UpstreamBrokenError,
@@ -15,6 +16,7 @@ from router.domain.errors import (
 )
 from router.upstream.address import parse_address
 from router.upstream.client import Call
+from router.upstream.connection import Connection
 from tests.fakes.scripted_server import (
     ScriptedServer,
     ServerConnection,
@@ -58,41 +60,97 @@ async def test_the_most_recently_used_connection_is_taken_first(client):
         assert stats_of(client, server) == (3, 3)
 
 
-async def test_whoever_finds_no_idle_connection_lets_one_be_opened_for_the_next(make_client):
-    client = make_client(max_connections_per_address=3)
+class Waits:
+    """Notes what it is given."""
+
+    def __init__(self) -> None:
+        self.connections: list[Connection] = []
+        self.errors: list[AttemptError] = []
+
+    def on_connected(self, connection: Connection) -> None:
+        self.connections.append(connection)
+
+    def on_not_connected(self, error: AttemptError) -> None:
+        self.errors.append(error)
+
+
+async def test_whoever_finds_no_idle_connection_gets_one_that_is_opened(client):
+    async with scripted_server([until_peer_closes()], [until_peer_closes()]) as server:
+        address, waits = parse_address(server.url), [Waits(), Waits()]
+        for waiter in waits:
+            assert client.connection(address, waiter) is None
+        await until(lambda: all(waiter.connections for waiter in waits))
+        (one,), (other,) = (waiter.connections for waiter in waits)
+        assert one is not other
+        assert one.is_open
+        assert stats_of(client, server) == (2, 0)
+
+
+async def test_or_the_first_that_comes_free(make_client):
+    """However long the one that is opened takes; that one is then there for the next."""
+    client = make_client()
     gate = asyncio.Event()
-    waits = [read_request(), wait_for(gate), send(OK), *SERVE]
-    async with scripted_server(waits, [], []) as server:
-        address = parse_address(server.url)
-        assert client.take_idle(address) is None
-        assert client.stats() == {}, "whether it is there at all is for a request to find out"
+    waits = [read_request(), wait_for(gate), send(OK), until_peer_closes()]
+    async with scripted_server(waits, [until_peer_closes()]) as server:
+        address, waiter = parse_address(server.url), Waits()
         busy = asyncio.create_task(client.send(address, POST, timeout_s=10))
         await requested(server, 0)
-        for _ in range(2):
-            assert client.take_idle(address) is None
-            await until(lambda: stats_of(client, server)[1] == 1)
-            assert client.take_idle(address) is not None
-        for _ in range(5):
-            assert client.take_idle(address) is None
-        await asyncio.sleep(0.05)
-        assert stats_of(client, server) == (3, 0), "no more than allowed"
-        gate.set()
-        await busy
+        (pool,) = client._pools.values()
+        (first,) = pool._open
+        dial, opened = type(pool)._open_transport, asyncio.Event()
+
+        async def slow(*facts: object) -> None:
+            await opened.wait()
+            await dial(*facts)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(type(pool), "_open_transport", slow)
+            assert client.connection(address, waiter) is None
+            gate.set()
+            await busy
+            await until(lambda: waiter.connections == [first])
+            opened.set()
+            await until(lambda: stats_of(client, server) == (2, 1))
+        assert waiter.errors == []
 
 
-async def test_that_none_can_be_opened_for_the_next_disturbs_nobody(client, tmp_path):
-    gate, path = asyncio.Event(), tmp_path / "s"
-    script = [read_request(), wait_for(gate), send(OK)]
-    async with scripted_server(script, unix_path=str(path)) as server:
-        address = parse_address(server.url)
-        busy = asyncio.create_task(client.send(address, POST, timeout_s=10))
-        await requested(server, 0)
-        path.unlink()
-        for _ in range(3):
-            assert client.take_idle(address) is None
-        await until(lambda: stats_of(client, server) == (1, 0))
-        gate.set()
-        assert (await busy).status == 200
+async def test_it_learns_why_there_is_none(client, tmp_path):
+    address, waiter = parse_address(f"unix:{tmp_path}/nobody"), Waits()
+    assert client.connection(address, waiter) is None
+    await until(lambda: waiter.errors)
+    assert isinstance(waiter.errors[0], ConnectFailedError)
+    assert client.stats() == {}, "an address without connections is forgotten"
+
+
+async def test_no_more_connections_are_opened_than_allowed(make_client):
+    client = make_client(max_connections_per_address=2)
+    async with scripted_server([until_peer_closes()], [until_peer_closes()]) as server:
+        address, waits = parse_address(server.url), [Waits() for _ in range(3)]
+        for waiter in waits:
+            assert client.connection(address, waiter) is None
+        await until(lambda: sum(len(w.connections) + len(w.errors) for w in waits) == 3)
+        (error,) = [error for waiter in waits for error in waiter.errors]
+        assert isinstance(error, UpstreamRejectedError)
+        assert stats_of(client, server) == (2, 0)
+
+
+async def test_whoever_waits_no_more_gets_none(client):
+    async with scripted_server([until_peer_closes()]) as server:
+        address, waiter = parse_address(server.url), Waits()
+        assert client.connection(address, waiter) is None
+        client.forget(address, waiter)
+        await until(lambda: stats_of(client, server) == (1, 1))
+        assert (waiter.connections, waiter.errors) == ([], [])
+
+
+async def test_who_waits_while_the_client_closes_is_told(client):
+    async with scripted_server([until_peer_closes()]) as server:
+        waits = [Waits(), Waits()]
+        assert client.connection(parse_address(server.url), waits[0]) is None
+        await client.close()
+        assert client.connection(parse_address(server.url), waits[1]) is None
+        await until(lambda: all(waiter.errors for waiter in waits))
+        assert [waiter.connections for waiter in waits] == [[], []]
 
 
 async def test_more_idle_connections_than_allowed_are_closed(make_client):
@@ -304,23 +362,14 @@ async def test_addresses_do_not_share_connections(client):
         assert len(client.stats()) == 2
 
 
-async def test_only_an_open_idle_connection_is_given_out_to_start_on(client):
+async def test_an_open_idle_connection_is_given_out_at_once(client):
     async with scripted_server(SERVE) as server:
-        address = parse_address(server.url)
-        assert client.take_idle(address) is None
-        assert client.stats() == {}  # asking opens nothing, and leaves nothing to close
+        address, waiter = parse_address(server.url), Waits()
         await client.send(address, POST, timeout_s=10)
-        connection = client.take_idle(address)
+        connection = client.connection(address, waiter)
         assert connection is not None
         assert connection.is_open
-        assert client.take_idle(address) is None
         connection.cancel()
-
-
-async def test_closing_a_client_that_was_only_asked_for_idle_connections_ends(client):
-    client.take_idle(parse_address("http://127.0.0.1:1"))
-    async with asyncio.timeout(5):
-        await client.close()
 
 
 async def test_aborting_an_address_fails_its_exchanges_and_later_calls_connect_anew(client):

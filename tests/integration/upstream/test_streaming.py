@@ -187,7 +187,7 @@ async def test_an_answer_that_comes_as_its_caller_is_cancelled_is_dropped(client
             assert stats_of(client, server) == (1, 1)  # complete and unharmed
         else:
             await closed(server)
-            assert client._wheel.pending == 0
+            assert client.wheel.pending == 0
         gc.collect()  # an exception that nobody has seen would be reported now
 
 

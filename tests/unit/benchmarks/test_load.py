@@ -6,7 +6,7 @@ from tests.benchmarks.children import BenchmarkError
 from tests.benchmarks.load import LoadResult, parse
 
 _TOLD = {
-    "requests": 5000, "duration_us": 2_000_000, "p50_us": 400, "p99_us": 2500, "max_us": 9000,
+    "requests": 5000, "duration_us": 2_000_000, "p50_us": 400, "p99_us": 2500, "p999_us": 4000, "max_us": 9000,
     "connect_errors": 0, "read_errors": 0, "write_errors": 0, "timeouts": 0, "status_errors": 0,
 }  # fmt: skip
 
@@ -16,7 +16,9 @@ def _output(**changes: int) -> str:
 
 
 def test_a_result_is_in_seconds():
-    assert parse(_output()) == LoadResult(5000, 2.0, p50_s=0.0004, p99_s=0.0025, errors=0)
+    assert parse(_output()) == LoadResult(
+        5000, 2.0, p50_s=0.0004, p99_s=0.0025, p999_s=0.004, errors=0
+    )
 
 
 def test_every_kind_of_error_counts():

@@ -18,6 +18,7 @@ from router.telemetry.logs import (
     MAX_TEXT_LENGTH,
     AccessLog,
     AccessRecord,
+    Answered,
     LineTemplate,
     configure_logging,
     encode_line,
@@ -141,13 +142,24 @@ def test_the_longest_line_is_still_one_atomic_write() -> None:
     ],
 )
 @pytest.mark.parametrize("request_id", ["r-7", 'a"b', "back\\slash", "%d%s"])
-def test_a_template_gives_the_line_of_the_record(record: AccessRecord, request_id: str) -> None:
-    made = LineTemplate(record).line((request_id.encode(), 7.0, 0.0125, 0.011_25, 0.0), NOW - 7.0)
+@pytest.mark.parametrize("deadline_ms", [None, 250.0, 0.5])
+def test_a_template_gives_the_line_of_the_record(
+    record: AccessRecord, request_id: str, deadline_ms: float | None
+) -> None:
+    answered = (request_id.encode(), 7.0, 0.0125, 0.011_25, 0.0, 4711, deadline_ms)
+    made = LineTemplate(record).line(answered, NOW - 7.0)
 
-    expected = replace(record, request_id=request_id, total_ms=12.5, upstream_ms=11.25)
+    expected = replace(
+        record, request_id=request_id, total_ms=12.5, upstream_ms=11.25,
+        payload_bytes=4711, deadline_ms=deadline_ms,
+    )  # fmt: skip
     assert json.loads(made) == json.loads(encode_line(expected, NOW))
     assert made.endswith(b"}\n")
     assert made.count(b"\n") == 1
+
+
+def ended(request_id: bytes, at: float) -> Answered:
+    return request_id, at, 0.1, 0.1, 0.1, 300, None
 
 
 async def test_what_is_recorded_late_stands_where_it_happened(tmp_path: Path) -> None:
@@ -155,7 +167,7 @@ async def test_what_is_recorded_late_stands_where_it_happened(tmp_path: Path) ->
     now = NOW
     log = AccessLog(str(path), lambda: now)
     log.catch_up = lambda: log.record_all(
-        LineTemplate(RECORD), [(b"r-1", 10.0, 0.1, 0.1, 0.1), (b"r-3", 12.0, 0.1, 0.1, 0.1)], 13.0
+        LineTemplate(RECORD), [ended(b"r-1", 10.0), ended(b"r-3", 12.0)], 13.0
     )
     now = NOW + 1  # the other clock says 11
     log.record(numbered(2))
@@ -205,9 +217,9 @@ async def test_a_sample_is_spread_evenly_and_has_every_failure(tmp_path: Path) -
     for number in range(1, 9):
         log.record(numbered(number))
         log.record(replace(numbered(100 + number), status=503))
-    log.record_all(LineTemplate(RECORD), [(b"b-%d" % n, 1.0, 0.1, 0.1, 0.1) for n in range(8)], 1.0)
+    log.record_all(LineTemplate(RECORD), [ended(b"b-%d" % n, 1.0) for n in range(8)], 1.0)
     failed = LineTemplate(replace(RECORD, status=500))
-    log.record_all(failed, [(b"f-%d" % n, 1.0, 0.1, 0.1, 0.1) for n in range(2)], 1.0)
+    log.record_all(failed, [ended(b"f-%d" % n, 1.0) for n in range(2)], 1.0)
     await log.close()
 
     written = ids(path.read_text())

@@ -1,0 +1,186 @@
+"""Heads that were understood before, found again by those of their lines that decide something.
+
+Clients send a head of its own with each request: trace ids, request ids, lengths. None of that
+decides where a request goes, so a head is remembered by its other lines alone. Of the rest each
+line is checked and passed on as it came; an id, a length and a deadline are read.
+
+Whatever is found here, aiohttp's parser would have read in the same way: the lines that decide
+stood together in a head that it did read, and all others are of a strict grammar, have names that
+mean nothing to a parser, and stand once where they may stand only once.
+"""
+
+import re
+from collections.abc import Iterable
+from enum import IntEnum
+from typing import Generic, NamedTuple, TypeVar
+
+from router.domain.errors import InvalidRequestError
+from router.gateway.head import HOP_BY_HOP, OURS, REQUEST_ID, read_deadline_ms
+
+MAX_HEAD_BYTES = 4096
+_MAX_LINES = 64
+_MAX_HEADS = 2048
+_MAX_NAMES = 256
+_MAX_VALUES = 16
+"""Of a name with more values than that, the next one most likely never comes again."""
+_MAX_KEPT_BYTES = 256
+
+_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([\t -~\x80-\xff]*)")
+_DIGITS = re.compile(rb"[0-9]{1,15}")
+_REQUEST_ID = re.compile(REQUEST_ID.pattern.encode())
+_BLANKS = b" \t"
+
+
+class Line(IntEnum):
+    """What a line of a head is to the gateway; those from AGENT on may stand only once."""
+
+    DECIDES = 1
+    PASSES = 2
+    AGENT = 3
+    LENGTH = 4
+    REQUEST_ID = 5
+    DEADLINE = 6
+    TENSORS = 7
+
+
+TENSORS = "inference-header-content-length"
+_TENSORS = TENSORS.encode()
+_KINDS_OF_LINES = max(Line) + 1
+_KINDS: dict[str, Line] = {
+    "user-agent": Line.AGENT,
+    "content-length": Line.LENGTH,
+    "x-request-id": Line.REQUEST_ID,
+    "x-router-deadline-ms": Line.DEADLINE,
+    TENSORS: Line.TENSORS,
+} | dict.fromkeys(
+    # What a parser acts upon or refuses to see twice, and what says who calls and what the body is.
+    HOP_BY_HOP
+    | {
+        "authorization", "content-encoding", "content-location", "content-range", "content-type",
+        "etag", "expect", "host", "max-forwards", "server", "via", "x-api-key",
+    },
+    Line.DECIDES,
+)  # fmt: skip
+_DECIDING_STARTS = (OURS, "proxy-", "sec-websocket-")
+
+T = TypeVar("T")
+
+
+class Sorted(NamedTuple):
+    """A head's lines, sorted. Heads with the same `key` are understood alike.
+
+    The body begins at `start`. `passing` are whole lines for the backend. `request_id` is None
+    where the client sent none that can be used.
+    """
+
+    key: bytes
+    start: int
+    body_bytes: int
+    passing: bytes
+    request_id: bytes | None
+    deadline_ms: float | None
+
+
+class KnownHeads(Generic[T]):
+    """What was understood of heads, by their deciding lines; bounded, the oldest goes first.
+
+    `names` are the headers (lower case) that the configuration in force decides by; longer heads
+    than `max_bytes` are special.
+    """
+
+    def __init__(self, names: Iterable[str] = (), max_bytes: int = MAX_HEAD_BYTES) -> None:
+        self._kinds = _KINDS | dict.fromkeys(names, Line.DECIDES)
+        self._max_bytes = min(max_bytes, MAX_HEAD_BYTES)
+        self._heads: dict[bytes, T] = {}
+        self._lines: dict[bytes, Line] = {}
+        self._values: dict[str, int] = {}
+
+    def get(self, head: Sorted) -> T | None:
+        """What was remembered of heads like this one."""
+        return self._heads.get(head[0])
+
+    def remember(self, head: Sorted, known: T) -> None:
+        """Keep what was understood of heads like this one."""
+        if len(self._heads) >= _MAX_HEADS:
+            del self._heads[next(iter(self._heads))]
+        self._heads[head.key] = known
+
+    def sort(self, data: bytes) -> Sorted | None:
+        """Sort the lines of the head that `data` begins with; None if it is special in any way."""
+        end = data.find(b"\r\n\r\n", 0, self._max_bytes)
+        first, *lines = data[: max(end, 0)].split(b"\r\n")
+        if not lines or len(lines) > _MAX_LINES:
+            return None
+        key, passing = [first], []
+        values = [b""] * _KINDS_OF_LINES
+        known = self._lines
+        for line in lines:
+            kind = known.get(line) or self._kind(line)
+            if kind is Line.PASSES:
+                passing.append(line)
+            elif kind is Line.DECIDES:
+                key.append(line)
+            elif kind is None or values[kind]:
+                return None
+            else:
+                values[kind] = line
+        return _sorted(key, passing, values, end + 4)
+
+    def kind_of(self, name: str) -> Line:
+        """What lines with that name (lower case) are."""
+        kind = self._kinds.get(name)
+        if kind is not None:
+            return kind
+        return Line.DECIDES if name.startswith(_DECIDING_STARTS) else Line.PASSES
+
+    def decides(self, name: str) -> bool:
+        """Whether headers of that name (lower case) are among what is remembered of a head."""
+        return self.kind_of(name) in {Line.DECIDES, Line.TENSORS}
+
+    def _kind(self, line: bytes) -> Line | None:
+        """What a line is; remembered if others of its name do not differ too often."""
+        match = _LINE.fullmatch(line)
+        if match is None:
+            return None
+        name = match[1].decode("ascii").lower()
+        kind = self.kind_of(name)
+        seen = self._values.get(name, 0)
+        if (
+            seen < _MAX_VALUES
+            and len(line) <= _MAX_KEPT_BYTES
+            and (seen or len(self._values) < _MAX_NAMES)
+        ):
+            self._values[name] = seen + 1
+            self._lines[line] = kind
+        return kind
+
+
+def _sorted(
+    key: list[bytes], passing: list[bytes], values: list[bytes], start: int
+) -> Sorted | None:
+    """Read the lines whose values are the request's own; None if one of them is no such value."""
+    _, _, _, agent, length, given_id, deadline, tensors = values
+    if agent:
+        passing.append(agent)
+    if tensors:  # that there is such a line decides; which number it has does not
+        key.append(_TENSORS)
+        passing.append(tensors)
+    digits = _value(length)
+    if not _DIGITS.fullmatch(digits):
+        return None
+    request_id: bytes | None = _value(given_id)
+    if not _REQUEST_ID.fullmatch(request_id or b""):
+        request_id = None
+    deadline_ms = None
+    if deadline:
+        try:
+            deadline_ms = read_deadline_ms(_value(deadline).decode("latin-1"))
+        except InvalidRequestError:
+            return None  # the ordinary path says so
+    passing.append(b"")
+    lines = b"\r\n".join(passing)
+    return Sorted(b"\r\n".join(key), start, int(digits), lines, request_id, deadline_ms)
+
+
+def _value(line: bytes) -> bytes:
+    return line[line.find(b":") + 1 :].strip(_BLANKS)
