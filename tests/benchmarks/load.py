@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from tests.benchmarks.children import LOAD_CORE, BenchmarkError, pinned, stop
 from tests.benchmarks.tools import Tools
@@ -67,6 +67,19 @@ class Posted(Protocol):
         ...
 
 
+class Bodies(NamedTuple):
+    """What is posted in turn: a file with all of them one after the other, and how long each is."""
+
+    file: Path
+    sizes: Sequence[int]
+
+    @classmethod
+    def write(cls, file: Path, bodies: Sequence[bytes]) -> "Bodies":
+        """Put them into the file."""
+        file.write_bytes(b"".join(bodies))
+        return cls(file, [len(body) for body in bodies])
+
+
 class Load:
     """A run of wrk in the background."""
 
@@ -88,23 +101,21 @@ def load(
     tools: Tools,
     port: int,
     scenario: Posted,
-    body: Path,
+    bodies: Bodies,
     seconds: float,
     lines: Sequence[str] = (),
-    sizes: Sequence[int] = (),
 ) -> Iterator[Load]:
     """Put `scenario` on a port for `seconds`, rounded up; never outlives the block.
 
-    `lines` are more lines of its heads. `sizes` are those of the bodies in the file `body`, one
-    after the other; without them it is one.
+    `lines` are more lines of its heads.
     """
     duration_s = ceil(seconds)
-    lengths = ",".join(map(str, sizes or (body.stat().st_size,)))
+    lengths = ",".join(map(str, bodies.sizes))
     command = [
         tools.debian("wrk", "wrk"), "--threads", "1", "--connections", str(scenario.connections),
         "--duration", f"{duration_s}s", "--timeout", f"{_REQUEST_TIMEOUT_S}s",
         "--script", str(_SCRIPT), f"http://127.0.0.1:{port}{scenario.path}",
-        "--", str(body), scenario.content_type, lengths, *lines,
+        "--", str(bodies.file), scenario.content_type, lengths, *lines,
     ]  # fmt: skip
     process = subprocess.Popen(
         pinned(command, LOAD_CORE),

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.benchmarks.children import SYSTEM_CORE, BenchmarkError, exchange
-from tests.benchmarks.load import load
+from tests.benchmarks.load import Bodies, load
 from tests.benchmarks.processes import core_busy_s, cpu_s, rss_bytes
 from tests.benchmarks.results import Row, Sample, ScenarioResult
 from tests.benchmarks.scenarios import Scenario
@@ -47,8 +47,7 @@ def run_scenario(
     seconds: float,
 ) -> ScenarioResult:
     """Measure all systems that take this scenario."""
-    body = bench.folder / f"{scenario.name}.body"
-    body.write_bytes(b"".join(scenario.bodies))
+    bodies = Bodies.write(bench.folder / f"{scenario.name}.body", scenario.bodies)
     taking = {name: it for name, it in systems.items() if it[0].takes(scenario)}
     samples: dict[str, list[Sample | None]] = {name: [] for name in taking}
     failures: dict[str, list[str]] = {name: [] for name in taking}
@@ -57,7 +56,7 @@ def run_scenario(
             bench.tell(f"{scenario.name} round {number}/{rounds} {name}")
             try:
                 verify(bench.upstream, scenario, live.port, is_exact=system.is_exact)
-                samples[name].append(measure(bench, scenario, live, body, seconds))
+                samples[name].append(measure(bench, scenario, live, bodies, seconds))
             except (BenchmarkError, OSError) as error:
                 samples[name].append(None)
                 failures[name].append(str(error))
@@ -80,10 +79,11 @@ def verify(upstream: Upstream, scenario: Scenario, port: int, *, is_exact: bool)
         raise BenchmarkError(f"wrong answer: {given[0]} {given[1][:200]!r}, not {expected[0]}")
 
 
-def measure(bench: Bench, scenario: Scenario, live: Running, body: Path, seconds: float) -> Sample:
+def measure(
+    bench: Bench, scenario: Scenario, live: Running, bodies: Bodies, seconds: float
+) -> Sample:
     """Load one system and look at the window. Raises BenchmarkError."""
-    load_s, sizes = _RAMP_S + seconds + _TAIL_S, [len(each) for each in scenario.bodies]
-    with load(bench.tools, live.port, scenario, body, load_s, sizes=sizes) as run:
+    with load(bench.tools, live.port, scenario, bodies, _RAMP_S + seconds + _TAIL_S) as run:
         time.sleep(_RAMP_S)
         before = _reading(bench.upstream, live)
         time.sleep(seconds)

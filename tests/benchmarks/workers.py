@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from tests.benchmarks.children import BenchmarkError, exchange, free_port
-from tests.benchmarks.load import load
+from tests.benchmarks.load import Bodies, load
 from tests.benchmarks.processes import cpu_s, rss_bytes
 from tests.benchmarks.results import Row, Sample, ScenarioResult
 from tests.benchmarks.rounds import Bench
@@ -90,8 +90,7 @@ def run_workers(
 def _measured(
     bench: Bench, work: Work, live: Mapping[str, Running], rounds: int, seconds: float
 ) -> ScenarioResult:
-    body = bench.folder / f"{work.name}.body"
-    body.write_bytes(work.body)
+    bodies = Bodies.write(bench.folder / f"{work.name}.body", [work.body])
     # MLServer answers binary requests with JSON: its row would be of another work.
     taking = {name: it for name, it in live.items() if not (work.lines and name == "mlserver")}
     samples: dict[str, list[Sample | None]] = {name: [] for name in taking}
@@ -100,7 +99,7 @@ def _measured(
         for name, it in taking.items():
             bench.tell(f"{work.name} round {number}/{rounds} {name}")
             try:
-                samples[name].append(_measure(bench, work, it, body, seconds))
+                samples[name].append(_measure(bench, work, it, bodies, seconds))
             except (BenchmarkError, OSError) as error:
                 samples[name].append(None)
                 failures[name].append(str(error))
@@ -108,9 +107,9 @@ def _measured(
     return ScenarioResult(work.name, work.title, rows, REFERENCE)
 
 
-def _measure(bench: Bench, work: Work, it: Running, body: Path, seconds: float) -> Sample:
+def _measure(bench: Bench, work: Work, it: Running, bodies: Bodies, seconds: float) -> Sample:
     before = cpu_s(it.pid)
-    with load(bench.tools, it.port, work, body, seconds, work.lines) as run:
+    with load(bench.tools, it.port, work, bodies, seconds, work.lines) as run:
         told = run.result()
     cpu = cpu_s(it.pid) - before
     if not told.requests or told.errors:

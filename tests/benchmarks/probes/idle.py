@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from tests.benchmarks.children import BenchmarkError
+from tests.benchmarks.load import Bodies
 from tests.benchmarks.processes import cpu_s, rss_bytes
 from tests.benchmarks.results import Finding
 from tests.benchmarks.rounds import Bench, measure
@@ -23,15 +24,14 @@ def idle_connections(
 ) -> list[Finding]:
     """Memory and CPU of idle connections, and the p99 of 32 busy ones beside them."""
     scenario = BY_NAME["infer-32"]
-    body = bench.folder / "idle.body"
-    body.write_bytes(b"".join(scenario.bodies))
+    bodies = Bodies.write(bench.folder / "idle.body", scenario.bodies)
     before = rss_bytes(live.pid)
     with _opened(live.port, connections) as clients:
         grown_kb = (rss_bytes(live.pid) - before) / 1000 / connections
         cpu = cpu_s(live.pid)
         time.sleep(_REST_S)
         busy = (cpu_s(live.pid) - cpu) / _REST_S * 100
-        beside = measure(bench, scenario, live, body, seconds)
+        beside = measure(bench, scenario, live, bodies, seconds)
         if beside.errors:
             raise BenchmarkError(f"{beside.errors} errors beside {connections} idle connections")
         _ask_all(clients)

@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 from tests.benchmarks.children import BenchmarkError
-from tests.benchmarks.load import load
+from tests.benchmarks.load import Bodies, load
 from tests.benchmarks.processes import peak_rss_bytes, reset_peak, rss_bytes
 from tests.benchmarks.results import Finding
 from tests.benchmarks.rounds import Bench, verify
@@ -62,7 +62,5 @@ def _rss_after(bench: Bench, live: Running, posts: int, give_up_at: float) -> fl
     return rss_bytes(live.pid) / _MB
 
 
-def _body(folder: Path, scenario: Scenario) -> Path:
-    body = folder / f"{scenario.name}.body"
-    body.write_bytes(scenario.body)
-    return body
+def _body(folder: Path, scenario: Scenario) -> Bodies:
+    return Bodies.write(folder / f"{scenario.name}.body", scenario.bodies)

@@ -6,7 +6,8 @@ from tests.benchmarks.children import BenchmarkError
 from tests.benchmarks.load import LoadResult, parse
 
 _TOLD = {
-    "requests": 5000, "duration_us": 2_000_000, "p50_us": 400, "p99_us": 2500, "p999_us": 4000, "max_us": 9000,
+    "requests": 5000, "duration_us": 2_000_000,
+    "p50_us": 400, "p99_us": 2500, "p999_us": 4000, "max_us": 9000,
     "connect_errors": 0, "read_errors": 0, "write_errors": 0, "timeouts": 0, "status_errors": 0,
 }  # fmt: skip
 
