@@ -38,7 +38,7 @@ JSON_TYPE: Final = "application/json"
 BINARY_TYPE: Final = "application/octet-stream"
 
 _MAX_LENGTH_DIGITS = 12
-_UNSUPPORTED_PARAMETERS = ("classification", "shared_memory_region")
+_UNSUPPORTED_PARAMETER = "shared_memory_region"
 
 
 class _Input(msgspec.Struct):
@@ -121,9 +121,9 @@ def _parse_head(text: memoryview) -> _Head:
 def _refuse_unsupported(head: _Head) -> None:
     entries: list[_Input | _Output] = [*head.inputs, *head.outputs]
     for entry in entries:
-        for name in _UNSUPPORTED_PARAMETERS:
-            if name in entry.parameters:
-                raise UnsupportedFeature(f"tensor {entry.name!r}: {name} is not supported")
+        if _UNSUPPORTED_PARAMETER in entry.parameters:
+            name = _UNSUPPORTED_PARAMETER
+            raise UnsupportedFeature(f"tensor {entry.name!r}: {name} is not supported")
 
 
 def _requested_outputs(outputs: Sequence[_Output]) -> list[RequestedOutput]:
@@ -131,9 +131,20 @@ def _requested_outputs(outputs: Sequence[_Output]) -> list[RequestedOutput]:
     if len(set(names)) != len(names):
         raise InvalidRequest(f"outputs are named twice: {_repeated(names)}")
     return [
-        RequestedOutput(o.name, _flag(o.parameters, "binary_data", f"output {o.name!r}"))
+        RequestedOutput(
+            o.name,
+            _flag(o.parameters, "binary_data", f"output {o.name!r}"),
+            _classes(o.parameters, o.name),
+        )
         for o in outputs
     ]
+
+
+def _classes(parameters: dict[str, Any], output: str) -> int:
+    value = parameters.get("classification", 0)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise InvalidRequest(f"output {output!r}: classification must be a number of classes")
+    return value
 
 
 def _flag(parameters: dict[str, Any], key: str, where: str) -> bool | None:

@@ -9,13 +9,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from workers.operations import (
+    RUNS,
     Endpoint,
     describe,
     error_reply,
     json_reply,
     match,
     read_infer,
+    read_predict,
     write_infer,
+    write_predict,
 )
 from workers.protocol import Reply, WorkerError
 from workers.service import Catalog
@@ -60,11 +63,13 @@ def answer(
     `max_body_bytes` bounds what a compressed body may inflate to.
     """
     operation = match(verb, path)
-    if operation.endpoint is not Endpoint.INFER:
+    if operation.endpoint not in RUNS:
         return describe(catalog, operation, ready=True)
     model = catalog.load(operation.model, operation.version)
-    request = read_infer(model, headers, body(), max_body_bytes)
-    return write_infer(request, model.infer(request), headers.get("accept-encoding", ""))
+    is_v1 = operation.endpoint is Endpoint.PREDICT
+    read, write = (read_predict, write_predict) if is_v1 else (read_infer, write_infer)
+    request = read(model, headers, body(), max_body_bytes)
+    return write(request, model.infer(request), headers.get("accept-encoding", ""))
 
 
 def guarded(make_reply: Callable[[], Reply]) -> Reply:

@@ -3,6 +3,8 @@
 Decides whether given tensors fit the model. Knows no transport, queue or batch.
 """
 
+import ctypes
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +26,7 @@ from workers.protocol import (
 from workers.repository import ModelFile
 
 _MESSAGE_CHARACTERS = 300
+_ONNX_BFLOAT16: Final = 16  # TensorProto.DataType
 _WARNING_AND_WORSE_HIDDEN = 3
 _MAX_SEARCHED_BYTES = 64 * 1024 * 1024
 # NodeProto.op_type (field 4) as it lies in the file. What only looks like it costs some speed.
@@ -43,6 +46,7 @@ _DATATYPES: Final[Mapping[str, Datatype]] = {
     "tensor(int32)": Datatype.INT32,
     "tensor(int64)": Datatype.INT64,
     "tensor(float16)": Datatype.FP16,
+    "tensor(bfloat16)": Datatype.BF16,
     "tensor(float)": Datatype.FP32,
     "tensor(double)": Datatype.FP64,
     "tensor(string)": Datatype.BYTES,
@@ -77,6 +81,8 @@ class Engine:
             self._runs_evenly = _runs_evenly(model.path)
             self.inputs = tuple(_spec(arg) for arg in self._session.get_inputs())
             self.outputs = tuple(_spec(arg) for arg in self._session.get_outputs())
+            specs = (*self.inputs, *self.outputs)
+            self._has_bf16 = any(spec.datatype is Datatype.BF16 for spec in specs)
         except _ORT_ERRORS as error:
             raise BrokenModel(f"{model.path} cannot be loaded: {_first_line(error)}") from error
         except KeyError as error:
@@ -102,7 +108,7 @@ class Engine:
         Raises InvalidRequest where the runtime refuses the inputs, else InferenceFailed.
         """
         try:
-            results: list[Any] = self._session.run(None, dict(feeds))
+            results: list[Any] = self._run(feeds)
         except ort_errors.InvalidArgument as error:
             raise InvalidRequest(f"the model refuses the inputs: {_first_line(error)}") from error
         except _ORT_ERRORS as error:
@@ -111,6 +117,36 @@ class Engine:
             _encode_strings(result) if spec.datatype is Datatype.BYTES else result
             for spec, result in zip(self.outputs, results, strict=True)
         ]
+
+    def _run(self, feeds: Feeds) -> list[Any]:
+        if not self._has_bf16:
+            results: list[Any] = self._session.run(None, dict(feeds))
+            return results
+        # The runtime takes and gives BF16 only as values of its own.
+        values = {spec.name: _value_of(spec.datatype, feeds[spec.name]) for spec in self.inputs}
+        found = self._session.run_with_ort_values(None, values)
+        return [
+            _array_of(spec.datatype, value) for spec, value in zip(self.outputs, found, strict=True)
+        ]
+
+
+def _value_of(datatype: Datatype, array: Array) -> onnxruntime.OrtValue:
+    if datatype is Datatype.BF16:
+        bits = np.ascontiguousarray(array)
+        return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, _ONNX_BFLOAT16)
+    return onnxruntime.OrtValue.ortvalue_from_numpy(array)
+
+
+def _array_of(datatype: Datatype, value: onnxruntime.OrtValue) -> Array:
+    if datatype is not Datatype.BF16:
+        array: Array = value.numpy()
+        return array
+    shape = value.shape()
+    if not math.prod(shape):
+        return np.empty(shape, NUMPY_TYPES[datatype])
+    bits = (ctypes.c_uint16 * math.prod(shape)).from_address(value.data_ptr())
+    # Copied while `value`, whose memory it is, is there.
+    return np.frombuffer(bits, NUMPY_TYPES[datatype]).reshape(shape).copy()
 
 
 def _runs_evenly(path: Path) -> bool:

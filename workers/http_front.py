@@ -22,6 +22,7 @@ from workers.http_connection import to_response
 from workers.lanes import ASIDE_BYTES, Lane, Phases
 from workers.metrics import CLIENT_GONE, UNKNOWN_MODEL, WorkerMetrics
 from workers.operations import (
+    RUNS,
     Endpoint,
     Operation,
     describe,
@@ -29,11 +30,14 @@ from workers.operations import (
     json_reply,
     match,
     read_infer,
+    read_predict,
     write_infer,
+    write_predict,
 )
 from workers.protocol import (
     DeadlinePassed,
     InferRequest,
+    InferResponse,
     InvalidRequest,
     PayloadTooLarge,
     Reply,
@@ -46,11 +50,13 @@ from workers.service import Catalog, Model
 
 _log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
+Write = Callable[[InferRequest, InferResponse], Reply]
 
 METRICS_PATH: Final = "/metrics"
 # Upper bound for requests that set no timeout of their own; the longest function runs as long.
 REQUEST_TIMEOUT_S: Final = 900.0
 _CODEC_THREADS: Final = 2
+_RANKING_COST: Final = 16  # of a class to be written, to that of a value
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +143,7 @@ class HttpFront:
         if path == METRICS_PATH:
             return await self._expose(request)
         operation = match(request.method, path)
-        if operation.endpoint is Endpoint.INFER:
+        if operation.endpoint in RUNS:
             return await self._counted_infer(request, operation)
         answer = partial(describe, self._catalog, operation, not self._draining)
         if operation.model and self._catalog.loaded(operation.model, operation.version) is None:
@@ -177,11 +183,14 @@ class HttpFront:
             size = len(body)
             if headers.get("content-encoding"):
                 size = max(size, ASIDE_BYTES)  # what it inflates to is unknown: never on the loop
+            is_v1 = operation.endpoint is Endpoint.PREDICT
+            read, write = (read_predict, write_predict) if is_v1 else (read_infer, write_infer)
             decoded = await self._aside(
-                size, partial(read_infer, model, headers, body, self._limits.max_body_bytes)
+                size, partial(read, model, headers, body, self._limits.max_body_bytes)
             )
             del body  # the request's tensors keep what they need of it
-            return await self._run_request(lane, decoded, headers.get("accept-encoding", ""))
+            write = partial(write, accept_encoding=headers.get("accept-encoding", ""))
+            return await self._run_request(lane, decoded, write)
 
     @contextmanager
     def _accepted(self, model: str) -> Iterator[None]:
@@ -232,16 +241,19 @@ class HttpFront:
             raise InvalidRequest(f"the body is malformed: {error}") from error
         return body
 
-    async def _run_request(self, lane: Lane, request: InferRequest, accept: str) -> Reply:
+    async def _run_request(self, lane: Lane, request: InferRequest, write: Write) -> Reply:
         started = self._clock()
         try:
             feeds = lane.model.prepare(request)
             prepared = self._clock()
             outcome = await self._submit(lane, feeds, request.timeout_s)
             ran = self._clock()
-            response = lane.model.respond(request, outcome.results)
-            size = sum(tensor.array.nbytes for tensor in response.outputs)
-            reply = await self._aside(size, partial(write_infer, request, response, accept))
+            size = sum(array.nbytes for array in outcome.results)
+            if _is_ranked(request):
+                size *= _RANKING_COST
+            reply = await self._aside(
+                size, lambda: write(request, lane.model.respond(request, outcome.results))
+            )
         except WorkerError:
             lane.record_failure(started)
             raise
@@ -297,6 +309,8 @@ def _run_at_once(
     lane: Lane, request: InferRequest, accept: str, clock: Callable[[], float]
 ) -> Reply | None:
     """As `HttpFront._run_request`, without waiting; None where the run might take long."""
+    if _is_ranked(request):
+        return None
     started = clock()
     try:
         feeds = lane.model.prepare(request)
@@ -313,6 +327,10 @@ def _run_at_once(
         raise
     lane.record(feeds, outcome, Phases(started, prepared, ran))
     return reply
+
+
+def _is_ranked(request: InferRequest) -> bool:
+    return any(requested.classes for requested in request.outputs)
 
 
 def _too_late(limit_s: float) -> DeadlinePassed:

@@ -22,6 +22,7 @@ from workers.codec import (
     parse_header_length,
 )
 from workers.compression import MIN_COMPRESSED_BYTES, choose_coding, compress, decompress
+from workers.kserve_v1 import decode_predict, encode_predict
 from workers.protocol import (
     BrokenModel,
     InferRequest,
@@ -51,6 +52,14 @@ class Endpoint(Enum):
     CONFIG = "config"
     STATS = "stats"
     INFER = "infer"
+    V1_MODELS = "V1 models"
+    V1_MODEL = "V1 model"
+    PREDICT = "predict"
+
+
+RUNS: Final = frozenset({Endpoint.INFER, Endpoint.PREDICT})
+"""The endpoints that run a model."""
+_POSTED: Final = RUNS | {Endpoint.INDEX}
 
 
 _FIXED: Final = {
@@ -60,6 +69,7 @@ _FIXED: Final = {
     "/v2/models": Endpoint.MODELS,
     "/v2/models/stats": Endpoint.ALL_STATS,
     "/v2/repository/index": Endpoint.INDEX,
+    "/v1/models": Endpoint.V1_MODELS,
 }
 _OF_MODEL: Final = {
     None: Endpoint.METADATA,
@@ -72,6 +82,7 @@ _MODEL_PATH = re.compile(
     r"/v2/models/(?P<model>[^/]+)(?:/versions/(?P<version>[^/]+))?"
     r"(?:/(?P<action>ready|config|stats|infer))?"
 )
+_V1_PATH = re.compile(r"/v1/models/(?P<model>[^/:]+)(?P<action>:predict)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +102,9 @@ def match(verb: str, raw_path: str) -> Operation:
     path = raw_path.rstrip("/")
     if path in _FIXED:
         operation = Operation(_FIXED[path])
+    elif v1 := _V1_PATH.fullmatch(path):
+        endpoint = Endpoint.PREDICT if v1["action"] else Endpoint.V1_MODEL
+        operation = Operation(endpoint, unquote(v1["model"]))
     else:
         found = _MODEL_PATH.fullmatch(path)
         if found is None:
@@ -101,7 +115,7 @@ def match(verb: str, raw_path: str) -> Operation:
             unquote(found["model"]),
             None if version is None else unquote(version),
         )
-    wanted = "POST" if operation.endpoint in (Endpoint.INFER, Endpoint.INDEX) else "GET"
+    wanted = "POST" if operation.endpoint in _POSTED else "GET"
     if verb != wanted:
         raise VerbNotAllowed(f"{raw_path[:200]!r} takes {wanted}, not {verb[:20]!r}")
     return operation
@@ -119,7 +133,7 @@ def describe(catalog: Catalog, operation: Operation, ready: bool) -> Reply:
             content: object = {"live": True}
         case Endpoint.READY:
             return json_reply({"ready": ready}, 200 if ready else 503)
-        case Endpoint.MODELS:
+        case Endpoint.MODELS | Endpoint.V1_MODELS:
             content = {"models": list(catalog.names)}
         case Endpoint.ALL_STATS:
             content = {"model_stats": [_stats(model) for model in catalog.loaded_models()]}
@@ -131,7 +145,7 @@ def describe(catalog: Catalog, operation: Operation, ready: bool) -> Reply:
 
 
 def _describe_model(catalog: Catalog, operation: Operation, ready: bool) -> Reply:
-    if operation.endpoint is Endpoint.MODEL_READY:
+    if operation.endpoint in (Endpoint.MODEL_READY, Endpoint.V1_MODEL):
         return _model_ready(catalog, operation, ready)
     model = catalog.load(operation.model, operation.version)
     if operation.endpoint is Endpoint.METADATA:
@@ -174,12 +188,32 @@ def read_infer(
     return decode_request(plain, length, model.inputs)
 
 
+def read_predict(
+    model: Model, headers: Headers, body: bytes | bytearray, limit_bytes: int
+) -> InferRequest:
+    """As `read_infer`, of a body of the V1 protocol."""
+    return decode_predict(
+        decompress(body, headers.get("content-encoding", ""), limit_bytes), model.inputs
+    )
+
+
+def write_predict(request: InferRequest, response: InferResponse, accept_encoding: str) -> Reply:
+    """As `write_infer`, in the V1 protocol."""
+    shape = request.inputs[0].array.shape
+    body = encode_predict(response, shape[0] if shape else 1)
+    return _packed(body, {"content-type": JSON_TYPE}, accept_encoding)
+
+
 def write_infer(request: InferRequest, response: InferResponse, accept_encoding: str) -> Reply:
     """The reply to an inference, compressed where the client takes it and it is worth it."""
     body, json_length = encode_response(request, response)
     headers = {"content-type": JSON_TYPE if json_length is None else BINARY_TYPE}
     if json_length is not None:
         headers[HEADER_LENGTH] = str(json_length)
+    return _packed(body, headers, accept_encoding)
+
+
+def _packed(body: bytes, headers: dict[str, str], accept_encoding: str) -> Reply:
     coding = choose_coding(accept_encoding) if len(body) >= MIN_COMPRESSED_BYTES else None
     if coding is not None:
         body = compress(body, coding)

@@ -22,7 +22,7 @@ MAX_DIMENSION = 2**40
 
 
 class Datatype(StrEnum):
-    """Tensor element types of the protocol. BF16 is left out: numpy has no such type."""
+    """Tensor element types of the protocol. BF16 is kept as its 16 bits: numpy has no such type."""
 
     BOOL = "BOOL"
     UINT8 = "UINT8"
@@ -34,6 +34,7 @@ class Datatype(StrEnum):
     INT32 = "INT32"
     INT64 = "INT64"
     FP16 = "FP16"
+    BF16 = "BF16"
     FP32 = "FP32"
     FP64 = "FP64"
     BYTES = "BYTES"
@@ -51,6 +52,7 @@ NUMPY_TYPES: Mapping[Datatype, np.dtype[Any]] = {
     Datatype.INT32: np.dtype("<i4"),
     Datatype.INT64: np.dtype("<i8"),
     Datatype.FP16: np.dtype("<f2"),
+    Datatype.BF16: np.dtype("<u2"),
     Datatype.FP32: np.dtype("<f4"),
     Datatype.FP64: np.dtype("<f8"),
     Datatype.BYTES: np.dtype(object),
@@ -80,10 +82,14 @@ class Tensor(NamedTuple):
 
 
 class RequestedOutput(NamedTuple):
-    """An output the client named. `binary` is None where the client left it to the default."""
+    """An output the client named. `binary` is None where the client left it to the default.
+
+    `classes` asks for so many of the largest values instead of all, 0 for the tensor itself.
+    """
 
     name: str
     binary: bool | None = None
+    classes: int = 0
 
 
 class InferRequest(NamedTuple):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from workers.classification import classified
 from workers.engine import Engine, Feeds, validate_inputs, zeros
 from workers.protocol import (
     Array,
@@ -20,6 +21,7 @@ from workers.protocol import (
     InferResponse,
     InvalidRequest,
     ModelNotFound,
+    RequestedOutput,
     Tensor,
     TensorSpec,
     WorkerError,
@@ -30,7 +32,13 @@ from workers.statistics import Statistics, Timing
 PLATFORM: Final = "onnxruntime_onnx"
 SERVER_NAME: Final = "hybrid-router-worker"
 SERVER_VERSION: Final = "0.1.0"  # a constant: a function's package carries no metadata to read
-EXTENSIONS: Final = ("binary_tensor_data", "model_configuration", "model_repository", "statistics")
+EXTENSIONS: Final = (
+    "binary_tensor_data",
+    "classification",
+    "model_configuration",
+    "model_repository",
+    "statistics",
+)
 
 _CONFIG_TYPES: Final[Mapping[Datatype, str]] = {
     datatype: "TYPE_STRING" if datatype is Datatype.BYTES else f"TYPE_{datatype}"
@@ -125,8 +133,14 @@ class Model:
         )
         if request.outputs:
             by_name = {tensor.name: tensor for tensor in outputs}
-            outputs = tuple(by_name[requested.name] for requested in request.outputs)
+            outputs = tuple(self._wanted(by_name[r.name], r) for r in request.outputs)
         return InferResponse(self.name, self.version, outputs, request.id)
+
+    def _wanted(self, tensor: Tensor, requested: RequestedOutput) -> Tensor:
+        if not requested.classes:
+            return tensor
+        is_first = tensor.name == self._engine.outputs[0].name
+        return classified(tensor, requested.classes, self.options.labels if is_first else ())
 
     def infer(self, request: InferRequest) -> InferResponse:
         """One request from start to end on the calling thread, with its statistics."""

@@ -16,6 +16,7 @@ import numpy as np
 
 from workers.protocol import MAX_RANK, NUMPY_TYPES, Array, Datatype, InvalidRequest, Tensor
 
+_HALVES = (Datatype.FP16, Datatype.BF16)
 _LENGTH_PREFIX = struct.Struct("<I")
 _SLICE_BYTES: Final = 256 * 1024
 _SLICE_ELEMENTS: Final = 32 * 1024
@@ -92,8 +93,7 @@ def json_to_array(name: str, datatype: Datatype, shape: tuple[int, ...], text: b
     Raises InvalidRequest, naming the tensor, for other types, values out of range, or another
     number of elements.
     """
-    if datatype is Datatype.FP16:
-        raise InvalidRequest(f"input {name!r}: FP16 travels only as binary data")
+    _refuse_halves(name, datatype)
     depth = _depth(text)
     if depth not in (1, len(shape)):
         raise InvalidRequest(
@@ -114,6 +114,23 @@ def json_to_array(name: str, datatype: Datatype, shape: tuple[int, ...], text: b
             f"got {array.size}"
         )
     return array.reshape(shape)
+
+
+def rows_to_array(name: str, datatype: Datatype, text: bytes) -> Array:
+    """The tensor in a JSON list that is nested as its shape.
+
+    Raises InvalidRequest, naming the tensor, where elements do not fit or the list is ragged.
+    """
+    _refuse_halves(name, datatype)
+    depth = _depth(text)
+    if not 0 < depth <= MAX_RANK:
+        raise InvalidRequest(f"input {name!r}: data must be a list of at most {MAX_RANK} levels")
+    return _to_array(name, datatype, _decode(name, datatype, text, depth))
+
+
+def _refuse_halves(name: str, datatype: Datatype) -> None:
+    if datatype in _HALVES:
+        raise InvalidRequest(f"input {name!r}: {datatype} travels only as binary data")
 
 
 def _flat_array(name: str, datatype: Datatype, text: bytes) -> Array:
@@ -193,11 +210,12 @@ def array_to_binary(tensor: Tensor) -> bytes:
 def array_to_json(tensor: Tensor) -> msgspec.Raw:
     """The tensor as a flat JSON list; NaN and infinities become null.
 
-    Raises InvalidRequest for what has no JSON form: FP16, and BYTES that are not UTF-8.
+    Raises InvalidRequest for what has no JSON form: FP16, BF16, and BYTES that are not UTF-8.
     """
-    if tensor.datatype is Datatype.FP16:
+    if tensor.datatype in _HALVES:
         raise InvalidRequest(
-            f"output {tensor.name!r} is FP16, which has no JSON form; ask for binary_data"
+            f"output {tensor.name!r} is {tensor.datatype}, which has no JSON form; "
+            "ask for binary_data"
         )
     flat = tensor.array.ravel()
     try:

@@ -67,6 +67,19 @@ def write_sum(repository: Path, name: str, version: str = "1") -> Path:
     return _write(repository, name, version, graph, None)
 
 
+def write_bfloat(repository: Path, name: str) -> Path:
+    """`y = -x`, both BF16 of any length; worked out in FP32."""
+    x = helper.make_tensor_value_info("x", TensorProto.BFLOAT16, ["batch"])
+    y = helper.make_tensor_value_info("y", TensorProto.BFLOAT16, ["batch"])
+    nodes = [
+        helper.make_node("Cast", ["x"], ["wide"], to=TensorProto.FLOAT),
+        helper.make_node("Neg", ["wide"], ["negative"]),
+        helper.make_node("Cast", ["negative"], ["y"], to=TensorProto.BFLOAT16),
+    ]
+    graph = helper.make_graph(nodes, name, [x], [y])
+    return _write(repository, name, "1", graph, {"batching": {"max_batch": 4}})
+
+
 def write_outer(repository: Path, name: str, *, columns: int) -> Path:
     """`y[batch, columns] = x[batch, 1]` times ones (FP32): little goes in, much comes out."""
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 1])

@@ -151,7 +151,7 @@ MALFORMED: list[tuple[str, bytes, str]] = [
     ("no inputs", b'{"inputs":[]}', "no inputs"),
     ("number as name", infer_json(json_input(1, "FP32", [1], [1])), r"\$.inputs\[0\].name"),  # type: ignore[arg-type]
     ("unknown datatype", one("FP8", [1], [1]), "'FP8' is not supported"),
-    ("BF16", one("BF16", [1], [1]), "'BF16' is not supported"),
+    ("BF16", one("BF16", [1], [1]), "BF16 travels only as binary"),
     ("negative dimension", one("FP32", [-1], [1]), "impossible dimension -1"),
     ("overflowing dimension", one("FP32", [2**62], [1]), "impossible dimension"),
     ("huge product", one("FP32", [2**40, 2**40], [1]), "elements, got 1"),
@@ -260,7 +260,14 @@ def test_wrong_binary_tensor_is_refused(tensor: Any, raw: bytes, message: str) -
         decode(*with_binary(infer_json(tensor), raw))
 
 
-@pytest.mark.parametrize("parameter", ["classification", "shared_memory_region"])
+@pytest.mark.parametrize("value", [-1, 1.5, True, "3", None])
+def test_classification_must_be_a_number_of_classes(value: object) -> None:
+    outputs = [{"name": "y", "parameters": {"classification": value}}]
+    with pytest.raises(InvalidRequest, match="classification must be a number"):
+        decode(infer_json(json_input("x", "FP32", [1], [1]), outputs=outputs))
+
+
+@pytest.mark.parametrize("parameter", ["shared_memory_region"])
 def test_features_not_offered_are_named(parameter: str) -> None:
     body = infer_json(
         json_input("x", "FP32", [1], [1]),

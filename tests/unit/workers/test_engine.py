@@ -6,7 +6,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto
 
-from tests.fakes.models import write_identity, write_mlp, write_sum
+from tests.fakes.models import write_bfloat, write_identity, write_mlp, write_sum
 from workers.engine import Engine, validate_inputs
 from workers.protocol import (
     BrokenModel,
@@ -130,9 +130,17 @@ def test_missing_model_file_is_named(tmp_path: Path) -> None:
 
 
 def test_tensor_type_the_protocol_lacks_is_refused(tmp_path: Path) -> None:
-    write_identity(tmp_path, "m", types={"x": TensorProto.BFLOAT16})
-    with pytest.raises(BrokenModel, match=r"bfloat16|cannot be loaded"):
+    write_identity(tmp_path, "m", types={"x": TensorProto.FLOAT8E4M3FN})
+    with pytest.raises(BrokenModel, match=r"float8|cannot be loaded"):
         load(tmp_path, "m")
+
+
+def test_bf16_is_taken_and_given_as_its_bits(tmp_path: Path) -> None:
+    write_bfloat(tmp_path, "m")
+    engine = load(tmp_path, "m")
+    [found] = engine.run({"x": np.array([0x3FC0, 0xC000], "<u2")})  # 1.5 and -2
+    assert (found.dtype, found.tolist()) == (np.dtype("<u2"), [0xBFC0, 0x4000])
+    assert engine.run({"x": np.zeros(0, "<u2")})[0].shape == (0,)
 
 
 def test_input_the_runtime_refuses_is_the_clients_fault(repository: Path) -> None:

@@ -29,7 +29,14 @@ def test_path_is_matched(verb: str, path: str, expected: Operation) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["", "/", "/v1/models", "/v2/models/m/nope", "/v2/models//infer", "/v2/models/m/versions"],
+    [
+        "",
+        "/",
+        "/v1/models/m:explain",
+        "/v2/models/m/nope",
+        "/v2/models//infer",
+        "/v2/models/m/versions",
+    ],
 )
 def test_other_paths_do_not_exist(path: str) -> None:
     with pytest.raises(PathNotFound):
