@@ -4,6 +4,7 @@ State machines over plain numbers; they read no clock and forget nothing they we
 """
 
 from collections import deque
+from math import inf
 
 _BUCKETS = 40
 _LEARNED = 20
@@ -176,6 +177,11 @@ class WarmEnvironments:
         self._idle_since.append(now)
         while len(self._idle_since) > self.max_concurrency:
             self._idle_since.popleft()
+
+    @property
+    def cold_at(self) -> float:
+        """When the last idle environment is gone, unless it is used before; infinite if none is."""
+        return self._idle_since[-1] + self.reclaim_s if self._idle_since else inf
 
     def idle(self, now: float) -> int:
         """How many idle environments are believed warm."""

@@ -11,8 +11,9 @@ from math import inf, nan
 from typing import NamedTuple
 
 from router.domain.decision import Backend
-from router.policy.demand import starting_since
+from router.policy.demand import breaks_objective, starting_since
 from router.replay.beliefs import FunctionBelief, PoolBelief, Queue, Waiter, bytes_of
+from router.replay.nap import Nap
 from router.replay.platform import Platform
 from router.replay.replicas import Replicas
 from router.replay.sizers import Observed, Sizer
@@ -77,6 +78,8 @@ class Machine(ABC, Observed):
         self._bits: list[int] = []
         self._late: list[Late] = []
         self._sizer, self._next_tick = sizer, inf
+        self._nap: Nap | None = None
+        self._slo = runtime.policy.slo
         if sizer is not None:
             self._tick_at(0.0)
 
@@ -120,6 +123,11 @@ class Machine(ABC, Observed):
     def wanted(self) -> int:
         """Replicas asked for last."""
         return self.replicas.wanted
+
+    @property
+    def startup_s(self) -> float:
+        """How long a replica is believed to start."""
+        return self._pool.startup.mean_s if self._pool is not None else 0.0
 
     @property
     def throttled(self) -> int:
@@ -169,6 +177,8 @@ class Machine(ABC, Observed):
             self._push(deadline, _FUNCTION_CUT)
             self._push(ends, _ENVIRONMENT_DONE)
             return deadline - now, bits | CUT
+        if self._nap is not None and self._sizer is not None and self._sizer.has_duty:
+            self._reconsider(now)
         paid_cold_s = cold_s if is_cold else WARM
         event = (ends, FUNCTION_DONE, bucket, expected_warm, took_s, function_s, paid_cold_s)
         heapq.heappush(self._events, event)
@@ -204,8 +214,8 @@ class Machine(ABC, Observed):
     def _push(self, at: float, kind: int, number: int = 0, first: float = 0.0) -> None:
         heapq.heappush(self._events, (at, kind, number, first, 0.0, 0.0, WARM))
 
-    def _step(self, until: float) -> None:
-        """The next event; nothing else happens before `until` but what is in the heap."""
+    def _step(self) -> None:
+        """The next event."""
         now, kind, number, first, second, third, fourth = heapq.heappop(self._events)
         if kind == POOL_DONE:
             self.replicas.release(number, now)
@@ -218,7 +228,7 @@ class Machine(ABC, Observed):
             self._function_done(now, number, bool(first), (second, third, fourth))
         elif kind == _TICK:
             if now == self._next_tick:
-                self._tick(now, until)
+                self._tick(now)
         elif kind == _READY:
             self._became_ready(now, number, first)
         else:
@@ -280,6 +290,8 @@ class Machine(ABC, Observed):
         function.environments.give_back(now, expected_warm=expected_warm, was_cold=is_cold)
         function.learn(bucket, served_s, billed_s, cold_s if is_cold else None)
         self._end_call(now)
+        if self._nap is not None:
+            self._reconsider(now)
 
     def _end_call(self, now: float) -> None:
         function, queue = self._function, self._function_queue
@@ -313,9 +325,13 @@ class Machine(ABC, Observed):
     def _tick_at(self, at: float) -> None:
         if self._sizer is not None:
             self._next_tick = at
-            self._push(at, _TICK)
+            if at < inf:
+                self._push(at, _TICK)
 
-    def _tick(self, now: float, until: float) -> None:
+    def _tick(self, now: float) -> None:
+        if self._nap is not None:
+            self._end_nap(now)
+            return
         sizer, pool, replicas = self._sizer, self._pool, self.replicas
         assert sizer is not None  # noqa: S101
         wanted = sizer.wanted(self, now)
@@ -326,12 +342,36 @@ class Machine(ABC, Observed):
         if wanted != replicas.wanted:
             for ready_at, slot in replicas.want(wanted, now):
                 self._push(ready_at, _READY, slot, now)
+        calm_usd = sizer.calm_usd
         # What sizing has not yet been told of makes no time a quiet one.
-        is_quiet = self._events[0][0] >= until and not self._delay_s
-        self._tick_at(sizer.skip(now, until if is_quiet else now))
+        if calm_usd is None or self._delay_s:
+            self._tick_at(sizer.next_step(now))
+            return
+        self._nap = Nap(sizer, calm_usd, sizer.window_began, now)
+        self._tick_when_cold()
+
+    def _end_nap(self, now: float) -> None:
+        """Sizing has to be asked again from the next step on."""
+        assert self._nap is not None  # noqa: S101
+        self._tick_at(self._nap.end(now))
+        self._nap = None
+
+    def _reconsider(self, now: float) -> None:
+        """A call began or ended: is a replica to be kept from now on, or no longer?"""
+        assert self._sizer is not None  # noqa: S101
+        if breaks_objective(self._slo, self.function(now)) != self._sizer.has_duty:
+            self._end_nap(now)
+        elif self._next_tick == inf:
+            self._tick_when_cold()
+
+    def _tick_when_cold(self) -> None:
+        """A function that gets cold may break the objective from then on."""
+        assert self._sizer is not None  # noqa: S101
+        if not (self._sizer.has_duty or self._slo.cold_allowed) and self._function is not None:
+            self._tick_at(self._function.environments.cold_at)
 
     def _stop_sizing(self) -> None:
-        self._sizer, self._next_tick = None, inf
+        self._sizer, self._next_tick, self._nap = None, inf, None
 
 
 def _queue(backend: PoolSettings | ServerlessSettings | None) -> Queue:

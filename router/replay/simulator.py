@@ -74,7 +74,7 @@ class Simulation(Machine):
         shortcuts: bool = True,
     ) -> None:
         super().__init__(setup, sizer, seed, may_overflow=may_overflow)
-        self._name, self._slo = setup.name, setup.runtime.policy.slo
+        self._name = setup.name
         self._max_attempts = setup.runtime.settings.attempts
         self._is_idempotent = setup.runtime.settings.idempotent
         self._policies = {
@@ -122,14 +122,14 @@ class Simulation(Machine):
     def advance(self, until: float) -> None:
         """Let time pass without a request; the next one comes later than that."""
         while self._events[0][0] <= until:
-            self._step(until)
+            self._step()
 
     def finish(self, horizon: float) -> list[Late]:
         """Go on to the horizon, where sizing stops, and let what is under way end."""
         self.advance(horizon)
         self._stop_sizing()
         while self._events[0][0] < inf:
-            self._step(inf)
+            self._step()
         late, self._late = self._late, []
         return late
 
@@ -137,18 +137,21 @@ class Simulation(Machine):
         """Route each row. One pass with few calls for most of them, because rows are millions."""
         latencies, bits = self._latencies, self._bits
         events, step, push = self._events, self._step, heapq.heappush
-        replicas, waiting, arrived = self.replicas, self._pool_queue.waiting, self.signals.arrived
+        replicas, waiting, signals = self.replicas, self._pool_queue.waiting, self.signals
+        arrived = signals.arrived
         pool_best = self._pool.table.best if self._pool is not None else _NO_TIMES
         shortcuts = self._shortcuts and bool(np.isnan(block.deadline_s).all())
         sizes = block.payload_bytes.tolist()
         for index, row in enumerate(block.rows(self._slo.latency_s)):
             at, bucket, wish, fits, left_s, service_s, _, _, _ = row
             while events[0][0] <= at:
-                step(at)
+                step()
             service = pool_best[bucket]
             usd = self._price_usd(bucket) if fits else -1.0
             work_s = service.mean_s if service.count else self._believed_s(bucket)
             arrived(work_s, usd if usd >= 0 else 0.0, usd < 0)
+            if self._nap is not None and (self._nap.disturbs(at, signals.totals()) or usd < 0):
+                self._end_nap(at)
             if self._budget_used:
                 self._budget.deposit(at)
             elif shortcuts and not self._keeps_replica_by_prior(bucket):
@@ -264,6 +267,8 @@ class Simulation(Machine):
             if self.replicas.free > 0 and not self._pool_queue.waiting:
                 return self._in_pool(waiter, now)
             if not self.replicas.wanted:
+                if self._nap is not None:
+                    self._end_nap(now)
                 self._tick_at(now)
             return self._hold(waiter, self._pool_queue, now, patience_s)
         function = self._function

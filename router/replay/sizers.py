@@ -3,18 +3,24 @@
 Each is asked at its own interval. The first is what `serve` runs.
 """
 
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import replace
+from math import inf
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from router.domain.snapshot import ServerlessSnapshot
-from router.policy.demand import PoolFacts, demand_from
-from router.policy.sizing import Level, SizingParams, size
+from router.policy.demand import PoolFacts, Rates, demand_from
+from router.policy.sizing import Demand, Level, SizingParams, size
 from router.policy.steering import Slo
 from router.replay.baselines import Baseline, Tick
 from router.signals.snapshot import ModelTotals
-from router.signals.window import Window
+
+_ROUNDING = 1e-6
+_NO_RATES = Rates(0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 class Observed(Protocol):
@@ -42,6 +48,11 @@ class Observed(Protocol):
         """Replicas asked for last."""
         ...
 
+    @property
+    def startup_s(self) -> float:
+        """How long a replica is believed to start."""
+        ...
+
     def function(self, now: float) -> ServerlessSnapshot | None:
         """The function as it is believed to be, for a usual payload."""
         ...
@@ -59,58 +70,204 @@ class Sizer(Protocol):
         """How many replicas are wanted from now on."""
         ...
 
-    def skip(self, now: float, until: float) -> float:
-        """The next time to ask, given that nothing happens before `until`."""
+    def next_step(self, now: float) -> float:
+        """When to ask again."""
+        ...
+
+    @property
+    def calm_usd(self) -> float | None:
+        """While requests within `window_s` cost no more than that on serverless, every further step
+        would say the same; None if that is not known.
+        """
+        ...
+
+    @property
+    def window_s(self) -> float:
+        """How far steps look back."""
+        ...
+
+    @property
+    def window_began(self) -> ModelTotals:
+        """The counters when the last step's window began."""
+        ...
+
+    @property
+    def has_duty(self) -> bool:
+        """Whether a replica is kept because the function alone would break the objective."""
+        ...
+
+    def wake(self, last: float, history: Sequence[tuple[float, ModelTotals]]) -> None:
+        """Be as if asked at every step up to `last`, with the totals that `history` tells."""
         ...
 
 
+class _Restless:
+    """A sizer that is asked at every step."""
+
+    calm_usd: float | None = None
+    window_s = 0.0
+    window_began = ModelTotals()
+    has_duty = False
+
+    def wake(self, last: float, history: Sequence[tuple[float, ModelTotals]]) -> None:
+        """It never rests."""
+        raise NotImplementedError
+
+
+class Recent:
+    """What `signals.window.Window` keeps of one gateway, with runs of equal samples kept as one.
+
+    Samples come every `interval_s`; those that were left out between two equal ones are as good as
+    there.
+    """
+
+    def __init__(self, window_s: float, interval_s: float) -> None:
+        self.window_s = window_s
+        self._interval_s = interval_s
+        # First and last time at which the totals were seen like this.
+        self._runs: deque[tuple[float, float, ModelTotals]] = deque()
+
+    def add(self, now: float, totals: ModelTotals) -> None:
+        """The counters at one more step."""
+        runs = self._runs
+        if runs and runs[-1][2] == totals:
+            since, last, _ = runs[-1]
+            steps = (now - last) / self._interval_s
+            if abs(steps - round(steps)) < _ROUNDING:
+                runs[-1] = since, now, totals
+                return
+        runs.append((now, now, totals))
+        while len(runs) > 1 and runs[1][0] <= now - self.window_s:
+            runs.popleft()
+
+    def rates(self, now: float) -> Rates:
+        """Every counter's increase per second over the window that ends now."""
+        since, last, then = self._runs[0]
+        totals = self._runs[-1][2]
+        steps = int((min(now - self.window_s, last) - since) / self._interval_s + _ROUNDING)
+        elapsed_s = now - (since + max(steps, 0) * self._interval_s)
+        if elapsed_s <= 0 or totals is then:
+            return _NO_RATES
+        return Rates(*((new - old) / elapsed_s for new, old in zip(totals, then, strict=True)))
+
+    def smoothed(self, now: float) -> tuple[float, float]:
+        """Work and price on serverless, averaged over the steps of the window that ends now.
+
+        The rates of steps in a row add up to the difference of these.
+        """
+        work_s = usd = 0.0
+        steps = max(round(self.window_s / self._interval_s), 1)
+        place = len(self._runs) - 1
+        for back in range(steps):
+            at = now - back * self._interval_s + _ROUNDING
+            while place > 0 and self._runs[place][0] > at:
+                place -= 1
+            totals = self._runs[place][2]
+            work_s += totals.work_s
+            usd += totals.serverless_usd
+        return work_s / steps, usd / steps
+
+    @property
+    def oldest(self) -> ModelTotals:
+        """The counters when the window began."""
+        return self._runs[0][2]
+
+    @property
+    def latest(self) -> ModelTotals:
+        """The counters as they were last told."""
+        return self._runs[-1][2]
+
+
 class RouterSizer:
-    """The router's own sizing, fed as the controller feeds it."""
+    """The router's own sizing, fed as the controller feeds it.
+
+    It need not be asked while no step could change anything. `calm_usd` says, after each step, how
+    much requests may cost on serverless within a window before that ends; None if it has ended.
+    """
 
     def __init__(
         self, params: SizingParams, slo: Slo, concurrency: int, interval_s: float, window_s: float
     ) -> None:
         self.interval_s = interval_s
+        self.window_s = window_s
+        self.calm_usd: float | None = None
+        self.has_duty = False
         self._params = params
         self._slo = slo
         self._concurrency = concurrency
-        self._window = Window(window_s)
+        self._recent = Recent(window_s, interval_s)
         self._levels: tuple[Level, ...] = ()
+        self._wanted = 0
         self._asked_at: float | None = None
-        self._is_idle = False
-        self._totals = ModelTotals()
+        self._demand = Demand(0.0, 0.0)
 
     def wanted(self, observed: Observed, now: float) -> int:
         """One step of the controller."""
         dt = now - self._asked_at if self._asked_at is not None else 0.0
         self._asked_at = now
-        self._totals = observed.totals(now)
-        self._window.add(now, {"": self._totals})
-        rates = self._window.rates()
+        self._recent.add(now, observed.totals(now))
+        rates = self._recent.rates(now)
         pool = PoolFacts(self._concurrency, observed.queued, observed.ready)
-        demand = demand_from(rates, pool, self._slo, observed.function(now))
+        demand = self._demand = demand_from(rates, pool, self._slo, observed.function(now))
+        self._params = replace(self._params, startup_s=observed.startup_s)
         sizing = size(self._params, self._levels, demand, dt, now)
-        # A step without demand that changed nothing repeats itself, unless fading warmth counts.
-        without_demand = sizing.wanted == 0 and rates.arrivals == 0 and not demand.held
-        unchanged = sizing.levels == self._levels and dt > 0
-        self._is_idle = without_demand and unchanged and self._slo.cold_allowed
-        self._levels = sizing.levels
+        is_calm = (
+            dt > 0
+            and sizing.wanted == self._wanted
+            and not demand.held
+            and not demand.captive_load
+            and all(map(_is_calm, sizing.levels))
+        )
+        self.has_duty = demand.latency_duty
+        self.calm_usd = self._params.replica_usd_per_s * self.window_s if is_calm else None
+        self._levels, self._wanted = sizing.levels, sizing.wanted
         return sizing.wanted
 
-    def skip(self, now: float, until: float) -> float:
-        """The next step that can differ; the window is kept as if none had been left out."""
-        steps = int((until - now) / self.interval_s) if self._is_idle else 0
-        if steps <= 1 or self._asked_at is None:
-            return now + self.interval_s
-        last = now + steps * self.interval_s
-        kept = min(steps, int(self._window.window_s / self.interval_s) + 2)
-        for back in range(kept, -1, -1):
-            self._window.add(last - back * self.interval_s, {"": self._totals})
+    @property
+    def window_began(self) -> ModelTotals:
+        """The counters when the last step's window began."""
+        return self._recent.oldest
+
+    def next_step(self, now: float) -> float:
+        """One interval later."""
+        return now + self.interval_s
+
+    def wake(self, last: float, history: Sequence[tuple[float, ModelTotals]]) -> None:
+        """Be as if asked at every step up to `last`, with the totals that `history` tells."""
+        assert self._asked_at is not None  # noqa: S101
+        before, dt = self._recent.latest, last - self._asked_at
+        if dt <= 0:
+            return
+        smoothed = self._recent.smoothed(self._asked_at)
+        # Requests at the very time of a step come after it.
+        place, steps = 0, int(self.window_s / self.interval_s) + 2
+        for back in range(min(steps, round(dt / self.interval_s) - 1), -1, -1):
+            at = last - back * self.interval_s
+            while place < len(history) and history[place][0] < at:
+                place += 1
+            self._recent.add(at, history[place - 1][1] if place else before)
+        work_s, usd = (
+            now - then for now, then in zip(self._recent.smoothed(last), smoothed, strict=True)
+        )
+        demand = self._demand._replace(
+            load=work_s / self._concurrency / dt, serverless_usd_per_s=usd / dt
+        )
+        # Counters at 0 stay there, and all else that a level holds grows by so much each second.
+        self._levels = size(self._params, self._levels, demand, dt, last).levels
         self._asked_at = last
-        return last + self.interval_s
 
 
-class BaselineSizer:
+def _is_calm(level: Level) -> bool:
+    """Whether the level does nothing, and will not while its work is cheaper than a replica."""
+    return (
+        level.counter_usd == 0
+        and level.bought_at is None
+        and level.running_since is None
+        and not level.gave_up
+    )
+
+
+class BaselineSizer(_Restless):
     """A baseline, told what happened since it was last asked."""
 
     def __init__(self, baseline: Baseline, concurrency: int) -> None:
@@ -139,26 +296,33 @@ class BaselineSizer:
         self._before, self._busy_before, self._asked_at = totals, busy_s, now
         return self._baseline.wanted(tick)
 
-    def skip(self, now: float, until: float) -> float:
-        """Baselines are asked every time."""
-        del until
+    def next_step(self, now: float) -> float:
+        """One interval later."""
         return now + self.interval_s
 
 
-class ScheduleSizer:
-    """Launches what a schedule says, bin by bin."""
+class ScheduleSizer(_Restless):
+    """Launches what a schedule says, bin by bin; its first bin holds for all time before it."""
 
-    def __init__(self, launched: npt.NDArray[np.int64], dt: float) -> None:
+    def __init__(self, launched: npt.NDArray[np.int64], dt: float, begins_s: float = 0.0) -> None:
         self.interval_s = dt
         self._launched = launched
+        self._begins_s = begins_s
+        self._changes = np.flatnonzero(np.diff(launched)) + 1
 
     def wanted(self, observed: Observed, now: float) -> int:
         """The bin's replicas; after the last bin, the last one's."""
         del observed
-        bin_ = min(int(now / self.interval_s + 0.5), len(self._launched) - 1)
-        return int(self._launched[bin_]) if bin_ >= 0 else 0
+        if not len(self._launched):
+            return 0
+        return int(self._launched[min(max(self._bin(now), 0), len(self._launched) - 1)])
 
-    def skip(self, now: float, until: float) -> float:
-        """Every bin counts."""
-        del until
-        return now + self.interval_s
+    def next_step(self, now: float) -> float:
+        """When the schedule changes."""
+        place = int(np.searchsorted(self._changes, self._bin(now), side="right"))
+        if place == len(self._changes):
+            return inf
+        return self._begins_s + float(self._changes[place]) * self.interval_s
+
+    def _bin(self, now: float) -> int:
+        return int((now - self._begins_s) / self.interval_s + 0.5)

@@ -61,12 +61,17 @@ def make_block(
     return Block(**{name: given.get(name, getattr(block, name)) for name in Block.__slots__})
 
 
-def router_sizer(setup: ModelSetup, interval_s: float = 1.0, window_s: float = 10.0) -> RouterSizer:
+def router_sizer(
+    setup: ModelSetup,
+    interval_s: float = 1.0,
+    window_s: float = 10.0,
+    kind: type[RouterSizer] = RouterSizer,
+) -> RouterSizer:
     """The router's own sizing of the model."""
     params, pool = setup.runtime.sizing_params, setup.runtime.settings.pool
     assert params is not None
     assert pool is not None
-    return RouterSizer(params, setup.runtime.policy.slo, pool.concurrency, interval_s, window_s)
+    return kind(params, setup.runtime.policy.slo, pool.concurrency, interval_s, window_s)
 
 
 @dataclass(frozen=True, slots=True)

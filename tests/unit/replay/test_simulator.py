@@ -16,7 +16,7 @@ from router.replay.machine import (
     WAS_COLD,
 )
 from router.replay.simulator import Simulation
-from router.replay.sizers import BaselineSizer, ScheduleSizer, Sizer
+from router.replay.sizers import BaselineSizer, Observed, RouterSizer, ScheduleSizer, Sizer
 from router.replay.workload import WISH_POOL, WISH_SERVERLESS, ModelSetup
 from tests.fakes.replays import POOL, make_block, make_setup, router_sizer, run_all
 
@@ -191,31 +191,25 @@ def test_sporadic_work_never_starts_a_replica() -> None:
     assert not simulation.replicas.lives
 
 
-class _EveryStep(Sizer):
-    """The router's sizing without leaving out steps in which nothing happens."""
+class _EveryStep(RouterSizer):
+    """The router's sizing, never calm."""
 
-    def __init__(self, setup: ModelSetup) -> None:
-        self._sizer = router_sizer(setup)
-        self.steps = 0
+    steps = 0
 
-    @property
-    def interval_s(self) -> float:
-        return self._sizer.interval_s
-
-    def wanted(self, observed, now):
+    def wanted(self, observed: Observed, now: float) -> int:
         self.steps += 1
-        return self._sizer.wanted(observed, now)
-
-    def skip(self, now, until):
-        return now + self.interval_s
+        wanted = super().wanted(observed, now)
+        self.calm_usd = None
+        return wanted
 
 
 @pytest.mark.parametrize("cold_start", ["allow", "avoid"])
 def test_skipping_idle_steps_of_the_sizing_changes_nothing(cold_start: str) -> None:
     setup = make_setup(WORLD, slo=f"{{latency_ms: 500, cold_start: {cold_start}}}")
     bursts = [start + 0.05 * n for start in (10.0, 400.3, 2000.7, 9000.0) for n in range(600)]
-    block = make_block(setup, bursts)
-    careful, quick = _EveryStep(setup), router_sizer(setup)
+    seldom = np.random.default_rng(1).uniform(0.0, 12_000.0, 300)
+    block = make_block(setup, np.sort(np.concatenate([bursts, seldom])))
+    careful, quick = router_sizer(setup, kind=_EveryStep), router_sizer(setup)
     seen = []
     for sizer in (careful, quick):
         simulation = Simulation(setup, sizer, 1)
@@ -224,4 +218,5 @@ def test_skipping_idle_steps_of_the_sizing_changes_nothing(cold_start: str) -> N
             (repr(ended.latency_s.tolist()), ended.bits.tolist(), simulation.replicas.lives)
         )
     assert seen[0] == seen[1]
+    assert isinstance(careful, _EveryStep)
     assert careful.steps == 12_001
