@@ -20,31 +20,19 @@ The last point fails where minimum billing outlasts the start-up: replicas may t
 outlasts the start-up, and the schedule is the better of two found with and without it, priced with
 the oldest leaving first. Both agree wherever `min_billing_s <= startup_s`.
 
-Loads that are averages of requests offer more: replicas that are there for the busy part of a bin
-only, and work that waits for the next bin. With `latency_s` the bound allows both:
-
-* Requests answered within `latency_s` are worked on in their bin or that long after it, so that a
-  replica carries up to `1 + latency_s / bin` of what arrives in a bin.
-* Take a policy's replicas at one random moment of each such stretch: the expected rent is the same
-  (over where bins begin), starts are no more, and serverless gets more only where replicas change
-  within the stretch, by at most a quarter of a bin of a full replica for each that comes or goes.
-  So a start is charged half a bin of a full replica on serverless less.
-
-Both loosen the bound (by 1 to 4 % at 500 ms): long bins suffer from the second, short ones from the
-first, so it is the highest of several lengths; 0 where half a bin on serverless costs more than a
-start. Without `latency_s` the programme of the averages has been undercut by 2 % where requests
-waited 2 s for bins of 10 s.
+Loads that are averages of requests offer more: work may wait for the next bin, and replicas may be
+there for the busy part of a bin only. What no policy can undercut then, request by request, is the
+business of `limit`.
 
 Conditions: a bin's requests cost alike per unit of work; replicas that still run at the end are
 paid until the end. Durations that are no multiple of the bin are rounded down where that makes the
 bill smaller. Captive work (serverless cannot carry it) has an infinite price there, so its levels
 are on in every bin that has some. What no policy can carry when it arrives, in the first
-`startup_s` or beyond the last level, is free. The bound does not hold for policies that refuse
-captive work, or hold it for longer than a bin.
+`startup_s` or beyond the last level, is free.
 """
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -56,8 +44,6 @@ from router.replay.demand import DemandSeries, FloatArray
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
 _ROUNDING = 1e-9
-_COARSER = (2, 3, 6, 12, 30)
-"""Lengths of bins, in given bins, that are tried for the bound of averaged loads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,34 +51,33 @@ class LevelParams:
     """One replica: `mu` is the work it may do, in replica-seconds per second.
 
     A replica is paid from launch on, for at least `min_billing_s`, and ready after `startup_s`.
-    Where loads are averages of requests, `latency_s` is the time within which the pool answers
-    them; 0: each load is constant in its bin. Raises ValueError where a number is out of range.
+    If `is_warm`, as many as wanted are ready at the beginning, for which nothing was paid.
+    Raises ValueError where a number is out of range.
     """
 
     mu: float
     replica_usd_per_s: float
     startup_s: float
     min_billing_s: float
-    latency_s: float = 0.0
+    is_warm: bool = False
 
     def __post_init__(self) -> None:
         if not 0 < self.mu <= 1:
             raise ValueError(f"mu = {self.mu}, must be above 0 and at most 1")
-        for name in ("replica_usd_per_s", "startup_s", "min_billing_s", "latency_s"):
+        for name in ("replica_usd_per_s", "startup_s", "min_billing_s"):
             value = getattr(self, name)
             if not (np.isfinite(value) and value >= 0):
                 raise ValueError(f"{name} = {value}, must be finite and not negative")
 
 
 class Optimum(NamedTuple):
-    """`cost_usd` is the lower bound for loads that are constant in their bins, `bound_usd` the one
-    for averages (the same without `latency_s`), `schedule_usd` what the schedule costs.
+    """`cost_usd` is the lower bound for loads that are constant in their bins, `schedule_usd` what
+    the schedule costs.
 
     Per bin: `schedule` counts the replicas launched and billed, `ready` those that can work.
     """
 
     cost_usd: float
-    bound_usd: float
     schedule_usd: float
     schedule: IntArray
     ready: IntArray
@@ -126,36 +111,7 @@ def optimum(
         locked_usd = price(demand, params, locked)
         if locked_usd < schedule_usd:
             schedule_usd, ready = locked_usd, locked
-    bound_usd = cost_usd
-    if params.latency_s > 0:
-        bound_usd = _bound_of_averages(demand, params, max_levels)
-    return Optimum(cost_usd, bound_usd, schedule_usd, _launched(ready, first), ready)
-
-
-def _bound_of_averages(demand: DemandSeries, params: LevelParams, max_levels: int) -> float:
-    """The highest bound of several lengths of bins that are averages of what happens in them."""
-    series = [demand]
-    if demand.captive_load is not None:
-        # A replica need not be on all of a long bin for captive work: leave that work out.
-        load = np.maximum(demand.load - demand.captive_load, 0.0)
-        demand = DemandSeries(demand.dt, load, demand.serverless_usd_per_s)
-    series += [demand.coarser(factor) for factor in _COARSER]
-    return max(_bound_of_average(bins, params, max_levels) for bins in series)
-
-
-def _bound_of_average(demand: DemandSeries, params: LevelParams, max_levels: int) -> float:
-    eased = _eased(demand, 1 + params.latency_s / demand.dt)
-    full_usd_per_s = params.mu * float(_usd_per_work(eased).max(initial=0.0))
-    start_usd = params.replica_usd_per_s * params.startup_s - full_usd_per_s * demand.dt / 2
-    if start_usd < 0:
-        return 0.0
-    return _solve(eased, params, max_levels, 1, start_usd)[0]
-
-
-def _eased(demand: DemandSeries, factor: float) -> DemandSeries:
-    """The demand for replicas that carry `factor` times as much: the same price for less load."""
-    captive = None if demand.captive_load is None else demand.captive_load / factor
-    return DemandSeries(demand.dt, demand.load / factor, demand.serverless_usd_per_s, captive)
+    return Optimum(cost_usd, schedule_usd, _launched(ready, first), ready)
 
 
 def price(demand: DemandSeries, params: LevelParams, ready: IntArray) -> float:
@@ -229,34 +185,65 @@ def _solve(
 
     A start costs `start_usd` before the replica is ready.
     """
-    bins, first = len(demand), _bins(params.startup_s, demand.dt)
     peak = float(demand.load.max(initial=0.0))
     levels = min(max_levels, int(np.ceil(peak / params.mu - _ROUNDING)))
-    events = _Events(np.zeros((bins, levels), np.bool_), np.zeros((bins, levels), np.bool_))
-    hold_usd = params.replica_usd_per_s * demand.dt
-    start_usd += lock * hold_usd
-    # Cheapest costs up to a time, ending off or on; a start looks back at the off of its launch.
-    off_before = deque([np.zeros(levels)], maxlen=lock)
-    on = np.full(levels, np.inf)
-    for t, rent_usd in enumerate(_rents(demand, params.mu, levels)):
-        off = off_before[-1]
-        np.less(on, off, out=events.stopped[t])
-        off_next = np.minimum(on, off) + rent_usd
-        on = on + hold_usd
-        if t + 1 - lock >= first:
-            launched = off_before[0] + start_usd
-            np.less(launched, on, out=events.started[t])
-            on = np.minimum(on, launched)
-        off_before.append(off_next)
+    programme = Programme(
+        bins=len(demand),
+        levels=levels,
+        first=_bins(params.startup_s, demand.dt),
+        hold_usd=params.replica_usd_per_s * demand.dt,
+        start_usd=start_usd,
+        lock=lock,
+        is_warm=params.is_warm,
+    )
+    cost_usd, ready = programme.solve(_rents(demand, params.mu, levels))
     beyond = np.maximum(demand.load - params.mu * levels, 0.0)
     beyond_usd = float((_usd_per_work(demand) * beyond).sum()) * demand.dt
-    # A start that is still locked cannot reach back to before any replica is ready.
-    ends = _ends(on, off_before, start_usd, hold_usd)[: 2 + max(bins - first, 0)]
-    ready = np.zeros(bins + 1, np.int64)
-    for level, end in enumerate(ends.argmin(axis=0)):
-        _trace_back(ready, events, level, int(end), lock)
-    cost_usd = float(ends.min(axis=0).sum()) + beyond_usd
-    return cost_usd, np.cumsum(ready[:-1])
+    return cost_usd + beyond_usd, ready
+
+
+class Programme(NamedTuple):
+    """The dynamic programme of all levels at once: what holding and starting one costs.
+
+    No start is over before bin `first`; a level stays on for `lock` bins at least.
+    """
+
+    bins: int
+    levels: int
+    first: int
+    hold_usd: float
+    start_usd: float
+    lock: int = 1
+    is_warm: bool = False
+
+    def solve(self, rents: Iterable[FloatArray]) -> tuple[float, IntArray]:
+        """The lowest cost, and the levels that are on in each bin.
+
+        `rents` gives for each bin what each level costs while it is off.
+        """
+        bins, levels, lock = self.bins, self.levels, self.lock
+        events = _Events(np.zeros((bins, levels), np.bool_), np.zeros((bins, levels), np.bool_))
+        start_usd = self.start_usd + lock * self.hold_usd
+        # Cheapest costs up to a time, ending off or on; a start looks back at its launch's off.
+        off_before = deque([np.zeros(levels)], maxlen=lock)
+        on = np.full(levels, 0.0 if self.is_warm else np.inf)
+        for t, rent_usd in enumerate(rents):
+            off = off_before[-1]
+            np.less(on, off, out=events.stopped[t])
+            off_next = np.minimum(on, off) + rent_usd
+            on = on + self.hold_usd
+            if t + 1 - lock >= self.first:
+                launched = off_before[0] + start_usd
+                np.less(launched, on, out=events.started[t])
+                on = np.minimum(on, launched)
+            off_before.append(off_next)
+        # A start that is still locked cannot reach back to before any replica is ready.
+        ends = _ends(on, off_before, start_usd, self.hold_usd)
+        ends = ends[: 2 + max(bins - self.first, 0)]
+        ready = np.zeros(bins + 1, np.int64)
+        for level, end in enumerate(ends.argmin(axis=0)):
+            _trace_back(ready, events, level, int(end), lock)
+        return float(ends.min(axis=0).sum()), np.cumsum(ready[:-1])
 
 
 def _rents(demand: DemandSeries, mu: float, levels: int) -> Iterator[FloatArray]:
@@ -297,6 +284,9 @@ def _trace_back(ready: IntArray, events: _Events, level: int, end: int, lock: in
         # A start is found at the end of its lock, a stop at the edge before its bin.
         at = int(np.searchsorted(edges, t, side="right" if is_on else "left")) - 1
         if at < 0:
+            if is_on:  # from the beginning
+                ready[t] -= 1
+                ready[0] += 1
             return
         if is_on:
             ready[t] -= 1

@@ -28,32 +28,33 @@ CLAIRVOYANT = "clairvoyant_replayed"
 class Bound(NamedTuple):
     """The cheapest bill in hindsight, in all and per bin, with its replicas launched.
 
-    `usd` takes the demand for constant within its bins; below `strict_usd` is no policy that
-    answers within the objective, however requests fall (0 where nothing is proven). `load` is the
-    demand it was computed for, in replicas.
+    `usd` takes the demand for constant within its bins. `load` is the demand it was computed for,
+    in replicas.
     """
 
     bin_s: float
     usd: float
-    strict_usd: float
     usd_per_bin: Floats
     launched: IntArray
     load: Floats
 
 
-def bound_of(setup: ModelSetup, demand: DemandSeries) -> Bound:
-    """The clairvoyant optimum of a model's demand, with replicas packed fully."""
+def bound_of(setup: ModelSetup, demand: DemandSeries, *, is_warm: bool = False) -> Bound:
+    """The clairvoyant optimum of a model's demand, with replicas packed fully.
+
+    If `is_warm`, it begins with as many replicas as it likes.
+    """
     pool, world = setup.runtime.settings.pool, setup.world
     if pool is None or not pool.enabled:
         usd = demand.serverless_usd_per_s * demand.dt
         total_usd, none = float(usd.sum()), np.zeros(len(demand), np.int64)
-        return Bound(demand.dt, total_usd, total_usd, usd, none, demand.load)
+        return Bound(demand.dt, total_usd, usd, none, demand.load)
     params = LevelParams(
         mu=1.0,
         replica_usd_per_s=world.replica_usd_per_s,
-        startup_s=_typical(world.startup_s),
+        startup_s=typical(world.startup_s),
         min_billing_s=world.min_billing_s,
-        latency_s=setup.runtime.policy.slo.latency_s,
+        is_warm=is_warm,
     )
     # A bound on any policy: it may hold more replicas than the configuration lets the router.
     peak = ceil(float(demand.load.max(initial=0.0)))
@@ -66,7 +67,7 @@ def bound_of(setup: ModelSetup, demand: DemandSeries) -> Bound:
         demand.captive_load,
     )
     usd = _usd_per_bin(demand, best, params)
-    return Bound(demand.dt, best.cost_usd, best.bound_usd, usd, best.schedule, demand.load)
+    return Bound(demand.dt, best.cost_usd, usd, best.schedule, demand.load)
 
 
 def _usd_per_bin(demand: DemandSeries, best: Optimum, params: LevelParams) -> Floats:
@@ -79,7 +80,7 @@ def _usd_per_bin(demand: DemandSeries, best: Optimum, params: LevelParams) -> Fl
     return usd
 
 
-def _typical(distribution: Distribution) -> float:
+def typical(distribution: Distribution) -> float:
     """The median."""
     middle = distribution.draw(np.zeros(1), np.full(1, 0.5), np.zeros(1, np.int64))
     return float(middle[0])
@@ -106,11 +107,16 @@ def simulations(
     bound: Bound,
     train: DemandSeries | None,
     seed: int,
+    warm_s: float = 0.0,
 ) -> Mapping[str, Simulation]:
-    """A simulation for every policy; baselines are chosen on `train`, None: no baselines."""
+    """A simulation for every policy; baselines are chosen on `train`, None: no baselines.
+
+    The schedule in hindsight begins after `warm_s`; until then, its first replicas run.
+    """
+    schedule = ScheduleSizer(bound.launched, bound.bin_s, warm_s)
     runs = {
         ROUTER: router_simulation(setup, controller, seed),
-        CLAIRVOYANT: _simulation(setup, ScheduleSizer(bound.launched, bound.bin_s), seed),
+        CLAIRVOYANT: _simulation(setup, schedule, seed),
     }
     params, pool = setup.runtime.sizing_params, setup.runtime.settings.pool
     if train is None or params is None or pool is None:

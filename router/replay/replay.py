@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from router.replay.arrivals import Dropped
+from router.replay.limit import Limit
 from router.replay.measure import Measure
-from router.replay.policies import ROUTER, Bound, bound_of, simulations
+from router.replay.policies import ROUTER, Bound, bound_of, simulations, typical
 from router.replay.reading import ModelMap, Target, nothing_to_replay, parts
 from router.replay.simulator import Simulation
 from router.replay.tally import Sums, Tally, Timeline
@@ -18,13 +19,17 @@ from router.replay.workload import Block, ModelSetup, Workload
 from router.replay.world import World, model_world
 from router.runtime import Runtime
 
+WARM_UP_S = 3600.0
+"""Longer than functions stay warm and than replicas need to prove useless."""
+
 
 @dataclass(frozen=True, slots=True)
 class ReplayOptions:
     """How to replay: the length of a timeline's interval, what to compare with, what to train on.
 
-    `train_share` of the trace, from its start, is only for choosing the baselines' parameters and
-    is not reported; 0 lets them be chosen on the whole trace, in their favour.
+    `train_share` of the trace, from its start, is for choosing the baselines' parameters and is not
+    reported; 0 lets them be chosen on the whole trace, in their favour. Every policy runs through
+    the last hour of it, so that what is reported begins warm.
     """
 
     seed: int
@@ -45,10 +50,14 @@ class ModelResult:
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """All results: by policy and model, and the strict lower bound by model."""
+    """All results: by policy and model, and by model what nobody can pay less than.
+
+    `bounds` take demand for even within its bins, `limits` look at every request.
+    """
 
     policies: Mapping[str, Mapping[str, ModelResult]]
     bounds: Mapping[str, Bound]
+    limits: Mapping[str, float]
     horizon_s: float
     interval_s: float
     dropped: Dropped
@@ -61,6 +70,7 @@ class _Model:
     setup: ModelSetup
     measure: Measure
     workload: Workload
+    limit: Limit | None = None
     runs: dict[str, tuple[Simulation, Tally]] = field(default_factory=dict)
 
 
@@ -92,12 +102,17 @@ class Replay:
             name: self._prepare(model, start_s, end_s) for name, model in self._models.items()
         }
         size = self._trace.size_bytes
+        warm_s = min(start_s, WARM_UP_S)
         for model, block in self._blocks(Dropped(), lambda done: on_progress(size + done)):
-            part = block.between(start_s)
-            if len(part):
-                for simulation, tally in model.runs.values():
-                    tally.add(part, simulation.run(part))
-        return self._finished(bounds, end_s - start_s, dropped)
+            # Simulations begin with the warm-up, of which nothing is counted.
+            part = block.between(start_s - warm_s)
+            for counted in (part.before(warm_s), part.since(warm_s)):
+                if len(counted):
+                    for simulation, tally in model.runs.values():
+                        tally.add(counted, simulation.run(counted))
+            if model.limit is not None:
+                model.limit.add(block.between(start_s))
+        return self._finished(bounds, end_s - start_s + warm_s, end_s - start_s, dropped)
 
     def _reported(self) -> tuple[float, float]:
         """Which part of the trace is reported, in whole intervals."""
@@ -130,8 +145,12 @@ class Replay:
 
     def _prepare(self, model: _Model, start_s: float, end_s: float) -> Bound:
         """Set up a simulation for every policy; returns the model's optimum."""
-        options = self._options
-        bound = bound_of(model.setup, model.measure.series(start_s, end_s))
+        options, warm_s = self._options, min(start_s, WARM_UP_S)
+        demand, pool = model.measure.series(start_s, end_s), model.setup.runtime.settings.pool
+        bound = bound_of(model.setup, demand, is_warm=warm_s > 0)
+        if pool is not None and pool.enabled:
+            startup_s = typical(model.setup.world.startup_s)
+            model.limit = Limit(model.setup, demand, startup_s, is_warm=warm_s > 0)
         train = model.measure.series(0.0, start_s if start_s > 0 else end_s)
         runs = simulations(
             model.setup,
@@ -139,24 +158,29 @@ class Replay:
             bound,
             train if options.with_baselines else None,
             options.seed,
+            warm_s,
         )
         model.runs = {
-            name: (simulation, Tally(model.setup, end_s - start_s, options.interval_s))
+            name: (simulation, Tally(model.setup, end_s - start_s, options.interval_s, warm_s))
             for name, simulation in runs.items()
         }
         return bound
 
     def _finished(
-        self, bounds: Mapping[str, Bound], horizon_s: float, dropped: Dropped
+        self, bounds: Mapping[str, Bound], until_s: float, horizon_s: float, dropped: Dropped
     ) -> Replayed:
         policies: dict[str, dict[str, ModelResult]] = {}
         for name, model in self._models.items():
             for policy, (simulation, tally) in model.runs.items():
-                tally.add_late(simulation.finish(horizon_s))
+                tally.add_late(simulation.finish(until_s))
                 timeline = tally.close(simulation.replicas.paid(), simulation.throttled)
                 policies.setdefault(policy, {})[name] = ModelResult(tally.sums, timeline)
         for results in policies.values():
             # Without a pool there is nothing to size: all policies are the same.
             for name, result in policies[ROUTER].items():
                 results.setdefault(name, result)
-        return Replayed(policies, bounds, horizon_s, self._options.interval_s, dropped)
+        limits = {
+            name: bounds[name].usd if model.limit is None else model.limit.usd()
+            for name, model in self._models.items()
+        }
+        return Replayed(policies, bounds, limits, horizon_s, self._options.interval_s, dropped)

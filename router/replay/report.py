@@ -51,7 +51,7 @@ def total(results: Mapping[str, ModelResult]) -> Sums:
 def _policy(replayed: Replayed, policy: str) -> Figures:
     results, replays = replayed.policies[policy], replayed.policies[CLAIRVOYANT]
     of_model = {
-        name: Yardsticks(bound.usd, bound.strict_usd, replays[name].sums.cost_usd)
+        name: Yardsticks(bound.usd, replayed.limits[name], replays[name].sums.cost_usd)
         for name, bound in replayed.bounds.items()
     }
     of_all = Yardsticks(*(sum(usd) for usd in zip(*of_model.values(), strict=True)))
@@ -65,10 +65,10 @@ def _policy(replayed: Replayed, policy: str) -> Figures:
 
 
 class Yardsticks(NamedTuple):
-    """What bills are compared with, in USD: fluid optimum, proven bound, schedule replayed."""
+    """What bills are compared with, in USD: optimum, request-level limit, schedule replayed."""
 
     optimum_usd: float
-    bound_usd: float
+    limit_usd: float
     replayed_usd: float
 
 
@@ -88,8 +88,8 @@ def figures(sums: Sums, yardsticks: Yardsticks, replayed: Replayed) -> Figures:
         },
         "optimum_usd": digits(yardsticks.optimum_usd),
         "optimum_ratio": ratio(sums.cost_usd, yardsticks.optimum_usd),
-        "bound_usd": digits(yardsticks.bound_usd),
-        "bound_ratio": ratio(sums.cost_usd, yardsticks.bound_usd),
+        "limit_usd": digits(yardsticks.limit_usd),
+        "limit_ratio": ratio(sums.cost_usd, yardsticks.limit_usd),
         "replayed_optimum_ratio": ratio(sums.cost_usd, yardsticks.replayed_usd),
         "violations_ratio": ratio(sums.violations, sums.requests),
         "allowed_cold_late_ratio": ratio(sums.allowed_cold_late, sums.requests),
@@ -218,8 +218,9 @@ def _bill(report: Figures) -> Text:
         f"The bill: {told}.",
         f"The optimum is {optimum} USD (the future known, demand even within each 10 s).",
     ]
-    if report["bound_usd"]:
-        lines.append(f"No policy whatever can pay less than {usd(report['bound_usd'])} USD.")
+    if report["limit_usd"]:
+        limit = usd(report["limit_usd"])
+        lines.append(f"The limit is {limit} USD: no policy with the same objective can pay less.")
     if report["allowed_cold_late_ratio"]:
         late = _percent(report["allowed_cold_late_ratio"])
         lines.append(f"Late by a cold start, which cold_start: allow accepts: {late} of requests.")

@@ -95,10 +95,13 @@ class _Rows:
 
 
 class Tally:
-    """One model under one policy."""
+    """One model under one policy, from `since_s` on: what comes before that is not counted."""
 
-    def __init__(self, setup: ModelSetup, horizon_s: float, interval_s: float) -> None:
+    def __init__(
+        self, setup: ModelSetup, horizon_s: float, interval_s: float, since_s: float = 0.0
+    ) -> None:
         self.sums = Sums()
+        self._since_s = since_s
         self._world: ModelWorld = setup.world
         self._slo: Slo = setup.runtime.policy.slo
         self._interval_s = interval_s
@@ -112,7 +115,12 @@ class Tally:
         self._busy_s = 0.0
 
     def add(self, block: Block, results: Results) -> None:
-        """Count a block, and the late outcomes that came with it."""
+        """Count a block, and the late outcomes that came with it.
+
+        All of the block's requests come before `since_s`, or none.
+        """
+        if len(block) and block.at[0] < self._since_s:
+            return
         self.sums.requests += len(block)
         self._count("arrivals", block.at)
         known = (results.bits & HELD) == 0
@@ -131,6 +139,7 @@ class Tally:
 
     def add_late(self, late: Sequence[Late]) -> None:
         """Count outcomes of requests that were held beyond their block."""
+        late = [outcome for outcome in late if outcome.row[0] >= self._since_s]
         if not late:
             return
         rows = np.array([outcome.row for outcome in late])
@@ -201,19 +210,22 @@ class Tally:
         self._counts[name] += np.bincount(self._bin(at), minlength=self._bins)
 
     def _bin(self, at: Floats) -> Ints:
-        bins: Ints = np.minimum((at / self._interval_s).astype(np.int64), self._bins - 1)
-        return bins
+        bins = ((at - self._since_s) / self._interval_s).astype(np.int64)
+        counted: Ints = np.minimum(bins, self._bins - 1)
+        return counted
 
     def close(self, paid: Floats, throttled: int) -> Timeline:
         """Add what replicas cost, given a row (launched, ready, unready, paid until) for each."""
-        launched, ready, unready, until = np.minimum(paid, self._horizon_s).T
+        paid = paid - self._since_s
+        launched, ready, unready, until = np.clip(paid, 0.0, self._horizon_s).T
         billed_s = self._seconds(launched, until)
         usd_per_s = self._world.replica_usd_per_s
         total_s = float((until - launched).sum())
         busy_s = min(self._busy_s, total_s)
         self.sums.warm_busy_usd += busy_s * usd_per_s
         self.sums.warm_idle_usd += (total_s - busy_s) * usd_per_s
-        self.sums.replica_starts += int((paid[:, 0] < self._horizon_s).sum())
+        began = (paid[:, 0] < self._horizon_s) & (paid[:, 0] >= 0)
+        self.sums.replica_starts += int(began.sum())
         self.sums.throttled += throttled
         return Timeline(
             arrivals=self._counts["arrivals"],

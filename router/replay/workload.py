@@ -74,6 +74,17 @@ class Block:
         columns = {name: getattr(self, name)[first:last] for name in self.__slots__}
         return Block(**{**columns, "at": columns["at"] - start_s})
 
+    def before(self, end_s: float) -> "Block":
+        """The rows before `end_s`."""
+        return self._rows(slice(None, int(np.searchsorted(self.at, end_s))))
+
+    def since(self, start_s: float) -> "Block":
+        """The rows from `start_s` on."""
+        return self._rows(slice(int(np.searchsorted(self.at, start_s)), None))
+
+    def _rows(self, chosen: slice) -> "Block":
+        return Block(**{name: getattr(self, name)[chosen] for name in self.__slots__})
+
     def rows(self, objective_s: float) -> "zip[Row]":
         """The columns that routing reads; without a deadline the objective is what is left."""
         left_s = np.where(np.isnan(self.deadline_s), objective_s, self.deadline_s)

@@ -60,7 +60,7 @@ def _row(measured: Measured) -> tuple[str, ...]:
         f"{measured.mean('requests'):,.0f}",
         _spread(measured, "optimum_ratio", "{:.3f}"),
         _spread(measured, "replayed_optimum_ratio", "{:.3f}"),
-        _spread(measured, "bound_ratio", "{:.3f}"),
+        _spread(measured, "limit_ratio", "{:.3f}"),
         _spread(measured, "violations_ratio", "{:.3%}"),
         _spread(measured, "p50_ms", "{:.0f}"),
         _spread(measured, "p99_ms", "{:.0f}"),

@@ -127,81 +127,11 @@ def test_no_schedule_between_the_bins_beats_the_bound(seed):
         assert bill(fine, params, tuple((int(a), int(b)) for a, b in edges)) >= exact - 1e-9
 
 
-STEP_S = 0.1
-
-
-def bursts(rng: np.random.Generator, latency_s: float) -> DemandSeries:
-    """A second of work at once, often so late in its bin that the next one has to do it."""
-    per_bin = round(DT / STEP_S)
-    load = np.zeros(300 * per_bin)
-    for t in np.flatnonzero(rng.random(300) < 0.8):
-        end = (t + 1) * per_bin - int(rng.integers(0, 1 + round(latency_s / STEP_S)))
-        load[end - 10 : end] += rng.uniform(2, 9)
-    return DemandSeries(STEP_S, load, load * 6.0 * REPLICA_USD_PER_S)
-
-
-def bill_of_waiting(
-    demand: DemandSeries, lives: list[tuple[int, int]], level: LevelParams
-) -> float:
-    """Step by step: replicas that run in these steps, work that waits up to the latency."""
-    ready = np.zeros(len(demand))
-    for begin, end in lives:
-        ready[begin + round(level.startup_s / demand.dt) : end] += 1
-    backlog_s = left_s = 0.0
-    for work, replicas in zip(demand.load.tolist(), ready.tolist(), strict=True):
-        backlog_s = max(backlog_s + (work - replicas) * demand.dt, 0.0)
-        leaves_s = max(backlog_s - replicas * level.latency_s, 0.0)
-        backlog_s, left_s = backlog_s - leaves_s, left_s + leaves_s
-    paid_s = sum(end - begin for begin, end in lives) * demand.dt
-    return paid_s * level.replica_usd_per_s + left_s * 6.0 * level.replica_usd_per_s
-
-
-@pytest.mark.parametrize("latency_s", [0.4, 2.0, 9.0])
-@pytest.mark.parametrize("seed", range(2))
-def test_no_policy_that_lets_work_wait_beats_the_bound_of_averages(seed, latency_s):
-    rng = np.random.default_rng(seed)
-    fine = bursts(rng, latency_s)
-    params = LevelParams(1.0, REPLICA_USD_PER_S, 60.0, 60.0, latency_s)
-    coarse = fine.coarser(round(DT / STEP_S))
-    bound = solve(coarse, params, 9).bound_usd
-    for replicas in range(4):
-        all_day = [(0, len(fine))] * replicas
-        assert bound <= bill_of_waiting(fine, all_day, params)
-        edges = np.sort(rng.integers(0, len(fine), (replicas, 2)), axis=1)
-        some_day = [(int(begin), int(end) + 600) for begin, end in edges]
-        assert bound <= bill_of_waiting(fine, some_day, params)
-
-
-def test_the_programme_of_averages_alone_is_undercut_by_waiting():
-    """Why the bound has to allow for it: one replica does in the next bin what came too late."""
-    busy_bin = [1.0] * 99 + [90.0]
-    load = np.array([*busy_bin, *[0.0] * 100] * 100)
-    fine = DemandSeries(STEP_S, load, load * 6.0 * REPLICA_USD_PER_S)
-    params = LevelParams(1.0, REPLICA_USD_PER_S, 60.0, 60.0, latency_s=9.5)
-    coarse = fine.coarser(100)
-    usd = bill_of_waiting(fine, [(0, len(fine))], params)
-    without = LevelParams(1.0, REPLICA_USD_PER_S, 60.0, 60.0)
-    assert solve(coarse, params, 9).bound_usd <= usd < solve(coarse, without, 9).bound_usd
-
-
-def test_waiting_hardly_lowers_the_bound_of_a_slow_load():
-    at = np.arange(5000) * DT
-    load = 5.0 + 4.0 * np.sin(2 * np.pi * at / 10_000.0)
-    demand = DemandSeries(DT, load, load * 3 * REPLICA_USD_PER_S)
-    exact = solve(demand, level(startup_bins=6), 9).cost_usd
-    waits = LevelParams(1.0, REPLICA_USD_PER_S, 60.0, 60.0, latency_s=0.5)
-    assert 0.97 * exact < solve(demand, waits, 9).bound_usd < exact
-
-
-def test_there_is_no_bound_of_averages_where_starts_are_free():
-    demand = demand_of([1.0] * 100)
-    assert solve(demand, LevelParams(1.0, REPLICA_USD_PER_S, 0.0, 0.0, 2.0), 3).bound_usd == 0
-
-
-def test_captive_work_that_may_wait_still_needs_its_replica():
-    demand = demand_of([0.2] * 600, 1.0, [0.2] * 600)
-    params = LevelParams(1.0, REPLICA_USD_PER_S, 60.0, 60.0, latency_s=2.0)
-    assert solve(demand, params, 3).bound_usd == pytest.approx(600.0)
+def test_a_warm_beginning_is_free_and_needs_no_start():
+    params = LevelParams(1.0, REPLICA_USD_PER_S, 60.0, 0.0, is_warm=True)
+    found = solve(demand_of([2.0] * 3 + [0.0] * 20, rho=3.0), params, 4)
+    assert found.ready.tolist() == [2, 2, 2] + [0] * 20
+    assert found.cost_usd == pytest.approx(2 * 3 * DT * REPLICA_USD_PER_S)
 
 
 CAPTIVE_CASES = [
@@ -261,7 +191,6 @@ def test_starts_are_launched_before_they_are_ready():
         (lambda: level(mu=1.01), "mu = 1.01"),
         (lambda: level(startup_bins=-1), "startup_s = -10"),
         (lambda: LevelParams(1.0, float("nan"), 0, 0), "replica_usd_per_s = nan"),
-        (lambda: LevelParams(1.0, 1.0, 0, 0, -1.0), "latency_s = -1"),
         (lambda: solve(demand_of([1]), level(), -1), "max_levels = -1"),
         (lambda: demand_of([-1]), "load: must be finite and not negative"),
         (lambda: demand_of([float("inf")]), "load: must be finite"),

@@ -23,7 +23,7 @@ def figures(usd: float, optimum_usd: float = 1.0, **others: Any) -> dict[str, An
     return {
         "requests": 1000, "cost_usd": usd, "optimum_usd": optimum_usd,
         "optimum_ratio": usd / optimum_usd, "replayed_optimum_ratio": usd / optimum_usd / 1.1,
-        "bound_ratio": None, "violations_ratio": 0.0, "p50_ms": 100.0, "p99_ms": 400.0,
+        "limit_ratio": None, "violations_ratio": 0.0, "p50_ms": 100.0, "p99_ms": 400.0,
         "p999_ms": 450.0, "spill_ratio": 0.0, "serverless_ratio": 0.1, "cold_ratio": 0.0,
         "replica_starts_per_hour": 2.0, **others,
     }  # fmt: skip
