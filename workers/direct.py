@@ -72,6 +72,14 @@ def answer(
     return write(request, model.infer(request), headers.get("accept-encoding", ""))
 
 
+def is_inference(verb: str, path: str) -> bool:
+    """Whether the request is to run a model; probes and questions about models are not."""
+    try:
+        return match(verb, path).endpoint is Endpoint.INFER
+    except WorkerError:
+        return False
+
+
 def guarded(make_reply: Callable[[], Reply]) -> Reply:
     """The reply, or that of the error it raised: whatever a client sent, the process lives on."""
     try:

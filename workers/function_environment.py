@@ -1,4 +1,4 @@
-"""One environment of a function that is called over HTTP: its models, and its first answer.
+"""One environment of a function that is called over HTTP: its models, and its first inference.
 
 Decides what an answer tells about the start of its environment. Imports nothing heavy by itself:
 loading the runtime is part of the start that it measures.
@@ -33,7 +33,7 @@ class FunctionEnvironment:
         self._direct = direct
         self._catalog = direct.load_catalog(environment)
         self._init_s = clock() - started
-        self._answers = count()  # counting is atomic
+        self._inferences = count()  # counting is atomic
 
     def answer(
         self, verb: str, path: str, headers: Mapping[str, str], body: Callable[[], bytes]
@@ -44,9 +44,12 @@ class FunctionEnvironment:
             self._direct.answer, self._catalog, verb, path, lowered, body, MAX_BODY_BYTES
         )
         reply = self._direct.guarded(work)
+        # Platforms probe an environment before its first inference, and learn nothing from that.
+        if not self._direct.is_inference(verb, path):
+            return reply
         return reply._replace(headers={**reply.headers, **self._start_headers()})
 
     def _start_headers(self) -> dict[str, str]:
-        if next(self._answers):
+        if next(self._inferences):
             return {COLD_START_HEADER: "false"}
         return {COLD_START_HEADER: "true", INIT_HEADER: f"{self._init_s * 1e3:.1f}"}

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from router.admission.line import Line, Ticket
-from router.domain.errors import QueueFullError, QueueTimeoutError
+from router.domain.errors import PlaceClosedError, QueueFullError, QueueTimeoutError
 
 Slot = TypeVar("Slot")
 
@@ -33,7 +33,7 @@ class Waiter:
         """The first slot, and the queue it came from; the waiter is then in no queue any more.
 
         Raises QueueTimeoutError after `timeout_s`; QueueFullError when others with a better right
-        have taken all its places.
+        have taken all its places; PlaceClosedError when the only place it waits for has closed.
         """
         try:
             async with asyncio.timeout(timeout_s):
@@ -62,6 +62,14 @@ class Waiter:
         if not self._queues and not self.is_done:
             self._granted.set_exception(
                 QueueFullError("the queue is full, and the place went to another request")
+            )
+
+    def sent_away(self, queue: "SlotQueue[Any]") -> None:
+        """Nobody gets a slot of that queue for a while: it fails if it waits for no other."""
+        if self._queues == [queue] and not self.is_done:
+            self._leave_all()
+            self._granted.set_exception(
+                PlaceClosedError("what the request waited for has closed meanwhile")
             )
 
     def _leave_all(self) -> None:
@@ -143,6 +151,11 @@ class SlotQueue(Generic[Slot]):
                 waiter.grant(self, slot)
                 return True
         return False
+
+    def send_away(self) -> None:
+        """Nobody is served for a while: let those who wait only here look for something else."""
+        for waiter in list(self.waiters):
+            waiter.sent_away(self)
 
     def _make_room(self, ticket: Ticket) -> None:
         in_the_way = self._line.in_the_way_of(ticket, self.max_requests, self.max_bytes)

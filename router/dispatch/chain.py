@@ -6,7 +6,7 @@ Says when a request is passed on; the director passes it on.
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
-from router.domain.decision import Decision, Reason, TraceStep
+from router.domain.decision import Backend, Decision, Reason, TraceStep
 from router.domain.errors import AttemptError, NoEndpointError, RouterError, ShedError
 from router.domain.ports import Payload
 from router.domain.request import InferenceRequest
@@ -36,9 +36,12 @@ class Link:
 def is_left_to_the_next(decision: Decision) -> bool:
     """Whether a model that has a stand-in leaves the request to it rather than wait.
 
-    Another model answers sooner than endpoints that failed may come back.
+    Another model answers sooner than endpoints that failed, or a function whose circuit is open,
+    may come back.
     """
-    return decision.hold and decision.reason is Reason.NO_ENDPOINT
+    is_function = decision.backend is Backend.SERVERLESS
+    failed = Reason.BREAKER_OPEN if is_function else Reason.NO_ENDPOINT
+    return decision.hold and decision.reason is failed
 
 
 def may_pass_on(error: RouterError, request: InferenceRequest, body: Payload, now: float) -> bool:
@@ -55,8 +58,10 @@ def may_pass_on(error: RouterError, request: InferenceRequest, body: Payload, no
     return isinstance(error, ShedError)
 
 
-def no_replica(model: ModelRuntime) -> NoEndpointError:
-    """What is said for a model whose replicas have all failed, where the next one is asked."""
+def failed_now(model: ModelRuntime, decision: Decision) -> NoEndpointError:
+    """What is said for a model whose places have all failed, where the next one is asked."""
+    if decision.backend is Backend.SERVERLESS:
+        return NoEndpointError(f"the function of model {model.name} fails or asked for a pause")
     return NoEndpointError(f"model {model.name} has no healthy replica")
 
 
@@ -76,7 +81,7 @@ def explain_chain(
         try:
             decision = decide(request, model.policy, model.state(request, now, {}), now, trace)
             if place < len(chain) and is_left_to_the_next(decision):
-                raise no_replica(model)
+                raise failed_now(model, decision)
         except RouterError as error:
             trace.append(TraceStep("choice", "none", str(error)))
             decision, refusal = None, error

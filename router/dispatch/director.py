@@ -10,7 +10,7 @@ from dataclasses import replace
 from random import Random
 
 from router.dispatch.attempts import Attempts, Record, Try, slots_of
-from router.dispatch.chain import Link, is_left_to_the_next, may_pass_on, no_replica
+from router.dispatch.chain import Link, failed_now, is_left_to_the_next, may_pass_on
 from router.dispatch.hedging import Answer, Hedger
 from router.dispatch.waiting import Wait
 from router.domain.clock import Clock, Sleep
@@ -18,6 +18,7 @@ from router.domain.decision import Backend, Decision, Reason
 from router.domain.errors import (
     AttemptError,
     DeadlineExceededError,
+    PlaceClosedError,
     QueueFullError,
     QueueTimeoutError,
     RouterError,
@@ -146,7 +147,7 @@ class Director:
             self._check_deadline(request)
             decision = self._decide(model, request, record)
             if has_stand_in and is_left_to_the_next(decision):
-                raise no_replica(model)
+                raise failed_now(model, decision)
             if decision.backend is Backend.SERVERLESS and not isinstance(body, bytes):
                 body = record.whole_body = await body.whole()
                 decision = self._decide(model, request, record)  # that took a while
@@ -158,7 +159,6 @@ class Director:
                 decision = replace(decision, anywhere=False)  # a function gets no body in parts
             tried, error = await self._reserve(model, request, decision, record), None
             if tried is None:
-                record.failed[decision.backend] = Reason.SPILLOVER
                 continue
             record.attempts += 1
             record.endpoint_id = tried.lease.endpoint_id
@@ -193,7 +193,7 @@ class Director:
     async def _reserve(
         self, model: ModelRuntime, request: InferenceRequest, decision: Decision, record: Record
     ) -> Try | None:
-        """A slot, after waiting for it if need be; None once the other backend is to have it."""
+        """A slot, after waiting for it if need be; None once the request is to be decided anew."""
         slots = slots_of(model, decision.backend)
         now = self._clock()
         lease = slots.try_reserve(request, now, record.avoid)
@@ -214,12 +214,15 @@ class Director:
             pause_s = self._pause_s(record) if decision.backend.other in record.failed else 0.0
             wait = Wait(model, request, decision, self._clock)
             taken, found = await wait.slot(wait_s_here, pause_s)
+        except PlaceClosedError:
+            return None
         except (QueueFullError, QueueTimeoutError) as error:
             if isinstance(error, QueueTimeoutError):
                 is_for_the_other = decision.patience_s < wait_s
             else:  # displaced by a request that goes before it
                 is_for_the_other = not (record.failed or _only(model, decision.backend))
             if is_for_the_other:
+                record.failed[decision.backend] = Reason.SPILLOVER
                 return None
             self._check_deadline(request)
             state = model.state(request, self._clock(), {})

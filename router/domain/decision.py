@@ -54,7 +54,8 @@ REASON_HELP: dict[Reason, str] = {
     Reason.SPILLOVER: "the preferred backend is full, so the other one takes it",
     Reason.DEADLINE: "only this backend meets the deadline, or it is the one that finishes first",
     Reason.POOL_STARTING: "a replica is on its way; the function bridges, or the request is held",
-    Reason.BREAKER_OPEN: "the other backend failed again and again, or asked for a pause",
+    Reason.BREAKER_OPEN: "the other backend failed again and again, or asked for a pause; or this"
+    " one did, and is the only one to wait for",
     Reason.NO_ENDPOINT: "the pool should have replicas but none is healthy",
     Reason.FALLBACK: "the other backend failed this request before, or the model asked for did",
     Reason.HEDGE: "an extra copy, sent because the first attempt is slow",
@@ -126,7 +127,7 @@ class Decision:
 
     `hold` says that no slot is free now: the request waits in the backend's queue. `price_usd` is
     the extra money this attempt is expected to cost, `finish_s` its predicted time from now.
-    A request that is held for the pool may go to the function instead after `patience_s`. One that
+    A request that is held waits for `patience_s` at most, and is then decided anew; one that
     is held `anywhere` takes the first capacity that appears, on either side.
     """
 

@@ -128,6 +128,10 @@ class LoopDetectedError(RouterError):
     code = "loop_detected"
 
 
+class PlaceClosedError(ShedError):
+    """What the request waited for closed meanwhile: it is decided anew. No client sees this."""
+
+
 class DeadlineExceededError(RouterError):
     """The client's deadline passed."""
 

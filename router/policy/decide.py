@@ -194,7 +194,8 @@ def _chosen(
         return _Choice(Backend.SERVERLESS, _without_pool(pool_out, state))
     if pool_out is None:
         return _Choice(Backend.POOL, _without_serverless(serverless_out, state))
-    return _held(state, causes) or _until_reopened(request, state, causes, now)
+    left_s = time_left_s(request, slo, now)
+    return _held(state, causes) or _until_reopened(request, state, causes, left_s)
 
 
 def _both_wait(serverless_out: Cause, state: State) -> bool:
@@ -220,18 +221,19 @@ def _held(state: State, causes: Mapping[Backend, Cause | None]) -> _Choice | Non
 
 
 def _until_reopened(
-    request: InferenceRequest, state: State, causes: Mapping[Backend, Cause | None], now: float
+    request: InferenceRequest, state: State, causes: Mapping[Backend, Cause | None], left_s: float
 ) -> _Choice | None:
-    """The function whose breaker is open, if it may be tried again while the request can wait.
+    """The function whose breaker is open, if it may be tried again before the request is late.
 
-    The last resort: a backend that has not failed is waited for before one that has.
+    The last resort: a backend that has not failed is waited for before one that has. Whoever would
+    be late anyway is better told when to come back, and waits no longer if the trial takes long.
     """
     is_open = causes[Backend.SERVERLESS] is Cause.BREAKER_OPEN
     if not is_open or state.serverless is None:
         return None
-    if not reopens_in_time(request, state.serverless, now):
+    if not reopens_in_time(request, state.serverless, left_s):
         return None
-    return _Choice(Backend.SERVERLESS, _without_pool(causes[Backend.POOL], state))
+    return _Choice(Backend.SERVERLESS, Reason.BREAKER_OPEN, left_s)
 
 
 def _without_pool(cause: Cause | None, state: State) -> Reason:

@@ -70,12 +70,12 @@ def pool_cause(request: InferenceRequest, pool: PoolSnapshot | None) -> Cause | 
     return Cause.STARTING if pool.wanted else Cause.NO_REPLICA
 
 
-def reopens_in_time(request: InferenceRequest, serverless: ServerlessSnapshot, now: float) -> bool:
-    """Whether a request may be held until the function's open breaker lets calls through."""
-    left_s = serverless.max_wait_s
-    if request.deadline is not None:
-        left_s = min(left_s, request.deadline - now)
-    return serverless.open_for_s < left_s and has_room(request, serverless)
+def reopens_in_time(
+    request: InferenceRequest, serverless: ServerlessSnapshot, left_s: float
+) -> bool:
+    """Whether a request that has so long may be held until the open breaker lets calls through."""
+    in_time = serverless.open_for_s < min(left_s, serverless.max_wait_s)
+    return in_time and has_room(request, serverless)
 
 
 def has_room(request: InferenceRequest, queue: PoolSnapshot | ServerlessSnapshot) -> bool:

@@ -4,9 +4,10 @@ Holds the state of a serverless backend; carrying bytes is the caller's job, dec
 """
 
 import asyncio
+import logging
 from collections.abc import Collection
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, inf
 from typing import Protocol
 
 import msgspec
@@ -25,6 +26,11 @@ from router.domain.snapshot import ServerlessLimits, ServerlessSnapshot
 from router.domain.wording import error_document
 from router.policy.estimates import FunctionTimes, WarmEnvironments
 from router.policy.exploration import Exploration
+
+_log = logging.getLogger(__name__)
+
+_SAY_EVERY_S = 10.0
+"""A function that works and fails in turn must not fill the log; the metric shows each turn."""
 
 FUNCTION_CIRCUIT = CircuitParams(
     failures_to_open=5, pause_s=1.0, max_pause_s=30.0, window=20, failure_ratio=0.8
@@ -111,6 +117,8 @@ class Function:
         self.seen = FirstSeen()
         self.first_byte_step = FirstByteStep(params.service_time_s)
         self._clock = clock
+        self._closed_at: float | None = None
+        self._said_at = -inf
         self._timer: asyncio.TimerHandle | None = None
         self.queue: SlotQueue[bool] = SlotQueue(
             params.max_queued, params.max_queued_bytes, lambda _slot: self._vacate()
@@ -247,20 +255,7 @@ class Function:
 
     def finish(self, lease: "FunctionLease", verdict: Verdict, now: float) -> None:
         """Learn from one call and free its slot."""
-        match verdict:
-            case Verdict.OK | Verdict.MODEL_ERROR:
-                # The platform has done its part, and there is no other function to compare with.
-                self.circuit.succeeded()
-                self.limit.succeeded()
-            case Verdict.REJECTED:
-                self.limit.refused(self.in_flight)
-                self.circuit.pause(now, lease.pause_s)
-            case Verdict.FAILED:
-                self.circuit.failed(now)
-            case Verdict.UNTRIED:
-                self.circuit.not_tried()
-            case Verdict.CANCELLED:
-                pass
+        self._judge(lease, verdict, now)
         self.kept_in_flight -= lease.is_kept
         if lease.response is not None:
             self._learn(lease, lease.response, now)
@@ -268,6 +263,50 @@ class Function:
             # Without telling what it cost.
             self.cost_usd += self.params.price_usd(lease.served_s, is_kept=lease.is_kept)
         self._vacate()
+
+    def _judge(self, lease: "FunctionLease", verdict: Verdict, now: float) -> None:
+        """What the call's end says of the platform."""
+        match verdict:
+            case Verdict.OK | Verdict.MODEL_ERROR:
+                # The platform has done its part, and there is no other function to compare with.
+                self.circuit.succeeded()
+                self.limit.succeeded()
+                if self._closed_at is not None and not self.circuit.is_open(now):
+                    self._reopens(now)
+            case Verdict.REJECTED:
+                self.limit.refused(self.in_flight)
+                was_open = self.circuit.is_open(now)
+                self.circuit.pause(now, lease.pause_s)
+                if lease.pause_s and not was_open:
+                    self._closes(lease, now)
+            case Verdict.FAILED:
+                if self.circuit.failed(now):
+                    self._closes(lease, now)
+            case Verdict.UNTRIED:
+                self.circuit.not_tried()
+            case Verdict.CANCELLED:
+                pass
+
+    def _closes(self, lease: "FunctionLease", now: float) -> None:
+        """No call is made for a while: say why, once, and let those who wait look elsewhere."""
+        if self._closed_at is None:
+            self._closed_at = now
+            if now - self._said_at >= _SAY_EVERY_S:
+                self._said_at = now
+                _log.warning(
+                    "function %s: its circuit opens, no calls for %.1f s: %s",
+                    self.params.endpoint_id, self.circuit.open_for_s(now), lease.failure,
+                )  # fmt: skip
+        self.queue.send_away()
+
+    def _reopens(self, now: float) -> None:
+        assert self._closed_at is not None  # noqa: S101
+        if self._said_at >= self._closed_at:
+            _log.info(
+                "function %s: its circuit closes, a call was answered after %.1f s",
+                self.params.endpoint_id, now - self._closed_at,
+            )  # fmt: skip
+        self._closed_at = None
 
     def judge_start(self, lease: "FunctionLease", response: BackendResponse) -> None:
         """Find out whether a call started cold, if nothing tells."""
@@ -310,6 +349,7 @@ class FunctionLease:
         "_function",
         "_started",
         "expected_warm",
+        "failure",
         "first_byte_s",
         "is_inference",
         "is_kept",
@@ -333,6 +373,7 @@ class FunctionLease:
         self.served_s = 0.0
         self.may_have_run = False
         self.pause_s = 0.0
+        self.failure = "its answer broke off"
         self.response: BackendResponse | None = None
         self._started = 0.0
 
@@ -356,6 +397,7 @@ class FunctionLease:
             response = _answer_of(request, error)
         except AttemptError as error:
             self.may_have_run = error.was_sent
+            self.failure = str(error)
             if isinstance(error, UpstreamRejectedError):
                 self.pause_s = error.retry_after_s or 0.0
             raise

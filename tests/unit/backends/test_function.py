@@ -4,10 +4,12 @@ from typing import Any
 
 import pytest
 
+from router.admission.slots import Waiter
 from router.backends.serverless.function import Function, FunctionParams, KeptWarm
 from router.domain.decision import Verdict
 from router.domain.errors import (
     AttemptError,
+    PlaceClosedError,
     QueueFullError,
     QueueTimeoutError,
     UpstreamBrokenError,
@@ -175,6 +177,74 @@ class TestCircuit:
         for _ in range(20):
             await call(function, clock, verdict)
         assert not function.snapshot(1, clock()).breaker_open
+
+
+class TestWhatIsSaid:
+    @pytest.fixture(autouse=True)
+    def level(self, caplog):
+        caplog.set_level("INFO", "router.backends.serverless.function")
+
+    async def test_when_and_why_it_opens_and_closes(self, make_function, clock, platform, caplog):
+        function = make_function()
+        platform.error = UpstreamBrokenError("the platform got no answer")
+        for _ in range(5):
+            await call(function, clock, Verdict.FAILED)
+        platform.error = None
+        clock.advance(1.4)
+        await call(function, clock)
+        opened, closed = caplog.messages
+        assert opened == (
+            "function m-fn: its circuit opens, no calls for 1.0 s: the platform got no answer"
+        )
+        assert closed == "function m-fn: its circuit closes, a call was answered after 1.5 s"
+
+    async def test_a_pause_that_is_asked_for_again_and_again_is_said_once(
+        self, make_function, clock, platform, caplog
+    ):
+        function = make_function()
+        platform.error = UpstreamRejectedError("the platform throttles", 3.0)
+        for _ in range(20):
+            await call(function, clock, Verdict.REJECTED)
+            clock.advance(3.0)
+        assert caplog.messages == [
+            "function m-fn: its circuit opens, no calls for 3.0 s: the platform throttles"
+        ]
+
+    async def test_a_function_that_works_and_fails_in_turn_does_not_fill_the_log(
+        self, make_function, clock, platform, caplog
+    ):
+        function = make_function()
+        for _ in range(40):
+            platform.error = UpstreamRejectedError("the platform throttles", 0.1)
+            await call(function, clock, Verdict.REJECTED)
+            clock.advance(0.1)
+            platform.error = None
+            await call(function, clock)
+        assert len(caplog.messages) == 4, "two lines in ten seconds; it took twelve"
+
+
+class TestThoseWhoWait:
+    async def test_they_look_elsewhere_when_it_closes(self, make_function, clock):
+        function = make_function()
+        leases = [function.try_reserve(REQUEST, clock()) for _ in range(2)]
+        waiters = [await queued(function) for _ in range(2)]
+        leases[0].pause_s = 3.0
+        leases[0].release(Verdict.REJECTED, clock(), None)
+        for waiter in waiters:
+            with pytest.raises(PlaceClosedError):
+                await result_of(waiter)
+        assert (function.in_flight, len(function.queue)) == (1, 0)
+
+    async def test_who_waits_elsewhere_too_keeps_both_places(self, make_function, clock):
+        function, other = make_function(), make_function()
+        leases = [function.try_reserve(REQUEST, clock()) for _ in range(2)]
+        waiter = Waiter()
+        function.join(waiter, REQUEST)
+        other.join(waiter, REQUEST)
+        leases[0].pause_s = 3.0
+        leases[0].release(Verdict.REJECTED, clock(), None)
+        assert not waiter.is_done
+        assert (len(function.queue), len(other.queue)) == (1, 1)
 
 
 class TestPauses:

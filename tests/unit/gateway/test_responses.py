@@ -41,7 +41,7 @@ CONTRACT = {
     "ResponseLostError": 502, "UpstreamBrokenError": 502, "UpstreamTimeoutError": 504,
     "UpstreamRejectedError": 503, "EncodedTooLargeError": 502, "PlatformRefusedError": 502,
     "AnswerTooLargeError": 502, "FunctionUnfitError": 502, "CallRefusedError": 502,
-    "TimeLimitError": 504, "ModelFailedError": 500,
+    "TimeLimitError": 504, "ModelFailedError": 500, "PlaceClosedError": 503,
 }  # fmt: skip
 
 

@@ -32,6 +32,7 @@ BUSY = make_serverless(in_flight=20)
 STUFFED = make_serverless(in_flight=20, queued=100)
 OPEN = make_serverless(breaker_open=True, open_for_s=2.0)
 SOON = OPEN._replace(max_wait_s=30.0)
+BRIEF = SOON._replace(open_for_s=0.2)
 SLOW = make_serverless(expected_s=31.0)
 HUGE = {"payload_bytes": LIMITS.max_payload_bytes + 1}
 
@@ -65,11 +66,11 @@ CASES: dict[str, tuple[Any, ...]] = {
     "too large, held while the pool is at zero": (
         HUGE, (WARM, ZERO), {}, ("pool", "limit_payload", True)),
     "an open circuit, held until it closes": (
-        {}, (SOON, None), {}, ("serverless", "only_backend", True)),
+        {}, (BRIEF, None), {}, ("serverless", "breaker_open", True)),
     "an open circuit that closes before the deadline": (
-        {"deadline": NOW + 2.5}, (SOON, None), {}, ("serverless", "only_backend", True)),
+        {"deadline": NOW + 2.5}, (SOON, None), {}, ("serverless", "breaker_open", True)),
     "an open circuit beside a full pool": (
-        {}, (SOON, FULL), {}, ("serverless", "spillover", True)),
+        {}, (BRIEF, FULL), {}, ("serverless", "breaker_open", True)),
     "an open circuit beside a pool that may return": (
         {}, (SOON, GONE), {}, ("pool", "breaker_open", True)),
     "too long for the function": ({}, (SLOW, IDLE), {}, ("pool", "limit_timeout", False)),
@@ -140,6 +141,8 @@ REFUSALS: dict[str, tuple[Any, ...]] = {
     "both queues are full": ({}, (STUFFED, FULL), QueueFullError, "200 requests wait"),
     "too large and the pool's queue is full": (HUGE, (WARM, FULL), QueueFullError, "busy"),
     "an open circuit and no pool": ({}, (OPEN, None), NoEndpointError, "breaker_open"),
+    "an open circuit that outlasts the objective": (
+        {}, (SOON, None), NoEndpointError, "breaker_open"),
     "an open circuit that outlasts the deadline": (
         {"deadline": NOW + 1.5}, (SOON, None), NoEndpointError, "breaker_open"),
     "an open circuit that outlasts the wait": (
@@ -292,3 +295,9 @@ def test_the_trace_is_told_of_a_refusal_too():
 )
 def test_captive_work_is_what_no_function_could_ever_take(facts, serverless, expected):
     assert captive(make_request(**facts), serverless) is expected
+
+
+def test_an_open_circuit_is_waited_for_no_longer_than_the_objective_allows():
+    request = make_request(received_at=NOW - 0.01)
+    decision = decide(request, AUTO, State(BRIEF, None, {}), NOW)
+    assert decision.patience_s == pytest.approx(0.24)
