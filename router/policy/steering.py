@@ -104,21 +104,35 @@ def steer(
     left_s = time_left_s(request, slo, now)
     on_pool = forecast_pool(pool)
     if pool.free_slots and on_pool.upper_s <= left_s:
-        if keeps_replica_by_prior(slo, serverless) and serverless.may_try:
+        if keeps_replica_by_prior(slo, serverless) and _may_try(request, serverless, left_s):
             return Steered(Backend.SERVERLESS, Reason.EXPLORE)
         return Steered(Backend.POOL, Reason.WARM_CAPACITY)
     counts_cold = request.deadline is not None or not slo.cold_allowed
     on_serverless = forecast_serverless(serverless, counts_cold)
     return (
-        (_explored(pool) if pool.free_slots else _waiting(serverless, on_serverless, pool, left_s))
-        or _called(serverless, on_serverless, pool, left_s)
+        (
+            _explored(request, pool, left_s)
+            if pool.free_slots
+            else _waiting(serverless, on_serverless, pool, left_s)
+        )
+        or _called(request, serverless, on_serverless, pool, left_s)
         or Steered(_late(request, slo, serverless, pool, left_s), Reason.DEADLINE)
     )
 
 
-def _explored(pool: PoolSnapshot) -> Steered | None:
+def _may_try(
+    request: InferenceRequest, place: PoolSnapshot | ServerlessSnapshot, left_s: float
+) -> bool:
+    """Whether the request may find out how fast a place is.
+
+    One that is of no use after its client's deadline only if it is not expected to miss that.
+    """
+    return place.may_try and (request.deadline is None or place.expected_s <= left_s)
+
+
+def _explored(request: InferenceRequest, pool: PoolSnapshot, left_s: float) -> Steered | None:
     """A free slot that is believed to be too slow, if that is to be found out."""
-    return Steered(Backend.POOL, Reason.EXPLORE) if pool.may_try else None
+    return Steered(Backend.POOL, Reason.EXPLORE) if _may_try(request, pool, left_s) else None
 
 
 def _waiting(
@@ -136,10 +150,15 @@ def _waiting(
 
 
 def _called(
-    serverless: ServerlessSnapshot, on_serverless: Forecast, pool: PoolSnapshot, left_s: float
+    request: InferenceRequest,
+    serverless: ServerlessSnapshot,
+    on_serverless: Forecast,
+    pool: PoolSnapshot,
+    left_s: float,
 ) -> Steered | None:
     """The function, if it is in time, or if that is to be found out."""
-    if serverless.upper_s > left_s and serverless.may_try and has_room(serverless):
+    may_try = has_room(serverless) and _may_try(request, serverless, left_s)
+    if serverless.upper_s > left_s and may_try:
         return Steered(Backend.SERVERLESS, Reason.EXPLORE)
     if on_serverless.upper_s > left_s:
         return None

@@ -9,6 +9,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
+from router.commands.admin_client import AdminPort
 from router.commands.status_view import show_once
 from tests.fakes.upstreams import Gate, Upstream, ok, running
 from tests.integration.gateway.test_lifecycle import Traffic, reload
@@ -262,9 +263,9 @@ async def test_a_rule_moves_everything_to_the_other_backend_without_a_failed_req
 async def test_the_status_table_tells_of_a_canary(tmp_path):
     async with two_models(tmp_path) as (gateway, _):
         console = Console(file=StringIO(), width=200)
-        await show_once(gateway.admin, console)
+        await show_once(AdminPort(gateway.admin), console)
         await gateway.ask("POST", "/v1/canary", {"rule": "canary", "action": "roll_back"})
-        await show_once(gateway.admin, console)
+        await show_once(AdminPort(gateway.admin), console)
     lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
     told = [line.strip() for line in lines if line.startswith("canary ")]
     assert told == [
