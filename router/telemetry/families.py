@@ -198,6 +198,13 @@ POOL_PANICKING = Family(
     "1 while so many endpoints are bad that bad ones are used again.",
     Across.MOST,
 )
+SIZED_BY_OTHERS = Family(
+    "router_pool_sized_by_others",
+    Kind.GAUGE,
+    ("model",),
+    "1 once something else, such as an HPA, kept setting the pool's size, and the gateway gave in.",
+    Across.MOST,
+)
 CONFIG_RELOADS = Family(
     "router_config_reload_total",
     Kind.COUNTER,
@@ -364,6 +371,7 @@ FAMILIES: tuple[Family, ...] = (
     ENDPOINT_EJECTIONS,
     ENDPOINTS,
     POOL_PANICKING,
+    SIZED_BY_OTHERS,
     CONFIG_RELOADS,
     CONFIG_RELOAD_TIMESTAMP,
     CONFIG_LAST_RELOAD,

@@ -47,6 +47,7 @@ class Readings:
     pool_slots: Mapping[str, int] = field(default_factory=dict)
     endpoints: Mapping[tuple[str, str], int] = field(default_factory=dict)
     pool_panicking: Mapping[str, bool] = field(default_factory=dict)
+    sized_by_others: Mapping[str, bool] = field(default_factory=dict)
     tasks: int = 0
     certificate_expires_at: float | None = None
     ejections_total: Mapping[str, int] = field(default_factory=dict)
@@ -121,6 +122,7 @@ def gauge_series(readings: Readings) -> dict[str, Series]:
             {} if readings.certificate_expires_at is None else {(): readings.certificate_expires_at}
         ),
         families.POOL_PANICKING.name: _by_name(readings.pool_panicking),
+        families.SIZED_BY_OTHERS.name: _by_name(readings.sized_by_others),
         families.SIGNALS_DEGRADED.name: {(): readings.signals_degraded},
         families.SHARED_STATE_PEERS.name: {(): readings.shared_state_peers},
         families.BODY_BYTES.name: {(): readings.body_bytes_buffered},

@@ -67,6 +67,7 @@ class Pool:
         self.wanted = 0
         self.wake: Callable[[], None] = lambda: None
         self.signals_stale = False
+        self.is_sized_by_others = False
         self.starting_since: float | None = None
         self.service_times = ServiceTimes(params.service_time_s)
         self.exploration = Exploration()

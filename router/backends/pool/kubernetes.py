@@ -16,6 +16,7 @@ from tenacity.wait import wait_exponential, wait_random
 from router.backends.pool.endpoints import Pool
 from router.backends.pool.kube_api import KubeApi, KubeError, Scale
 from router.backends.pool.membership import Membership
+from router.backends.pool.rivals import Rivals
 from router.backends.pool.slices import Slice, SliceBook
 from router.domain.clock import Clock
 from router.upstream.client import UpstreamClient
@@ -74,6 +75,7 @@ class KubernetesDriver:
         self._version: str | None = None
         self._scale: Scale | None = None
         self._taken_over = False
+        self._rivals = Rivals()
         self._wanted = 0
         self._may_shrink = True
         self._wanted_at: float | None = None
@@ -87,8 +89,10 @@ class KubernetesDriver:
         self._wanted, self._may_shrink, self._wanted_at = replicas, may_shrink, self._clock()
 
     def reconfigure(self, params: KubernetesParams) -> None:
-        """Take new settings."""
+        """Take new settings. Whoever else set the size may be gone: it is ours again."""
         self._params = params
+        self._rivals = Rivals()
+        self._pool.is_sized_by_others = False
         for endpoint in self._pool.endpoints.values():
             endpoint.resize(params.concurrency)
         self._pool.prefer(self._book.near(params.zone) if params.zone else None)
@@ -181,9 +185,11 @@ class KubernetesDriver:
         """Read the Deployment's size, and set it if it is ours to set."""
         self._scale = await self._api.scale(deployment)
         before, wanted = self._scale.wanted, self._wanted
+        self._look_for_rivals(deployment, before)
         changes = wanted > before or (wanted < before and self._may_shrink)
-        if changes and self._taken_over and self._leads():
+        if changes and self._taken_over and self._leads() and not self._rivals.have_it:
             self._scale = await self._api.set_scale(deployment, wanted)
+            self._rivals.wrote(wanted)
             _log.info("model %s: %s: %d -> %d", self._pool.model, deployment, before, wanted)
             if wanted > before:
                 self._growing_since = self._clock()
@@ -193,6 +199,18 @@ class KubernetesDriver:
         except TimeoutError:
             pass
         self._woken.clear()
+
+    def _look_for_rivals(self, deployment: str, found: int) -> None:
+        if not self._leads():
+            self._rivals.paused()
+        elif self._rivals.saw(found, self._clock()):
+            self._pool.is_sized_by_others = True
+            _log.warning(
+                "model %s: something else sets the replicas of %s time and again (now %d), such as"
+                " an HPA or KEDA: the gateway stops doing so until its configuration changes;"
+                " remove that, or set `size: external`",
+                self._pool.model, deployment, found,
+            )  # fmt: skip
 
 
 def _pause(state: RetryCallState) -> float:

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from router.backends.pool import kubernetes
+from router.backends.pool.rivals import RESETS
 from tests.fakes.kubernetes_api import Fault, endpoint, slice_of
 from tests.integration.kubernetes.conftest import Scene
 
@@ -70,6 +71,29 @@ async def test_a_size_that_somebody_changed_is_set_again(scene: Scene):
         await scene.until_scale(3)
         scene.api.scales["dep"] = 9
         await scene.until_scale(3)
+
+
+async def test_an_autoscaler_beside_us_is_not_fought_for_ever(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+):
+    """An HPA sets one replica whenever the gateway has set three."""
+    async with scene.running():
+        await led(scene)
+        scene.driver.want(3)
+        for _ in range(RESETS):
+            await scene.until_scale(3)
+            scene.api.scales["dep"] = 1
+        await scene.until(lambda: scene.pool.is_sized_by_others)
+        seen = scene.api.count("GET", "scale")
+        scene.driver.want(4)
+        await scene.until(lambda: scene.api.count("GET", "scale") >= seen + 3)
+        assert (scene.api.scales["dep"], writes(scene)) == (1, RESETS)
+        (told,) = [text for text in caplog.messages if "size: external" in text]
+        assert told.startswith("model m: something else sets the replicas of dep time and again")
+        scene.driver.reconfigure(scene.driver._params)
+        assert not scene.pool.is_sized_by_others
+        scene.driver.want(5)
+        await scene.until_scale(5)
 
 
 async def test_a_gateway_cut_off_from_the_others_only_adds(scene: Scene):
