@@ -7,6 +7,7 @@ model (`engine` does) nor converts elements (`tensors` does); content codings ar
 
 import math
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any, Final
 
 import msgspec
@@ -38,6 +39,7 @@ JSON_TYPE: Final = "application/json"
 BINARY_TYPE: Final = "application/octet-stream"
 
 _MAX_LENGTH_DIGITS = 12
+_DATATYPES: Final = {datatype.value: datatype for datatype in Datatype}  # faster than the enum
 _UNSUPPORTED_PARAMETER = "shared_memory_region"
 
 
@@ -100,7 +102,7 @@ def decode_request(
     inputs = _build_inputs(head.inputs, view[split:])
     return InferRequest(
         inputs=inputs,
-        outputs=tuple(_requested_outputs(head.outputs)),
+        outputs=tuple(_requested_outputs(head.outputs)) if head.outputs else (),
         id=head.id,
         binary_by_default=_flag(head.parameters, "binary_data_output", "parameters") or False,
         timeout_s=_timeout_s(head.parameters),
@@ -119,8 +121,8 @@ def _parse_head(text: memoryview) -> _Head:
 
 
 def _refuse_unsupported(head: _Head) -> None:
-    entries: list[_Input | _Output] = [*head.inputs, *head.outputs]
-    for entry in entries:
+    entries: tuple[Sequence[_Input | _Output], ...] = (head.inputs, head.outputs)
+    for entry in chain(*entries):
         if _UNSUPPORTED_PARAMETER in entry.parameters:
             name = _UNSUPPORTED_PARAMETER
             raise UnsupportedFeature(f"tensor {entry.name!r}: {name} is not supported")
@@ -171,7 +173,7 @@ def _build_inputs(inputs: Sequence[_Input], binary: memoryview) -> tuple[Tensor,
     if not inputs:
         raise InvalidRequest("the request has no inputs")
     names = [entry.name for entry in inputs]
-    if len(set(names)) != len(names):
+    if len(names) > 1 and len(set(names)) != len(names):
         raise InvalidRequest(f"inputs are given twice: {_repeated(names)}")
     tensors = []
     offset = 0
@@ -193,13 +195,12 @@ def _build_inputs(inputs: Sequence[_Input], binary: memoryview) -> tuple[Tensor,
 
 
 def _declared(entry: _Input) -> tuple[Datatype, tuple[int, ...]]:
-    try:
-        datatype = Datatype(entry.datatype)
-    except ValueError as error:
+    datatype = _DATATYPES.get(entry.datatype)
+    if datatype is None:
         raise InvalidRequest(
             f"input {entry.name!r}: datatype {entry.datatype[:40]!r} is not supported; "
             f"use one of {', '.join(Datatype)}"
-        ) from error
+        )
     if len(entry.shape) > MAX_RANK:
         raise InvalidRequest(f"input {entry.name!r}: more than {MAX_RANK} dimensions")
     for dimension in entry.shape:

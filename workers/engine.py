@@ -5,7 +5,7 @@ Decides whether given tensors fit the model. Knows no transport, queue or batch.
 
 import ctypes
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -201,17 +201,14 @@ def validate_inputs(specs: Sequence[TensorSpec], tensors: Sequence[Tensor]) -> d
     Raises InvalidRequest naming the input, and what was expected and given.
     """
     given = {tensor.name: tensor for tensor in tensors}
-    known = [spec.name for spec in specs]
-    unknown = [name for name in given if name not in known]
-    if unknown:
-        raise InvalidRequest(
-            f"unexpected input {unknown[0][:128]!r}; the model takes {', '.join(known)}"
-        )
+    if len(given) > len(specs):
+        _refuse_unknown(specs, given)
     sizes: dict[str, tuple[str, int]] = {}
     feeds: dict[str, Array] = {}
     for spec in specs:
         tensor = given.get(spec.name)
         if tensor is None:
+            _refuse_unknown(specs, given)  # more likely what was meant for this one
             raise InvalidRequest(
                 f"input {spec.name!r} is missing; expected {spec.datatype} {list(spec.shape)}"
             )
@@ -221,15 +218,24 @@ def validate_inputs(specs: Sequence[TensorSpec], tensors: Sequence[Tensor]) -> d
     return feeds
 
 
+def _refuse_unknown(specs: Sequence[TensorSpec], given: Iterable[str]) -> None:
+    known = [spec.name for spec in specs]
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        raise InvalidRequest(
+            f"unexpected input {unknown[0][:128]!r}; the model takes {', '.join(known)}"
+        )
+
+
 def _check_type_and_shape(spec: TensorSpec, tensor: Tensor) -> None:
     if tensor.datatype is not spec.datatype:
         raise InvalidRequest(
             f"input {spec.name!r}: expected datatype {spec.datatype}, got {tensor.datatype}"
         )
     shape = tensor.array.shape
-    fits = len(shape) == len(spec.shape) and all(
-        want in (-1, have) for want, have in zip(spec.shape, shape, strict=True)
-    )
+    fits = len(shape) == len(spec.shape)
+    for want, have in zip(spec.shape, shape, strict=False):
+        fits = fits and want in (-1, have)
     if not fits:
         raise InvalidRequest(
             f"input {spec.name!r}: expected shape {list(spec.shape)} (-1 = any), got {list(shape)}"

@@ -36,6 +36,9 @@ class Timing(NamedTuple):
         return self.queue_ns + self.input_ns + self.infer_ns + self.output_ns
 
 
+_NONE = Timing(0, 0, 0, 0)
+
+
 @dataclass(slots=True)
 class Statistics:
     """Counters of one model version since it was loaded."""
@@ -43,7 +46,9 @@ class Statistics:
     _inference_rows: int = 0
     _executions: int = 0
     _last_inference_ms: int = 0
-    _phases: dict[str, _Duration] = field(default_factory=lambda: defaultdict(_Duration))
+    _answered: int = 0
+    _times: Timing = _NONE
+    _failed: _Duration = field(default_factory=_Duration)
     _batches: dict[int, _Duration] = field(default_factory=lambda: defaultdict(_Duration))
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -58,28 +63,38 @@ class Statistics:
         with self._lock:
             self._inference_rows += rows
             self._last_inference_ms = wall_ms
-            self._phases["success"].add(timing.total_ns)
-            self._phases["queue"].add(timing.queue_ns)
-            self._phases["compute_input"].add(timing.input_ns)
-            self._phases["compute_infer"].add(timing.infer_ns)
-            self._phases["compute_output"].add(timing.output_ns)
+            self._answered += 1
+            queue_ns, input_ns, infer_ns, output_ns = self._times
+            self._times = Timing(
+                queue_ns + timing.queue_ns,
+                input_ns + timing.input_ns,
+                infer_ns + timing.infer_ns,
+                output_ns + timing.output_ns,
+            )
 
     def record_failure(self, elapsed_ns: int) -> None:
         """One request that was not answered with a result."""
         with self._lock:
-            self._phases["fail"].add(elapsed_ns)
+            self._failed.add(elapsed_ns)
 
     def as_json(self, name: str, version: str) -> dict[str, Any]:
         """One entry of `model_stats`."""
-        phases = ("success", "fail", "queue", "compute_input", "compute_infer", "compute_output")
         with self._lock:
+            count, times = self._answered, self._times
             return {
                 "name": name,
                 "version": version,
                 "last_inference": self._last_inference_ms,
                 "inference_count": self._inference_rows,
                 "execution_count": self._executions,
-                "inference_stats": {phase: self._phases[phase].as_json() for phase in phases},
+                "inference_stats": {
+                    "success": _Duration(count, times.total_ns).as_json(),
+                    "fail": self._failed.as_json(),
+                    "queue": _Duration(count, times.queue_ns).as_json(),
+                    "compute_input": _Duration(count, times.input_ns).as_json(),
+                    "compute_infer": _Duration(count, times.infer_ns).as_json(),
+                    "compute_output": _Duration(count, times.output_ns).as_json(),
+                },
                 "batch_stats": [
                     {"batch_size": rows, "compute_infer": duration.as_json()}
                     for rows, duration in sorted(self._batches.items())
