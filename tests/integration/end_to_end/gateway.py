@@ -43,7 +43,7 @@ class GatewayProcess:
 
     def start(self) -> "GatewayProcess":
         self.folder.mkdir(parents=True, exist_ok=True)
-        server = {"listen": "127.0.0.1:0", "admin_listen": "127.0.0.1:0", "drain_timeout": "10s"}
+        server = {"listen": "127.0.0.1:0", "admin_listen": "127.0.0.1:0", "drain_timeout": "30s"}
         server["access_log"] = "access.log"
         self.config = {**self.config, "server": {**server, **self.config.get("server", {})}}
         self.write_config()
@@ -94,7 +94,7 @@ class GatewayProcess:
         self.process.send_signal(signal.SIGTERM)
         return self.wait()
 
-    def wait(self, timeout_s: float = 25.0) -> int:
+    def wait(self, timeout_s: float = 60.0) -> int:
         assert self.process is not None
         try:
             return self.process.wait(timeout_s)
@@ -143,13 +143,13 @@ def runs(process: psutil.Process, module: str) -> bool:
         return False
 
 
-def gone(processes: list[psutil.Process], timeout_s: float = 5.0) -> list[psutil.Process]:
+def gone(processes: list[psutil.Process], timeout_s: float = 30.0) -> list[psutil.Process]:
     """Wait for processes to end; returns those that did not."""
     _, alive = psutil.wait_procs(processes, timeout=timeout_s)
     return list(alive)
 
 
-def eventually(condition: Callable[[], bool], what: str, timeout_s: float = 15.0) -> None:
+def eventually(condition: Callable[[], bool], what: str, timeout_s: float = 60.0) -> None:
     """Wait for a condition that another process brings about."""
     give_up_at = time.monotonic() + timeout_s
     while not condition():

@@ -28,7 +28,7 @@ async def test_killing_a_busy_worker_fails_no_request(
             asyncio.create_task(infer(session, gateway.url, "slow", slow(1200))) for _ in range(4)
         ]
         (worker,) = gateway.workers()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while (await gateway.status("slow"))["endpoints"][0]["in_flight"] < 4:
                 await asyncio.sleep(0.01)
         worker.kill()
@@ -68,7 +68,7 @@ async def test_a_broken_edit_changes_nothing_and_says_why(
     good = gateway.config_file.read_text()
     before = (await gateway.get("/v1/status"))["config"]["hash"]
     gateway.config_file.write_text(good.replace("latency_ms: 2000", "latency_ms: -5"))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while (await gateway.get("/v1/status"))["config"]["last_error"] is None:
             await asyncio.sleep(0.05)
     config = (await gateway.get("/v1/status"))["config"]
@@ -94,7 +94,7 @@ async def test_sigterm_finishes_what_was_accepted_and_leaves_nothing_behind(
             asyncio.create_task(infer(session, gateway.url, "slow", slow(600), hint))
             for hint in hints
         ]
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while (await gateway.get("/v1/status"))["in_flight"] < 2:
                 await asyncio.sleep(0.01)
         children = gateway.children()
@@ -132,7 +132,7 @@ async def test_a_dead_function_host_is_replaced(start_gateway: StartGateway, rep
     next(p for p in gateway.children() if p.pid == old).kill()
     eventually(lambda: bool(host_pids() - {old}), "a new function host")
     async with aiohttp.ClientSession() as session:
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             while (found := await infer(session, gateway.url, "mlp", MLP)).status != 200:
                 await asyncio.sleep(0.1)
     assert found.backend == "serverless"

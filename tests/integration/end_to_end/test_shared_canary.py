@@ -34,7 +34,7 @@ async def act(gateway: GatewayProcess, action: str) -> None:
 
 async def until_all(gateways: Sequence[GatewayProcess], **facts: Any) -> list[dict[str, Any]]:
     """The canary as each gateway tells it, once all tell these facts."""
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         while True:
             documents = [await gateway.get("/v1/status") for gateway in gateways]
             found = [canary for document in documents for canary in document["canaries"]]

@@ -13,7 +13,7 @@ from tests.integration.end_to_end.models import model, settings
 
 
 async def until_ready(gateway: GatewayProcess, name: str, replicas: int) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while (await gateway.status(name))["replicas_ready"] != replicas:
             await asyncio.sleep(0.05)
 
