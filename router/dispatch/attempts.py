@@ -25,7 +25,8 @@ class Record:
     `upstream_s` is the time during which a backend had it. `passed_to` is the model that got it in
     place of the one asked for, `earlier_attempts` and `earlier_queue_s` what came before that.
     `ruled_out` are those of `failed` that would fail this request again for certain.
-    `whole_body` is a body that was to come and then had to be kept.
+    `whole_body` is a body that was to come and then had to be kept. `is_counted` says that its
+    arrival is known, and what it takes of its caller's rate taken.
     """
 
     decision: Decision | None = None
@@ -43,6 +44,7 @@ class Record:
     earlier_attempts: int = 0
     earlier_queue_s: float = 0.0
     whole_body: bytes | None = None
+    is_counted: bool = False
 
     @property
     def tries(self) -> int:

@@ -100,7 +100,7 @@ class Director:
         link, *others = chain
         while True:
             model, request, own_body = link.model, link.request, await link.body(body)
-            if request.is_inference and not record.tries:
+            if request.is_inference and not record.tries and not record.is_counted:
                 self._count_arrival(model, request)
             try:
                 return model, await self._answered(

@@ -92,8 +92,8 @@ class Body:
     `waited_s` is how long the client has let us wait for it.
     """
 
-    def __init__(self, request: web.BaseRequest, budget: BodyBudget, clock: Clock) -> None:
-        self._request = request
+    def __init__(self, request: web.BaseRequest | None, budget: BodyBudget, clock: Clock) -> None:
+        self._given = request
         self._budget = budget
         self._clock = clock
         self._reserved = 0
@@ -107,6 +107,11 @@ class Body:
 
     def __exit__(self, *exception: object) -> None:
         self._budget.release(self._reserved)
+
+    @property
+    def _request(self) -> web.BaseRequest:
+        assert self._given is not None  # noqa: S101  a held body is not read
+        return self._given
 
     @property
     def declared_bytes(self) -> int | None:
@@ -222,3 +227,23 @@ class Body:
     async def _say_continue(self) -> None:
         if self._request.headers.get("expect", "").lower() == "100-continue":
             await self._request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+
+class HeldBody(Body):
+    """A body that is here already, and is in the budget."""
+
+    def __init__(self, content: bytes, budget: BodyBudget, clock: Clock) -> None:
+        super().__init__(None, budget, clock)
+        self._content = content
+        self.hold(len(content))
+
+    @property
+    def declared_bytes(self) -> int:
+        """Its length."""
+        return len(self._content)
+
+    async def read(self, max_bytes: int, timeout_s: float, left_s: float = inf) -> bytes:
+        """All of it. Raises PayloadTooLargeError."""
+        del timeout_s, left_s
+        self.check_size(len(self._content), max_bytes)
+        return self._content

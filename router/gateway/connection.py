@@ -19,8 +19,9 @@ from aiohttp.web_protocol import RequestHandler
 from router.domain.errors import HeadTooLargeError, InvalidRequestError, RouterError
 from router.gateway.body import WINDOW_BYTES, BodyBudget
 from router.gateway.client_limits import ClientLimits, Wait
+from router.gateway.direct import Client, Direct
 from router.gateway.fast_attempt import CLOSE, Attempt, Carried
-from router.gateway.fast_path import MAX_BODY_BYTES, FastPath
+from router.gateway.fast_path import MAX_BODY_BYTES, FastPath, Known
 from router.gateway.fast_route import KnownHead
 from router.gateway.fast_upload import Upload
 from router.gateway.framing import Framing, RefusedError
@@ -55,6 +56,12 @@ class Data(Interface):
         """Answer an ordinary request."""
         ...
 
+    def direct(
+        self, client: Client, known: KnownHead, head: Sorted, body: bytes, carried: Carried | None
+    ) -> Direct:
+        """Answer a request with a known head and all of its body; `carried` if it has begun."""
+        ...
+
     def refuse(self, error: RouterError) -> tuple[ErrorAnswer, Headers]:
         """Record what has not become a request; returns its answer and the headers to it."""
         ...
@@ -68,8 +75,8 @@ class ClientConnection(RequestHandler):
     """
 
     __slots__ = (
-        "_attempt", "_charged", "_data", "_fast", "_head_since", "_held", "_is_closing_after",
-        "_is_cut_short", "_is_lingering", "_later", "_limits", "_patience", "_raw",
+        "_attempt", "_begun", "_charged", "_data", "_fast", "_head_since", "_held",
+        "_is_closing_after", "_is_cut_short", "_is_lingering", "_later", "_limits", "_patience", "_raw",
         "_stalled_since", "_stops", "_upload", "_wait_tick", "_was_patient", "carried",
     )  # fmt: skip
     _parser: Any
@@ -84,7 +91,8 @@ class ClientConnection(RequestHandler):
         self._head_since = 0.0
         self._stalled_since = 0.0
         self._wait_tick: int | None = None
-        self._attempt: Attempt | None = None
+        self._attempt: Attempt | Direct | None = None
+        self._begun: Known | None = None
         self._upload: Upload | None = None
         self._is_cut_short = False
         self._is_lingering = False
@@ -227,9 +235,13 @@ class ClientConnection(RequestHandler):
             return True
         if missing < 0 or len(data) > _MAX_FIRST_BYTES or self._fast is None:
             return False
-        self._attempt = self._fast.begin(self, known, head, data[start:])
+        body = data[start:]
+        self._attempt = self._fast.begin(self, known, head, body)
+        if self._attempt is None and head.body_bytes <= MAX_BODY_BYTES:
+            self._attempt = self._data.direct(self, known, head, body, None)
         if self._attempt is None:
             return False
+        self._begun = known, head
         self._stop_patience()
         if self._charged:
             self._account()
@@ -346,7 +358,7 @@ class ClientConnection(RequestHandler):
 
     def reply(self, data: bytes) -> None:
         """Send a response, or its end, and go on with what the client has sent meanwhile."""
-        self._attempt = self._upload = None
+        self._attempt = self._upload = self._begun = None
         self._raw = b""
         if self.transport is not None:
             self.transport.write(data)
@@ -361,9 +373,14 @@ class ClientConnection(RequestHandler):
             self._go_on()
 
     def hand_over(self, carried: Carried) -> None:
-        """Let aiohttp read the request again, for the ordinary path."""
+        """Let the director have the request; of a long one aiohttp reads the body again."""
         data, self._raw = self._raw, b""
         self._attempt = self._upload = None
+        assert self._begun is not None  # noqa: S101  it was begun here
+        known, head = self._begun
+        if head.body_bytes <= MAX_BODY_BYTES:
+            self._attempt = self._data.direct(self, known, head, data[head.start :], carried)
+            return
         self.carried = carried
         self._feed(data)
         if self._is_closing_after:

@@ -48,7 +48,7 @@ class Exchange:
     @property
     def is_resumed(self) -> bool:
         """Whether the fast path has tried this request already."""
-        return self.record.attempts > 0
+        return self.record.is_counted
 
     def assign(self, variant: Variant) -> None:
         """Note who answers."""

@@ -18,6 +18,7 @@ from router.domain.clock import Clock
 from router.domain.decision import Backend, Outcome, Reason, Verdict
 from router.domain.errors import AttemptError, ConnectFailedError, ResponseLostError
 from router.gateway.body import BodyBudget
+from router.gateway.exchange import Exchange
 from router.gateway.fast_reply import ReplyStarts
 from router.gateway.fast_route import Route
 from router.gateway.fast_stream import AnswerStream, Reader
@@ -67,6 +68,10 @@ class Carried:
     request_id: str
     received_at: float
     record: Record
+
+    def exchange(self) -> Exchange:
+        """The request as the ordinary path goes on with it."""
+        return Exchange(self.request_id, self.received_at, record=self.record)
 
 
 class Ground:
@@ -325,7 +330,7 @@ class Attempt:
 
     def _record_so_far(self, now: float) -> Record:
         decision = self._route.decision(self._reason)
-        record = Record(decision, self._endpoint.id, attempts=1)
+        record = Record(decision, self._endpoint.id, attempts=1, is_counted=True)
         record.upstream_s = now - self._started
         return record
 

@@ -19,7 +19,7 @@ from router.gateway.access import may_use
 from router.gateway.exchange import Exchange
 from router.gateway.fast_tally import Answers, Tally
 from router.gateway.intake import Intent, request_of
-from router.gateway.known_heads import TENSORS
+from router.gateway.known_heads import TENSORS, Sorted, read_line
 from router.gateway.responses import outcome_of_status
 from router.gateway.target import Target
 from router.policy.warm import Warm
@@ -72,23 +72,38 @@ class KnownHead:
     Of its headers it has those that decide, by `decides`; the others are different each time.
     """
 
-    __slots__ = ("_intent", "_runtime", "body_timeout_s", "max_body_bytes", "routes", "target")
+    __slots__ = ("_intent", "body_timeout_s", "max_body_bytes", "routes", "runtime", "target")
 
     def __init__(
         self, runtime: Runtime, intent: Intent, target: Target, decides: Callable[[str], bool]
     ) -> None:
         headers = {name: text for name, text in intent.head.headers.items() if decides(name)}
         head = replace(intent.head, headers=headers, request_id=None, deadline_ms=None)
-        self._runtime = runtime
+        self.runtime = runtime
         self._intent = replace(intent, head=head)
         self.target = target
         self.max_body_bytes = runtime.settings.server.max_body_bytes
         self.body_timeout_s = runtime.settings.server.body_timeout_s
         self.routes: dict[str, Routes] = {}
 
+    def intent(self, head: Sorted) -> Intent:
+        """What one of its heads says, with the lines that are its own."""
+        headers = dict(self._intent.head.headers)
+        for line in head.passing.split(b"\r\n")[:-1]:
+            name, value = read_line(line)
+            before = headers.get(name)
+            headers[name] = value if before is None else f"{before}, {value}"
+        request_id = None
+        if head.request_id is not None:
+            request_id = headers["x-request-id"] = head.request_id.decode("ascii")
+        own = replace(
+            self._intent.head, headers=headers, request_id=request_id, deadline_ms=head.deadline_ms
+        )
+        return replace(self._intent, head=own)
+
     def routes_to(self, name: str) -> Routes:
         """The routes to a model, from now on."""
-        routes = Routes(self._runtime.models.get(name))
+        routes = Routes(self.runtime.models.get(name))
         remember(self.routes, name, routes)
         return routes
 
@@ -104,12 +119,12 @@ class KnownHead:
     def admit(self, now: float) -> bool:
         """Take one request of the caller's rate, if it has one left."""
         caller = self._intent.caller
-        return caller is None or self._runtime.over_limit_s(caller, now) <= 0
+        return caller is None or self.runtime.over_limit_s(caller, now) <= 0
 
     def request(self, model: ModelRuntime, size_bytes: int) -> InferenceRequest:
         """The facts that all its requests of that size to that model share."""
         exchange = Exchange("", 0.0, payload_bytes=size_bytes)
-        return request_of(self._intent, self.target, model, self._runtime, exchange, stream=False)
+        return request_of(self._intent, self.target, model, self.runtime, exchange, stream=False)
 
 
 class Route:

@@ -193,6 +193,17 @@ class Intake:
         target = intent.target
         if isinstance(target, Document):
             return target
+        return await self.understood(intent, target, body, exchange, runtime)
+
+    async def understood(
+        self,
+        intent: Intent,
+        target: Target,
+        body: Body,
+        exchange: Exchange,
+        runtime: Runtime,
+    ) -> Taken:
+        """The request behind a head that is understood. Raises RouterError."""
         exchange.tenant = intent.tenant
         exchange.deadline_ms = intent.head.deadline_ms
         exchange.model, exchange.version = target.model or "", target.version

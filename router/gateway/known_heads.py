@@ -12,6 +12,7 @@ mean nothing to a parser, and stand once where they may stand only once.
 import re
 from collections.abc import Iterable
 from enum import IntEnum
+from functools import lru_cache
 from typing import Generic, NamedTuple, TypeVar
 
 from router.domain.errors import InvalidRequestError
@@ -180,6 +181,13 @@ def _sorted(
     passing.append(b"")
     lines = b"\r\n".join(passing)
     return Sorted(b"\r\n".join(key), start, int(digits), lines, request_id, deadline_ms)
+
+
+@lru_cache(maxsize=1024)
+def read_line(line: bytes) -> tuple[str, str]:
+    """Name (lower case) and value of a line that passes."""
+    name, _, value = line.decode("utf-8", "surrogateescape").partition(":")
+    return name.lower(), value.strip(" \t")
 
 
 def _value(line: bytes) -> bytes:

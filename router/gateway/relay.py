@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from http import HTTPStatus
+from typing import Protocol, TypeVar
 
 from aiohttp import web
 from multidict import CIMultiDict
@@ -10,11 +11,14 @@ from router.domain.errors import AttemptError, ClientClosedError
 from router.domain.ports import BackendResponse
 from router.gateway.head import HOP_BY_HOP, OURS
 from router.gateway.responses import ErrorAnswer
+from router.upstream.head import encode_lines
 
 Headers = Sequence[tuple[str, str]]
+R_co = TypeVar("R_co", covariant=True)
 
 SERVER = ("server", "hybrid-router")
 """Sent with every answer, so that no software versions are told."""
+_PHRASES = {int(status): status.phrase for status in HTTPStatus}
 _SET_BY_US = HOP_BY_HOP | {"content-length", "x-request-id", "server-timing", "server"}
 
 
@@ -22,6 +26,45 @@ def is_relayed(name: str) -> bool:
     """Whether a header of the backend is passed on; not what another gateway says of itself."""
     lower = name.lower()
     return lower not in _SET_BY_US and not lower.startswith(OURS)
+
+
+class Outgoing(Protocol[R_co]):
+    """Where a request's answer goes; exactly one of these is called, once."""
+
+    def whole(self, status: int, headers: Headers, body: bytes) -> R_co:
+        """Send an answer that is here."""
+        ...
+
+    def error(self, answer: ErrorAnswer, headers: Headers) -> R_co:
+        """Send an error; the connection closes where the request was not read to its end."""
+        ...
+
+    async def stream(self, response: BackendResponse, headers: Headers) -> R_co:
+        """Pass an answer on as it arrives, at the pace of the slower side.
+
+        Once the head is out nothing can be repeated: if the upstream breaks, so does the
+        connection. Raises AttemptError and ClientClosedError.
+        """
+        ...
+
+
+class AiohttpReplies:
+    """Answers of a request that aiohttp has read; it sends them."""
+
+    def __init__(self, http: web.BaseRequest) -> None:
+        self._http = http
+
+    def whole(self, status: int, headers: Headers, body: bytes) -> web.StreamResponse:
+        """An answer that is here."""
+        return reply_of(status, headers, body)
+
+    def error(self, answer: ErrorAnswer, headers: Headers) -> web.StreamResponse:
+        """An error."""
+        return error_reply(answer, headers)
+
+    async def stream(self, response: BackendResponse, headers: Headers) -> web.StreamResponse:
+        """An answer that comes bit by bit."""
+        return await stream(self._http, response, headers)
 
 
 def reply_of(status: int, headers: Headers, body: bytes) -> web.Response:
@@ -35,6 +78,13 @@ def error_reply(answer: ErrorAnswer, headers: Headers = ()) -> web.Response:
     if answer.closes:
         reply.force_close()
     return reply
+
+
+def reply_head(status: int, headers: Headers) -> bytes:
+    """Status line and headers as they go on the wire, without the empty line."""
+    lines = [f"HTTP/1.1 {status} {_PHRASES.get(status, '')}"]
+    lines += [f"{name}: {value}" for name, value in (*headers, SERVER)]
+    return encode_lines(lines)
 
 
 def error_bytes(answer: ErrorAnswer, own_lines: bytes) -> bytes:

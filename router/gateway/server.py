@@ -5,8 +5,10 @@ Connections and the fast path are in `connection` and `fast_path`. Decides nothi
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
 from itertools import count
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from aiohttp import web
@@ -18,14 +20,18 @@ from router.domain.clock import Clock
 from router.domain.decision import Outcome
 from router.domain.errors import RouterError
 from router.domain.ports import Payload
-from router.gateway.body import STREAM_ABOVE_BYTES, Body, BodyBudget
+from router.gateway.body import STREAM_ABOVE_BYTES, Body, BodyBudget, HeldBody
 from router.gateway.client_limits import ClientLimits, connections_of
 from router.gateway.connection import LINGER_S, ClientConnection, Data
+from router.gateway.direct import Client, Direct
 from router.gateway.exchange import Exchange, Telemetry
+from router.gateway.fast_attempt import Carried
 from router.gateway.fast_path import FastPath
+from router.gateway.fast_route import KnownHead
 from router.gateway.intake import Intake, Taken
+from router.gateway.known_heads import Sorted
 from router.gateway.listener import descriptors
-from router.gateway.relay import Headers, error_reply, is_relayed, reply_of, stream
+from router.gateway.relay import AiohttpReplies, Headers, Outgoing, is_relayed
 from router.gateway.responses import ErrorAnswer, error_answer, outcome_of_status
 from router.gateway.target import Document
 from router.runtime import Runtime, RuntimeRef
@@ -33,6 +39,8 @@ from router.shadow.copies import Copy, Shadows
 from router.upstream.client import UpstreamClient
 
 _log = logging.getLogger(__name__)
+
+R = TypeVar("R")
 
 _READ_BUFFER_BYTES = 64 * 1024
 """A connection stops reading when it holds twice that much of an ordinary request's body."""
@@ -103,11 +111,31 @@ class DataPlane:
         )
 
     async def handle(self, http: web.BaseRequest) -> web.StreamResponse:
-        """Answer one request, whatever happens to it, and record how it ended."""
-        exchange = self._exchange(http)
+        """Answer one request that aiohttp has read, whatever happens to it."""
+        exchange = self._exchange()
+        out = AiohttpReplies(http)
+        reply = await self._recorded(exchange, out, partial(self._answer, http, out, exchange))
+        if self.is_draining or _is_cut_short(http):
+            reply.force_close()
+        return reply
+
+    def direct(
+        self, client: Client, known: KnownHead, head: Sorted, body: bytes, carried: Carried | None
+    ) -> Direct:
+        """Answer one request with a known head and all of its body; `carried` if it has begun."""
+        exchange = self._exchange() if carried is None else carried.exchange()
+        direct = Direct(client)
+        answer = partial(self._answer_known, direct, known, head, body, exchange)
+        direct.start(self._recorded(exchange, direct, answer))
+        return direct
+
+    async def _recorded(
+        self, exchange: Exchange, out: Outgoing[R], answer: Callable[[], Awaitable[R]]
+    ) -> R:
+        """Answer, whatever happens, and record how the request ended."""
         self._ordinary_in_flight += 1
         try:
-            reply = await self._reply(http, exchange)
+            return await self._answered(exchange, out, answer)
         except asyncio.CancelledError as error:
             exchange.outcome, exchange.status = outcome_of(error), 499
             raise
@@ -115,9 +143,6 @@ class DataPlane:
             self._ordinary_in_flight -= 1
             if exchange.model is not None or exchange.outcome is not Outcome.OK:
                 exchange.finish(self._clock(), self._telemetry)
-        if self.is_draining or _is_cut_short(http):
-            reply.force_close()
-        return reply
 
     def refuse(self, error: RouterError) -> tuple[ErrorAnswer, Headers]:
         """Record what has not become a request; returns its answer and the headers to it."""
@@ -128,26 +153,24 @@ class DataPlane:
         exchange.finish(self._clock(), self._telemetry)
         return answer, exchange.headers(self._clock())
 
-    def _exchange(self, http: web.BaseRequest) -> Exchange:
-        """A new exchange, or one that the fast path began."""
-        connection = http.protocol
-        if isinstance(connection, ClientConnection) and connection.carried is not None:
-            carried, connection.carried = connection.carried, None
-            return Exchange(carried.request_id, carried.received_at, record=carried.record)
+    def _exchange(self) -> Exchange:
         return Exchange(next(self._ids).decode("ascii"), self._clock())
 
-    async def _reply(self, http: web.BaseRequest, exchange: Exchange) -> web.StreamResponse:
+    async def _answered(
+        self, exchange: Exchange, out: Outgoing[R], answer: Callable[[], Awaitable[R]]
+    ) -> R:
         try:
-            return await self._answer(http, exchange)
+            return await answer()
         except RouterError as error:
-            exchange.outcome = outcome_of(error)
-            return self._error_reply(error, exchange)
+            exchange.outcome, failure = outcome_of(error), error_answer(error, exchange.protocol)
         except Exception as error:  # noqa: BLE001  root of a request: logged, counted, answered
             _log.exception("request %s failed", exchange.request_id)
+            failure = error_answer(error, exchange.protocol)
             exchange.outcome = Outcome.INTERNAL_ERROR
-            return self._error_reply(error, exchange)
+        exchange.status = failure.status
+        return out.error(failure, exchange.headers(self._clock()))
 
-    async def _answer(self, http: web.BaseRequest, exchange: Exchange) -> web.StreamResponse:
+    async def _answer(self, http: web.BaseRequest, out: Outgoing[R], exchange: Exchange) -> R:
         runtime = self._runtime.current
         with Body(http, self.bodies, self._clock) as body:
             taken = await self._intake.take(
@@ -156,16 +179,26 @@ class DataPlane:
             if isinstance(taken, Document):
                 exchange.status = taken.status
                 headers = exchange.headers(self._clock())
-                return reply_of(taken.status, _JSON + headers, msgspec.json.encode(taken.content))
-            return await self._serve(http, taken, exchange, runtime)
+                return out.whole(taken.status, _JSON + headers, msgspec.json.encode(taken.content))
+            return await self._serve(out, taken, exchange, runtime)
+
+    async def _answer_known(
+        self, out: Outgoing[R], known: KnownHead, head: Sorted, content: bytes, exchange: Exchange
+    ) -> R:
+        with HeldBody(content, self.bodies, self._clock) as body:
+            exchange.protocol = known.target.protocol
+            intent, runtime = known.intent(head), known.runtime
+            exchange.request_id = intent.head.request_id or exchange.request_id
+            taken = await self._intake.understood(intent, known.target, body, exchange, runtime)
+            return await self._serve(out, taken, exchange, runtime)
 
     async def _serve(
-        self, http: web.BaseRequest, taken: Taken, exchange: Exchange, runtime: Runtime
-    ) -> web.StreamResponse:
+        self, out: Outgoing[R], taken: Taken, exchange: Exchange, runtime: Runtime
+    ) -> R:
         copy = self._copy(taken, exchange, runtime)
         body = taken.body if copy is None else copy.body
         try:
-            reply = await self._served(http, taken, body, exchange, copy)
+            reply = await self._served(out, taken, body, exchange, copy)
         except BaseException:
             if copy is not None:
                 copy.drop()
@@ -185,12 +218,12 @@ class DataPlane:
 
     async def _served(
         self,
-        http: web.BaseRequest,
+        out: Outgoing[R],
         taken: Taken,
         body: Payload,
         exchange: Exchange,
         copy: Copy | None,
-    ) -> web.StreamResponse:
+    ) -> R:
         record = exchange.record
         async with self._director.serve(taken.chain, body, record) as response:
             if copy is not None:
@@ -200,13 +233,8 @@ class DataPlane:
             headers = [(name, value) for name, value in response.headers if is_relayed(name)]
             headers += exchange.headers(self._clock())
             if response.rest is None:
-                return reply_of(response.status, headers, response.body)
-            return await stream(http, response, headers)
-
-    def _error_reply(self, error: Exception, exchange: Exchange) -> web.Response:
-        answer = error_answer(error, exchange.protocol)
-        exchange.status = answer.status
-        return error_reply(answer, exchange.headers(self._clock()))
+                return out.whole(response.status, headers, response.body)
+            return await out.stream(response, headers)
 
 
 _JSON = [("content-type", "application/json")]

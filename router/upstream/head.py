@@ -61,10 +61,11 @@ def open_head(method: str, target: str, host: str, headers: Sequence[tuple[str, 
         lines.append(f"{name}: {value}")
     if not has_host:
         lines.insert(1, f"Host: {host}")
-    return _encode(lines)
+    return encode_lines(lines)
 
 
-def _encode(lines: list[str]) -> bytes:
+def encode_lines(lines: list[str]) -> bytes:
+    """The lines of a head as bytes, each with its end. Raises InvalidRequestError."""
     text = "\r\n".join(lines) + "\r\n"
     # Counting the whole head once is cheaper than looking into each value: every line ending
     # that is not one of ours came in with a value.

@@ -7,7 +7,7 @@ same whichever path took it, so that both can be compared.
 import asyncio
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, cast
 
@@ -20,11 +20,10 @@ from router.domain.request import Protocol
 from router.gateway.body import BodyBudget
 from router.gateway.client_limits import ClientLimits
 from router.gateway.connection import ClientConnection
+from router.gateway.direct import Direct
 from router.gateway.exchange import Telemetry
 from router.gateway.fast_path import FastPath
-from router.gateway.fast_route import KnownHead
 from router.gateway.intake import Intent, read_intent
-from router.gateway.known_heads import Sorted
 from router.gateway.relay import Headers
 from router.gateway.responses import ErrorAnswer, error_answer
 from router.gateway.server import GatewayServer
@@ -138,31 +137,13 @@ class Replicas:
         return Replica(self.wire)
 
 
-def whole_intent(known: KnownHead, head: Sorted) -> Intent:
-    """What the ordinary path would have understood, with the lines that only pass through."""
-    intent = known._intent
-    headers = dict(intent.head.headers)
-    for line in head.passing.split(b"\r\n")[:-1]:
-        name, _, text = line.decode("utf-8", "surrogateescape").partition(":")
-        value = text.strip(" \t")
-        before = headers.get(name.lower())
-        headers[name.lower()] = value if before is None else f"{before}, {value}"
-    request_id = head.request_id.decode() if head.request_id is not None else None
-    if request_id is not None:
-        headers["x-request-id"] = request_id
-    whole = replace(
-        intent.head, headers=headers, request_id=request_id, deadline_ms=head.deadline_ms
-    )
-    return replace(intent, head=whole)
-
-
 class Recording(FastPath):
     """The fast path; tells the wire what it begins."""
 
     wire: "Wire"
 
     def begin(self, client: Any, known: Any, head: Any, body: bytes) -> Any:
-        self.wire.begun.append(whole_intent(known, head))
+        self.wire.begun.append(known.intent(head))
         attempt = super().begin(client, known, head, body)
         if attempt is None:
             self.wire.begun.pop()
@@ -283,6 +264,19 @@ class Wire:
     def refuse(self, error: RouterError) -> tuple[ErrorAnswer, Headers]:
         """What is no request: the answer that the gateway would give."""
         return error_answer(error, Protocol.OIP), ()
+
+    def direct(self, client: Any, known: Any, head: Any, body: bytes, carried: Any) -> Direct:
+        """A request that the shortcut declined: understood all the same."""
+        del carried
+        self.log.understood.append(Understood(known.intent(head), body))
+        direct = Direct(client)
+
+        async def answer() -> None:
+            await self._released.wait()
+            direct.whole(200, [], b"{}")
+
+        direct.start(answer())
+        return direct
 
     @staticmethod
     async def _read(http: web.BaseRequest) -> bytes | None:

@@ -1,0 +1,115 @@
+"""A request with a known head that takes more than the shortcut: served in a task, without aiohttp.
+
+Everything that may have to wait is here: functions, queues, retries, hedges, canaries. What is
+decided and tried is the director's business; this is the request's task and its way to the client.
+"""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, Protocol
+
+from aiohttp.helpers import rfc822_formatted_time
+
+from router.domain.errors import AttemptError
+from router.domain.ports import BackendResponse
+from router.gateway.fast_attempt import CLOSE
+from router.gateway.relay import Headers, reply_head
+from router.gateway.responses import ErrorAnswer
+
+_BODYLESS = frozenset({204, 304})
+
+
+class Client(Protocol):
+    """The client's connection, as a direct request uses it."""
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether the connection ends with this response."""
+        ...
+
+    @property
+    def takes_more(self) -> bool:
+        """Whether it has room; it says `on_client_ready` when it has room again."""
+        ...
+
+    def send_part(self, data: bytes) -> None:
+        """Send a part of a response."""
+        ...
+
+    def reply(self, data: bytes) -> None:
+        """Send a whole response, or the end of one; the connection is then free again."""
+        ...
+
+    def abort(self) -> None:
+        """Break off a response that cannot be completed."""
+        ...
+
+
+class Direct:
+    """One request and its task; to the task it is where the answer goes (an `Outgoing`)."""
+
+    __slots__ = ("_client", "_task", "_writable")
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._task: asyncio.Task[None] | None = None
+        self._writable: asyncio.Future[None] | None = None
+
+    def start(self, serving: Coroutine[Any, Any, None]) -> None:
+        """Serve the request; `serving` answers it by one of the methods below."""
+        self._task = asyncio.get_running_loop().create_task(serving)
+
+    # -- what the client's connection reports ----------------------------------------------------
+
+    def on_client_ready(self) -> None:
+        """The client takes more of its answer."""
+        if self._writable is not None and not self._writable.done():
+            self._writable.set_result(None)
+
+    def client_gone(self) -> None:
+        """The client has closed its connection: so does everybody's work end."""
+        if self._task is not None:
+            self._task.cancel()
+
+    # -- the answer ------------------------------------------------------------------------------
+
+    def whole(self, status: int, headers: Headers, body: bytes) -> None:
+        """Send an answer that is here."""
+        self._client.reply(self._head(status, headers, len(body)) + body)
+
+    def error(self, answer: ErrorAnswer, headers: Headers) -> None:
+        """Send an error; the request has been read to its end, so the connection goes on."""
+        self.whole(answer.status, [*answer.headers, *headers], answer.body)
+
+    async def stream(self, response: BackendResponse, headers: Headers) -> None:
+        """Pass an answer on as it arrives."""
+        assert response.rest is not None  # noqa: S101
+        given = {name.lower(): value for name, value in response.headers}.get("content-length")
+        is_chunked = given is None
+        self._client.send_part(self._head(response.status, headers, given))
+        try:
+            if response.body:
+                await self._send(response.body, is_chunked=is_chunked)
+            async for part in response.rest:
+                await self._send(part, is_chunked=is_chunked)
+        except AttemptError:
+            self._client.abort()
+            raise
+        self._client.reply(b"0\r\n\r\n" if is_chunked else b"")
+
+    async def _send(self, part: bytes, *, is_chunked: bool) -> None:
+        client = self._client
+        client.send_part(b"%x\r\n%b\r\n" % (len(part), part) if is_chunked else part)
+        while not client.takes_more:
+            self._writable = asyncio.get_running_loop().create_future()
+            await self._writable
+
+    def _head(self, status: int, headers: Headers, length: int | str | None) -> bytes:
+        lines = list(headers)
+        if not any(name.lower() == "date" for name, _ in headers):
+            lines.append(("date", rfc822_formatted_time()))
+        if length is None:
+            lines.append(("transfer-encoding", "chunked"))
+        elif status not in _BODYLESS:  # no body, so no length of it (RFC 9110 section 8.6)
+            lines.append(("content-length", str(length)))
+        return reply_head(status, lines) + (CLOSE if self._client.is_closing else b"") + b"\r\n"
