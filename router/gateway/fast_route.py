@@ -89,6 +89,7 @@ class KnownHead:
     def intent(self, head: Sorted) -> Intent:
         """What one of its heads says, with the lines that are its own."""
         headers = dict(self._intent.head.headers)
+        headers.pop(TENSORS, None)  # another request's: this one's is among the lines
         for line in head.passing.split(b"\r\n")[:-1]:
             name, value = read_line(line)
             before = headers.get(name)
