@@ -76,8 +76,8 @@ class ClientConnection(RequestHandler):
 
     __slots__ = (
         "_attempt", "_begun", "_charged", "_data", "_fast", "_head_since", "_held",
-        "_is_closing_after", "_is_cut_short", "_is_lingering", "_later", "_limits", "_patience", "_raw",
-        "_stalled_since", "_stops", "_upload", "_wait_tick", "_was_patient", "carried",
+        "_is_closing_after", "_is_cut_short", "_is_lingering", "_later", "_limits", "_patience",
+        "_raw", "_stalled_since", "_stops", "_upload", "_wait_tick", "_was_patient", "carried",
     )  # fmt: skip
     _parser: Any
     """A `Framing`; None once the client has gone."""

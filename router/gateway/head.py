@@ -33,7 +33,8 @@ _OWN_VIA = f"1.1 {_PSEUDONYM}"
 _MAX_OWN_HOPS = 2
 _MAX_HOPS = 16
 _KEYS = frozenset({"authorization", "x-api-key"})
-REQUEST_ID = re.compile(r"[!-~]{1,128}")
+MAX_ID_LENGTH = 128
+_REQUEST_ID = re.compile(rf"[!-~]{{1,{MAX_ID_LENGTH}}}")
 _MILLISECONDS = re.compile(r"[0-9]{1,10}(\.[0-9]{1,6})?")
 _MAX_DEADLINE_MS = 86_400_000.0
 _CODINGS = {"", "identity", "gzip", "deflate"}
@@ -137,7 +138,7 @@ def _check_charset(options: list[str]) -> None:
 
 def read_request_id(given: str | None) -> str | None:
     """The id a client gave its request, None if there is none that can be used."""
-    return given if given is not None and REQUEST_ID.fullmatch(given) else None
+    return given if given is not None and _REQUEST_ID.fullmatch(given) else None
 
 
 def read_deadline_ms(given: str | None) -> float | None:

@@ -158,7 +158,7 @@ class TestMemory:
             heads.remember(found, number)
         assert len(heads._heads) == 2048
         assert len(heads._lines) <= 256 * 16
-        assert len(heads._values) <= 256
+        assert len(heads._values) <= len(heads._names) <= 256
 
     def test_the_latest_heads_are_kept(self):
         heads: KnownHeads[int] = KnownHeads()
