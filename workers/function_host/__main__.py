@@ -75,7 +75,7 @@ async def _serve(
         try:
             url = await _listen(runner, listen)
         except OSError as error:
-            console.line(f"cannot listen on {listen}: {error}")
+            console.line(f"cannot listen on {_shown(listen)}: {error}")
             return 1
         host.replace(specs)
         print(f"ready {url}", flush=True)  # noqa: T201  # the readiness contract
@@ -97,8 +97,14 @@ async def _listen(runner: web.AppRunner, listen: Listen) -> str:
         return f"unix:{listen}"
     await web.TCPSite(runner, *listen).start()
     address, port = runner.addresses[0][:2]
-    shown = f"[{address}]" if ":" in address else address
-    return f"http://{shown}:{port}"
+    return f"http://{_shown((address, port))}"
+
+
+def _shown(listen: Listen) -> str:
+    if isinstance(listen, str):
+        return listen
+    address, port = listen
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def _application(host: Host) -> web.Application:

@@ -113,11 +113,12 @@ async def test_of_two_answers_at_once_the_first_complete_one_counts(side: Side) 
 
 async def test_an_answer_over_the_limit_is_an_event_without_it(side: Side) -> None:
     await side.take()
+    place, _, secret = side.url.removeprefix("http://").partition("/")
+    host, port = place.split(":")
     head = (
-        f"POST {BASE}/invocation/id-1/response HTTP/1.1\r\nHost: x\r\n"
+        f"POST /{secret}{BASE}/invocation/id-1/response HTTP/1.1\r\nHost: x\r\n"
         "Content-Length: 6291557\r\n\r\n"
     )
-    host, port = side.url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(head.encode())
     assert (await asyncio.wait_for(reader.readline(), 5)).startswith(b"HTTP/1.1 413 ")
