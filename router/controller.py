@@ -99,7 +99,9 @@ class Controller:
         state = model.sizing
         if model.driver is not None and (adopted := model.driver.take_over()):
             state.levels = levels_of(adopted, model.sizing_params, now)
-        sizing = size(model.sizing_params, state.levels, demand, dt, now)
+        # What starting a replica costs goes by how long starts have really taken.
+        params = replace(model.sizing_params, startup_s=model.pool.startup.mean_s)
+        sizing = size(params, state.levels, demand, dt, now)
         if sizing.wanted != state.wanted:
             _log.info(
                 "model %s: %d -> %d replicas (%s, load %.2f)",

@@ -57,6 +57,10 @@ class _Pairs(click.ParamType[tuple[str, str]]):
 @click.option("--timeline", type=_FILE, help="Write a CSV of intervals here.")
 @click.option("--plot", type=_FILE, help="Write an HTML page here.")
 @click.option("--scale", default=1.0, show_default=True, type=click.FloatRange(0, 1e6, True))
+@click.option(
+    "--burstiness", default=1.0, show_default=True, type=click.FloatRange(0.1, 10),
+    help="Of arrivals of which only a count is known: their gaps' coefficient of variation.",
+)  # fmt: skip
 @click.option("--from", "start", help="Start: 2h, seconds from the first request, or a time.")
 @click.option("--to", "end", help="End, likewise.")
 @click.option(
@@ -84,6 +88,7 @@ def replay(  # noqa: PLR0913, PLR0917 - one parameter for each option
     timeline: Path | None,
     plot: Path | None,
     scale: float,
+    burstiness: float,
     start: str | None,
     end: str | None,
     model_map: tuple[tuple[str, str], ...],
@@ -107,6 +112,7 @@ def replay(  # noqa: PLR0913, PLR0917 - one parameter for each option
         format=format,
         span=_span(start, end),
         scale=scale,
+        burstiness=burstiness,
         seed=seed,
         interval_s=_interval_s(interval),
         train_share=train_share,

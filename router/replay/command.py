@@ -19,6 +19,7 @@ from router.replay.arrivals import Dropped, Span, TraceError
 from router.replay.compare import compare
 from router.replay.diff_report import diff_document, show_diff
 from router.replay.measured import measured_world
+from router.replay.omissions import not_simulated
 from router.replay.plot import page
 from router.replay.replay import Replay, Replayed, ReplayOptions
 from router.replay.report import document, show, write_timeline
@@ -45,6 +46,7 @@ class Request:
     format: str | None = None
     span: Span = Span()  # noqa: RUF009 - frozen
     scale: float = 1.0
+    burstiness: float = 1.0
     seed: int | None = None
     interval_s: float = 60.0
     train_share: float = 0.0
@@ -74,6 +76,7 @@ def run(runtime: Runtime, request: Request, outputs: Outputs, console: Console) 
     with _progress(console, 2 * trace.size_bytes) as on_progress:
         replayed = _replayed(runtime, world, trace, _options(request, seed), on_progress)
     report = document(replayed, _about(request, world, trace, seed))
+    report["not_simulated"] = _tell_not_simulated([runtime], console)
     _write(replayed, report, outputs)
     show(report, console)
     return report
@@ -99,6 +102,7 @@ def run_suggest(runtime: Runtime, request: Request, console: Console) -> dict[st
         except (TraceError, EOFError, OSError) as error:
             raise ReplayError(str(error)) from error
     report = {**suggestion_document(suggested), **_about(request, world, trace, seed)}
+    report["not_simulated"] = _tell_not_simulated([runtime], console)
     show_suggestion(suggested, report, console)
     return report
 
@@ -119,6 +123,7 @@ def run_diff(old: Runtime, new: Runtime, request: Request, console: Console) -> 
         except (TraceError, EOFError, OSError) as error:
             raise ReplayError(str(error)) from error
     report = {**diff_document(compared), **_about(request, world, trace, seed)}
+    report["not_simulated"] = _tell_not_simulated([old, new], console)
     show_diff(report, console)
     return report
 
@@ -140,6 +145,14 @@ def measure_world(log: Path, out: Path, startup_s: Mapping[str, float]) -> list[
     return dropped.told()
 
 
+def _tell_not_simulated(runtimes: Iterable[Runtime], console: Console) -> list[str]:
+    """Say what these settings ask for that a replay leaves out."""
+    told = sorted({line for runtime in runtimes for line in not_simulated(runtime.settings)})
+    for line in told:
+        console.print(f"not simulated: {line}", style="yellow", markup=False)
+    return told
+
+
 def _check_models(request: Request, configured: Iterable[str]) -> None:
     for name in (request.each_like, *(target for _, target in request.model_map)):
         if name is not None and name not in configured:
@@ -148,7 +161,7 @@ def _check_models(request: Request, configured: Iterable[str]) -> None:
 
 
 def _trace(request: Request, seed: int) -> Trace:
-    options = TraceOptions(request.span, request.scale, seed)
+    options = TraceOptions(request.span, request.scale, seed, request.burstiness)
     try:
         return open_trace(trace_path(request.trace), options, request.format)
     except TraceError as error:
@@ -184,7 +197,12 @@ def _replayed(
 
 def _about(request: Request, world: World, trace: Trace, seed: int) -> dict[str, Any]:
     return {
-        "trace": {"name": request.trace, "format": trace.format, "scale": request.scale},
+        "trace": {
+            "name": request.trace,
+            "format": trace.format,
+            "scale": request.scale,
+            "burstiness": request.burstiness,
+        },
         "world": {"dated": world.dated.isoformat(), "source": world.source},
         "seed": seed,
         "train_share": request.train_share,

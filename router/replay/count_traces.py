@@ -1,7 +1,7 @@
 """Traces that tell how many requests came in an interval: arrivals are drawn inside it.
 
-Counts become uniform arrivals in their interval, rates become renewal processes. The same seed
-draws the same arrivals.
+Counts become Poisson arrivals in their interval, or burstier ones if asked, rates become renewal
+processes. The same seed draws the same arrivals.
 """
 
 import csv
@@ -35,6 +35,9 @@ _SERVEGEN_WINDOW_S = 600.0
 class Source:
     """What a reader works on; every rate is multiplied by `scale`.
 
+    `burstiness` is the coefficient of variation of the gaps between the arrivals of an interval of
+    which only the count is known: they are Gamma, and Poisson arrivals at 1.
+
     Intervals that are over before what is `wanted` need no arrivals.
     """
 
@@ -44,6 +47,7 @@ class Source:
     scale: float
     generator: np.random.Generator
     wanted: Wanted
+    burstiness: float = 1.0
 
     def is_wanted(self, at: float, width_s: float) -> bool:
         """Whether arrivals of that interval are of interest."""
@@ -69,7 +73,7 @@ class CountFormat(NamedTuple):
 def _spread(
     source: Source, at: float, width_s: float, count: int, model: int
 ) -> Iterator[Arrivals]:
-    """`count` arrivals at uniformly random times of an interval, in parts of bounded size."""
+    """`count` arrivals at random times of an interval, in parts of bounded size."""
     parts = max(1, math.ceil(count / _PART_ROWS))
     if parts == 1:
         counts = [count]
@@ -78,8 +82,20 @@ def _spread(
     for part, rows in enumerate(counts):
         if rows:
             start = at + part * width_s / parts
-            times = np.sort(start + source.generator.random(rows) * (width_s / parts))
-            yield bare(times, model)
+            yield bare(start + _within(source, rows) * (width_s / parts), model)
+
+
+def _within(source: Source, count: int) -> Floats:
+    """The times of so many arrivals in an interval of length 1, in order."""
+    if source.burstiness == 1:
+        # Given their number, Poisson arrivals are as independent as can be.
+        times: Floats = np.sort(source.generator.random(count))
+        return times
+    gaps = source.generator.gamma(source.burstiness**-2, size=count + 1)
+    # The interval may begin anywhere within a gap.
+    arrived = np.cumsum(gaps) - gaps[0] * source.generator.random()
+    bursty: Floats = np.minimum(arrived[:-1] / max(float(gaps.sum()), 1e-300), 1.0)
+    return bursty
 
 
 def _count(text: str) -> int:

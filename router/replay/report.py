@@ -4,7 +4,7 @@ Puts sums into words and ratios; adds nothing up but models.
 """
 
 import csv
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TextIO
 
 from rich.box import SIMPLE_HEAD
@@ -19,7 +19,7 @@ from router.replay.tally import Sums
 Figures = dict[str, Any]
 
 _DIGITS = 10
-_MAX_MODEL_ROWS = 20
+_MAX_MODEL_ROWS = 10
 _TIMELINE = (
     "t_s", "model", "arrivals", "replicas_ready", "replicas_billed", "pool_requests",
     "serverless_requests", "cold_starts", "violations", "cost_usd",
@@ -174,12 +174,13 @@ def _comparison(report: Figures) -> Table:
     return shown
 
 
-_HEADINGS = ("USD", "opt", "best", "missed", "p50", "p99", "on fn", "cold", "starts")
+_HEADINGS = ("USD", "limit", "opt", "best", "missed", "p50", "p99", "on fn", "cold")
 _MODEL_HEADINGS = ("requests", "USD", "opt", "best", "missed", "p50", "p99", "on fn", "starts")
 _LEGEND = (
-    "opt: the bill over the optimum in hindsight, every replica full. best: over the best schedule"
-    " in hindsight, replayed. missed: later than the objective, or refused. p50, p99: in"
-    " ms. on fn: share on serverless. cold: share started cold."
+    "limit: the bill over the request-level limit. opt: over the optimum in hindsight, every"
+    " replica full. best: over the best schedule in hindsight, replayed. The other policies size"
+    " replicas; under all of them, requests are steered as by this router. missed: later than the"
+    " objective, or refused. p50, p99: in ms. on fn: share on serverless. cold: share started cold."
 )
 
 
@@ -197,6 +198,7 @@ def table(title: str, first: str, headings: tuple[str, ...]) -> Table:
 def _cells(row: Figures) -> tuple[str, ...]:
     return (
         usd(row["cost_usd"]),
+        _plain(row["limit_ratio"], "{:.2f}"),
         _plain(row["optimum_ratio"], "{:.2f}"),
         _plain(row["replayed_optimum_ratio"], "{:.2f}"),
         _percent(row["violations_ratio"]),
@@ -204,7 +206,6 @@ def _cells(row: Figures) -> tuple[str, ...]:
         _plain(row["p99_ms"], "{:.0f}"),
         _percent(row["serverless_ratio"]),
         _percent(row["cold_ratio"]),
-        f"{row['replica_starts']:,}",
     )
 
 
@@ -233,11 +234,38 @@ def _models(report: Figures) -> Table:
     shown = table("this router, by model", "model", _MODEL_HEADINGS)
     dearest = sorted(report["models"].items(), key=lambda item: -item[1]["cost_usd"])
     for name, row in dearest[:_MAX_MODEL_ROWS]:
-        bill, *others, _, starts = _cells(row)
-        shown.add_row(Text(name), f"{row['requests']:,}", bill, *others, starts)
-    if len(dearest) > _MAX_MODEL_ROWS:
-        shown.caption = f"and {len(dearest) - _MAX_MODEL_ROWS} cheaper models"
+        bill, _, *others, _ = _cells(row)
+        shown.add_row(
+            Text(name), f"{row['requests']:,}", bill, *others, f"{row['replica_starts']:,}"
+        )
+    if rest := [row for _, row in dearest[_MAX_MODEL_ROWS:]]:
+        shown.add_row(*_rest(rest), style="italic")
     return shown
+
+
+def _rest(rows: Sequence[Figures]) -> tuple[str, ...]:
+    """One line for models that have none of their own; percentiles do not add up."""
+    requests, cost_usd, optimum_usd, missed, serverless, starts = (
+        sum(row[key] * weight(row) for row in rows)
+        for key, weight in (
+            ("requests", _once), ("cost_usd", _once), ("optimum_usd", _once),
+            ("violations_ratio", _requests), ("serverless_ratio", _requests),
+            ("replica_starts", _once),
+        )
+    )  # fmt: skip
+    return (
+        f"{len(rows):,} others", f"{requests:,}", usd(cost_usd),
+        _plain(ratio(cost_usd, optimum_usd), "{:.2f}"), "-", _percent(ratio(missed, requests)),
+        "-", "-", _percent(ratio(serverless, requests)), f"{starts:,}",
+    )  # fmt: skip
+
+
+def _once(_row: Figures) -> float:
+    return 1
+
+
+def _requests(row: Figures) -> float:
+    return float(row["requests"])
 
 
 def usd(amount: float | None) -> str:

@@ -60,6 +60,7 @@ class TraceOptions:
     span: Span = field(default_factory=Span)
     scale: float = 1.0
     seed: int = 1
+    burstiness: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +89,10 @@ class Trace:
                     blocks = multiplied(blocks, self.options.scale, generator)
                 slack_s = form.slack_s
             else:
-                scale = self.options.scale
-                source = count_traces.Source(lines, names, dropped, scale, generator, wanted)
+                scale, burstiness = self.options.scale, self.options.burstiness
+                source = count_traces.Source(
+                    lines, names, dropped, scale, generator, wanted, burstiness
+                )
                 blocks, slack_s = count_traces.FORMATS[self.format].read(source)
             yield from within(ordered(blocks, slack_s, dropped), self.options.span, wanted)
 

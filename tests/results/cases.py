@@ -60,6 +60,8 @@ _WORLDCUP_SPAN = ("1998-06-10T04:00", "1998-06-10T19:00")
 _SERVEGEN_SPAN = ("198.6h", "204.6h")
 _ALL = ("--model-map", "*=m")
 
+_BURSTY = ("--burstiness", "4")
+
 CPU = (
     Case(
         "worldcup-container", "A", "WorldCup98, containers", WORLDCUP, "container", "container",
@@ -91,6 +93,14 @@ CPU = (
     ),
     Case(
         "llm-machine", "A", "Azure LLM code, machines", AZURE_LLM, "machine", "machine", scale=10,
+    ),
+    Case(
+        "worldcup-container-cv4", "A", "WorldCup98 in bursts (CV 4), containers", WORLDCUP,
+        "container", "container", scale=0.02, span=_WORLDCUP_SPAN, options=_BURSTY,
+    ),
+    Case(
+        "azure-machine-cv4", "A", "Azure Functions 2019 in bursts (CV 4), machines", AZURE,
+        "machine", "machine", scale=2, options=(*_ALL, *_BURSTY),
     ),
     Case(
         "servegen-mixture", "A", "ServeGen, 3 % too large for functions", SERVEGEN, "container",

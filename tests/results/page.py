@@ -14,7 +14,7 @@ _REGIMES = {
     ADVERSARY: "Adversary",
 }
 _COLUMNS = (
-    "case", "requests", "x optimum", "x in hindsight", "x bound", "missed", "p50 ms", "p99 ms",
+    "case", "requests", "x limit", "x in hindsight", "x optimum", "missed", "p50 ms", "p99 ms",
     "p99.9 ms", "spilled", "on function", "cold", "starts/h",
 )  # fmt: skip
 _POLICIES = (
@@ -58,9 +58,9 @@ def _row(measured: Measured) -> tuple[str, ...]:
     return (
         f"{measured.case.title} (`{measured.case.name}`)",
         f"{measured.mean('requests'):,.0f}",
-        _spread(measured, "optimum_ratio", "{:.3f}"),
-        _spread(measured, "replayed_optimum_ratio", "{:.3f}"),
         _spread(measured, "limit_ratio", "{:.3f}"),
+        _spread(measured, "replayed_optimum_ratio", "{:.3f}"),
+        _spread(measured, "optimum_ratio", "{:.3f}"),
         _spread(measured, "violations_ratio", "{:.3%}"),
         _spread(measured, "p50_ms", "{:.0f}"),
         _spread(measured, "p99_ms", "{:.0f}"),

@@ -70,20 +70,3 @@ def _documents(cases: Iterable[Measured]) -> list[Figures]:
 
 def _sum(values: Iterable[float]) -> float:
     return float(sum(values))
-
-
-def static_excess(cases: Iterable[Measured]) -> list[tuple[float, str]]:
-    """For each endpoint what it cost over the best static choice, and its name; dearest first.
-
-    The best static choice is the cheaper of none and the number chosen on the training part.
-    """
-    excess = []
-    for measured in cases:
-        for name, ours in measured.seeds[0]["models"].items():
-            static = min(
-                measured.baselines[policy]["models"][name]["cost_usd"]
-                for policy in ("always_serverless", "static_split")
-            )
-            if static > 0:
-                excess.append((ours["cost_usd"] / static, f"{measured.case.name} {name[:12]}"))
-    return sorted(excess, reverse=True)

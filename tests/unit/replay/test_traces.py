@@ -227,3 +227,15 @@ def test_times_are_numbers_or_iso_in_utc() -> None:
     assert seconds("12.5") == 12.5
     assert seconds("1970-01-01T00:01:00") == 60.0
     assert seconds("1970-01-01T01:00:00+01:00") == 0.0
+
+
+def test_arrivals_of_which_only_a_count_is_known_are_as_bursty_as_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("t_s,model,count\n0,a,4000\n600,a,4000\n")
+    for burstiness in (1.0, 4.0):
+        arrivals, _, _ = read(path, TraceOptions(burstiness=burstiness))
+        gaps = np.diff(arrivals.at)
+        assert len(arrivals) == 8000
+        assert (gaps >= 0).all()
+        assert arrivals.at[-1] <= 1200
+        assert gaps.std() / gaps.mean() == pytest.approx(burstiness, rel=0.1)

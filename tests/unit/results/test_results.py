@@ -13,7 +13,7 @@ from tests.results.cases import CPU, GPU, SPARSE, Case
 from tests.results.page import markdown
 from tests.results.picture import svg
 from tests.results.runs import ROOT, Site, kept
-from tests.results.summary import Measured, replayed_ratio, static_excess, violations_ratio
+from tests.results.summary import Measured, replayed_ratio, violations_ratio
 from tests.results.targets import verdicts
 
 ALL = (*CPU, *GPU, *SPARSE, *adversary.cases())
@@ -23,7 +23,8 @@ def figures(usd: float, optimum_usd: float = 1.0, **others: Any) -> dict[str, An
     return {
         "requests": 1000, "cost_usd": usd, "optimum_usd": optimum_usd,
         "optimum_ratio": usd / optimum_usd, "replayed_optimum_ratio": usd / optimum_usd / 1.1,
-        "limit_ratio": None, "violations_ratio": 0.0, "p50_ms": 100.0, "p99_ms": 400.0,
+        "limit_usd": optimum_usd, "limit_ratio": usd / optimum_usd, "violations_ratio": 0.0,
+        "p50_ms": 100.0, "p99_ms": 400.0,
         "p999_ms": 450.0, "spill_ratio": 0.0, "serverless_ratio": 0.1, "cold_ratio": 0.0,
         "replica_starts_per_hour": 2.0, **others,
     }  # fmt: skip
@@ -65,21 +66,15 @@ def test_pools_weigh_by_dollars_and_by_requests() -> None:
     assert violations_ratio([small, large]) == pytest.approx(0.001)
 
 
-def test_an_endpoint_is_compared_with_the_cheaper_static_choice() -> None:
-    ((excess, name),) = static_excess([measured(CPU[0], document(1.8))])
-    assert excess == pytest.approx(1.2)
-    assert name == f"{CPU[0].name} m"
-
-
 @pytest.mark.parametrize(
     ("usd", "missed", "met"),
-    [(1.07, 0.0005, True), (1.3, 0.0005, False), (1.07, 0.002, False)],
-    ids=["close to the optimum", "too dear", "too late"],
+    [(1.04, 0.0005, True), (1.3, 0.0005, False), (1.04, 0.002, False)],
+    ids=["close to the limit", "too dear", "too late"],
 )
 def test_targets_of_regime_a(usd: float, missed: float, met: bool) -> None:
-    found = verdicts([measured(CPU[0], document(usd, violations_ratio=missed))])
+    found = verdicts([measured(CPU[0], document(usd, violations_ratio=missed, requests=100_000))])
     assert all(verdict.met for verdict in found) is met
-    saving = next(verdict for verdict in found if "HPA" in verdict.title)
+    saving = next(verdict for verdict in found if "cheaper than HPA" in verdict.title)
     assert saving.measured == pytest.approx(1 - usd / 2)
 
 
