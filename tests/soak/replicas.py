@@ -9,6 +9,8 @@ from aiohttp import web
 
 SERVICE_S = 0.08
 SLOW_S = 10 * SERVICE_S
+HASTY = b'"timeout": 1'
+"""In a body that no model can answer in time: a microsecond, as the protocol says."""
 _ANSWER = json.dumps({"model_name": "m", "outputs": [{"data": list(range(60))}]}).encode()
 
 
@@ -22,6 +24,30 @@ class Fault(StrEnum):
     RESET = "reset"
     HANG_UP = "hang_up"
     BUSY = "busy"
+
+
+class Function:
+    """A function called by URL; while it `is_throttled`, its platform refuses every call."""
+
+    def __init__(self) -> None:
+        self.is_throttled = False
+        self.url = ""
+        self._runner = web.ServerRunner(web.Server(self._serve, access_log=None))
+
+    async def start(self) -> None:
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
+        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+
+    async def stop(self) -> None:
+        await self._runner.cleanup()
+
+    async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
+        await request.read()
+        if self.is_throttled:
+            return web.Response(status=429, headers={"retry-after": "1"})
+        await asyncio.sleep(SERVICE_S)
+        return web.Response(body=_ANSWER, content_type="application/json")
 
 
 class Replica:
@@ -64,7 +90,9 @@ class Replica:
             await self._until_over(Fault.HANG)
         if request.path == "/v2/health/ready":
             return web.Response()
-        await request.read()
+        body = await request.read()
+        if HASTY in body:
+            return web.json_response({"error": "no answer in time"}, status=504)
         return await self._infer(request)
 
     async def _infer(self, request: web.BaseRequest) -> web.StreamResponse:

@@ -1,31 +1,26 @@
-"""A gateway in front of replicas that fail at random, at 60 % of what they can do, for a while.
+"""A gateway in front of places that fail at random, beside clients that attack it, for a while.
 
-Ends with a verdict: requests lost and late within bounds, and nothing leaked.
+Ends with a verdict: requests lost and late within bounds, and nothing leaked. One place fails at a
+time, so every request had a second place to go: none may be lost.
 """
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Any
 
-from tests.integration.end_to_end.gateway import GatewayProcess
 from tests.soak.holdings import Holdings, holdings
-from tests.soak.load import Tally, run_load
-from tests.soak.replicas import SERVICE_S, Fault, Replica
+from tests.soak.load import Flow, Load, Tally
+from tests.soak.replicas import SERVICE_S
+from tests.soak.stage import CONCURRENCY, KEY, OBJECTIVE_S, REPLICAS, Stage, mlp_body, staged
+from tests.soak.troubles import PLACES, SURROUNDINGS, make_trouble
 
-REPLICAS = 4
-CONCURRENCY = 4
 LOAD = 0.6
 RATE_PER_S = LOAD * REPLICAS * CONCURRENCY / SERVICE_S
-OBJECTIVE_S = 2.0
-MAX_LOST_RATIO = 0.001
+OTHERS_PER_S = 8.0
+MAX_LOST_RATIO = 0.0
 MAX_LATE_RATIO = 0.01
-_FAULTY_S = (0.5, 4.0)
-_BETWEEN_S = (0.2, 1.5)
 _WARM_UP_SHARE = 0.2
 _MAX_WARM_UP_S = 60.0
 
@@ -38,110 +33,84 @@ class Report:
     tally: Tally
     before: Holdings
     after: Holdings
-    faults: Counter[str] = field(default_factory=Counter)
+    stage: Stage
     ejections: int = 0
 
     @property
     def problems(self) -> list[str]:
         """What is not as it must be."""
-        found = self.after.leaks(self.before)
+        found = self.after.leaks(self.before) + self.stage.violations
         if self.tally.lost_ratio > MAX_LOST_RATIO:
-            found.append(f"lost: {self.tally.lost} of {self.tally.sent}: {self.tally.outcomes}")
+            found.append(f"lost: {self.tally.lost} of {self.tally.sent}")
         if self.tally.late_ratio > MAX_LATE_RATIO:
             found.append(f"late: {self.tally.late} of {self.tally.sent}")
         return found
 
     def __str__(self) -> str:
         tally = self.tally
-        lines = [
-            f"seed {self.seed}: {tally.sent} requests, {tally.lost} lost ({tally.lost_ratio:.4%})"
-        ]
         late = f"{tally.late} over {OBJECTIVE_S:g} s ({tally.late_ratio:.4%})"
-        lines.append(f"{late}, slowest {tally.slowest_s:.2f} s; outcomes {dict(tally.outcomes)}")
-        faults = ", ".join(f"{count} {fault}" for fault, count in self.faults.most_common())
-        lines.append(f"faults: {faults}; ejections: {self.ejections}")
-        lines += [f"before: {self.before}", f"after:  {self.after}"]
-        return "\n".join(lines + [f"PROBLEM {problem}" for problem in self.problems])
+        lost = f"{tally.lost} lost ({tally.lost_ratio:.4%})"
+        return "\n".join(
+            [
+                f"seed {self.seed}: {tally.sent} requests, {lost}",
+                f"{late}, slowest {tally.slowest_s:.2f} s; outcomes {dict(tally.outcomes)}",
+                f"troubles: {_counts(self.stage.troubles)}; ejections: {self.ejections}",
+                f"others: {_counts(self.stage.statuses)}",
+                f"before: {self.before}",
+                f"after:  {self.after}",
+                *(f"LOST {loss}" for loss in tally.losses),
+                *(f"PROBLEM {problem}" for problem in self.problems),
+            ]
+        )
 
 
-def config(replicas: list[Replica]) -> dict[str, Any]:
-    """One model on replicas that others run, and no function."""
-    pool = {
-        "kind": "static",
-        "urls": [replica.url for replica in replicas],
-        "concurrency": CONCURRENCY,
-        "service_time_ms": SERVICE_S * 1e3,
-        "timeouts": {"connect": "500ms", "response": "700ms"},
-        "health": {"interval": "250ms", "timeout": "250ms", "unhealthy_after": 2},
-        "price_per_replica_hour": 0.05,
-    }
-    slo = {"latency_ms": OBJECTIVE_S * 1e3}
-    return {"models": [{"name": "m", "slo": slo, "pool": pool}]}
+def _counts(counter: Counter[str]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counter.most_common())
 
 
 async def soak(folder: Path, seconds: float, seed: int) -> Report:
-    """Run it. The gateway and the replicas are gone when this returns."""
+    """Run it. Everything that it started is gone when this returns."""
     rng = Random(seed)
-    faults: Counter[str] = Counter()
-    async with _replicas() as replicas, _gateway(folder, config(replicas)) as gateway:
+    async with staged(folder) as stage:
         warm_up_s = min(_WARM_UP_SHARE * seconds, _MAX_WARM_UP_S)
-        await _storm(gateway, replicas, warm_up_s, rng, Counter())
-        before = await holdings(gateway)
-        tally = await _storm(gateway, replicas, seconds - warm_up_s, rng, faults)
-        after = await holdings(gateway)
-        ejections = _ejections(await gateway.metrics())
-    return Report(seed, tally, before, after, faults, ejections)
+        await _storm(stage, warm_up_s, rng)
+        stage.troubles.clear()
+        stage.statuses.clear()
+        before = await holdings(stage.gateway)
+        tally = await _storm(stage, seconds - warm_up_s, rng)
+        after = await holdings(stage.gateway)
+        ejections = _ejections(await stage.gateway.metrics())
+    return Report(seed, tally, before, after, stage, ejections)
 
 
-async def _storm(
-    gateway: GatewayProcess, replicas: list[Replica], seconds: float, rng: Random,
-    faults: Counter[str],
-) -> Tally:  # fmt: skip
-    """Load and faults for so long; afterwards all replicas are well again."""
-    trouble = asyncio.create_task(_trouble(replicas, Random(rng.random()), faults))
+async def _storm(stage: Stage, seconds: float, rng: Random) -> Tally:
+    """Load and troubles for so long; afterwards everything is well again."""
+    values = ", ".join(["0.5"] * 40)
+    body = (
+        f'{{"inputs": [{{"name": "x", "shape": [1, 40], "datatype": "FP32", "data": [{values}]}}]}}'
+    )
+    flows = [
+        Flow("m", body.encode(), RATE_PER_S),
+        Flow("mlp", mlp_body(), OTHERS_PER_S),
+        Flow("far", mlp_body(), OTHERS_PER_S),
+    ]
+    load = Load(stage.gateway.url, KEY, OBJECTIVE_S, stage.during)
+    running = asyncio.create_task(load.run(flows, seconds, rng))
+    troubles = [
+        asyncio.create_task(make_trouble(kinds, stage, Random(rng.random())))
+        for kinds in (PLACES, SURROUNDINGS)
+    ]
     try:
-        url = f"{gateway.url}/v2/models/m/infer"
-        return await run_load(url, RATE_PER_S, seconds, OBJECTIVE_S, rng)
+        await asyncio.wait((running, *troubles), return_when=asyncio.FIRST_COMPLETED)
     finally:
-        trouble.cancel()
-        await asyncio.gather(trouble, return_exceptions=True)
-
-
-async def _trouble(replicas: list[Replica], rng: Random, faults: Counter[str]) -> None:
-    """One replica after the other has something; two at once would be more than 60 % can bear."""
-    while True:
-        await asyncio.sleep(rng.uniform(*_BETWEEN_S))
-        replica, fault = rng.choice(replicas), rng.choice(list(Fault))
-        faults[fault] += 1
-        await replica.begin(fault)
-        try:
-            await asyncio.sleep(rng.uniform(*_FAULTY_S))
-        finally:
-            await replica.end()
-
-
-@asynccontextmanager
-async def _replicas() -> AsyncIterator[list[Replica]]:
-    replicas = [Replica() for _ in range(REPLICAS)]
-    try:
-        for replica in replicas:
-            await replica.start()
-        yield replicas
-    finally:
-        for replica in replicas:
-            await replica.stop()
-
-
-@asynccontextmanager
-async def _gateway(folder: Path, settings: dict[str, Any]) -> AsyncIterator[GatewayProcess]:
-    gateway = GatewayProcess(folder, settings)
-    try:
-        await asyncio.to_thread(gateway.start)
-        yield gateway
-        status = await asyncio.to_thread(gateway.stop)
-        assert status == 0, f"the gateway ended with status {status}"
-    finally:
-        await asyncio.to_thread(gateway.ensure_gone)
+        for trouble in troubles:
+            trouble.cancel()
+        ended = await asyncio.gather(*troubles, return_exceptions=True)
+    for error in ended:
+        if not isinstance(error, asyncio.CancelledError):
+            running.cancel()
+            raise error
+    return await running
 
 
 def _ejections(metrics: str) -> int:
