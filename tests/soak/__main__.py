@@ -17,7 +17,7 @@ def main() -> int:
     arguments = parser.parse_args()
     _say(f"{arguments.seconds:g} s of random faults, seed {arguments.seed}")
     with tempfile.TemporaryDirectory() as folder:
-        report = asyncio.run(soak(Path(folder), arguments.seconds, arguments.seed))
+        report = asyncio.run(soak(Path(folder), arguments.seconds, arguments.seed, _say))
     _say(str(report))
     return 1 if report.problems else 0
 

@@ -29,6 +29,7 @@ class Tally:
     """What became of the requests of one run. `losses` tells of the first ones that were lost."""
 
     sent: int = 0
+    ended: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
     served: int = 0
     late: int = 0
@@ -37,11 +38,15 @@ class Tally:
 
     @property
     def lost(self) -> int:
-        return self.sent - self.served
+        return self.ended - self.served
 
     @property
     def lost_ratio(self) -> float:
         return self.lost / max(self.sent, 1)
+
+    def __str__(self) -> str:
+        late = f"{self.late} late ({self.late_ratio:.4%}), slowest {self.slowest_s:.2f} s"
+        return f"{self.sent} requests, {self.lost} lost ({self.lost_ratio:.4%}), {late}"
 
     @property
     def late_ratio(self) -> float:
@@ -59,9 +64,8 @@ class Load:
         self._objective_s = objective_s
         self._during = during
 
-    async def run(self, flows: list[Flow], seconds: float, rng: Random) -> Tally:
-        """Requests for so long; returns when all have ended."""
-        tally = Tally()
+    async def run(self, flows: list[Flow], seconds: float, rng: Random, tally: Tally) -> None:
+        """Requests for so long, added to the tally; returns when all have ended."""
         timeout = aiohttp.ClientTimeout(total=_GIVE_UP_S)
         connector = aiohttp.TCPConnector(limit=_MOST_AT_ONCE)
         async with (
@@ -73,7 +77,6 @@ class Load:
             for flow in flows:
                 own = Random(rng.random())
                 tasks.create_task(self._send(session, flow, seconds, own, tally, tasks))
-        return tally
 
     async def _send(
         self, session: aiohttp.ClientSession, flow: Flow, seconds: float, rng: Random,
@@ -98,6 +101,7 @@ class Load:
         except (aiohttp.ClientError, TimeoutError) as error:
             outcome, told = type(error).__name__, str(error)
         took_s = time.monotonic() - started
+        tally.ended += 1
         tally.outcomes[f"{flow.model} {outcome}"] += 1
         tally.late += took_s > self._objective_s
         tally.slowest_s = max(tally.slowest_s, took_s)

@@ -6,9 +6,11 @@ time, so every request had a second place to go: none may be lost.
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from typing import NoReturn
 
 from tests.soak.holdings import Holdings, holdings
 from tests.soak.load import Flow, Load, Tally
@@ -21,8 +23,12 @@ RATE_PER_S = LOAD * REPLICAS * CONCURRENCY / SERVICE_S
 OTHERS_PER_S = 8.0
 MAX_LOST_RATIO = 0.0
 MAX_LATE_RATIO = 0.01
+_TELL_EVERY_S = 120.0
 _WARM_UP_SHARE = 0.2
 _MAX_WARM_UP_S = 60.0
+
+
+Say = Callable[[str], None]
 
 
 @dataclass
@@ -48,12 +54,10 @@ class Report:
 
     def __str__(self) -> str:
         tally = self.tally
-        late = f"{tally.late} over {OBJECTIVE_S:g} s ({tally.late_ratio:.4%})"
-        lost = f"{tally.lost} lost ({tally.lost_ratio:.4%})"
         return "\n".join(
             [
-                f"seed {self.seed}: {tally.sent} requests, {lost}",
-                f"{late}, slowest {tally.slowest_s:.2f} s; outcomes {dict(tally.outcomes)}",
+                f"seed {self.seed}: {tally}",
+                f"outcomes: {_counts(tally.outcomes)}",
                 f"troubles: {_counts(self.stage.troubles)}; ejections: {self.ejections}",
                 f"others: {_counts(self.stage.statuses)}",
                 f"before: {self.before}",
@@ -68,22 +72,22 @@ def _counts(counter: Counter[str]) -> str:
     return ", ".join(f"{count} {name}" for name, count in counter.most_common())
 
 
-async def soak(folder: Path, seconds: float, seed: int) -> Report:
-    """Run it. Everything that it started is gone when this returns."""
+async def soak(folder: Path, seconds: float, seed: int, say: Say) -> Report:
+    """Run it, and `say` now and then how it goes. What it started is gone when this returns."""
     rng = Random(seed)
     async with staged(folder) as stage:
         warm_up_s = min(_WARM_UP_SHARE * seconds, _MAX_WARM_UP_S)
-        await _storm(stage, warm_up_s, rng)
+        await _storm(stage, warm_up_s, rng, say)
         stage.troubles.clear()
         stage.statuses.clear()
         before = await holdings(stage.gateway)
-        tally = await _storm(stage, seconds - warm_up_s, rng)
+        tally = await _storm(stage, seconds - warm_up_s, rng, say)
         after = await holdings(stage.gateway)
         ejections = _ejections(await stage.gateway.metrics())
     return Report(seed, tally, before, after, stage, ejections)
 
 
-async def _storm(stage: Stage, seconds: float, rng: Random) -> Tally:
+async def _storm(stage: Stage, seconds: float, rng: Random, say: Say) -> Tally:
     """Load and troubles for so long; afterwards everything is well again."""
     values = ", ".join(["0.5"] * 40)
     body = (
@@ -95,22 +99,33 @@ async def _storm(stage: Stage, seconds: float, rng: Random) -> Tally:
         Flow("far", mlp_body(), OTHERS_PER_S),
     ]
     load = Load(stage.gateway.url, KEY, OBJECTIVE_S, stage.during)
-    running = asyncio.create_task(load.run(flows, seconds, rng))
-    troubles = [
-        asyncio.create_task(make_trouble(kinds, stage, Random(rng.random())))
-        for kinds in (PLACES, SURROUNDINGS)
+    tally = Tally()
+    running = asyncio.create_task(load.run(flows, seconds, rng, tally))
+    beside = [
+        asyncio.create_task(_tell(tally, say)),
+        *(
+            asyncio.create_task(make_trouble(kinds, stage, Random(rng.random())))
+            for kinds in (PLACES, SURROUNDINGS)
+        ),
     ]
     try:
-        await asyncio.wait((running, *troubles), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((running, *beside), return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for trouble in troubles:
-            trouble.cancel()
-        ended = await asyncio.gather(*troubles, return_exceptions=True)
+        for task in beside:
+            task.cancel()
+        ended = await asyncio.gather(*beside, return_exceptions=True)
     for error in ended:
         if not isinstance(error, asyncio.CancelledError):
             running.cancel()
             raise error
-    return await running
+    await running
+    return tally
+
+
+async def _tell(tally: Tally, say: Say) -> NoReturn:
+    while True:
+        await asyncio.sleep(_TELL_EVERY_S)
+        say(f"so far {tally}")
 
 
 def _ejections(metrics: str) -> int:

@@ -125,7 +125,8 @@ async def staged(folder: Path) -> AsyncIterator[Stage]:
     async with AsyncExitStack() as stack:
         replicas = [Replica() for _ in range(REPLICAS + 1)]
         function = Function()
-        for each in (*replicas, function):
+        servers: tuple[Replica | Function, ...] = (*replicas, function)
+        for each in servers:
             await each.start()
             stack.push_async_callback(each.stop)
         redis = ValkeyProcess(folder / "valkey")
