@@ -59,7 +59,7 @@ test-system: $(VENV)/.dev .demo/.models  ## the tests that need system packages;
 	tests/system/install
 	$(BIN)/pytest -m system --timeout 300
 
-soak: $(VENV)/.dev  ## random faults for SOAK_SECONDS (600): nothing may be lost beyond the bound, or leak
+soak: $(VENV)/.dev  ## random faults and bad clients for SOAK_SECONDS (600): nothing may be lost, or leak
 	$(BIN)/python -m tests.soak --seconds $(SOAK_SECONDS)
 
 bench: $(VENV)/.dev  ## the benchmarks, beside other proxies; writes build/bench/
