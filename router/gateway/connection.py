@@ -235,7 +235,7 @@ class ClientConnection(RequestHandler):
             return True
         if missing < 0 or len(data) > _MAX_FIRST_BYTES or self._fast is None:
             return False
-        body = data[start:]
+        body, head = data[start:], self._fast.identified(known, head)
         self._attempt = self._fast.begin(self, known, head, body)
         if self._attempt is None and head.body_bytes <= MAX_BODY_BYTES:
             self._attempt = self._data.direct(self, known, head, body, None)

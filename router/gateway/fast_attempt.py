@@ -259,6 +259,8 @@ class Attempt:
         if not answers.ended:
             ground.tally.expect(answers)
         total_s = ground.clock() - started
+        if self._route.assigned is not None:  # at once: it decides about the next request
+            self._end_assignment(outcome_of_status(response.status), total_s)
         head, served_s = self._head, upstream_s - self._waited_s
         answers.ended.append(
             (request_id, done, total_s, upstream_s, served_s, head.body_bytes, head.deadline_ms)
@@ -315,6 +317,7 @@ class Attempt:
             self._release_answered(status, done)
             times = np.array([[total_s], [upstream_s]])
             self._ground.metrics.record_warm(self._route.model.name, self._reason, outcome, *times)
+            self._end_assignment(outcome, total_s)
             self._client.reply(stream.end)
         else:
             outcome, result = outcome_of(error), attempt_result(error)
@@ -324,9 +327,15 @@ class Attempt:
         self._log(status, outcome, total_s, upstream_s)
 
     def _count(self, outcome: Outcome, total_s: float, upstream_s: float) -> None:
+        self._end_assignment(outcome, total_s)
         name, overhead_s = self._route.model.name, total_s - upstream_s
         metrics = self._ground.metrics
         metrics.record_request(name, Backend.POOL, outcome, total_s, overhead_s)
+
+    def _end_assignment(self, outcome: Outcome, total_s: float) -> None:
+        assigned = self._route.assigned
+        if assigned is not None:
+            assigned.assignment.ended(outcome, total_s, self._started + total_s)
 
     def _record_so_far(self, now: float) -> Record:
         decision = self._route.decision(self._reason)

@@ -20,17 +20,21 @@ from multidict import CIMultiDictProxy
 from router.domain.clock import Clock
 from router.domain.decision import Verdict
 from router.domain.errors import RouterError
+from router.domain.request import InferenceRequest
 from router.domain.snapshot import ServerlessLimits
 from router.gateway import openai
 from router.gateway.body import STREAM_ABOVE_BYTES, WINDOW_BYTES, BodyBudget
 from router.gateway.exchange import Telemetry
 from router.gateway.fast_attempt import Attempt, Ground
-from router.gateway.fast_route import KnownHead, Route, Routes
+from router.gateway.fast_route import Assigned, Fork, KnownHead, Route, Routes
 from router.gateway.fast_tally import Tally
 from router.gateway.fast_upload import Sender, Upload
 from router.gateway.intake import read_intent
 from router.gateway.known_heads import KnownHeads, Sorted
 from router.gateway.target import Target
+from router.gateway.variant import Assignment, assigned_variant
+from router.policy.canary import Side
+from router.policy.rules import Rule, first_match
 from router.policy.warm import prepare
 from router.runtime import ModelRuntime, Runtime, RuntimeRef
 from router.upstream.client import UpstreamClient
@@ -107,6 +111,12 @@ class FastPath:
         runtime = self._of = self._runtime.current
         self._known = KnownHeads(runtime.deciding_headers, runtime.settings.server.max_header_bytes)
 
+    def identified(self, known: KnownHead, head: Sorted) -> Sorted:
+        """The head, with an id of ours where the request has none and its id decides."""
+        if head.request_id is None and known.is_drawn:
+            return head._replace(request_id=next(self._ids))
+        return head
+
     def begin(self, client: Sender, known: KnownHead, head: Sorted, body: bytes) -> Attempt | None:
         """Send the request to a warm replica, or None if that is not what it clearly needs.
 
@@ -118,7 +128,10 @@ class FastPath:
         if size > known.max_body_bytes or (is_long and known.target.model is None):
             return None  # it is refused, or the model is in the body
         route = self._route(known, size, body)
-        if route is None:
+        if type(route) is Fork:
+            assert head.request_id is not None  # noqa: S101  see `identified`
+            route = route.route(head.request_id)
+        if not isinstance(route, Route):
             return None
         now = self._clock()
         reason = route.reason(now, head.deadline_ms)
@@ -135,7 +148,7 @@ class FastPath:
         attempt.begin(endpoint, body, head.request_id or next(self._ids), now)
         return attempt
 
-    def _route(self, known: KnownHead, size: int, body: bytes) -> Route | None:
+    def _route(self, known: KnownHead, size: int, body: bytes) -> Route | Fork | None:
         name = known.target.model
         if name is None:
             try:
@@ -148,26 +161,71 @@ class FastPath:
         routes = known.routes.get(name)
         if routes is None:
             routes = known.routes_to(name)
-        return routes.get(size) or self._new_route(known, routes, size)
+        try:
+            return routes.get(size)
+        except KeyError:
+            return self._new_route(known, routes, size)
 
-    def _new_route(self, known: KnownHead, routes: Routes, size: int) -> Route | None:
+    def _new_route(self, known: KnownHead, routes: Routes, size: int) -> Route | Fork | None:
         """The route of requests of about that size; remembered where all of them have the same."""
-        model, pool = routes.model, routes.model.pool if routes.model is not None else None
-        if model is None or pool is None or not known.may_go_to(model):
+        if routes.model is None:
             return None
-        first, last = model.policy.alike(size)
-        request = known.request(model, size)
-        limits = _limits(model)
-        warm, *others = (
-            prepare(replace(request, payload_bytes=each), model.policy.rules, limits)
-            for each in (size, first, min(last, known.max_body_bytes))
-        )
-        if warm is None:
-            return None
-        route = Route(model, pool, request, warm, self._tally, known.body_timeout_s)
-        if all(other == warm for other in others):
+        request = known.request(routes.model, size)
+        rule = first_match(routes.model.policy.rules, request)
+        route: Route | Fork | None
+        if rule.diverts(request):
+            route, is_for_all = self._fork(known, routes.model, rule, request)
+        else:
+            route, is_for_all = self._straight(known, routes.model, request, None)
+        if is_for_all:
             routes.remember(size, route)
         return route
+
+    def _fork(
+        self, known: KnownHead, model: ModelRuntime, rule: Rule, request: InferenceRequest
+    ) -> tuple[Fork, bool]:
+        """The routes of both sides; whether all requests of about that size have the same."""
+        trial = known.runtime.trials.get(rule.name)
+        if trial is None:
+            stable, is_for_all = self._straight(known, model, request, None, is_assigned=True)
+            return Fork(rule, None, request, {Side.STABLE: stable}), is_for_all
+        by_side, for_all = {}, True
+        for side in Side:
+            assignment = Assignment(rule.name, side, trial)
+            variant = assigned_variant(known.runtime, model, request, assignment)
+            by_side[side], is_for_all = self._straight(
+                known, variant.model, variant.request, Assigned(assignment, model.name)
+            )
+            for_all &= is_for_all
+        return Fork(rule, trial, request, by_side), for_all
+
+    def _straight(
+        self,
+        known: KnownHead,
+        model: ModelRuntime,
+        request: InferenceRequest,
+        assigned: Assigned | None,
+        *,
+        is_assigned: bool = False,
+    ) -> tuple[Route | None, bool]:
+        """The route to one model; whether all requests of about that size have the same."""
+        asked = assigned.asked_model if assigned is not None else model.name
+        if not known.may_go_to(model, asked):
+            return None, True
+        first, last = model.policy.alike(request.payload_bytes)
+        warm, *others = (
+            prepare(
+                replace(request, payload_bytes=each), model.policy.rules, _limits(model),
+                is_assigned=is_assigned or assigned is not None,
+            )
+            for each in (request.payload_bytes, first, min(last, known.max_body_bytes))
+        )  # fmt: skip
+        is_for_all = all(other == warm for other in others)
+        if warm is None:
+            return None, is_for_all
+        timeout_s = known.body_timeout_s
+        route = Route(model, request, warm, self._tally, timeout_s, assigned)
+        return route, is_for_all
 
 
 def _limits(model: ModelRuntime) -> ServerlessLimits | None:

@@ -4,7 +4,7 @@ Worked out once for a head that repeats; holds no state of requests.
 """
 
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple, TypeVar
@@ -22,6 +22,10 @@ from router.gateway.intake import Intent, request_of
 from router.gateway.known_heads import TENSORS, Sorted, read_line
 from router.gateway.responses import outcome_of_status
 from router.gateway.target import Target
+from router.gateway.variant import Assignment
+from router.policy.canary import Side, is_copied, key_of, own_key, side_by
+from router.policy.rules import Rule
+from router.policy.trial import CanaryTrial
 from router.policy.warm import Warm
 from router.runtime import ModelRuntime, Runtime
 from router.telemetry.logs import AccessRecord
@@ -44,6 +48,44 @@ def remember(known: dict[K, V], key: K, value: V) -> None:
     known[key] = value
 
 
+class Assigned(NamedTuple):
+    """A side of a canary, and the model that its requests ask for."""
+
+    assignment: Assignment
+    asked_model: str
+
+
+class Fork:
+    """The routes of requests under a rule that diverts some: each is drawn by its id.
+
+    A side without a route, and who gets a copy for a shadow, are not for the shortcut.
+    """
+
+    __slots__ = ("_by_side", "_key", "_rule", "_trial")
+
+    def __init__(
+        self,
+        rule: Rule,
+        trial: CanaryTrial | None,
+        request: InferenceRequest,
+        by_side: Mapping[Side, "Route | None"],
+    ) -> None:
+        self._rule = rule
+        self._trial = trial
+        self._key = None if trial is None else key_of(trial.canary, request)
+        self._by_side = by_side
+
+    def route(self, request_id: bytes) -> "Route | None":
+        """The one of the request with that id."""
+        name, trial, shadow = request_id.decode("ascii"), self._trial, self._rule.shadow
+        side = Side.STABLE
+        if trial is not None and not trial.is_rolled_back:
+            side = side_by(trial.canary, self._rule.name, self._key or own_key(name))
+        if side is Side.STABLE and shadow is not None and is_copied(shadow, name):
+            return None
+        return self._by_side[side]
+
+
 class Routes:
     """The routes of one head to one model, by the size of the body. `model` None: not configured.
 
@@ -55,13 +97,13 @@ class Routes:
     def __init__(self, model: ModelRuntime | None) -> None:
         self.model = model
         self._sizes = model.policy.sizes if model is not None else ()
-        self._by_start: dict[int, Route] = {}
+        self._by_start: dict[int, Route | Fork | None] = {}
 
-    def get(self, size_bytes: int) -> "Route | None":
-        """The one for bodies of that size, if it is known."""
-        return self._by_start.get(bisect_right(self._sizes, size_bytes))
+    def get(self, size_bytes: int) -> "Route | Fork | None":
+        """The one for bodies of that size. Raises KeyError as long as it is not known."""
+        return self._by_start[bisect_right(self._sizes, size_bytes)]
 
-    def remember(self, size_bytes: int, route: "Route") -> None:
+    def remember(self, size_bytes: int, route: "Route | Fork | None") -> None:
         """Keep it for all bodies like those of that size."""
         self._by_start[bisect_right(self._sizes, size_bytes)] = route
 
@@ -70,9 +112,18 @@ class KnownHead:
     """A head that was understood, with its routes: one model's, or by the model in the body.
 
     Of its headers it has those that decide, by `decides`; the others are different each time.
+    `is_drawn` says that a request's id may decide, too.
     """
 
-    __slots__ = ("_intent", "body_timeout_s", "max_body_bytes", "routes", "runtime", "target")
+    __slots__ = (
+        "_intent",
+        "body_timeout_s",
+        "is_drawn",
+        "max_body_bytes",
+        "routes",
+        "runtime",
+        "target",
+    )
 
     def __init__(
         self, runtime: Runtime, intent: Intent, target: Target, decides: Callable[[str], bool]
@@ -85,6 +136,10 @@ class KnownHead:
         self.max_body_bytes = runtime.settings.server.max_body_bytes
         self.body_timeout_s = runtime.settings.server.body_timeout_s
         self.routes: dict[str, Routes] = {}
+        asked = [target.model] if target.model is not None else runtime.models
+        self.is_drawn = any(
+            model.policy.may_divert for name in asked if (model := runtime.models.get(name))
+        )
 
     def intent(self, head: Sorted) -> Intent:
         """What one of its heads says, with the lines that are its own."""
@@ -108,11 +163,11 @@ class KnownHead:
         remember(self.routes, name, routes)
         return routes
 
-    def may_go_to(self, model: ModelRuntime) -> bool:
-        """Whether requests for the model may be sent to a replica as they are."""
+    def may_go_to(self, model: ModelRuntime, asked: str) -> bool:
+        """Whether requests that ask for a model of that name may go to a replica of this one."""
         if model.pool is None or not model.pool.params.enabled or model.needs_director:
             return False
-        if self.target.model is None and model.settings.backend_name != model.name:
+        if self.target.model is None and model.settings.backend_name != asked:
             return False  # the name in the body has to be changed
         caller = self._intent.caller
         return caller is None or may_use(caller, model.name)
@@ -133,33 +188,35 @@ class Route:
 
     __slots__ = (
         "_arrived", "_explores", "_fresh_until", "_function_s", "_pool_upper_s", "_price_usd",
-        "_reason", "_tally", "_work_s", "body_timeout_s", "function", "model", "pool", "request",
-        "reserve", "timeout_s", "warm", "ways",
+        "_reason", "_tally", "_work_s", "assigned", "body_timeout_s", "function", "model", "pool",
+        "request", "reserve", "timeout_s", "warm", "ways",
     )  # fmt: skip
 
     def __init__(
         self,
         model: ModelRuntime,
-        pool: Pool,
         request: InferenceRequest,
         warm: Warm,
         tally: Tally,
         body_timeout_s: float,
+        assigned: Assigned | None = None,
     ) -> None:
+        assert model.pool is not None  # noqa: S101  see `KnownHead.may_go_to`
         self.model = model
-        self.pool = pool
+        self.pool: Pool = model.pool
         self.request = request
         self.warm = warm
         self._tally = tally
         self._arrived = 0
-        self.reserve: Callable[[float], Endpoint | None] = pool.reserve_warm
+        self.reserve: Callable[[float], Endpoint | None] = self.pool.reserve_warm
         if request.version is not None:
-            self.reserve = partial(pool.reserve_warm_version, request.version)
+            self.reserve = partial(self.pool.reserve_warm_version, request.version)
         function = model.serverless
         usable = function is not None and function.params.enabled
         self.function: Function | None = function if usable else None
         pool_settings = model.settings.pool
         self.body_timeout_s = body_timeout_s
+        self.assigned = assigned
         self.timeout_s = pool_settings.timeouts.response_s if pool_settings is not None else 0.0
         self.ways: dict[str, Way] = {}
         self._fresh_until = 0.0
@@ -266,10 +323,16 @@ class Way:
 
     def reply_lines(self, reason: Reason) -> bytes:
         """The lines of a reply that name the decision."""
-        return (
+        lines = (
             f"x-router-backend: {Backend.POOL}\r\nx-router-reason: {reason}\r\n"
             f"x-router-endpoint: {self._endpoint.id}\r\nx-router-attempts: 1\r\n"
-        ).encode()
+        )
+        request = self._route.request
+        if self._route.assigned is not None:
+            lines += f"x-router-model: {request.model}\r\n"
+            if request.version is not None:
+                lines += f"x-router-model-version: {request.version}\r\n"
+        return lines.encode()
 
     def answers(self, reason: Reason, status: int) -> Answers:
         """Where those of that reason and status add up."""
@@ -284,7 +347,7 @@ class Way:
 
     def access_record(self, reason: Reason, status: int, outcome: Outcome) -> AccessRecord:
         """What is logged of a request; its id and times are still to be filled in."""
-        request = self._route.request
+        request, assigned = self._route.request, self._route.assigned
         return AccessRecord(
             request_id="",
             protocol=request.protocol,
@@ -305,4 +368,5 @@ class Way:
             queue_ms=0.0,
             deadline_ms=None,
             cost_usd=0.0,
+            asked_model=assigned.asked_model if assigned is not None else None,
         )

@@ -69,11 +69,24 @@ def variant_of(runtime: Runtime, model: ModelRuntime, request: InferenceRequest)
     if not rule.diverts(request):
         return Variant(model, request)
     assignment = assignment_of(runtime, rule, request)
-    if assignment is not None and assignment.side is Side.CANARY:
+    if assignment is None:
+        return Variant(model, request, None, rule.shadow)
+    return assigned_variant(runtime, model, request, assignment, rule.shadow)
+
+
+def assigned_variant(
+    runtime: Runtime,
+    model: ModelRuntime,
+    request: InferenceRequest,
+    assignment: Assignment,
+    shadow: Shadow | None = None,
+) -> Variant:
+    """What becomes of a request for `model` on its side of a canary."""
+    if assignment.side is Side.CANARY:
         canary = assignment.trial.canary
         other = runtime.models[canary.model] if canary.model is not None else model
         return Variant(other, other.addressed(request, canary.version), assignment)
-    return Variant(model, request, assignment, rule.shadow)
+    return Variant(model, request, assignment, shadow)
 
 
 def assignment_of(runtime: Runtime, rule: Rule, request: InferenceRequest) -> Assignment | None:

@@ -65,7 +65,17 @@ class Shadow:
 
 def side_of(canary: Canary, rule: str, request: InferenceRequest) -> Side:
     """Who answers. A request without the tenant or header that it would stick to is drawn alone."""
-    return Side.CANARY if draw(rule, _key(canary, request)) < canary.share else Side.STABLE
+    return side_by(canary, rule, key_of(canary, request) or own_key(request.request_id))
+
+
+def side_by(canary: Canary, rule: str, key: str) -> Side:
+    """Who answers the requests with that key."""
+    return Side.CANARY if draw(rule, key) < canary.share else Side.STABLE
+
+
+def is_copied(shadow: Shadow, request_id: str) -> bool:
+    """Whether the shadow is to get a copy of the request with that id."""
+    return draw(f"shadow {shadow.model}", request_id) < shadow.share
 
 
 def draw(salt: str, key: str) -> float:
@@ -75,11 +85,17 @@ def draw(salt: str, key: str) -> float:
     return int.from_bytes(digest) / 2**48
 
 
-def _key(canary: Canary, request: InferenceRequest) -> str:
+def key_of(canary: Canary, request: InferenceRequest) -> str | None:
+    """What the request shares with those that it stays together with; None if with none."""
     match canary.sticky:
         case Sticky.TENANT if request.tenant is not None:
             return f"t:{request.tenant}"
         case Sticky.HEADER if canary.header in request.headers:
             return f"h:{request.headers[canary.header]}"
         case _:
-            return f"r:{request.request_id}"
+            return None
+
+
+def own_key(request_id: str) -> str:
+    """The key of a request that is drawn alone."""
+    return f"r:{request_id}"

@@ -42,16 +42,21 @@ class Warm:
 
 
 def prepare(
-    request: InferenceRequest, rules: tuple[Rule, ...], limits: ServerlessLimits | None
+    request: InferenceRequest,
+    rules: tuple[Rule, ...],
+    limits: ServerlessLimits | None,
+    *,
+    is_assigned: bool = False,
 ) -> Warm | None:
     """What is certain from the head; None if the pool is not where such a request goes by itself.
 
     `limits` are those of the model's function, None where it has none or it is disabled.
+    `is_assigned` says that it is decided already who answers a request that a rule may divert.
     """
     if request.hint is Backend.SERVERLESS or request.stream:
         return None
     rule = first_match(rules, request)
-    if rule.diverts(request) or not _may_be_pool(rule.route):
+    if (rule.diverts(request) and not is_assigned) or not _may_be_pool(rule.route):
         return None
     out = _out(request, limits)
     is_captive = out is not None

@@ -15,7 +15,7 @@ from router.domain.clock import Clock
 from router.domain.errors import DeadlineExceededError, RouterError
 from router.domain.ports import BackendResponse, Payload
 from router.domain.request import InferenceRequest
-from router.policy.canary import Shadow, draw
+from router.policy.canary import Shadow, draw, is_copied
 from router.runtime import ModelRuntime, Runtime
 from router.shadow.compare import compare
 from router.shadow.counts import ComparisonResult, CopyResult, ShadowCounts
@@ -98,7 +98,7 @@ class Shadows:
         self, shadow: Shadow, runtime: Runtime, request: InferenceRequest, body: Payload
     ) -> Copy | None:
         """The copy of a request that is about to be sent; None if the shadow gets none."""
-        if draw(f"shadow {shadow.model}", request.request_id) >= shadow.share:
+        if not is_copied(shadow, request.request_id):
             return None
         counts = self.counts.setdefault(shadow.model, ShadowCounts())
         if request.payload_bytes > shadow.max_bytes:
