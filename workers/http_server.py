@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import uvloop
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
@@ -183,8 +182,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     try:
         catalog = load_catalog(flags)
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            drained = runner.run(serve(flags, catalog))
+        # Not on uvloop: at full load some connections waited long for their turn (p99 of 100 ms and
+        # more, 15 to 20 here), for 10 to 20 % more requests.
+        drained = asyncio.run(serve(flags, catalog))
     except (WorkerError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
