@@ -76,8 +76,9 @@ class ClientConnection(RequestHandler):
 
     __slots__ = (
         "_attempt", "_begun", "_charged", "_data", "_fast", "_head_since", "_held",
-        "_is_closing_after", "_is_cut_short", "_is_lingering", "_later", "_limits", "_patience",
-        "_raw", "_stalled_since", "_stops", "_upload", "_wait_tick", "_was_patient", "carried",
+        "_is_closing_after", "_is_cut_short", "_is_lingering", "_is_turning", "_later", "_limits",
+        "_patience", "_raw", "_stalled_since", "_stops", "_upload", "_wait_tick", "_was_patient",
+        "carried",
     )  # fmt: skip
     _parser: Any
     """A `Framing`; None once the client has gone."""
@@ -93,6 +94,7 @@ class ClientConnection(RequestHandler):
         self._wait_tick: int | None = None
         self._attempt: Attempt | Direct | None = None
         self._begun: Known | None = None
+        self._is_turning = False
         self._upload: Upload | None = None
         self._is_cut_short = False
         self._is_lingering = False
@@ -177,18 +179,46 @@ class ClientConnection(RequestHandler):
                 self._pass_on(self._upload, data)
             else:
                 self._keep_for_later(data)
-            return
+        elif self._is_turning:
+            self._keep_for_later(data)
+        else:
+            self._receive(data, may_turn=True)
+
+    def _receive(self, data: bytes, *, may_turn: bool) -> None:
         held = self._held
         whole = held + data if held else data
         self._held = b""
-        if self._fast is not None and self._is_between_requests():
+        if self._fast is not None and (may_turn or self._is_between_requests()):
             known = self._fast.known(whole)
-            if known is not None and self._begin(whole, *known):
+            if known is not None and self._is_between_requests():
+                if self._begin(whole, *known):
+                    return
+            elif known is not None and self._is_about_to_wait():
+                self._is_turning = True
+                self._keep_for_later(whole)
+                self._loop.call_soon(self._receive_turned)
                 return
         if self._is_cut_short:
             return  # the rest of a body, after its answer
         self._stop_patience()
         self._feed(whole)
+
+    def _is_about_to_wait(self) -> bool:
+        """Whether aiohttp will have answered, or begun, in the loop's next turn.
+
+        Without that turn, a connection that was once on the ordinary path would often stay there.
+        """
+        is_busy = self._waiter is not None or self._current_request is not None or self._messages
+        return not (is_busy or self._paused or self._held or self._data.is_draining)
+
+    def _receive_turned(self) -> None:
+        self._is_turning = False
+        if self.transport is None or not self._later:
+            return
+        data = self._later.popleft()
+        self._account()
+        self._receive(data, may_turn=False)
+        self._go_on()
 
     def _feed(self, data: bytes) -> None:
         """Give bytes to aiohttp."""
