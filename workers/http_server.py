@@ -182,8 +182,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     try:
         catalog = load_catalog(flags)
-        # Not on uvloop: at full load some connections waited long for their turn (p99 of 100 ms and
-        # more, 15 to 20 here), for 10 to 20 % more requests.
+        # Not on uvloop: at full load some connections waited long for their turn there (figures in
+        # tests/benchmarks/RESULTS.md), for at most a fifth more requests.
         drained = asyncio.run(serve(flags, catalog))
     except (WorkerError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
