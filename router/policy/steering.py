@@ -141,7 +141,9 @@ def _waiting(
     """The pool's queue, while the function could still be called in time or the pool will be."""
     on_pool = forecast_pool(pool)
     spare_s = SPARE * (serverless.upper_s - serverless.expected_s)
-    patience_s = left_s - on_serverless.upper_s - spare_s if has_room(serverless) else -inf
+    # A slot that comes free at the last moment must be in time as well: full replicas may be slow.
+    needed_s = max(on_serverless.upper_s + spare_s, pool.upper_s)
+    patience_s = left_s - needed_s if has_room(serverless) else -inf
     if on_pool.expected_s - pool.expected_s <= patience_s:
         return Steered(Backend.POOL, Reason.WARM_CAPACITY, patience_s)
     if on_pool.upper_s <= left_s:

@@ -246,7 +246,8 @@ def _models(report: Figures) -> Table:
 def _rest(rows: Sequence[Figures]) -> tuple[str, ...]:
     """One line for models that have none of their own; percentiles do not add up."""
     requests, cost_usd, optimum_usd, missed, serverless, starts = (
-        sum(row[key] * weight(row) for row in rows)
+        # A model without requests in the reported part has no ratios.
+        sum((row[key] or 0) * weight(row) for row in rows)
         for key, weight in (
             ("requests", _once), ("cost_usd", _once), ("optimum_usd", _once),
             ("violations_ratio", _requests), ("serverless_ratio", _requests),

@@ -238,7 +238,8 @@ class Simulation(Machine):
         if not self._slo.cold_allowed:
             upper_s += function.environments.p_cold(at) * function.times.init.mean_s
         wait_s = (len(waiting) + BEGUN) * service.mean_s / slots
-        patience_s = left_s - upper_s - SPARE * (call.upper_s - call.mean_s)
+        needed_s = max(upper_s + SPARE * (call.upper_s - call.mean_s), service.upper_s)
+        patience_s = left_s - needed_s
         if wait_s <= patience_s:
             return HELD, patience_s
         margin_s = (service.upper_s - service.mean_s) * sqrt(1 + (len(waiting) + 1) / slots**2)
