@@ -29,7 +29,7 @@ GET = b"GET /a HTTP/1.1\r\nhost: x\r\n\r\n"
 POST = b"POST /b HTTP/1.1\r\nHost: x\r\ncontent-length: 4\r\n\r\n"
 
 USED = {
-    "_keepalive_handle", "_loop", "_max_msg_queue_size", "_messages",
+    "_current_request", "_keepalive_handle", "_loop", "_max_msg_queue_size", "_messages",
     "_next_keepalive_close_time", "_parser", "_pause_transport_reading", "_paused",
     "_read_bufsize", "_reading_paused", "_request_count", "_resume_transport_reading", "_waiter",
     "force_close", "max_field_size", "max_headers", "max_line_size", "transport",
