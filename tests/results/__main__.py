@@ -106,7 +106,8 @@ def _one(case: Case, seed: int, site: Site, progress: str) -> dict[str, object]:
 def _about(seeds: int) -> str:
     taken = datetime.now(UTC).date().isoformat()
     return (
-        f"Taken {taken} with `make results` on Python {platform.python_version()}, {seeds} seeds."
+        f"Taken {taken} with `make results` on Python {platform.python_version()},"
+        f" {seeds} seed{'s' * (seeds > 1)}."
         " In brackets: the worst seed, where it reads differently from the mean."
     )
 
