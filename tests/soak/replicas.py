@@ -7,7 +7,7 @@ from typing import Any
 
 from aiohttp import web
 
-SERVICE_S = 0.08
+SERVICE_S = 0.16
 SLOW_S = 10 * SERVICE_S
 HASTY = b'"timeout": 1'
 """In a body that no model can answer in time: a microsecond, as the protocol says."""

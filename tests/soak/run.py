@@ -5,6 +5,7 @@ time, so every request had a second place to go: none may be lost.
 """
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,10 +21,11 @@ from tests.soak.troubles import PLACES, SURROUNDINGS, make_trouble
 
 LOAD = 0.6
 RATE_PER_S = LOAD * REPLICAS * CONCURRENCY / SERVICE_S
-OTHERS_PER_S = 8.0
+OTHERS_PER_S = 4.0
 MAX_LOST_RATIO = 0.0
 MAX_LATE_RATIO = 0.01
 _TELL_EVERY_S = 120.0
+_STALL_STEP_S = 0.05
 _WARM_UP_SHARE = 0.2
 _MAX_WARM_UP_S = 60.0
 
@@ -40,7 +42,9 @@ class Report:
     before: Holdings
     after: Holdings
     stage: Stage
-    ejections: int = 0
+    ejections: int
+    stalled_s: float
+    """The longest time that this process itself could not run: its replicas seemed hung."""
 
     @property
     def problems(self) -> list[str]:
@@ -59,6 +63,7 @@ class Report:
                 f"seed {self.seed}: {tally}",
                 f"outcomes: {_counts(tally.outcomes)}",
                 f"troubles: {_counts(self.stage.troubles)}; ejections: {self.ejections}",
+                f"this process was kept from running for {self.stalled_s:.2f} s at most",
                 f"others: {_counts(self.stage.statuses)}",
                 f"before: {self.before}",
                 f"after:  {self.after}",
@@ -81,10 +86,12 @@ async def soak(folder: Path, seconds: float, seed: int, say: Say) -> Report:
         stage.troubles.clear()
         stage.statuses.clear()
         before = await holdings(stage.gateway)
+        stage.stalled_s = 0.0
         tally = await _storm(stage, seconds - warm_up_s, rng, say)
+        stalled_s = stage.stalled_s
         after = await holdings(stage.gateway)
         ejections = _ejections(await stage.gateway.metrics())
-    return Report(seed, tally, before, after, stage, ejections)
+    return Report(seed, tally, before, after, stage, ejections, stalled_s)
 
 
 async def _storm(stage: Stage, seconds: float, rng: Random, say: Say) -> Tally:
@@ -102,7 +109,8 @@ async def _storm(stage: Stage, seconds: float, rng: Random, say: Say) -> Tally:
     tally = Tally()
     running = asyncio.create_task(load.run(flows, seconds, rng, tally))
     beside = [
-        asyncio.create_task(_tell(tally, say)),
+        asyncio.create_task(_tell(tally, stage, say)),
+        asyncio.create_task(_watch_stalls(stage)),
         *(
             asyncio.create_task(make_trouble(kinds, stage, Random(rng.random())))
             for kinds in (PLACES, SURROUNDINGS)
@@ -122,10 +130,18 @@ async def _storm(stage: Stage, seconds: float, rng: Random, say: Say) -> Tally:
     return tally
 
 
-async def _tell(tally: Tally, say: Say) -> NoReturn:
+async def _tell(tally: Tally, stage: Stage, say: Say) -> NoReturn:
     while True:
         await asyncio.sleep(_TELL_EVERY_S)
-        say(f"so far {tally}")
+        say(f"so far {tally}; stalled for {stage.stalled_s:.2f} s at most")
+
+
+async def _watch_stalls(stage: Stage) -> NoReturn:
+    while True:
+        asleep = time.monotonic()
+        await asyncio.sleep(_STALL_STEP_S)
+        late_s = time.monotonic() - asleep - _STALL_STEP_S
+        stage.stalled_s = max(stage.stalled_s, late_s)
 
 
 def _ejections(metrics: str) -> int:

@@ -29,8 +29,8 @@ KEY = "the key of the clients that must be served"
 GUEST = "the key of a guest who may be shown out"
 _REMEMBERED = 50
 _FREE = {"usd_per_request": 0, "usd_per_gb_s": 0}
-_TIMEOUTS = {"connect": "500ms", "response": "700ms"}
-_HEALTH = {"interval": "250ms", "timeout": "250ms", "unhealthy_after": 2}
+_TIMEOUTS = {"connect": "500ms", "response": "1400ms"}
+_HEALTH = {"interval": "250ms", "timeout": "1s", "unhealthy_after": 2}
 
 
 @dataclass
@@ -45,6 +45,7 @@ class Stage:
     troubles: Counter[str] = field(default_factory=Counter)
     statuses: Counter[str] = field(default_factory=Counter)
     violations: list[str] = field(default_factory=list)
+    stalled_s: float = 0.0
     _now: Counter[str] = field(default_factory=Counter)
     _past: deque[tuple[str, float]] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
 

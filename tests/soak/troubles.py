@@ -56,7 +56,7 @@ async def _replica(fault: Fault, stage: Stage, rng: Random) -> AsyncIterator[Non
 @asynccontextmanager
 async def _stopped_worker(stage: Stage, _: Random) -> AsyncIterator[None]:
     """The kernel still accepts its connections, and nothing is answered."""
-    workers = stage.gateway.workers()
+    workers = await asyncio.to_thread(stage.gateway.workers)
     for worker in workers:
         with suppress(psutil.NoSuchProcess):
             worker.send_signal(signal.SIGSTOP)
@@ -70,7 +70,7 @@ async def _stopped_worker(stage: Stage, _: Random) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _restarted_host(stage: Stage, _: Random) -> AsyncIterator[None]:
-    for child in stage.gateway.children():
+    for child in await asyncio.to_thread(stage.gateway.children):
         if runs(child, "workers.function_host"):
             child.kill()
     yield
@@ -96,7 +96,7 @@ async def _paused_redis(stage: Stage, _: Random) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _killed_redis(stage: Stage, _: Random) -> AsyncIterator[None]:
-    stage.redis.kill()
+    await asyncio.to_thread(stage.redis.kill)
     try:
         yield
     finally:
