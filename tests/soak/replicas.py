@@ -7,8 +7,8 @@ from typing import Any
 
 from aiohttp import web
 
-SERVICE_S = 0.16
-SLOW_S = 10 * SERVICE_S
+SERVICE_S = 0.4
+SLOW_S = 5 * SERVICE_S
 HASTY = b'"timeout": 1'
 """In a body that no model can answer in time: a microsecond, as the protocol says."""
 _ANSWER = json.dumps({"model_name": "m", "outputs": [{"data": list(range(60))}]}).encode()

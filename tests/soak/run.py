@@ -19,9 +19,9 @@ from tests.soak.replicas import SERVICE_S
 from tests.soak.stage import CONCURRENCY, KEY, OBJECTIVE_S, REPLICAS, Stage, mlp_body, staged
 from tests.soak.troubles import PLACES, SURROUNDINGS, make_trouble
 
-LOAD = 0.6
+LOAD = 0.5
 RATE_PER_S = LOAD * REPLICAS * CONCURRENCY / SERVICE_S
-OTHERS_PER_S = 4.0
+OTHERS_PER_S = 3.0
 MAX_LOST_RATIO = 0.0
 MAX_LATE_RATIO = 0.01
 _TELL_EVERY_S = 120.0

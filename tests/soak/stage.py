@@ -24,7 +24,7 @@ from tests.soak.replicas import SERVICE_S, Function, Replica
 
 REPLICAS = 4
 CONCURRENCY = 4
-OBJECTIVE_S = 2.0
+OBJECTIVE_S = 3.0
 KEY = "the key of the clients that must be served"
 GUEST = "the key of a guest who may be shown out"
 _REMEMBERED = 50
