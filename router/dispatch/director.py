@@ -14,7 +14,7 @@ from router.dispatch.chain import Link, failed_now, is_left_to_the_next, may_pas
 from router.dispatch.hedging import Answer, Hedger
 from router.dispatch.waiting import Wait
 from router.domain.clock import Clock, Sleep
-from router.domain.decision import Backend, Decision, Reason
+from router.domain.decision import Backend, Decision, Reason, Verdict
 from router.domain.errors import (
     AttemptError,
     DeadlineExceededError,
@@ -145,20 +145,16 @@ class Director:
                 can_resend = isinstance(body, bytes) or body.is_untouched
                 await self._recover(model, request, error, record, can_resend=can_resend)
             self._check_deadline(request)
-            decision = self._decide(model, request, record)
-            if has_stand_in and is_left_to_the_next(decision):
-                raise failed_now(model, decision)
-            if decision.backend is Backend.SERVERLESS and not isinstance(body, bytes):
-                body = record.whole_body = await body.whole()
-                decision = self._decide(model, request, record)  # that took a while
-            if record.passed_to is not None:
-                decision = record.decision = replace(decision, reason=Reason.FALLBACK)
-            self._count_decision(model, request, decision)
-            may_move = isinstance(body, bytes) or decision.backend is Backend.SERVERLESS
-            if decision.anywhere and not may_move:
-                decision = replace(decision, anywhere=False)  # a function gets no body in parts
+            decision, body = await self._decided(
+                model, request, body, record, has_stand_in=has_stand_in
+            )
             tried, error = await self._reserve(model, request, decision, record), None
             if tried is None:
+                continue
+            if not isinstance(body, bytes) and not tried.lease.may_wait_for(request, body):
+                # Too many slots wait for their clients already: it gets one once it is complete.
+                tried.lease.release(Verdict.UNTRIED, self._clock(), None)
+                body = record.whole_body = await body.whole()
                 continue
             record.attempts += 1
             record.endpoint_id = tried.lease.endpoint_id
@@ -174,6 +170,30 @@ class Director:
                 return tried, response
             finally:
                 record.upstream_s += self._clock() - started
+
+    async def _decided(
+        self,
+        model: ModelRuntime,
+        request: InferenceRequest,
+        body: Payload,
+        record: Record,
+        *,
+        has_stand_in: bool,
+    ) -> tuple[Decision, Payload]:
+        """Where the next attempt goes, and the body as that place can have it."""
+        decision = self._decide(model, request, record)
+        if has_stand_in and is_left_to_the_next(decision):
+            raise failed_now(model, decision)
+        if decision.backend is Backend.SERVERLESS and not isinstance(body, bytes):
+            body = record.whole_body = await body.whole()
+            decision = self._decide(model, request, record)  # that took a while
+        if record.passed_to is not None:
+            decision = record.decision = replace(decision, reason=Reason.FALLBACK)
+        self._count_decision(model, request, decision)
+        may_move = isinstance(body, bytes) or decision.backend is Backend.SERVERLESS
+        if decision.anywhere and not may_move:
+            decision = replace(decision, anywhere=False)  # a function gets no body in parts
+        return decision, body
 
     def _decide(self, model: ModelRuntime, request: InferenceRequest, record: Record) -> Decision:
         now = self._clock()

@@ -22,6 +22,11 @@ class Upload(Protocol):
         ...
 
     @property
+    def is_complete(self) -> bool:
+        """Whether the client has sent all of it."""
+        ...
+
+    @property
     def is_untouched(self) -> bool:
         """Whether nothing has been read: only then may another attempt have the body."""
         ...
@@ -68,6 +73,10 @@ class Lease(Protocol):
     @property
     def endpoint_id(self) -> str:
         """Opaque name of where the attempt goes; never an address."""
+        ...
+
+    def may_wait_for(self, request: InferenceRequest, upload: Upload) -> bool:
+        """Whether the slot may be held for a body that is still to come."""
         ...
 
     async def send(

@@ -75,10 +75,14 @@ class BodyBudget:
         """Whether that much may be taken now."""
         return self.held_bytes + size_bytes <= self.max_bytes
 
-    def reserve(self, size_bytes: int) -> None:
-        """Take that much. Raises ShedError when it is not there."""
+    def check_room(self, size_bytes: int) -> None:
+        """Raise ShedError if that much may not be taken now."""
         if not self.has_room(size_bytes):
             raise ShedError("the gateway holds as many body bytes as it may; try again soon")
+
+    def reserve(self, size_bytes: int) -> None:
+        """Take that much. Raises ShedError when it is not there."""
+        self.check_room(size_bytes)
         self.held_bytes += size_bytes
 
     def release(self, size_bytes: int) -> None:
@@ -121,6 +125,11 @@ class Body:
         return self._request.content_length or 0
 
     @property
+    def is_complete(self) -> bool:
+        """Whether all of a body whose length was declared has come."""
+        return self._read_bytes == self.declared_bytes
+
+    @property
     def is_untouched(self) -> bool:
         """Whether nothing of it has been given to anybody."""
         return not self._is_passed_on
@@ -151,8 +160,9 @@ class Body:
             return b""
         if declared is not None:
             self.check_size(declared, max_bytes)
-            self.hold(declared)
-        await self._collect(max_bytes, timeout_s, left_s, is_held=declared is not None)
+            # Not reserved: what a client only announces must not keep others' bodies out.
+            self._budget.check_room(declared - self._reserved)
+        await self._collect(max_bytes, timeout_s, left_s)
         chunks = list(self._ahead)
         self._ahead.clear()
         return await joined(chunks)
@@ -186,7 +196,6 @@ class Body:
         timeout_s: float,
         left_s: float,
         *,
-        is_held: bool = True,
         is_window: bool = False,
     ) -> None:
         """Read on into `_ahead`, to the end or, for a window, until so much is there."""
@@ -199,7 +208,7 @@ class Body:
                     if not chunk:
                         break
                     self._ahead.append(chunk)
-                    if not is_held:
+                    if not is_window:
                         self.check_size(self._read_bytes, most)
                         self.hold(self._read_bytes)
                     if self._read_bytes > STREAM_ABOVE_BYTES:

@@ -140,11 +140,18 @@ class FastPath:
         room = WINDOW_BYTES if is_long else len(body)
         if not self._bodies.has_room(room) or (endpoint := route.reserve(now)) is None:
             return None
-        if not known.admit(now):  # last: what is declined is not taken from the caller's rate
+        upload = Upload(self._ground, client, head, route, reason) if is_long else None
+        may_wait = upload is None or size == len(body)
+        if upload is not None and not may_wait:
+            may_wait = route.pool.takes_upload(route.request, upload, now)
+        # The rate last: what is declined is not taken from it.
+        if not may_wait or not known.admit(now):
+            if upload is not None:
+                route.pool.upload_left(upload)
             route.pool.release(endpoint, Verdict.UNTRIED, now, now)
             return None
         route.count_arrival()
-        attempt = (Upload if is_long else Attempt)(self._ground, client, head, route, reason)
+        attempt = upload or Attempt(self._ground, client, head, route, reason)
         attempt.begin(endpoint, body, head.request_id or next(self._ids), now)
         return attempt
 

@@ -65,6 +65,11 @@ class Upload(Attempt):
         self.to_come = 0
 
     @property
+    def is_complete(self) -> bool:
+        """Whether all of the body has come."""
+        return not self.to_come
+
+    @property
     def _body_timeout_s(self) -> float:
         return self._route.body_timeout_s
 
@@ -191,5 +196,5 @@ class Upload(Attempt):
         self._log(answer.status, outcome, total_s, upstream_s)
 
     def _leave(self) -> None:
-        self._ground.in_flight -= 1
-        self._ground.bodies.release(WINDOW_BYTES)
+        super()._leave()
+        self._route.pool.upload_left(self)

@@ -286,6 +286,11 @@ class ClientUpload:
         return self._body.waited_s - self._waited_before_s
 
     @property
+    def is_complete(self) -> bool:
+        """Whether all of it has come."""
+        return self._body.is_complete
+
+    @property
     def is_untouched(self) -> bool:
         """Whether nothing has been passed on."""
         return self._body.is_untouched

@@ -121,7 +121,9 @@ class AnyPool(Section):
         default=1, validate_default=True, description="most replicas at once"
     )
     concurrency: Annotated[int, Quantity(COUNT, 1, 10_000)] = Field(
-        default=4, description="requests one replica works on at once"
+        default=4,
+        description="requests one replica works on at once; of a pool's, at most half are held for"
+        " bodies that are still coming, shared by the weight of the tenants that upload",
     )
     adaptive: AdaptiveSettings | None = Field(
         default=None,

@@ -60,6 +60,11 @@ class KeptUpload:
         return self._upload.waited_s
 
     @property
+    def is_complete(self) -> bool:
+        """As of the upload."""
+        return self._upload.is_complete
+
+    @property
     def is_untouched(self) -> bool:
         """As of the upload."""
         return self._upload.is_untouched

@@ -15,6 +15,7 @@ from router.admission.circuit import CircuitParams
 from router.admission.line import Ticket, ticket_of
 from router.admission.outliers import MIN_ANSWERS, USUAL_OUTLIERS, OutlierParams
 from router.admission.slots import SlotQueue, Waiter
+from router.admission.uploads import Unfinished, Uploads
 from router.backends.pool.caller import PoolCaller
 from router.backends.pool.endpoint import ENDPOINT_CIRCUIT, Endpoint
 from router.backends.pool.lease import PoolLease
@@ -76,6 +77,7 @@ class Pool:
         self.busy_s = 0.0
         self.ejections = 0
         self.has_answered = False
+        self._uploads = Uploads()
         self.rotation = Rotation(self.endpoints, _rotation_params(params))
         self._choose: Callable[[Sequence[Endpoint], Random], Endpoint | None] = least_loaded
         self.caller = caller
@@ -219,6 +221,21 @@ class Pool:
             self._occupy(endpoint, now)
             if not self.queue.hand_over(endpoint):
                 self._vacate_unused(endpoint)
+
+    def takes_upload(self, request: InferenceRequest, upload: Unfinished, now: float) -> bool:
+        """Whether a slot may be held for a body that is still to come (see `Uploads`).
+
+        It is then counted until it is complete, or until `upload_left`.
+        """
+        serving = self.rotation.serving(now, request.version)
+        slots = sum(endpoint.slots for endpoint in serving)
+        taken = sum(endpoint.peer_in_flight for endpoint in serving)
+        tenant, weight = request.tenant or "", request.weight
+        return self._uploads.enter(upload, tenant, weight, slots=slots, taken=taken)
+
+    def upload_left(self, upload: Unfinished) -> None:
+        """A slot is no longer held for that body."""
+        self._uploads.leave(upload)
 
     def others_available(self, avoid: Collection[str], now: float) -> bool:
         """Whether an endpoint takes traffic that is not among those to avoid."""

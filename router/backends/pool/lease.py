@@ -2,11 +2,12 @@
 
 from typing import Protocol
 
+from router.admission.uploads import Unfinished
 from router.backends.pool.caller import PoolCaller
 from router.backends.pool.endpoint import Endpoint
 from router.domain.clock import Clock
 from router.domain.decision import Verdict
-from router.domain.ports import BackendResponse, Payload
+from router.domain.ports import BackendResponse, Payload, Upload
 from router.domain.request import InferenceRequest
 
 
@@ -21,6 +22,14 @@ class Keeper(Protocol):
         """The endpoint has answered the request with an error of its model server."""
         ...
 
+    def takes_upload(self, request: InferenceRequest, upload: Unfinished, now: float) -> bool:
+        """Whether a slot may be held for that body; it is then counted until it leaves."""
+        ...
+
+    def upload_left(self, upload: Unfinished) -> None:
+        """A slot is no longer held for that body."""
+        ...
+
     def release(self, endpoint: Endpoint, verdict: Verdict, since: float, now: float) -> None:
         """An attempt that began at `since` has ended."""
         ...
@@ -31,7 +40,7 @@ class PoolLease:
 
     __slots__ = (
         "_caller", "_clock", "_endpoint", "_payload_bytes", "_pool", "_request", "_served_s",
-        "_since",
+        "_since", "_upload",
     )  # fmt: skip
 
     def __init__(
@@ -45,11 +54,19 @@ class PoolLease:
         self._request: InferenceRequest | None = None
         self._payload_bytes: int | None = None
         self._served_s = 0.0
+        self._upload: Upload | None = None
 
     @property
     def endpoint_id(self) -> str:
         """Opaque id of the endpoint."""
         return self._endpoint.id
+
+    def may_wait_for(self, request: InferenceRequest, upload: Upload) -> bool:
+        """Whether the pool lets this slot be held while that body comes."""
+        if not self._pool.takes_upload(request, upload, self._clock()):
+            return False
+        self._upload = upload
+        return True
 
     async def send(
         self, request: InferenceRequest, body: Payload, timeout_s: float
@@ -67,6 +84,8 @@ class PoolLease:
     def release(self, verdict: Verdict, now: float, response: BackendResponse | None) -> None:
         """Free the slot; learn the endpoint's health, the model's service time, what was used."""
         pool = self._pool
+        if self._upload is not None:
+            pool.upload_left(self._upload)
         learns = response is not None and response.status < 400
         if learns and self._payload_bytes is not None:
             pool.learn(self._endpoint, self._payload_bytes, self._served_s)

@@ -20,7 +20,7 @@ from router.backends.serverless.cold_starts import FirstByteStep, FirstSeen, Ini
 from router.domain.clock import Clock
 from router.domain.decision import Verdict
 from router.domain.errors import AttemptError, ModelFailedError, UpstreamRejectedError
-from router.domain.ports import BackendResponse, Payload
+from router.domain.ports import BackendResponse, Payload, Upload
 from router.domain.request import InferenceRequest
 from router.domain.snapshot import ServerlessLimits, ServerlessSnapshot
 from router.domain.wording import error_document
@@ -381,6 +381,11 @@ class FunctionLease:
     def endpoint_id(self) -> str:
         """Opaque id of the function."""
         return self._function.params.endpoint_id
+
+    def may_wait_for(self, request: InferenceRequest, upload: Upload) -> bool:
+        """A call has all of its body."""
+        del request, upload
+        return False
 
     async def send(
         self, request: InferenceRequest, body: Payload, timeout_s: float

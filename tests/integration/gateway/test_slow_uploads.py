@@ -16,6 +16,7 @@ SLOTS = 8
 SIZE = 64 << 20
 BYTES_PER_S = 2400
 RATE_PER_S = 20
+PATIENT_BYTES = WINDOW_BYTES + 70_000
 HEAD = f"POST {INFER} HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n"
 
 
@@ -25,7 +26,7 @@ def make(request, tmp_path):
 
     def harness(**server: str) -> Harness:
         settings = {"fast_path": request.param == "fast", **server}
-        pool = {"concurrency": SLOTS}
+        pool = {"concurrency": SLOTS, "queue": {"max_wait": "1s"}}
         return Harness(tmp_path, warm=[ok()], server=settings, pool=pool)
 
     return harness
@@ -75,6 +76,46 @@ async def test_slow_uploads_take_no_slot_from_others(make):
         assert gateway.pool.in_flight == 0
         for task in slow:
             task.cancel()
+
+
+async def test_patient_uploads_leave_half_of_the_slots_to_others(make):
+    """Each has sent enough for a slot, and then keeps within what the rule allows."""
+    async with make() as gateway:
+        await known(gateway)
+        slow = [asyncio.create_task(Slow(gateway, PATIENT_BYTES).run()) for _ in range(SLOTS)]
+        held = gateway.gateway._data.bodies
+        await gateway.until(lambda: held.held_bytes >= SLOTS * WINDOW_BYTES)
+        others = []
+        for _ in range(2 * RATE_PER_S):
+            others.append(asyncio.create_task(gateway.infer()))
+            await asyncio.sleep(1 / RATE_PER_S)
+        assert [(await task).status for task in others] == [200] * len(others)
+        assert gateway.pool.in_flight == SLOTS // 2
+        for task in slow:
+            task.cancel()
+
+
+async def test_an_upload_without_a_place_is_served_when_it_is_complete(make):
+    async with make() as gateway:
+        await known(gateway)
+        slow = [asyncio.create_task(Slow(gateway, PATIENT_BYTES).run()) for _ in range(SLOTS)]
+        await gateway.until(lambda: gateway.pool.in_flight == SLOTS // 2)
+        body = b"x" * PATIENT_BYTES
+        assert (await gateway.infer(body)).status == 200
+        assert gateway.warm[0].received[-1].body == body
+        for task in slow:
+            task.cancel()
+
+
+async def test_what_clients_only_announce_keeps_no_body_out(tmp_path):
+    """They announce all the memory that there is, for a function that gets bodies whole."""
+    server = {"max_body": "1MiB", "max_buffered": "1MiB"}
+    async with Harness(tmp_path, function=ok(), server=server) as gateway:
+        _, writer = await gateway.connect()
+        writer.write((HEAD % (1 << 20)).encode())
+        await gateway.until(lambda: gateway.in_flight == 1)
+        assert (await gateway.infer(b"x" * 60_000)).status == 200
+        writer.close()
 
 
 @pytest.mark.parametrize("first", [0, 1000, WINDOW_BYTES - 1, WINDOW_BYTES, WINDOW_BYTES + 70_000])
