@@ -212,7 +212,7 @@ class TestMemory:
         server = {"max_body": "64KiB", "max_buffered": "64KiB"}
         async with Harness(tmp_path, warm=[ok()], server=server) as gateway:
             _, writer = await gateway.connect()
-            writer.write(http(POST, "content-length: 40000", body=b"x" * 100))
+            writer.write(http(POST, "content-length: 40001", body=b"x" * 40_000))
             bodies = gateway.gateway._data.bodies
             await gateway.until(lambda: bodies.held_bytes == 40_000)
             refused = await gateway.infer(b"x" * 30_000)
