@@ -10,19 +10,18 @@ from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from router import __version__
 from router.admission.rates import TakenElsewhere
-from router.assembly.runtime import Parts, assemble, host_command, local_functions
+from router.assembly.runtime import Parts, assemble, assembling, host_command, local_functions
 from router.backends.serverless.local_host import LocalFunctionHost
 from router.backends.serverless.refresher import Refresher
 from router.background import Background
 from router.controller import Controller
 from router.dispatch.director import Director
-from router.gateway.admin import AdminPort
+from router.gateway.admin import AdminPort, stream_reply
 from router.gateway.admin_access import AdminAccess, admin_guard
 from router.gateway.certificate import CertificateWatch
 from router.gateway.exchange import Telemetry
@@ -40,8 +39,10 @@ from router.settings.watcher import ConfigWatcher
 from router.signals.records import Publication
 from router.signals.redis import SharedState, SharedStateConfig
 from router.signals.snapshot import ALONE, CanaryWord, FleetSnapshot, SharedEndpoint
+from router.telemetry.exposition import encoded
 from router.telemetry.logs import AccessLog
 from router.telemetry.metrics import Metrics
+from router.turns import Turn, in_turns
 
 _log = logging.getLogger(__name__)
 
@@ -108,7 +109,7 @@ class Gateway:
         sources = StatusSources(
             self._runtime, self._data, self._access_log, self._shared, self._reloads, parts.clock,
             parts.wall_clock,
-            self._metrics.decisions_of,
+            self._metrics.decisions,
         )  # fmt: skip
         self._metrics.readings = lambda: readings(sources)
         self._admin = AdminPort(
@@ -170,8 +171,9 @@ class Gateway:
         await web.UnixSite(admin, self._member.control).start()
         return self._member.control
 
-    async def _snapshot(self, _request: web.Request) -> web.Response:
-        return web.Response(body=msgspec.json.encode(self._metrics.snapshot()))
+    async def _snapshot(self, request: web.Request) -> web.StreamResponse:
+        snapshot = await in_turns(self._metrics.snapshotting())
+        return await stream_reply(request, encoded(snapshot), "application/json")
 
     # -- background --------------------------------------------------------------------------------
 
@@ -241,15 +243,25 @@ class Gateway:
                 raise
             self._sources = loaded.sources
             loaded = self._as_member(loaded)
-            new = assemble(loaded, self._parts, self._runtime.current)
+            new = await in_turns(assembling(loaded, self._parts, self._runtime.current))
             # Before requests need them; one that does not come holds nothing up for long.
             await self._start_credentials(new, self._runtime.current.credentials)
             old = self._runtime.swap(new)
+            turn = Turn()
             self._take_up(old, new)
+            await turn.pause_if_over()
             for key in old.credentials.keys() - new.credentials.keys():
                 await self._background.stop(_credential_loop(old.credentials[key]))
             for name in new.models.keys() | old.models.keys():
                 await self._replace_model(old.models.get(name), new.models.get(name))
+                await turn.pause_if_over()
+            await in_turns(self._metrics.forgetting())
+            # Freed at once, what a thousand models leave behind would keep the loop.
+            remains = [*old.models.values(), *old.settings.models, *loaded.document.models]
+            del old, loaded
+            while remains:
+                remains.pop()
+                await turn.pause_if_over()
             self._reloads.loaded_at, self._reloads.last_error = self._wall_clock(), None
             _log.info("configuration %s is in force", new.content_hash[:12])
             return new.content_hash

@@ -26,6 +26,7 @@ from router.signals.snapshot import FleetSnapshot, SharedEndpoint
 from router.signals.window import Window
 from router.telemetry.labels import CostPart
 from router.telemetry.metrics import Metrics
+from router.turns import Steps, at_once, in_turns
 from router.upstream.address import parse_address
 
 _log = logging.getLogger(__name__)
@@ -59,7 +60,7 @@ class Controller:
     async def run(self) -> None:
         """Step until cancelled."""
         while True:
-            self.step()
+            await in_turns(self.stepping())
             interval_s = self._runtime.current.settings.controller.interval_s
             try:
                 async with asyncio.timeout(interval_s):
@@ -70,6 +71,10 @@ class Controller:
 
     def step(self) -> None:
         """One sizing decision for every model."""
+        at_once(self.stepping())
+
+    def stepping(self) -> Steps[None]:
+        """As `step`, model by model."""
         now = self._clock()
         dt = now - self._last_step if self._last_step is not None else 0.0
         self._last_step = now
@@ -77,6 +82,7 @@ class Controller:
         _follow_canaries(runtime.trials, fleet)
         for model in runtime.models.values():
             self._step_model(model, fleet, runtime.settings.controller.window_s, dt, now)
+            yield
         for gone in self._windows.keys() - runtime.models.keys():
             del self._windows[gone]
             self._busy_s.pop(gone, None)

@@ -31,6 +31,7 @@ from router.settings.loader import Loaded
 from router.settings.pools import PoolSettings, StaticPool
 from router.settings.schema import ColdStart, ModelSettings, Settings
 from router.signals.memory import SignalBook
+from router.turns import Steps, at_once
 from router.upstream.address import Address, parse_address
 from router.upstream.client import UpstreamClient
 
@@ -79,14 +80,22 @@ def new_parts(sockets: Path = _NOWHERE) -> Parts:
 
 def assemble(loaded: Loaded, parts: Parts, previous: Runtime | None = None) -> Runtime:
     """The runtime of a configuration. Raises nothing that the loader has not checked."""
+    return at_once(assembling(loaded, parts, previous))
+
+
+def assembling(loaded: Loaded, parts: Parts, previous: Runtime | None) -> Steps[Runtime]:
+    """As `assemble`, in steps; what is carried over takes its new bounds one after the other."""
     settings = loaded.settings
     rules = tuple(rule_of(rule) for rule in settings.rules)
+    yield
     old = previous.models if previous is not None else {}
     credentials = CredentialBook(previous.credentials if previous is not None else {})
-    models = {
-        model.name: _model(model, settings, rules, parts, credentials, old.get(model.name))
-        for model in settings.models
-    }
+    models = {}
+    for model in settings.models:
+        kept = old.get(model.name)
+        models[model.name] = _model(model, settings, rules, parts, credentials, kept)
+        yield
+    limits = yield from _keeping_limits(loaded, previous)
     return Runtime(
         settings=settings,
         models=models,
@@ -96,7 +105,7 @@ def assemble(loaded: Loaded, parts: Parts, previous: Runtime | None = None) -> R
         tls=loaded.tls,
         admin_token=loaded.admin_token,
         tls_expires_at=loaded.tls_expires_at,
-        rate_limits=_kept_limits(loaded, previous),
+        rate_limits=limits,
         credentials=credentials.used,
         trials=kept_trials(rules, previous),
         deciding_headers=frozenset().union(*(rule.headers for rule in rules)),
@@ -127,15 +136,17 @@ def local_functions(settings: Settings) -> list[LocalFunctionSpec]:
     return list(specs.values())
 
 
-def _kept_limits(loaded: Loaded, previous: Runtime | None) -> dict[str, RateLimit]:
+def _keeping_limits(loaded: Loaded, previous: Runtime | None) -> Steps[dict[str, RateLimit]]:
     """Rate limits of keys that did not change, so that a reload refills nobody's bucket."""
+    kept: dict[str, RateLimit] = {}
     if previous is None:
-        return {}
-    return {
-        name: limit
-        for name, limit in previous.rate_limits.items()
-        if (key := loaded.keys.named(name)) is not None and key == previous.keys.named(name)
-    }
+        return kept
+    for name, limit in list(previous.rate_limits.items()):
+        key = loaded.keys.named(name)
+        if key is not None and key == previous.keys.named(name):
+            kept[name] = limit
+        yield
+    return kept
 
 
 # -- one model -----------------------------------------------------------------------------------

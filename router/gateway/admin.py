@@ -3,7 +3,7 @@
 Local by default; changes nothing but on reload, drain and a word about a canary.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,10 @@ from router.gateway.status import StatusSources, status
 from router.gateway.trials import CanaryQuestion, act
 from router.runtime import Runtime
 from router.settings.loader import ConfigError
+from router.telemetry.exposition import Snapshot
 from router.telemetry.metrics import Metrics
+from router.telemetry.text import TextFormat
+from router.turns import Turn, in_turns
 
 MAX_BODY_BYTES = 64 * 1024
 
@@ -107,12 +110,12 @@ class AdminPort:
             missing.insert(0, DRAINING)
         return json_reply(document(missing), 503 if missing else 200)
 
-    async def _metrics(self, request: web.Request) -> web.Response:
-        body, content_type = self.metrics.expose(request.headers.get("accept", ""))
-        return web.Response(body=body, headers={"content-type": content_type})
+    async def _metrics(self, request: web.Request) -> web.StreamResponse:
+        snapshot = await in_turns(self.metrics.snapshotting())
+        return await metrics_reply(request, snapshot, self.metrics.build)
 
     async def _status(self, _request: web.Request) -> web.Response:
-        return json_reply(status(self.sources))
+        return json_reply(await in_turns(status(self.sources)))
 
     async def _config(self, _request: web.Request) -> web.Response:
         return json_reply(self.sources.runtime.current.settings.masked())
@@ -159,6 +162,28 @@ def json_reply(document: object, status_: int = 200) -> web.Response:
     """A document as the admin port answers it."""
     body = msgspec.json.encode(document)
     return web.Response(status=status_, body=body, content_type="application/json")
+
+
+async def metrics_reply(
+    request: web.Request, snapshot: Snapshot, build: Mapping[str, str]
+) -> web.StreamResponse:
+    """A snapshot in the format that the scraper prefers, written as it is made."""
+    text = TextFormat(request.headers.get("accept", ""))
+    return await stream_reply(request, text.chunks(snapshot, build), text.content_type)
+
+
+async def stream_reply(
+    request: web.Request, chunks: Iterable[bytes], content_type: str
+) -> web.StreamResponse:
+    """An answer that is too large to be made, or written, in one turn of the event loop."""
+    response = web.StreamResponse(headers={"content-type": content_type})
+    await response.prepare(request)
+    turn = Turn()
+    for chunk in chunks if request.method != "HEAD" else ():
+        await response.write(chunk)
+        await turn.pause_if_over()
+    await response.write_eof()
+    return response
 
 
 async def reload_reply(reload: Callable[[], Awaitable[str]]) -> web.Response:

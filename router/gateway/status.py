@@ -4,10 +4,12 @@ Reads the runtime and changes nothing.
 """
 
 import asyncio
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
+
+import msgspec
 
 from router.admission.hedging import Hedging
 from router.backends.pool.endpoint import Endpoint, EndpointState
@@ -23,6 +25,7 @@ from router.shadow.counts import ComparisonResult, CopyResult, ShadowCounts
 from router.signals.redis import SharedState
 from router.telemetry.logs import AccessLog
 from router.telemetry.readings import Readings, ShadowReading
+from router.turns import Steps
 
 R = TypeVar("R", CopyResult, ComparisonResult)
 
@@ -46,14 +49,20 @@ class StatusSources:
     reloads: ReloadState
     clock: Clock
     wall_clock: Clock
-    decisions_of: Callable[[str], Mapping[tuple[Backend, Reason], int]]
+    decisions: Callable[[], Steps[dict[str, dict[tuple[Backend, Reason], int]]]]
 
 
-def status(sources: StatusSources) -> dict[str, Any]:
-    """The answer of `/v1/status`."""
-    now, runtime = sources.clock(), sources.runtime.current
+def status(sources: StatusSources) -> Steps[dict[str, Any]]:
+    """The answer of `/v1/status`; its models are encoded already."""
+    decisions = yield from sources.decisions()
+    runtime, models = sources.runtime.current, []
+    for model in runtime.models.values():
+        shown = _model(model, decisions.get(model.name, {}), sources.clock())
+        models.append(msgspec.Raw(msgspec.json.encode(shown)))
+        yield
+    now = sources.clock()
     return {
-        "models": [_model(model, sources, now) for model in runtime.models.values()],
+        "models": models,
         "canaries": [described(rule, trial, now) for rule, trial in runtime.trials.items()],
         "shadows": [_shadow(name, counts) for name, counts in _shadows(sources)],
         "shared_state": _shared_state(sources, now),
@@ -70,7 +79,9 @@ def status(sources: StatusSources) -> dict[str, Any]:
     }
 
 
-def _model(model: ModelRuntime, sources: StatusSources, now: float) -> dict[str, Any]:
+def _model(
+    model: ModelRuntime, decisions: Mapping[tuple[Backend, Reason], int], now: float
+) -> dict[str, Any]:
     pool, function, sizing = model.pool, model.serverless, model.sizing
     return {
         "name": model.name,
@@ -93,7 +104,7 @@ def _model(model: ModelRuntime, sources: StatusSources, now: float) -> dict[str,
             "kept_warm": sizing.kept_warm_usd,
         },
         "hedge": _hedge(model.hedging),
-        **_decisions(sources.decisions_of(model.name)),
+        **_decisions(decisions),
     }
 
 
@@ -193,30 +204,17 @@ def _shared_state(sources: StatusSources, now: float) -> dict[str, Any]:
     }
 
 
-def readings(sources: StatusSources) -> Readings:
+def readings(sources: StatusSources) -> Steps[Readings]:
     """What metrics show of the present state."""
-    now, models = sources.clock(), sources.runtime.current.models
-    functions = {n: one.serverless for n, one in models.items() if one.serverless is not None}
-    pools = {n: one.pool for n, one in models.items() if one.pool is not None}
-    shared, clients = sources.shared_state, sources.data.limits
+    runtime, found = sources.runtime.current, _Found()
+    for model in runtime.models.values():
+        found.read(model, sources.clock())
+        yield
+    now, shared, clients = sources.clock(), sources.shared_state, sources.data.limits
     return Readings(
-        in_flight=_by_backend(functions, pools, lambda backend: backend.in_flight),
-        queue_depth=_by_backend(functions, pools, lambda backend: len(backend.queue)),
-        breaker_open={
-            **{(n, Backend.SERVERLESS): one.circuit.is_open(now) for n, one in functions.items()},
-            # A pool's circuits are per endpoint: it is open when none is left.
-            **{(n, Backend.POOL): bool(p.endpoints) and p.ready == 0 for n, p in pools.items()},
-        },
-        replicas_wanted={name: models[name].sizing.wanted for name in pools},
-        replicas_ready={name: pool.ready for name, pool in pools.items()},
-        replicas_billed={name: _billed(models[name]) for name in pools},
-        pool_slots={name: pool.slots for name, pool in pools.items()},
-        endpoints=_endpoint_states(pools, now),
-        pool_panicking={name: pool.is_panicking for name, pool in pools.items()},
-        sized_by_others={name: pool.is_sized_by_others for name, pool in pools.items()},
-        ejections_total={name: pool.ejections for name, pool in pools.items()},
+        **found.by_model,
         tasks=len(asyncio.all_tasks()),
-        certificate_expires_at=sources.runtime.current.tls_expires_at,
+        certificate_expires_at=runtime.tls_expires_at,
         signals_degraded=bool(_shared_state(sources, now)["degraded"]),
         shared_state_peers=len(shared.snapshot.peers) if shared is not None else 0,
         flushes_ok_total=shared.flushes_ok if shared is not None else 0,
@@ -229,7 +227,7 @@ def readings(sources: StatusSources) -> Readings:
         connections_refused_total=clients.refused,
         handshakes_failed_total=clients.handshakes_failed,
         waits_timed_out_total={str(wait): count for wait, count in clients.timed_out.items()},
-        canaries=canary_readings(sources.runtime.current.trials),
+        canaries=canary_readings(runtime.trials),
         shadows=[
             ShadowReading(name, _told(found.copies), _told(found.comparisons), found.max_difference)
             for name, found in _shadows(sources)
@@ -237,25 +235,43 @@ def readings(sources: StatusSources) -> Readings:
     )
 
 
-def _by_backend(
-    functions: Mapping[str, Function],
-    pools: Mapping[str, Pool],
-    read: Callable[[Function | Pool], int],
-) -> dict[tuple[str, Backend], int]:
-    return {
-        **{(name, Backend.SERVERLESS): read(function) for name, function in functions.items()},
-        **{(name, Backend.POOL): read(pool) for name, pool in pools.items()},
-    }
+class _Found:
+    """What is read of one model after the other: fields of `Readings` by model."""
+
+    def __init__(self) -> None:
+        self.by_model: defaultdict[str, dict[Any, Any]] = defaultdict(dict)
+
+    def read(self, model: ModelRuntime, now: float) -> None:
+        if model.serverless is not None:
+            self._read_function(model.name, model.serverless, now)
+        if model.pool is not None:
+            self._read_pool(model, model.pool, now)
+
+    def _read_function(self, name: str, function: Function, now: float) -> None:
+        key, found = (name, Backend.SERVERLESS), self.by_model
+        found["in_flight"][key] = function.in_flight
+        found["queue_depth"][key] = len(function.queue)
+        found["breaker_open"][key] = function.circuit.is_open(now)
+
+    def _read_pool(self, model: ModelRuntime, pool: Pool, now: float) -> None:
+        name, found = model.name, self.by_model
+        key = (name, Backend.POOL)
+        found["in_flight"][key] = pool.in_flight
+        found["queue_depth"][key] = len(pool.queue)
+        # A pool's circuits are per endpoint: it is open when none is left.
+        found["breaker_open"][key] = bool(pool.endpoints) and pool.ready == 0
+        found["replicas_wanted"][name] = model.sizing.wanted
+        found["replicas_ready"][name] = pool.ready
+        found["replicas_billed"][name] = _billed(model)
+        found["pool_slots"][name] = pool.slots
+        found["pool_panicking"][name] = pool.is_panicking
+        found["sized_by_others"][name] = pool.is_sized_by_others
+        found["ejections_total"][name] = pool.ejections
+        states = found["endpoints"]
+        states.update(((name, state), 0) for state in EndpointState)  # also where none is
+        for endpoint in pool.endpoints.values():
+            states[name, endpoint.state(now)] += 1
 
 
 def _billed(model: ModelRuntime) -> int:
     return model.driver.billed if model.driver is not None else 0
-
-
-def _endpoint_states(pools: Mapping[str, Pool], now: float) -> Mapping[tuple[str, str], int]:
-    """Endpoints by model and state; states that none is in count 0."""
-    states: Counter[tuple[str, str]] = Counter()
-    for name, pool in pools.items():
-        states.update(dict.fromkeys(((name, state) for state in EndpointState), 0))
-        states.update((name, endpoint.state(now)) for endpoint in pool.endpoints.values())
-    return states

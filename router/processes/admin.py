@@ -8,9 +8,6 @@ from pathlib import Path
 from typing import Protocol
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry
-from prometheus_client.core import Metric
-from prometheus_client.registry import Collector
 
 from router import __version__
 from router.gateway.admin import (
@@ -18,6 +15,7 @@ from router.gateway.admin import (
     application,
     drain_question,
     json_reply,
+    metrics_reply,
     reload_reply,
 )
 from router.gateway.admin_access import AdminAccess, admin_guard
@@ -25,7 +23,7 @@ from router.gateway.readiness import DRAINING, FunctionHost, document, missing_h
 from router.processes.fleet import Reply, ask_all, ask_one
 from router.processes.merge import ProcessState, merged_status
 from router.settings.loader import Loaded
-from router.telemetry.exposition import Snapshot, collect, encode
+from router.telemetry.exposition import Snapshot
 from router.telemetry.metrics import build_info
 
 _READY_WITHIN_S = 0.5
@@ -127,11 +125,8 @@ class FleetAdmin:
                 return list(reply.document.get("missing", ()))
         return []  # busy for the moment: those that hang are counted out soon
 
-    async def _metrics(self, request: web.Request) -> web.Response:
-        registry = CollectorRegistry(auto_describe=False)
-        registry.register(_Series(await self._fleet.snapshot()))
-        body, content_type = encode(registry, request.headers.get("accept", ""))
-        return web.Response(body=body, headers={"content-type": content_type})
+    async def _metrics(self, request: web.Request) -> web.StreamResponse:
+        return await metrics_reply(request, await self._fleet.snapshot(), build_info(__version__))
 
     async def _status(self, _request: web.Request) -> web.Response:
         merged = merged_status(await self._fleet.states())
@@ -178,13 +173,3 @@ def _one_of(replies: Sequence[Reply]) -> web.Response:
     if not replies:
         return json_reply({"error": _NOBODY}, 503)
     return json_reply(replies[0].document, replies[0].status)
-
-
-class _Series(Collector):
-    """A snapshot for the exposition."""
-
-    def __init__(self, snapshot: Snapshot) -> None:
-        self._snapshot = snapshot
-
-    def collect(self) -> list[Metric]:
-        return list(collect(self._snapshot, build_info(__version__)))

@@ -78,6 +78,12 @@ class Document:
     root: Node | None
     problems: tuple[Problem, ...]
 
+    @property
+    def models(self) -> tuple[Node, ...]:
+        """The nodes of the models; none where the file has no list of them."""
+        models = self.node(("models",))
+        return tuple(models.items) if isinstance(models, SequenceNode) else ()
+
     def node(self, path: KeyPath) -> Node | None:
         """The node at `path`, None if it is not there."""
         node = self.root

@@ -37,6 +37,8 @@ class Window:
         elapsed_s = last.at - first.at
         if elapsed_s <= 0:
             return Rates(0.0, 0.0, 0.0, 0.0, 0.0)
+        if last.totals == first.totals:  # at rest, as most models are
+            return Rates(0.0, 0.0, 0.0, 0.0, 0.0)
         grown = [0.0] * len(ModelTotals())
         for gateway, totals in last.totals.items():
             before = self._first_seen(gateway, totals)

@@ -4,11 +4,11 @@ Knows the families, and how each is added up; never what the numbers mean.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from itertools import accumulate
 from operator import add
-from typing import TypeVar
+from typing import TypeVar, assert_never
 
 import msgspec
-from prometheus_client import CollectorRegistry
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -16,7 +16,6 @@ from prometheus_client.core import (
     InfoMetricFamily,
     Metric,
 )
-from prometheus_client.exposition import choose_encoder
 
 from router.telemetry.families import BUCKETS_S, FAMILIES, Across, Family, Kind
 
@@ -24,12 +23,19 @@ T = TypeVar("T")
 Labels = tuple[str, ...]
 BOUNDS = (*(str(bound) for bound in BUCKETS_S), "+Inf")
 
+_ENCODED_AT_A_TIME = 200
+
 
 class Buckets(msgspec.Struct, array_like=True, frozen=True):
     """A histogram: observations by bucket, not added up, and their total in seconds."""
 
     counts: tuple[int, ...]
     total_s: float
+
+    @property
+    def below(self) -> Iterator[int]:
+        """The buckets as Prometheus wants them: each with all that is below it."""
+        return accumulate(self.counts)
 
 
 class Snapshot(msgspec.Struct, frozen=True):
@@ -43,22 +49,37 @@ def collect(snapshot: Snapshot, build: Mapping[str, str]) -> Iterator[Metric]:
     """Every family of FAMILIES, in that order, with or without series."""
     for family in FAMILIES:
         if family.kind is Kind.INFO:
-            yield InfoMetricFamily(
-                family.name.removesuffix("_info"), family.help, value=dict(build)
-            )
-        elif family.kind is Kind.HISTOGRAM:
-            yield _histogram_family(family, snapshot.histograms.get(family.name, ()))
+            yield info_metric(family, build)
         else:
-            yield _value_family(family, snapshot.values.get(family.name, ()))
+            values = snapshot.values.get(family.name, ())
+            yield family_metric(family, values, snapshot.histograms.get(family.name, ()))
 
 
-def encode(registry: CollectorRegistry, accept_header: str) -> tuple[bytes, str]:
-    """The registry in the best format the scraper accepts, and its content type."""
-    try:
-        encoder, content_type = choose_encoder(accept_header)
-    except (TypeError, ValueError):  # a version that is not one
-        encoder, content_type = choose_encoder("")
-    return encoder(registry), content_type
+def info_metric(family: Family, build: Mapping[str, str]) -> Metric:
+    """The family of kind INFO, with its one series."""
+    return InfoMetricFamily(family.name.removesuffix("_info"), family.help, value=dict(build))
+
+
+def encoded(snapshot: Snapshot) -> Iterator[bytes]:
+    """The snapshot as JSON, to be decoded as a whole; in chunks that each take little time.
+
+    Uses the snapshot up, because freeing it all at the end would take milliseconds.
+    """
+    yield b'{"values":{'
+    yield from _encoded(snapshot.values)
+    yield b'},"histograms":{'
+    yield from _encoded(snapshot.histograms)
+    yield b"}}"
+
+
+def _encoded(families: dict[str, list[tuple[Labels, T]]]) -> Iterator[bytes]:
+    for number, name in enumerate(list(families)):
+        yield b'%b"%b":[' % (b"," if number else b"", name.encode())
+        series = families.pop(name)
+        for begin in range(0, len(series), _ENCODED_AT_A_TIME):
+            some = msgspec.json.encode(series[begin : begin + _ENCODED_AT_A_TIME])
+            yield (b"," if begin else b"") + some[1:-1]
+        yield b"]"
 
 
 def merged(snapshots: Sequence[Snapshot]) -> Snapshot:
@@ -122,9 +143,30 @@ _COMBINE: Mapping[Across, Callable[[float, float], float]] = {
 }
 
 
-def _value_family(family: Family, series: Iterable[tuple[Labels, float]]) -> Metric:
-    is_counter = family.kind is Kind.COUNTER
-    cls = CounterMetricFamily if is_counter else GaugeMetricFamily
+def family_metric(
+    family: Family,
+    values: Iterable[tuple[Labels, float]] = (),
+    histograms: Iterable[tuple[Labels, Buckets]] = (),
+) -> Metric:
+    """A family as prometheus_client knows it, with those of the series that are of its kind."""
+    match family.kind:
+        case Kind.INFO:
+            raise ValueError(f"{family.name} has no series but what is built in")
+        case Kind.HISTOGRAM:
+            return _histogram_family(family, histograms)
+        case Kind.COUNTER:
+            return _value_family(CounterMetricFamily, family, values)
+        case Kind.GAUGE:
+            return _value_family(GaugeMetricFamily, family, values)
+        case never:
+            assert_never(never)
+
+
+def _value_family(
+    cls: type[CounterMetricFamily] | type[GaugeMetricFamily],
+    family: Family,
+    series: Iterable[tuple[Labels, float]],
+) -> Metric:
     metric = cls(family.name, family.help, labels=family.labels)
     for labels, value in series:
         metric.add_metric(labels, float(value))
@@ -134,14 +176,6 @@ def _value_family(family: Family, series: Iterable[tuple[Labels, float]]) -> Met
 def _histogram_family(family: Family, series: Iterable[tuple[Labels, Buckets]]) -> Metric:
     metric = HistogramMetricFamily(family.name, family.help, labels=family.labels)
     for labels, histogram in series:
-        metric.add_metric(labels, _cumulative(histogram), histogram.total_s)
+        buckets = [(bound, float(n)) for bound, n in zip(BOUNDS, histogram.below, strict=True)]
+        metric.add_metric(labels, buckets, histogram.total_s)
     return metric
-
-
-def _cumulative(histogram: Buckets) -> list[tuple[str, float]]:
-    """The buckets as Prometheus wants them: each with all that is below it."""
-    below, buckets = 0, []
-    for bound, count in zip(BOUNDS, histogram.counts, strict=True):
-        below += count
-        buckets.append((bound, float(below)))
-    return buckets

@@ -7,7 +7,9 @@ about another model counts under the empty name, so clients cannot create series
 import platform
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,15 +25,20 @@ from router.telemetry.exposition import (
     Labels,
     Snapshot,
     collect,
-    encode,
 )
 from router.telemetry.families import BUCKETS_S, FAMILIES, Kind
 from router.telemetry.labels import AttemptResult, CostPart, HedgeResult
 from router.telemetry.readings import Readings, counter_series, gauge_series
+from router.telemetry.text import TextFormat
+from router.turns import Steps, at_once
 
+T = TypeVar("T")
+R = TypeVar("R")
 FloatArray = NDArray[np.float64]
 
 _BUCKETS = np.array(BUCKETS_S)
+_STEP = 100
+"""Series that are looked at before something else may have its turn."""
 
 
 def build_info(version: str) -> dict[str, str]:
@@ -58,6 +65,15 @@ class _Histogram:
             self.counts[place] += number
         self.total_s += float(values_s.sum())
 
+    def buckets(self) -> Buckets:
+        return Buckets(tuple(self.counts), self.total_s)
+
+
+def no_readings() -> Steps[Readings]:
+    """Nothing is the case."""
+    yield
+    return Readings()
+
 
 class Metrics(Collector):
     """Records what happened; `readings` is asked at every scrape for what is the case.
@@ -71,13 +87,12 @@ class Metrics(Collector):
         self,
         registry: CollectorRegistry,
         version: str,
-        readings: Callable[[], Readings] = Readings,
+        readings: Callable[[], Steps[Readings]] = no_readings,
         catch_up: Callable[[], None] = lambda: None,
     ) -> None:
         self.readings = readings
         self.catch_up = catch_up
-        self._registry = registry
-        self._build = build_info(version)
+        self.build = build_info(version)
         self._models: frozenset[str] = frozenset()
         self._last_reload: tuple[bool, float] = (False, 0.0)
         self._counters: dict[str, defaultdict[Labels, float]] = {
@@ -101,19 +116,22 @@ class Metrics(Collector):
         registry.register(self)
 
     def configure(self, models: Iterable[str]) -> None:
-        """Make `models` the only names that may be labels; the series of all others end."""
+        """Make `models` the only names that may be labels; `forgetting` ends the others' series."""
         self.catch_up()
-        self._models = frozenset(models)
-        for family in FAMILIES:
-            if family.has_model:
-                self._forget(self._counters.get(family.name, {}))
-                self._forget(self._histograms.get(family.name, {}))
+        before, self._models = self._models, frozenset(models)
         # A counter that starts at its first increment hides that increment from rate().
-        for model in self._models:
+        for model in self._models - before:
             for family in (families.COLD_STARTS, families.RETRIES):
                 self._counters[family.name][model,] += 0
             for part in CostPart:
                 self._counters[families.COST.name][model, part] += 0
+
+    def forgetting(self) -> Steps[None]:
+        """End the series of models that there are no more."""
+        for family in FAMILIES:
+            if family.has_model:
+                yield from self._forgetting(self._counters.get(family.name, {}))
+                yield from self._forgetting(self._histograms.get(family.name, {}))
 
     def record_request(
         self,
@@ -154,14 +172,15 @@ class Metrics(Collector):
         """Count a decision."""
         self._decisions[self._label(model), backend, reason] += 1
 
-    def decisions_of(self, model: str) -> dict[tuple[Backend, Reason], int]:
-        """How often each backend was chosen for the model, by reason."""
+    def decisions(self) -> Steps[dict[str, dict[tuple[Backend, Reason], int]]]:
+        """How often each backend was chosen, by model, backend and reason."""
         self.catch_up()
-        return {
-            (Backend(labels[1]), Reason(labels[2])): int(count)
-            for labels, count in self._decisions.items()
-            if labels[0] == model
-        }
+        found: defaultdict[str, dict[tuple[Backend, Reason], int]] = defaultdict(dict)
+        for some in _batches(self._decisions):
+            for (model, backend, reason), count in some:
+                found[model][Backend(backend), Reason(reason)] = int(count)
+            yield
+        return found
 
     def record_attempt(
         self, model: str, backend: Backend, result: AttemptResult, duration_s: float
@@ -214,35 +233,59 @@ class Metrics(Collector):
         self._last_reload = (succeeded, at if succeeded else self._last_reload[1])
 
     def expose(self, accept_header: str) -> tuple[bytes, str]:
-        """The whole registry in the best format the scraper accepts, and its content type."""
-        return encode(self._registry, accept_header)
+        """All of it in the best format the scraper accepts, and its content type."""
+        text = TextFormat(accept_header)
+        return b"".join(text.chunks(self.snapshot(), self.build)), text.content_type
 
     def collect(self) -> Iterator[Metric]:
         """Every family of FAMILIES, in that order, with or without series."""
-        return collect(self.snapshot(), self._build)
+        return collect(self.snapshot(), self.build)
 
     def snapshot(self) -> Snapshot:
         """All series as they are now."""
+        return at_once(self.snapshotting())
+
+    def snapshotting(self) -> Steps[Snapshot]:
+        """As `snapshot`, in steps; each series is as it was at one of them."""
         self.catch_up()
-        readings = self.readings()
-        series = self._counters | counter_series(readings) | gauge_series(readings)
+        readings = yield from self.readings()
+        series: dict[str, Mapping[Labels, float]] = {**self._counters}
+        for name, read in chain(counter_series(readings), gauge_series(readings)):
+            series[name] = read
+            yield
         succeeded, at = self._last_reload
         series[families.CONFIG_LAST_RELOAD.name] = {(): succeeded}
         series[families.CONFIG_RELOAD_TIMESTAMP.name] = {(): at}
-        return Snapshot(
-            {
-                name: [(labels, float(value)) for labels, value in found.items()]
-                for name, found in series.items()
-            },
-            {
-                name: [(labels, Buckets(tuple(h.counts), h.total_s)) for labels, h in found.items()]
-                for name, found in self._histograms.items()
-            },
-        )
+        values, histograms = {}, {}
+        for name, found in series.items():
+            values[name] = yield from _listed(found, float)
+        for name, counted in self._histograms.items():
+            histograms[name] = yield from _listed(counted, _Histogram.buckets)
+        return Snapshot(values, histograms)
 
     def _label(self, model: str) -> str:
         return model if model in self._models else ""
 
-    def _forget(self, series: dict[Labels, float] | dict[Labels, _Histogram]) -> None:
-        for labels in [found for found in series if found[0] not in self._models and found[0]]:
-            del series[labels]
+    def _forgetting(self, series: dict[Labels, float] | dict[Labels, _Histogram]) -> Steps[None]:
+        for some in _batches(series):
+            for labels, _ in some:
+                if labels[0] and labels[0] not in self._models:
+                    series.pop(labels, None)
+            yield
+
+
+def _batches(series: Mapping[Labels, T]) -> Iterator[Sequence[tuple[Labels, T]]]:
+    """The series that there are now, a few at a time; more may come meanwhile."""
+    items = iter(list(series.items()))
+    while some := list(islice(items, _STEP)):
+        yield some
+
+
+def _listed(
+    series: Mapping[Labels, T], value_of: Callable[[T], R]
+) -> Steps[list[tuple[Labels, R]]]:
+    listed: list[tuple[Labels, R]] = []
+    for some in _batches(series):
+        listed += [(labels, value_of(value)) for labels, value in some]
+        yield
+    return listed

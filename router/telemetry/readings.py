@@ -1,6 +1,6 @@
 """State that is read when metrics are scraped, rather than recorded when it changes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from router.domain.decision import Backend
@@ -67,73 +67,89 @@ class Readings:
     shadows: Sequence[ShadowReading] = ()
 
 
-def counter_series(readings: Readings) -> dict[str, Series]:
-    """The counters that others keep."""
-    return {
-        families.SHARED_STATE_FLUSHES.name: {
+def counter_series(readings: Readings) -> Iterator[tuple[str, Series]]:
+    """The counters that others keep, by family."""
+    yield (
+        families.SHARED_STATE_FLUSHES.name,
+        {
             ("ok",): readings.flushes_ok_total,
             ("failed",): readings.flushes_failed_total,
         },
-        families.SHARED_STATE_DROPPED.name: {(): readings.dropped_records_total},
-        families.ACCESS_LOG_DROPPED.name: {(): readings.dropped_log_lines_total},
-        families.CONNECTIONS_TOTAL.name: {
+    )
+    yield families.SHARED_STATE_DROPPED.name, {(): readings.dropped_records_total}
+    yield families.ACCESS_LOG_DROPPED.name, {(): readings.dropped_log_lines_total}
+    yield (
+        families.CONNECTIONS_TOTAL.name,
+        {
             ("accepted",): readings.connections_accepted_total,
             ("refused",): readings.connections_refused_total,
             ("handshake_failed",): readings.handshakes_failed_total,
         },
-        families.ENDPOINT_EJECTIONS.name: _by_name(readings.ejections_total),
-        families.CLIENT_TIMEOUTS.name: _by_name(readings.waits_timed_out_total),
-        families.CANARY_REQUESTS.name: {
+    )
+    yield families.ENDPOINT_EJECTIONS.name, _by_name(readings.ejections_total)
+    yield families.CLIENT_TIMEOUTS.name, _by_name(readings.waits_timed_out_total)
+    yield (
+        families.CANARY_REQUESTS.name,
+        {
             (found.model, found.rule, side, result): count
             for found in readings.canaries
             for (side, result), count in found.requests_total.items()
         },
-        families.SHADOW_COPIES.name: {
+    )
+    yield (
+        families.SHADOW_COPIES.name,
+        {
             (found.model, result): count
             for found in readings.shadows
             for result, count in found.copies_total.items()
         },
-        families.SHADOW_COMPARISONS.name: {
+    )
+    yield (
+        families.SHADOW_COMPARISONS.name,
+        {
             (found.model, result): count
             for found in readings.shadows
             for result, count in found.comparisons_total.items()
         },
-        families.CANARY_ROLLBACKS.name: {
-            (found.model, found.rule): found.rollbacks_total for found in readings.canaries
-        },
-    }
+    )
+    yield (
+        families.CANARY_ROLLBACKS.name,
+        {(found.model, found.rule): found.rollbacks_total for found in readings.canaries},
+    )
 
 
-def gauge_series(readings: Readings) -> dict[str, Series]:
-    """What is the case now."""
-    return {
-        families.IN_FLIGHT.name: _by_backend(readings.in_flight),
-        families.QUEUE_DEPTH.name: _by_backend(readings.queue_depth),
-        families.BREAKER_OPEN.name: _by_backend(readings.breaker_open),
-        families.REPLICAS_WANTED.name: _by_name(readings.replicas_wanted),
-        families.REPLICAS_READY.name: _by_name(readings.replicas_ready),
-        families.REPLICAS_BILLED.name: _by_name(readings.replicas_billed),
-        families.POOL_SLOTS.name: _by_name(readings.pool_slots),
-        families.ENDPOINTS.name: {
-            (model, state): value for (model, state), value in readings.endpoints.items()
-        },
-        families.TASKS.name: {(): readings.tasks},
-        families.CERTIFICATE_EXPIRY.name: (
-            {} if readings.certificate_expires_at is None else {(): readings.certificate_expires_at}
-        ),
-        families.POOL_PANICKING.name: _by_name(readings.pool_panicking),
-        families.SIZED_BY_OTHERS.name: _by_name(readings.sized_by_others),
-        families.SIGNALS_DEGRADED.name: {(): readings.signals_degraded},
-        families.SHARED_STATE_PEERS.name: {(): readings.shared_state_peers},
-        families.BODY_BYTES.name: {(): readings.body_bytes_buffered},
-        families.CONNECTIONS.name: {(): readings.connections},
-        families.SHADOW_MAX_DIFFERENCE.name: {
-            (found.model,): found.max_difference for found in readings.shadows
-        },
-        families.CANARY_SHARE.name: {
-            (found.model, found.rule): found.share for found in readings.canaries
-        },
-    }
+def gauge_series(readings: Readings) -> Iterator[tuple[str, Series]]:
+    """What is the case now, by family."""
+    yield families.IN_FLIGHT.name, _by_backend(readings.in_flight)
+    yield families.QUEUE_DEPTH.name, _by_backend(readings.queue_depth)
+    yield families.BREAKER_OPEN.name, _by_backend(readings.breaker_open)
+    yield families.REPLICAS_WANTED.name, _by_name(readings.replicas_wanted)
+    yield families.REPLICAS_READY.name, _by_name(readings.replicas_ready)
+    yield families.REPLICAS_BILLED.name, _by_name(readings.replicas_billed)
+    yield families.POOL_SLOTS.name, _by_name(readings.pool_slots)
+    yield (
+        families.ENDPOINTS.name,
+        {(model, state): value for (model, state), value in readings.endpoints.items()},
+    )
+    yield families.TASKS.name, {(): readings.tasks}
+    yield (
+        families.CERTIFICATE_EXPIRY.name,
+        ({} if readings.certificate_expires_at is None else {(): readings.certificate_expires_at}),
+    )
+    yield families.POOL_PANICKING.name, _by_name(readings.pool_panicking)
+    yield families.SIZED_BY_OTHERS.name, _by_name(readings.sized_by_others)
+    yield families.SIGNALS_DEGRADED.name, {(): readings.signals_degraded}
+    yield families.SHARED_STATE_PEERS.name, {(): readings.shared_state_peers}
+    yield families.BODY_BYTES.name, {(): readings.body_bytes_buffered}
+    yield families.CONNECTIONS.name, {(): readings.connections}
+    yield (
+        families.SHADOW_MAX_DIFFERENCE.name,
+        {(found.model,): found.max_difference for found in readings.shadows},
+    )
+    yield (
+        families.CANARY_SHARE.name,
+        {(found.model, found.rule): found.share for found in readings.canaries},
+    )
 
 
 def _by_backend(values: Mapping[tuple[str, Backend], int]) -> Series:

@@ -24,6 +24,7 @@ from router.policy.steering import Slo
 from router.runtime import ModelRuntime, SizingState
 from router.signals.memory import ModelSignals
 from router.telemetry.metrics import Metrics
+from router.turns import at_once
 from router.upstream.address import parse_address
 from tests.fakes.builders import LIMITS, FakeClock, make_request
 from tests.unit.settings.loading import load_config
@@ -155,7 +156,7 @@ async def test_another_replica_answers_first(race):
     assert race.record.endpoint_id == "e2"
     assert (race.callers.cancelled, race.pool.in_flight) == (["e1"], 0)
     assert race.hedges() == {"won": 1.0}
-    assert race.metrics.decisions_of("m")[Backend.POOL, Reason.HEDGE] == 1
+    assert at_once(race.metrics.decisions())["m"][Backend.POOL, Reason.HEDGE] == 1
 
 
 async def test_an_attempt_that_is_quick_enough_runs_alone(race):

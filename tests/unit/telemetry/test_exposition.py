@@ -6,20 +6,26 @@ from prometheus_client import CollectorRegistry
 
 from router.domain.decision import Backend, Outcome
 from router.telemetry import families
-from router.telemetry.exposition import Snapshot, collect, counted, merged
+from router.telemetry.exposition import Snapshot, collect, counted, encoded, merged
 from router.telemetry.families import FAMILIES, Across, Kind
 from router.telemetry.metrics import Metrics
 from router.telemetry.readings import Readings
+from router.turns import Steps
+
+
+def given(found: Readings) -> Steps[Readings]:
+    yield
+    return found
 
 
 def snapshot_of(requests: int, model: str = "m", **readings: object) -> Snapshot:
-    metrics = Metrics(CollectorRegistry(), "1", lambda: Readings(**readings))  # type: ignore[arg-type]
+    metrics = Metrics(CollectorRegistry(), "1", lambda: given(Readings(**readings)))  # type: ignore[arg-type]
     metrics.configure([model])
     metrics.record_reload(succeeded=True, at=float(requests))
     for _ in range(requests):
         metrics.record_request(model, Backend.POOL, Outcome.OK, 0.2, 0.0001)
     # As it travels between processes.
-    return msgspec.json.decode(msgspec.json.encode(metrics.snapshot()), type=Snapshot)
+    return msgspec.json.decode(b"".join(encoded(metrics.snapshot())), type=Snapshot)
 
 
 def value(snapshot: Snapshot, family: families.Family, *labels: str) -> float:

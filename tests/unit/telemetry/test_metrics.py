@@ -3,6 +3,7 @@ from collections.abc import Callable
 
 import pytest
 from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.openmetrics import parser as openmetrics_parser
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -11,6 +12,7 @@ from router.telemetry.families import BUCKETS_S, FAMILIES, Kind, reference_table
 from router.telemetry.labels import AttemptResult, CostPart, HedgeResult
 from router.telemetry.metrics import Metrics
 from router.telemetry.readings import CanaryReading, Readings, ShadowReading
+from router.turns import Steps, at_once
 
 
 @pytest.fixture
@@ -149,6 +151,7 @@ def test_a_reload_keeps_what_stays_and_ends_the_series_of_what_goes(
         record_one_of_each(metrics, model)
 
     metrics.configure(["fraud", "new"])
+    at_once(metrics.forgetting())
     record_one_of_each(metrics, "ocr")  # a request that was still running
 
     text, _ = metrics.expose("")
@@ -163,6 +166,11 @@ def test_a_reload_keeps_what_stays_and_ends_the_series_of_what_goes(
 def test_a_cost_that_would_go_backwards_is_refused(metrics: Metrics, usd: float) -> None:
     with pytest.raises(ValueError, match="at least 0"):
         metrics.add_cost("fraud", CostPart.WARM_BUSY, usd)
+
+
+def given(readings: Readings) -> Steps[Readings]:
+    yield
+    return readings
 
 
 READINGS = Readings(
@@ -244,7 +252,7 @@ def test_readings_are_asked_for_at_every_scrape(
 ) -> None:
     assert registry.get_sample_value(sample, labels) in (None, 0)
 
-    metrics.readings = lambda: READINGS
+    metrics.readings = lambda: given(READINGS)
 
     assert registry.get_sample_value(sample, labels) == expected
 
@@ -270,7 +278,7 @@ def test_a_failed_reload_shows_and_keeps_the_time_of_the_last_good_one(
 def everything(metrics: Metrics) -> None:
     record_one_of_each(metrics)
     metrics.record_reload(succeeded=True, at=1000.0)
-    metrics.readings = lambda: READINGS
+    metrics.readings = lambda: given(READINGS)
 
 
 Parse = Callable[[str], object]
@@ -305,6 +313,33 @@ def test_the_exposition_parses_in_the_format_that_was_asked_for(
     assert answered.startswith(content_type)
     parsed = {family.name for family in parse(body.decode())}  # type: ignore[attr-defined]
     assert len(parsed) == len(FAMILIES)
+
+
+@pytest.mark.parametrize(
+    "accept",
+    [
+        "",
+        "text/plain;version=1.0.0;escaping=values",
+        "text/plain;version=1.0.0;escaping=dots",
+        "application/openmetrics-text;version=1.0.0",
+        "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8",
+    ],
+)
+def test_the_text_is_what_prometheus_client_would_make_of_the_series(
+    registry: CollectorRegistry, metrics: Metrics, accept: str
+) -> None:
+    odd = [*(f"model-{number}" for number in range(1000)), 'a"b\\c\nd', "{0} {} %s \x00"]
+    metrics.configure(odd)
+    everything(metrics)
+    for number, model in enumerate(odd):
+        for _ in range(number % 3):
+            record_one_of_each(metrics, model)
+        metrics.add_cost(model, CostPart.WARM_IDLE, number * 1e6)
+
+    encoder, _ = choose_encoder(accept)
+    assert metrics.expose(accept)[0].decode().splitlines() == (
+        encoder(registry).decode().splitlines()
+    )
 
 
 def test_odd_model_names_are_escaped(registry: CollectorRegistry, metrics: Metrics) -> None:
