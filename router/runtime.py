@@ -17,7 +17,6 @@ from router.backends.pool.endpoints import Pool
 from router.backends.pool.health import HealthProber
 from router.backends.serverless.function import Function
 from router.backends.serverless.refresher import Refresher
-from router.domain.addressing import path_for
 from router.domain.decision import Backend, Reason
 from router.domain.ports import PoolDriver
 from router.domain.request import InferenceRequest
@@ -86,7 +85,7 @@ class ModelRuntime:
 
     def addressed(self, request: InferenceRequest, version: str | None) -> InferenceRequest:
         """A request for another model or version as one for this; its body stays as it is."""
-        path = path_for(request.protocol, request.action, self.settings.backend_name, version)
+        path = request.protocol.path(request.action, self.settings.backend_name, version)
         return replace(request, model=self.name, version=version, path=path)
 
     def count_arrival(self, payload_bytes: int, now: float, is_captive: bool) -> None:

@@ -17,9 +17,9 @@ from router.backends.serverless.cold_starts import FirstByteStep
 from router.backends.serverless.function import Function
 from router.backends.serverless.local_host import LocalFunctionHost
 from router.background import Background
-from router.domain.addressing import path_for
 from router.domain.errors import AttemptError
-from router.domain.request import InferenceRequest, Protocol
+from router.domain.request import InferenceRequest
+from router.gateway.protocols.oip import OIP
 from router.runtime import ModelRuntime, Runtime
 from router.settings.loader import Loaded
 
@@ -184,11 +184,11 @@ def _request(model: ModelRuntime, plan: Plan) -> InferenceRequest:
     action = "infer" if plan.body else ""
     return InferenceRequest(
         request_id="measure-cold",
-        protocol=Protocol.OIP,
+        protocol=OIP,
         model=model.name,
         method="POST" if plan.body else "GET",
         action=action,
-        path=path_for(Protocol.OIP, action, model.settings.backend_name, None),
+        path=OIP.path(action, model.settings.backend_name, None),
         payload_bytes=len(plan.body),
         received_at=0.0,
         headers=plan.headers,

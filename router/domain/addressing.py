@@ -1,15 +1,12 @@
-"""The request path under which a backend knows a model and its version. Pure; bodies are not seen.
+"""What may stand in the request path under which a backend knows a model and its version. Pure.
 
-A path that goes upstream is always built here, from what was understood of the client's: a server
-behind us that reads a path in another way (decodes it twice, resolves `..`) finds nothing to
-resolve. OpenAI's paths name no model: there the gateway changes the name in the body
-(`gateway.openai`).
+A path that goes upstream is always built (by `Protocol.path`) from what was understood of the
+client's: a server behind us that reads a path in another way (decodes it twice, resolves `..`)
+finds nothing to resolve.
 """
 
 import re
 from urllib.parse import quote
-
-from router.domain.request import Protocol
 
 _NO_DOTS = r"(?!\.{1,2}(?:/|\Z))"
 """`.` and `..` are steps of a path and never names."""
@@ -26,21 +23,9 @@ def is_version(text: str) -> bool:
     return _VERSION.fullmatch(text) is not None
 
 
-def path_for(protocol: Protocol, action: str, model: str, version: str | None) -> str:
-    """The raw path that asks for `action` of a model, in a version unless that is None.
-
-    `action` is what stands after the model: `infer`, `config`, nothing for the metadata; with
-    OpenAI it is what stands after `/v1`. KServe V1 has no versions: there the version is dropped.
-    """
-    name = quote(model, safe="")
-    match protocol:
-        case Protocol.OIP:
-            versions = f"/versions/{quote(version, safe='')}" if version is not None else ""
-            return f"/v2/models/{name}{versions}/{action}".rstrip("/")
-        case Protocol.KSERVE_V1:
-            return f"/v1/models/{name}:{action}"
-        case Protocol.OPENAI:
-            return f"/v1/{action}"
+def quoted(name: str) -> str:
+    """A model's name or version as one segment of a path."""
+    return quote(name, safe="")
 
 
 def clean_query(query: str) -> str:

@@ -1,18 +1,38 @@
 """What the router knows of a request before its body has been read."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import IntEnum, StrEnum
+from enum import Enum, IntEnum, auto
+from typing import ClassVar
 
 from router.domain.decision import Backend
 
 
-class Protocol(StrEnum):
-    """The wire protocol a client speaks; errors are answered in its shape."""
+class AnswerForm(Enum):
+    """How the answers of a protocol hold what a model has computed."""
 
-    OIP = "oip"
-    KSERVE_V1 = "kserve_v1"
-    OPENAI = "openai"
+    TENSORS = auto()
+    PREDICTIONS = auto()
+    TEXT = auto()
+
+
+class Protocol(ABC):
+    """The wire protocol a client speaks, as far as it matters behind the edge.
+
+    Each one is an object without state, made once: `gateway.protocols` has them.
+    """
+
+    name: ClassVar[str]
+    answers: ClassVar[AnswerForm]
+
+    @abstractmethod
+    def path(self, action: str, model: str, version: str | None) -> str:
+        """The raw path that asks a backend for `action` of a model, in a version unless None."""
+
+    @abstractmethod
+    def error_document(self, message: str, code: str, status: int) -> dict[str, object]:
+        """The JSON document that tells a client what went wrong."""
 
 
 class Priority(IntEnum):
@@ -28,7 +48,7 @@ class InferenceRequest:
     """The facts of one inference request; its body stays opaque and travels beside it.
 
     `action` is what it asks of the model, `path` where a backend answers that: see
-    `domain.addressing`. `payload_bytes` is the length as received (compressed if the client
+    `Protocol.path`. `payload_bytes` is the length as received (compressed if the client
     compressed it).
     `is_text` says that the body is plain JSON, which a function takes without base64.
     `is_inference` is false for questions about a model (metadata, config, statistics), which run

@@ -15,8 +15,8 @@ from router.domain.errors import (
     InvalidRequestError,
     RouterError,
 )
-from router.domain.request import Protocol
 from router.gateway.explain import ExplainQuestion, explain
+from router.gateway.protocols.oip import OIP
 from router.gateway.readiness import DRAINING, Readiness, document
 from router.gateway.responses import error_answer, not_found_model
 from router.gateway.status import StatusSources, status
@@ -203,7 +203,7 @@ async def errors_as_json(
     try:
         return await handler(request)
     except RouterError as error:
-        answer = error_answer(error, Protocol.OIP)
+        answer = error_answer(error, OIP)
         return web.Response(status=answer.status, body=answer.body, content_type="application/json")
     except web.HTTPException as error:
         return json_reply({"error": f"{error.status}: {error.reason}"}, error.status)

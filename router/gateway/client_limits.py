@@ -9,8 +9,8 @@ from enum import StrEnum
 
 from router.domain.clock import Clock
 from router.domain.errors import TooManyConnectionsError
-from router.domain.request import Protocol
 from router.gateway.body import BodyBudget
+from router.gateway.protocols.oip import OIP
 from router.gateway.relay import error_bytes
 from router.gateway.responses import error_answer
 from router.runtime import RuntimeRef
@@ -132,7 +132,7 @@ class _Refused(asyncio.Protocol):
 
     def tell(self, transport: asyncio.Transport, why: str, *, lingers: bool) -> None:
         """Send the refusal; without lingering, the client may see a reset instead."""
-        answer = error_answer(TooManyConnectionsError(why), Protocol.OIP)
+        answer = error_answer(TooManyConnectionsError(why), OIP)
         transport.write(error_bytes(answer, b"connection: close\r\n"))
         if not lingers:
             transport.close()

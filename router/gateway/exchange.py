@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from router.dispatch.attempts import Record
 from router.domain.decision import Outcome
 from router.domain.request import InferenceRequest, Protocol
+from router.gateway.protocols.oip import OIP
 from router.gateway.variant import Assignment, Variant
 from router.telemetry.logs import AccessLog, AccessRecord
 from router.telemetry.metrics import Metrics
@@ -31,7 +32,7 @@ class Exchange:
 
     request_id: str
     received_at: float
-    protocol: Protocol = Protocol.OIP
+    protocol: Protocol = OIP
     model: str | None = None
     version: str | None = None
     asked_model: str | None = None
@@ -105,7 +106,7 @@ class Exchange:
         telemetry.access_log.record(
             AccessRecord(
                 request_id=self.request_id,
-                protocol=self.protocol,
+                protocol=self.protocol.name,
                 model=self.answered_by,
                 version=self.version if record.passed_to is None else None,
                 tenant=self.tenant,

@@ -6,10 +6,10 @@ import msgspec
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from router.dispatch.chain import explain_chain
-from router.domain.addressing import path_for
 from router.domain.decision import TraceStep
-from router.domain.request import InferenceRequest, Protocol
+from router.domain.request import InferenceRequest
 from router.gateway.head import read_head
+from router.gateway.protocols.oip import OIP
 from router.gateway.responses import not_found_model
 from router.gateway.variant import Variant, variant_of
 from router.policy.decide import prioritised
@@ -38,11 +38,11 @@ class ExplainQuestion(msgspec.Struct, forbid_unknown_fields=True):
         hints_count = runtime.settings.server.backend_hint is BackendHint.ALLOW
         return InferenceRequest(
             request_id=head.request_id or "explain",
-            protocol=Protocol.OIP,
+            protocol=OIP,
             model=self.model,
             method="POST",
             action="infer",
-            path=path_for(Protocol.OIP, "infer", self.model, self.version),
+            path=OIP.path("infer", self.model, self.version),
             payload_bytes=self.payload_bytes,
             received_at=now,
             version=self.version,

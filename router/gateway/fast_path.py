@@ -22,7 +22,6 @@ from router.domain.decision import Verdict
 from router.domain.errors import RouterError
 from router.domain.request import InferenceRequest
 from router.domain.snapshot import ServerlessLimits
-from router.gateway import openai
 from router.gateway.body import STREAM_ABOVE_BYTES, WINDOW_BYTES, BodyBudget
 from router.gateway.exchange import Telemetry
 from router.gateway.fast_attempt import Attempt, Ground
@@ -31,7 +30,7 @@ from router.gateway.fast_tally import Tally
 from router.gateway.fast_upload import Sender, Upload
 from router.gateway.intake import read_intent
 from router.gateway.known_heads import KnownHeads, Sorted
-from router.gateway.target import Target
+from router.gateway.protocols.base import Target
 from router.gateway.variant import Assignment, assigned_variant
 from router.policy.canary import Side
 from router.policy.rules import Rule, first_match
@@ -159,7 +158,7 @@ class FastPath:
         name = known.target.model
         if name is None:
             try:
-                asked = openai.read_small(body)
+                asked = known.target.protocol.asked_at_once(body)
             except RouterError:
                 return None
             if asked.stream:

@@ -20,8 +20,8 @@ from router.gateway.exchange import Exchange
 from router.gateway.fast_tally import Answers, Tally
 from router.gateway.intake import Intent, request_of
 from router.gateway.known_heads import TENSORS, Sorted, read_line
+from router.gateway.protocols.base import Target
 from router.gateway.responses import outcome_of_status
-from router.gateway.target import Target
 from router.gateway.variant import Assignment
 from router.policy.canary import Side, is_copied, key_of, own_key, side_by
 from router.policy.rules import Rule
@@ -350,7 +350,7 @@ class Way:
         request, assigned = self._route.request, self._route.assigned
         return AccessRecord(
             request_id="",
-            protocol=request.protocol,
+            protocol=request.protocol.name,
             model=request.model,
             version=request.version,
             tenant=request.tenant,

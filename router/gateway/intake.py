@@ -14,23 +14,22 @@ from multidict import CIMultiDictProxy
 
 from router.dispatch.chain import Link
 from router.dispatch.director import Director
-from router.domain.addressing import clean_query, path_for
+from router.domain.addressing import clean_query
 from router.domain.clock import Clock
 from router.domain.errors import (
     BodyTimeoutError,
     DeadlineExceededError,
     InvalidRequestError,
-    NotFoundError,
 )
 from router.domain.ports import Payload
-from router.domain.request import InferenceRequest, Protocol
-from router.gateway import kserve_v1, oip, openai
+from router.domain.request import InferenceRequest
 from router.gateway.access import admit, identify, may_use, model_for
 from router.gateway.body import STREAM_ABOVE_BYTES, WINDOW_BYTES, Body
 from router.gateway.exchange import Exchange
 from router.gateway.head import Head, read_head
-from router.gateway.parameters import read_parameters
-from router.gateway.target import Document, Target, origin_form, segments_of
+from router.gateway.protocols.base import Asked, Document, Question, Target
+from router.gateway.protocols.registry import protocol_of
+from router.gateway.protocols.request_line import origin_form, segments_of
 from router.gateway.variant import variant_of
 from router.policy.canary import Shadow
 from router.policy.decide import prioritised
@@ -72,14 +71,6 @@ class Taken:
     shadow: Shadow | None = None
 
 
-def protocol_of(path: str) -> Protocol:
-    """The protocol in whose shape a path's errors are answered."""
-    if path.startswith("/v1/"):
-        is_list = path == "/v1/models" or path.startswith("/v1/models/")
-        return Protocol.KSERVE_V1 if is_list else Protocol.OPENAI
-    return Protocol.OIP
-
-
 def read_intent(
     method: str,
     raw_target: str,
@@ -94,9 +85,11 @@ def read_intent(
     head = read_head(headers, keys_are_ours=not runtime.keys.is_open)
     # Before the path is looked at: a stranger learns nothing of the models that there are.
     caller = None if path.startswith(_OPEN_PATHS) else identify(runtime, head.key)
-    target = _resolve(method, path, runtime, caller, now, is_ready=is_ready)
+    target = protocol_of(path).resolve(
+        Question(method, segments_of(path), runtime, caller, now, is_ready)
+    )
     if isinstance(target, Target) and target.model is None:
-        openai.check_head(head.headers)
+        target.protocol.check_head(head.headers)
     return Intent(target, head, caller, method, clean_query(query))
 
 
@@ -117,7 +110,7 @@ def request_of(
         model=model.name,
         method=intent.method,
         action=target.action,
-        path=path_for(target.protocol, target.action, model.settings.backend_name, target.version),
+        path=target.protocol.path(target.action, model.settings.backend_name, target.version),
         payload_bytes=exchange.payload_bytes,
         received_at=exchange.received_at,
         version=target.version,
@@ -136,7 +129,7 @@ def request_of(
 
 def _chain(
     intent: Intent,
-    asked: openai.Asked,
+    asked: Asked,
     model: ModelRuntime,
     request: InferenceRequest,
     runtime: Runtime,
@@ -150,7 +143,7 @@ def _chain(
     return first, *(_stand_in(runtime.models[name], request, asked) for name in names)
 
 
-def _stand_in(model: ModelRuntime, request: InferenceRequest, asked: openai.Asked) -> Link:
+def _stand_in(model: ModelRuntime, request: InferenceRequest, asked: Asked) -> Link:
     addressed = replace(
         model.addressed(request, None),
         is_idempotent=model.settings.idempotent and request.is_idempotent,
@@ -159,11 +152,11 @@ def _stand_in(model: ModelRuntime, request: InferenceRequest, asked: openai.Aske
     return _link(model, addressed, asked)
 
 
-def _link(model: ModelRuntime, request: InferenceRequest, asked: openai.Asked) -> Link:
+def _link(model: ModelRuntime, request: InferenceRequest, asked: Asked) -> Link:
     name = model.settings.backend_name
     rewrite = None
-    if asked.model != name and request.protocol is Protocol.OPENAI:
-        rewrite = partial(openai.renamed, place=asked.place, model=name)
+    if asked.model != name and asked.renamed is not None:
+        rewrite = partial(asked.renamed, model=name)
     return Link(model, prioritised(request, model.policy), rewrite)
 
 
@@ -210,10 +203,10 @@ class Intake:
         exchange.payload_bytes = body.declared_bytes or 0
 
         content = None
-        asked = openai.Asked(target.model or "")
+        asked = Asked(target.model or "")
         if target.model is None:
             content = await self._read(body, exchange, runtime)
-            asked = await openai.read(content)
+            asked = await target.protocol.asked(content)
             exchange.model = asked.model
         model = model_for(runtime, intent.caller, asked.model)
         if not exchange.is_resumed:
@@ -225,12 +218,12 @@ class Intake:
         if content is None:
             if not exchange.is_resumed:
                 self._director.check(_chain(intent, asked, model, request, runtime))
-            if _may_stream(model, request):
+            if _may_stream(model, target, request):
                 upload = await self._upload(body, exchange, runtime)
                 chain = _chain(intent, asked, model, request, runtime)
                 return Taken(chain, upload, variant.shadow)
             content = await self._read(body, exchange, runtime)
-            request = await _with_body(request, model, content, exchange)
+            request = await _with_body(request, target, model, content, exchange)
         return Taken(_chain(intent, asked, model, request, runtime), content, variant.shadow)
 
     async def _upload(self, body: Body, exchange: Exchange, runtime: Runtime) -> "ClientUpload":
@@ -304,7 +297,7 @@ class ClientUpload:
         return await self._read_whole()
 
 
-def _may_stream(model: ModelRuntime, request: InferenceRequest) -> bool:
+def _may_stream(model: ModelRuntime, target: Target, request: InferenceRequest) -> bool:
     """Whether a body needs not be kept: it is long, nobody looks inside, and a pool may get it.
 
     A chunked one is kept: no decision can be taken before its length is known.
@@ -313,22 +306,8 @@ def _may_stream(model: ModelRuntime, request: InferenceRequest) -> bool:
         request.payload_bytes > STREAM_ABOVE_BYTES
         and model.pool is not None
         and model.pool.params.enabled
-        and not (model.settings.read_parameters and request.protocol is Protocol.OIP)
+        and not (model.settings.read_parameters and target.protocol.tells_in_body)
     )
-
-
-def _resolve(
-    method: str, path: str, runtime: Runtime, caller: ApiKey | None, now: float, *, is_ready: bool
-) -> Target | Document:
-    match segments_of(path):
-        case ["v2", *rest]:
-            return oip.resolve(method, rest, runtime, caller, now, is_ready=is_ready)
-        case ["v1", "models", *rest]:
-            return kserve_v1.resolve(method, rest, runtime, caller, now)
-        case ["v1", *rest]:
-            return openai.resolve(method, rest)
-        case _:
-            raise NotFoundError("this path is not part of the API; inference is under /v2")
 
 
 def _deadline(head: Head, exchange: Exchange) -> float | None:
@@ -342,26 +321,23 @@ def _hints_allowed(runtime: Runtime) -> bool:
 
 
 async def _with_body(
-    request: InferenceRequest, model: ModelRuntime, content: bytes, exchange: Exchange
+    request: InferenceRequest,
+    target: Target,
+    model: ModelRuntime,
+    content: bytes,
+    exchange: Exchange,
 ) -> InferenceRequest:
     """Complete the facts that only the body tells: a chunked length, and OIP parameters."""
     if request.is_inference and not content:
         raise InvalidRequestError("the request has no body; send an inference request")
     if len(content) != request.payload_bytes:
         request = replace(request, payload_bytes=len(content))
-    if not (model.settings.read_parameters and request.protocol is Protocol.OIP and content):
+    if not (model.settings.read_parameters and target.protocol.tells_in_body and content):
         return request
-    parameters = await read_parameters(content, request.headers)
+    told = await target.protocol.told(content, request.headers)
     deadline = request.deadline
-    if parameters.timeout is not None and parameters.timeout > 0:
-        asked = exchange.received_at + parameters.timeout / 1e6
+    if told.timeout_s is not None:
+        asked = exchange.received_at + told.timeout_s
         deadline = asked if deadline is None else min(deadline, asked)
         exchange.deadline_ms = (deadline - exchange.received_at) * 1e3
-    sequence = parameters.sequence_id
-    return replace(
-        request,
-        deadline=deadline,
-        priority=parameters.class_,
-        # 0 and "" mean that the request belongs to no sequence.
-        sequence_id=str(sequence) if sequence else None,
-    )
+    return replace(request, deadline=deadline, priority=told.priority, sequence_id=told.sequence_id)

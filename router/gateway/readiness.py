@@ -3,10 +3,17 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-from router.gateway.target import can_serve
-from router.runtime import RuntimeRef
+from router.runtime import ModelRuntime, RuntimeRef
 
 DRAINING = "the gateway drains"
+
+
+def can_serve(model: ModelRuntime, now: float) -> bool:
+    """Whether a request for the model would find a backend, if need be after a start."""
+    pool, function = model.pool, model.serverless
+    if function is not None and function.params.enabled and not function.circuit.is_open(now):
+        return True
+    return pool is not None and pool.params.enabled and (pool.ready > 0 or pool.params.can_start)
 
 
 class FunctionHost(Protocol):

@@ -22,7 +22,6 @@ from router.domain.errors import (
     UpstreamRejectedError,
 )
 from router.domain.request import Protocol
-from router.domain.wording import error_document
 
 STATUS: Mapping[str, int] = {
     "invalid_request": 400,
@@ -83,7 +82,7 @@ def error_answer(error: Exception, protocol: Protocol) -> ErrorAnswer:
         headers.append(("www-authenticate", 'Bearer realm="hybrid-router"'))
     if isinstance(error, MethodNotAllowedError):
         headers.append(("allow", error.allowed))
-    body = msgspec.json.encode(error_document(protocol, message, code, status))
+    body = msgspec.json.encode(protocol.error_document(message, code, status))
     closes = isinstance(error, _UNREAD)
     return ErrorAnswer(status, headers, body, closes)
 

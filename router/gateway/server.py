@@ -31,9 +31,9 @@ from router.gateway.fast_route import KnownHead
 from router.gateway.intake import Intake, Taken
 from router.gateway.known_heads import Sorted
 from router.gateway.listener import descriptors
+from router.gateway.protocols.base import Document
 from router.gateway.relay import AiohttpReplies, Headers, Outgoing, is_relayed
 from router.gateway.responses import ErrorAnswer, error_answer, outcome_of_status
-from router.gateway.target import Document
 from router.runtime import Runtime, RuntimeRef
 from router.shadow.copies import Copy, Shadows
 from router.upstream.client import UpstreamClient

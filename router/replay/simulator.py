@@ -13,7 +13,7 @@ import numpy as np
 
 from router.domain.decision import Backend, Reason
 from router.domain.errors import RouterError
-from router.domain.request import InferenceRequest, Protocol
+from router.domain.request import AnswerForm, InferenceRequest, Protocol
 from router.domain.snapshot import PoolSnapshot, ServerlessSnapshot
 from router.policy.decide import ModelPolicy, State, decide
 from router.policy.demand import USUAL_PAYLOAD_BYTES
@@ -43,6 +43,26 @@ _SPILL_REASONS = frozenset({Reason.SPILLOVER, Reason.DEADLINE})
 _NOT_TRIED: dict[Backend, Reason] = {}
 _FIRST_PAUSE_S, _MAX_PAUSE_S = 0.05, 1.0
 _NO_TIMES = [DurationEstimate(0.0)] * BUCKETS
+
+
+class _NoWire(Protocol):
+    """Stands where requests have a wire protocol: those of a replay come over none."""
+
+    name = "replay"
+    answers = AnswerForm.TEXT
+
+    def path(self, action: str, model: str, version: str | None) -> str:
+        """Nothing is asked."""
+        del action, model, version
+        return ""
+
+    def error_document(self, message: str, code: str, status: int) -> dict[str, object]:
+        """Nobody is told."""
+        del message, code, status
+        return {}
+
+
+_NO_WIRE = _NoWire()
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,7 +306,7 @@ class Simulation(Machine):
         at, bucket, wish, _, _, _, _, _, _ = waiter.row
         request = InferenceRequest(
             request_id="",
-            protocol=Protocol.OIP,
+            protocol=_NO_WIRE,
             model=self._name,
             method="POST",
             action="infer",

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from router.domain.request import Protocol
+from router.domain.request import AnswerForm
 from router.shadow.tensors import Answer, Array, Tensor, UnreadableAnswerError, outputs_of
 
 
@@ -20,7 +20,7 @@ class Comparison(NamedTuple):
     text: str = ""
 
 
-def compare(protocol: Protocol, answer: Answer, shadow: Answer, tolerance: float) -> Comparison:
+def compare(form: AnswerForm, answer: Answer, shadow: Answer, tolerance: float) -> Comparison:
     """Compare what the client got with what the shadow answered.
 
     What cannot be read as tensors is the same only byte by byte.
@@ -28,7 +28,7 @@ def compare(protocol: Protocol, answer: Answer, shadow: Answer, tolerance: float
     if answer.status != shadow.status:
         return Comparison(False, 0.0, f"status {shadow.status} instead of {answer.status}")
     try:
-        ours, theirs = outputs_of(protocol, answer), outputs_of(protocol, shadow)
+        ours, theirs = outputs_of(form, answer), outputs_of(form, shadow)
     except UnreadableAnswerError:
         is_match = answer.body == shadow.body
         return Comparison(is_match, 0.0, "" if is_match else "the bodies differ")

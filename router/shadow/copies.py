@@ -188,7 +188,7 @@ async def _compare(order: _Order, answer: Answer | None, shadowed: Answer | None
     if answer is None or shadowed is None:
         counts.comparisons[ComparisonResult.SKIPPED] += 1
         return
-    arguments = (order.request.protocol, answer, shadowed, order.shadow.tolerance)
+    arguments = (order.request.protocol.answers, answer, shadowed, order.shadow.tolerance)
     if len(answer.body) + len(shadowed.body) > _INLINE_BYTES:
         found = await asyncio.to_thread(compare, *arguments)
     else:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
-from router.domain.request import Protocol
+from router.domain.request import AnswerForm
 
 MAX_PLAIN_BYTES = 64 * 1024 * 1024
 """What a compressed answer may grow to."""
@@ -66,13 +66,13 @@ class _Predictions(msgspec.Struct):
     predictions: Any
 
 
-def outputs_of(protocol: Protocol, answer: Answer) -> dict[str, Tensor]:
+def outputs_of(form: AnswerForm, answer: Answer) -> dict[str, Tensor]:
     """The outputs by name. Raises UnreadableAnswerError."""
-    if protocol is Protocol.OPENAI:
-        raise UnreadableAnswerError("answers of OpenAI's protocol hold text")
+    if form is AnswerForm.TEXT:
+        raise UnreadableAnswerError("answers of this protocol hold text")
     try:
         body = _plain(answer)
-        if protocol is Protocol.KSERVE_V1:
+        if form is AnswerForm.PREDICTIONS:
             return {"predictions": _predictions(body)}
         return _oip(body, answer.headers.get(_HEADER_LENGTH))
     except UnreadableAnswerError:

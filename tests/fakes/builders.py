@@ -5,8 +5,9 @@ Every builder gives something ordinary; a test states only what it is about.
 
 from typing import Any
 
-from router.domain.request import InferenceRequest, Protocol
+from router.domain.request import InferenceRequest
 from router.domain.snapshot import PoolSnapshot, ServerlessLimits, ServerlessSnapshot
+from router.gateway.protocols.oip import OIP
 from router.policy.steering import Slo
 
 NOW = 1000.0
@@ -36,7 +37,7 @@ def make_request(**facts: Any) -> InferenceRequest:
     """A small JSON inference request for model `m`, received now."""
     defaults: dict[str, Any] = {
         "request_id": "r-1",
-        "protocol": Protocol.OIP,
+        "protocol": OIP,
         "model": "m",
         "method": "POST",
         "action": "infer",

@@ -16,7 +16,6 @@ from prometheus_client import CollectorRegistry
 
 from router.backends.pool.endpoint import Endpoint
 from router.domain.errors import AttemptError, RouterError
-from router.domain.request import Protocol
 from router.gateway.body import BodyBudget
 from router.gateway.client_limits import ClientLimits
 from router.gateway.connection import ClientConnection
@@ -24,6 +23,7 @@ from router.gateway.direct import Direct
 from router.gateway.exchange import Telemetry
 from router.gateway.fast_path import FastPath
 from router.gateway.intake import Intent, read_intent
+from router.gateway.protocols.oip import OIP
 from router.gateway.relay import Headers
 from router.gateway.responses import ErrorAnswer, error_answer
 from router.gateway.server import GatewayServer
@@ -263,7 +263,7 @@ class Wire:
 
     def refuse(self, error: RouterError) -> tuple[ErrorAnswer, Headers]:
         """What is no request: the answer that the gateway would give."""
-        return error_answer(error, Protocol.OIP), ()
+        return error_answer(error, OIP), ()
 
     def direct(self, client: Any, known: Any, head: Any, body: bytes, carried: Any) -> Direct:
         """A request that the shortcut declined: understood all the same."""

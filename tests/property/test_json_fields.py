@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.domain.errors import InvalidRequestError
-from router.gateway import openai
-from router.gateway.json_fields import FieldScanner, FieldsError
+from router.gateway.protocols.json_fields import FieldScanner, FieldsError
+from router.gateway.protocols.openai import OPENAI
 
 NAMES = frozenset({"model", "stream"})
 LIKE_MODEL = st.sampled_from(["model", "Model", "MODEL", "model\0", "modell", "mode", "", "a:b"])
@@ -115,7 +115,7 @@ def test_a_small_body_is_taken_exactly_where_there_is_one_reading(body, data):
         told = None
     is_request = told is not None and isinstance(told.get("model"), str)
     try:
-        asked = openai.read_small(body)
+        asked = OPENAI.asked_at_once(body)
     except InvalidRequestError:
         assert told is None or not is_request or not isinstance(told.get("stream", False), bool)
     else:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from router.domain.request import Protocol
+from router.domain.request import AnswerForm
 from router.shadow.compare import compare
 from router.shadow.tensors import Answer
 
@@ -29,7 +29,7 @@ floats = hnp.arrays(
 )
 
 
-@given(protocol=st.sampled_from(Protocol), one=answers, other=answers)
+@given(protocol=st.sampled_from(AnswerForm), one=answers, other=answers)
 def test_any_two_answers_can_be_compared(protocol, one, other):
     found = compare(protocol, one, other, 1e-3)
     assert found.is_match == compare(protocol, other, one, 1e-3).is_match
@@ -50,7 +50,7 @@ def answer_of(values, *, binary: bool) -> Answer:
 @given(values=floats, at=st.integers(0, 100), by=st.floats(1.0, 1e6))
 def test_a_changed_number_is_found_and_measured(values, at, by):
     same = answer_of(values.copy(), binary=True)
-    assert compare(Protocol.OIP, answer_of(values, binary=True), same, 0.0).is_match
+    assert compare(AnswerForm.TENSORS, answer_of(values, binary=True), same, 0.0).is_match
     finite = np.flatnonzero(np.isfinite(values))
     if not len(finite):
         return
@@ -60,7 +60,7 @@ def test_a_changed_number_is_found_and_measured(values, at, by):
     changed = changed.astype(np.float32)
     exact = abs(float(changed[index]) - float(values[index]))
     found = compare(
-        Protocol.OIP, answer_of(values, binary=True), answer_of(changed, binary=True), 0.0
+        AnswerForm.TENSORS, answer_of(values, binary=True), answer_of(changed, binary=True), 0.0
     )
     assert found.max_difference == exact
     assert found.is_match == (exact == 0.0)
@@ -70,4 +70,4 @@ def test_a_changed_number_is_found_and_measured(values, at, by):
 def test_json_and_binary_are_the_same(values):
     finite = values[np.isfinite(values)]
     as_text, as_bytes = answer_of(finite, binary=False), answer_of(finite, binary=True)
-    assert compare(Protocol.OIP, as_text, as_bytes, 0.0).is_match
+    assert compare(AnswerForm.TENSORS, as_text, as_bytes, 0.0).is_match

@@ -23,7 +23,6 @@ from router.domain.errors import AttemptError, ModelFailedError, UpstreamRejecte
 from router.domain.ports import BackendResponse, Payload, Upload
 from router.domain.request import InferenceRequest
 from router.domain.snapshot import ServerlessLimits, ServerlessSnapshot
-from router.domain.wording import error_document
 from router.policy.estimates import FunctionTimes, WarmEnvironments
 from router.policy.exploration import Exploration
 
@@ -423,7 +422,7 @@ class FunctionLease:
 
 def _answer_of(request: InferenceRequest, error: ModelFailedError) -> BackendResponse:
     """The answer that a model would have given, had its own code not failed."""
-    document = error_document(request.protocol, str(error), error.code, 500)
+    document = request.protocol.error_document(str(error), error.code, 500)
     response = BackendResponse(
         500, [("content-type", "application/json")], msgspec.json.encode(document)
     )

@@ -8,7 +8,8 @@ from timeit import repeat
 from router.assembly.runtime import assemble, new_parts
 from router.backends.pool.endpoint import Endpoint
 from router.domain.decision import Verdict
-from router.domain.request import InferenceRequest, Protocol
+from router.domain.request import InferenceRequest
+from router.gateway.protocols.oip import OIP
 from router.policy.decide import decide
 from router.policy.pickers import least_loaded
 from router.runtime import ModelRuntime
@@ -78,4 +79,4 @@ def _endpoints(model: ModelRuntime) -> list[Endpoint]:
 
 def _request(model: str) -> InferenceRequest:
     path = BY_NAME["infer-1"].path
-    return InferenceRequest("id", Protocol.OIP, model, "POST", "infer", path, 300, _NOW)
+    return InferenceRequest("id", OIP, model, "POST", "infer", path, 300, _NOW)

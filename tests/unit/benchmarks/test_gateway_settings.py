@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from router.assembly.runtime import assemble, new_parts
-from router.domain.request import InferenceRequest, Protocol
+from router.domain.request import InferenceRequest
+from router.gateway.protocols.oip import OIP
 from router.policy.rules import first_match
 from router.runtime import Runtime
 from router.settings.loader import load
@@ -31,7 +32,7 @@ def test_rules_models_and_both_backends_are_there(runtime: Runtime):
 @pytest.mark.parametrize("payload_bytes", [300, 4 * MIB], ids=["small", "large"])
 def test_requests_pass_all_rules_and_are_steered(runtime: Runtime, payload_bytes: int):
     model = runtime.models[MODEL]
-    request = InferenceRequest("id", Protocol.OIP, MODEL, "POST", "infer", "/", payload_bytes, 0.0)
+    request = InferenceRequest("id", OIP, MODEL, "POST", "infer", "/", payload_bytes, 0.0)
     rule = first_match(model.policy.rules, request)
     assert rule.name == "default"
     assert rule.route.wish(0.5) is None

@@ -2,10 +2,12 @@ import re
 
 import pytest
 
-from router.domain.addressing import MODEL_NAME, clean_query, is_version, path_for
-from router.domain.request import Protocol
+from router.domain.addressing import MODEL_NAME, clean_query, is_version
+from router.gateway.protocols.kserve_v1 import KSERVE_V1
+from router.gateway.protocols.oip import OIP
+from router.gateway.protocols.openai import OPENAI
 
-OIP, V1 = Protocol.OIP, Protocol.KSERVE_V1
+V1 = KSERVE_V1
 
 
 @pytest.mark.parametrize(
@@ -20,7 +22,7 @@ OIP, V1 = Protocol.OIP, Protocol.KSERVE_V1
         (OIP, "infer", "versions", None, "/v2/models/versions/infer"),
         (V1, "predict", "n", None, "/v1/models/n:predict"),
         (V1, "predict", "org/n", "2", "/v1/models/org%2Fn:predict"),
-        (Protocol.OPENAI, "chat/completions", "n", "2", "/v1/chat/completions"),
+        (OPENAI, "chat/completions", "n", "2", "/v1/chat/completions"),
     ],
     ids=[
         "no version",
@@ -36,7 +38,7 @@ OIP, V1 = Protocol.OIP, Protocol.KSERVE_V1
     ],
 )
 def test_paths(protocol, action, model, version, expected):
-    assert path_for(protocol, action, model, version) == expected
+    assert protocol.path(action, model, version) == expected
 
 
 @pytest.mark.parametrize("text", ["1", "1.0", "v1_2-rc.3", "...", "a..b"])

@@ -5,8 +5,13 @@ import json
 import pytest
 
 from router.domain.errors import InvalidRequestError
-from router.gateway import openai
-from router.gateway.json_fields import FieldsError, find_fields, find_fields_in_turns, parts_of
+from router.gateway.protocols.json_fields import (
+    FieldsError,
+    find_fields,
+    find_fields_in_turns,
+    parts_of,
+)
+from router.gateway.protocols.openai import OPENAI
 
 NAMES = frozenset({"model", "stream"})
 LONG = b'"' + b"x" * 200_000 + b'"'
@@ -85,7 +90,7 @@ def long_form(body: bytes) -> bytes:
 @pytest.mark.parametrize("body", TWO_READINGS.values(), ids=TWO_READINGS)
 async def test_a_body_with_two_readings_is_refused(body, is_long):
     with pytest.raises(InvalidRequestError, match="not a valid request"):
-        await openai.read(long_form(body) if is_long else body)
+        await OPENAI.asked(long_form(body) if is_long else body)
 
 
 @pytest.mark.parametrize("is_long", [False, True], ids=["small", "long"])
@@ -93,9 +98,10 @@ async def test_a_body_with_two_readings_is_refused(body, is_long):
 async def test_a_body_with_one_reading_is_read(body, is_long):
     whole = long_form(body) if is_long else body
     assert json.loads(whole)["model"] == "m"
-    asked = await openai.read(whole)
+    asked = await OPENAI.asked(whole)
     assert (asked.model, asked.stream) == ("m", False)
-    changed = json.loads(await openai.renamed(whole, asked.place, 'n"'))
+    assert asked.renamed is not None
+    changed = json.loads(await asked.renamed(whole, 'n"'))
     assert changed == {**json.loads(whole), **dict.fromkeys(["model"], 'n"')}
     assert list(changed) == list(json.loads(whole))
 

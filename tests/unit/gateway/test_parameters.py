@@ -5,7 +5,7 @@ import zlib
 import pytest
 
 from router.domain.errors import InvalidRequestError
-from router.gateway.parameters import Parameters, read_parameters
+from router.gateway.protocols.parameters import Parameters, read_parameters
 
 BODY = json.dumps(
     {"inputs": [], "parameters": {"timeout": 1000, "priority": 1, "sequence_id": 7, "other": {}}}

@@ -10,9 +10,11 @@ from router.domain.errors import (
     ModelNotFoundError,
     NotFoundError,
 )
-from router.domain.request import Protocol
-from router.gateway import kserve_v1, oip, openai
-from router.gateway.target import Document, Target, origin_form, segments_of
+from router.gateway.protocols.base import Document, Question, Target
+from router.gateway.protocols.kserve_v1 import KSERVE_V1
+from router.gateway.protocols.oip import OIP
+from router.gateway.protocols.openai import OPENAI
+from router.gateway.protocols.request_line import origin_form, segments_of
 from tests.fakes.builders import NOW
 from tests.fakes.runtimes import make_runtime
 
@@ -29,23 +31,27 @@ def runtime():
 
 
 def resolve_oip(runtime, method, path, is_ready=True, caller=None) -> Any:
-    return oip.resolve(method, segments_of(path)[1:], runtime, caller, NOW, is_ready=is_ready)
+    return OIP.resolve(Question(method, segments_of(path), runtime, caller, NOW, is_ready))
 
 
 def resolve_v1(runtime, method, path, caller=None) -> Any:
-    return kserve_v1.resolve(method, segments_of(path)[2:], runtime, caller, NOW)
+    return KSERVE_V1.resolve(Question(method, segments_of(path), runtime, caller, NOW))
+
+
+def resolve_openai(runtime, method, path) -> Any:
+    return OPENAI.resolve(Question(method, segments_of(f"/v1/{path}"), runtime, None, NOW))
 
 
 @pytest.mark.parametrize(
     ("method", "path", "target"),
     [
-        ("POST", "/v2/models/m/infer", Target(Protocol.OIP, "infer", "m")),
-        ("POST", "/v2/models/m/versions/2/infer", Target(Protocol.OIP, "infer", "m", "2")),
-        ("POST", "/v2/models/a%2Fb%20c/infer", Target(Protocol.OIP, "infer", "a/b c")),
-        ("GET", "/v2/models/m", Target(Protocol.OIP, "", "m")),
-        ("GET", "/v2/models/m/versions/1", Target(Protocol.OIP, "", "m", "1")),
-        ("GET", "/v2/models/m/config", Target(Protocol.OIP, "config", "m")),
-        ("GET", "/v2/models/m/versions/1/stats", Target(Protocol.OIP, "stats", "m", "1")),
+        ("POST", "/v2/models/m/infer", Target(OIP, "infer", "m")),
+        ("POST", "/v2/models/m/versions/2/infer", Target(OIP, "infer", "m", "2")),
+        ("POST", "/v2/models/a%2Fb%20c/infer", Target(OIP, "infer", "a/b c")),
+        ("GET", "/v2/models/m", Target(OIP, "", "m")),
+        ("GET", "/v2/models/m/versions/1", Target(OIP, "", "m", "1")),
+        ("GET", "/v2/models/m/config", Target(OIP, "config", "m")),
+        ("GET", "/v2/models/m/versions/1/stats", Target(OIP, "stats", "m", "1")),
     ],
 )
 def test_oip_goes_to_a_backend(runtime, method, path, target):
@@ -125,9 +131,7 @@ def test_paths_that_are_no_text_are_refused(path):
 
 
 def test_kserve_v1(runtime):
-    assert resolve_v1(runtime, "POST", "/v1/models/m:predict") == Target(
-        Protocol.KSERVE_V1, "predict", "m"
-    )
+    assert resolve_v1(runtime, "POST", "/v1/models/m:predict") == Target(KSERVE_V1, "predict", "m")
     assert resolve_v1(runtime, "POST", "/v1/models/m%3Apredict").model == "m"
     assert resolve_v1(runtime, "GET", "/v1/models/m").content["ready"] is True
     assert resolve_v1(runtime, "GET", "/v1/models/gone").content["ready"] is False
@@ -157,16 +161,16 @@ def test_kserve_v1_refusals(runtime, method, path, error):
 
 
 @pytest.mark.parametrize("path", ["chat/completions", "completions", "embeddings"])
-def test_openai_paths_leave_the_model_to_the_body(path):
-    assert openai.resolve("POST", path.split("/")) == Target(Protocol.OPENAI, path, None)
+def test_openai_paths_leave_the_model_to_the_body(runtime, path):
+    assert resolve_openai(runtime, "POST", path) == Target(OPENAI, path, None)
     with pytest.raises(MethodNotAllowedError):
-        openai.resolve("GET", path.split("/"))
+        resolve_openai(runtime, "GET", path)
 
 
 @pytest.mark.parametrize("path", ["files", "chat", "chat/completions/x", ""])
-def test_openai_unknown(path):
+def test_openai_unknown(runtime, path):
     with pytest.raises(NotFoundError):
-        openai.resolve("POST", path.split("/"))
+        resolve_openai(runtime, "POST", path)
 
 
 @pytest.mark.parametrize(
@@ -177,7 +181,7 @@ def test_openai_unknown(path):
     ],
 )
 def test_openai_bodies(body, asked):
-    found = openai.read_small(body)
+    found = OPENAI.asked_at_once(body)
     assert (found.model, found.stream) == asked
 
 
@@ -186,7 +190,7 @@ def test_openai_bodies(body, asked):
 )
 def test_openai_bodies_that_are_none(body):
     with pytest.raises(InvalidRequestError, match="not a valid request"):
-        openai.read_small(body)
+        OPENAI.asked_at_once(body)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,8 @@ from router.domain.errors import (
     UnauthorizedError,
     UpstreamRejectedError,
 )
-from router.domain.request import Protocol
+from router.gateway.protocols.oip import OIP
+from router.gateway.protocols.openai import OPENAI
 from router.gateway.responses import INTERNAL_ERROR, STATUS, error_answer, not_found_model
 
 
@@ -55,7 +56,7 @@ def make(kind) -> Any:
             return kind("told")
 
 
-def answer(error, protocol=Protocol.OIP) -> Any:
+def answer(error, protocol=OIP) -> Any:
     found = error_answer(error, protocol)
     return found.status, dict(found.headers), json.loads(found.body)
 
@@ -110,16 +111,16 @@ def test_headers_that_tell_what_to_do(error, name, value):
     ids=lambda value: type(value).__name__,
 )
 def test_the_connection_closes_where_the_body_was_not_read(error, closes):
-    assert error_answer(error, Protocol.OIP).closes is closes
+    assert error_answer(error, OIP).closes is closes
 
 
 def test_openai_errors_have_openais_shape():
-    status, _, document = answer(QueueFullError("busy"), Protocol.OPENAI)
+    status, _, document = answer(QueueFullError("busy"), OPENAI)
     assert status == 503
     assert document == {
         "error": {"message": "busy", "type": "server_error", "param": None, "code": "queue_full"}
     }
-    _, _, theirs = answer(RateLimitedError("x", 1), Protocol.OPENAI)
+    _, _, theirs = answer(RateLimitedError("x", 1), OPENAI)
     assert theirs["error"]["type"] == "invalid_request_error"
 
 

@@ -8,11 +8,11 @@ from struct import pack
 import numpy as np
 import pytest
 
-from router.domain.request import Protocol
+from router.domain.request import AnswerForm
 from router.shadow.compare import compare
 from router.shadow.tensors import Answer, UnreadableAnswerError, outputs_of
 
-OIP = Protocol.OIP
+OIP = AnswerForm.TENSORS
 
 
 def output(data, datatype="FP32", shape=None, name="y"):
@@ -126,16 +126,16 @@ def test_compressed_answers_are_read(coding):
     ("protocol", "ours", "theirs", "is_match"),
     [
         (
-            Protocol.KSERVE_V1,
+            AnswerForm.PREDICTIONS,
             b'{"predictions":[[1.0],[2]]}',
             b'{"predictions": [[1], [2.0001]]}',
             True,
         ),
-        (Protocol.KSERVE_V1, b'{"predictions":[1]}', b'{"predictions":[2]}', False),
-        (Protocol.KSERVE_V1, b'{"predictions":["a"]}', b'{"predictions":["a"]}', True),
-        (Protocol.KSERVE_V1, b'{"predictions":["a"]}', b'{"predictions":["b"]}', False),
-        (Protocol.OPENAI, b'{"id":1}', b'{"id":1}', True),
-        (Protocol.OPENAI, b'{"id":1}', b'{"id": 1}', False),
+        (AnswerForm.PREDICTIONS, b'{"predictions":[1]}', b'{"predictions":[2]}', False),
+        (AnswerForm.PREDICTIONS, b'{"predictions":["a"]}', b'{"predictions":["a"]}', True),
+        (AnswerForm.PREDICTIONS, b'{"predictions":["a"]}', b'{"predictions":["b"]}', False),
+        (AnswerForm.TEXT, b'{"id":1}', b'{"id":1}', True),
+        (AnswerForm.TEXT, b'{"id":1}', b'{"id": 1}', False),
         (OIP, b"not json", b"not json", True),
         (OIP, b"not json", b'{"outputs":[]}', False),
     ],

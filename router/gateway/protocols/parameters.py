@@ -12,7 +12,7 @@ import msgspec
 
 from router.domain.errors import InvalidRequestError
 from router.domain.request import Priority
-from router.gateway.json_fields import PART_BYTES, find_fields_in_turns, parts_of
+from router.gateway.protocols.json_fields import PART_BYTES, find_fields_in_turns, parts_of
 
 _MAX_UNPACKED_BYTES = 16 * 1024 * 1024
 _FREE_BYTES = 1024 * 1024

@@ -1,0 +1,142 @@
+"""OpenAI-shaped requests: the model's name and `stream` are in the body, the rest stays opaque."""
+
+import asyncio
+from collections.abc import Mapping
+from functools import partial
+from itertools import chain
+
+import msgspec
+
+from router.domain.errors import InvalidRequestError, NotFoundError, UnsupportedMediaError
+from router.domain.request import AnswerForm
+from router.gateway.body import joined
+from router.gateway.protocols.base import Asked, Question, Target, WireProtocol, require
+from router.gateway.protocols.json_fields import (
+    MAX_DEPTH,
+    MAX_FIELDS,
+    PART_BYTES,
+    Field,
+    find_fields,
+    find_fields_in_turns,
+    parts_of,
+)
+
+_PATHS = {("chat", "completions"), ("completions",), ("embeddings",)}
+
+
+_JUDGED = frozenset({"model", "stream"})
+
+
+class _Body(msgspec.Struct):
+    model: str
+    stream: bool | None = False
+
+
+class OpenAI(WireProtocol):
+    """OpenAI's API, as far as it asks a model for something."""
+
+    name = "openai"
+    answers = AnswerForm.TEXT
+
+    def path(self, action: str, model: str, version: str | None) -> str:
+        """What stands after `/v1`: paths name no model, bodies do."""
+        del model, version
+        return f"/v1/{action}"
+
+    def error_document(self, message: str, code: str, status: int) -> dict[str, object]:
+        """An object of a closed shape."""
+        kind = "invalid_request_error" if status < 500 else "server_error"
+        return {"error": {"message": message, "type": kind, "param": None, "code": code}}
+
+    def owns(self, path: str) -> bool:
+        """Whether it is under `/v1`."""
+        return path.startswith("/v1/")
+
+    def resolve(self, question: Question) -> Target:
+        """What the path asks for. Raises NotFoundError and its like."""
+        version, *action = question.segments
+        if version != "v1" or tuple(action) not in _PATHS:
+            raise NotFoundError("this path is not part of the API")
+        require(question.method, "POST")
+        return Target(self, "/".join(action), None)
+
+    def check_head(self, headers: Mapping[str, str]) -> None:
+        """Raise UnsupportedMediaError for a body that cannot be read as it comes."""
+        if headers.get("content-encoding", "identity").strip().lower() not in {"", "identity"}:
+            raise UnsupportedMediaError("the model's name is in the body: send it uncompressed")
+
+    async def asked(self, body: bytes) -> Asked:
+        """The deciding fields of a body of any length. Raises InvalidRequestError."""
+        if len(body) <= PART_BYTES:
+            return self.asked_at_once(body)
+        try:
+            return _asked(await find_fields_in_turns(parts_of(body), _JUDGED))
+        except (msgspec.DecodeError, ValueError, KeyError) as error:
+            raise _invalid(error) from None
+
+    def asked_at_once(self, body: bytes) -> Asked:
+        """The deciding fields of a body of PART_BYTES at most. Raises InvalidRequestError."""
+        try:
+            fields = None if _is_plain(body) else find_fields(body, _JUDGED)
+            # Of what it is not asked for the decoder checks that it is JSON.
+            found = msgspec.json.decode(body, type=_Body)
+            if fields is not None:
+                return _asked(fields)
+            return Asked(found.model, found.stream or False, _renamed)
+        except (msgspec.DecodeError, ValueError, KeyError) as error:
+            raise _invalid(error) from None
+
+
+OPENAI = OpenAI()
+
+
+def _is_plain(body: bytes) -> bool:
+    """Whether `find_fields` is sure to allow a body that is JSON: a look that costs little.
+
+    Without `\\u` a name is written in its own letters. Few letters that are not ASCII are `s` or
+    `st` in another case, and none is a part of `ream` or `model`.
+    """
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        return False
+    lower = body.lower()
+    return (
+        b"\\u" not in body
+        and body.count(b'"model"') == lower.count(b'"model"') == 1
+        and body.count(b'"stream"') == lower.count(b'ream"') <= 1
+        and body.count(b"{") + body.count(b"[") <= MAX_DEPTH
+        and body.count(b":") <= MAX_FIELDS
+    )
+
+
+def _asked(fields: dict[str, Field]) -> Asked:
+    model = fields["model"]
+    stream = fields.get("stream")
+    return Asked(
+        msgspec.json.decode(model.value, type=str),
+        # Clients send null for what their user has not set.
+        bool(msgspec.json.decode(stream.value, type=bool | None)) if stream is not None else False,
+        partial(_renamed, place=(model.start, model.end)),
+    )
+
+
+def _invalid(error: Exception) -> InvalidRequestError:
+    told = "it names no model" if isinstance(error, KeyError) else error
+    return InvalidRequestError(f"the body is not a valid request: {told}")
+
+
+async def _renamed(body: bytes, model: str, place: tuple[int, int] | None = None) -> bytes:
+    """A body that was read before, asking for another model."""
+    if place is None:
+        field = find_fields(body, _JUDGED)["model"]
+        place = field.start, field.end
+    start, end = place
+    name = msgspec.json.encode(model)
+    if len(body) <= PART_BYTES:
+        return body[:start] + name + body[end:]
+    whole, pieces = memoryview(body), list[bytes]()
+    for piece in chain(parts_of(whole[:start]), (name,), parts_of(whole[end:])):
+        pieces.append(bytes(piece))
+        await asyncio.sleep(0)
+    return await joined(pieces)
