@@ -41,6 +41,7 @@ from router.signals.redis import SharedState, SharedStateConfig
 from router.signals.snapshot import ALONE, CanaryWord, FleetSnapshot, SharedEndpoint
 from router.telemetry.exposition import encoded
 from router.telemetry.logs import AccessLog
+from router.telemetry.loop_watch import LoopWatch
 from router.telemetry.metrics import Metrics
 from router.turns import Turn, in_turns
 
@@ -89,6 +90,7 @@ class Gateway:
         settings = loaded.settings
         self._runtime = RuntimeRef(assemble(loaded, parts))
         self._metrics = Metrics(CollectorRegistry(), __version__)
+        self._watch = LoopWatch(self._metrics.observe_stall)
         self._access_log = AccessLog(
             str(settings.server.access_log),
             parts.wall_clock,
@@ -109,6 +111,7 @@ class Gateway:
         sources = StatusSources(
             self._runtime, self._data, self._access_log, self._shared, self._reloads, parts.clock,
             parts.wall_clock,
+            lambda: self._watch.longest_s,
             self._metrics.decisions,
         )  # fmt: skip
         self._metrics.readings = lambda: readings(sources)
@@ -179,6 +182,7 @@ class Gateway:
 
     def _start_loops(self) -> None:
         self._background.start("access log", self._access_log.run)
+        self._background.start("loop watch", self._watch.run)
         if self._host is not None:
             self._background.start("function host", self._host.run)
         if self._shared is not None:
@@ -262,6 +266,7 @@ class Gateway:
             while remains:
                 remains.pop()
                 await turn.pause_if_over()
+            self._parts.settled()
             self._reloads.loaded_at, self._reloads.last_error = self._wall_clock(), None
             _log.info("configuration %s is in force", new.content_hash[:12])
             return new.content_hash

@@ -8,6 +8,7 @@ import asyncio
 import os
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -42,7 +43,10 @@ _RETRY_BURST = 50.0
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What all runtimes of one gateway process share."""
+    """What all runtimes of one gateway process share.
+
+    `settled` is called when a reload has put in place what will stay for long.
+    """
 
     upstream: UpstreamClient
     book: SignalBook
@@ -52,6 +56,7 @@ class Parts:
     sleep: Sleep
     rng: Random
     cores: Cores
+    settled: Callable[[], None] = lambda: None
 
     @property
     def local_host(self) -> Address:

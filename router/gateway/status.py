@@ -23,6 +23,7 @@ from router.gateway.trials import canary_readings, described
 from router.runtime import ModelRuntime, RuntimeRef
 from router.shadow.counts import ComparisonResult, CopyResult, ShadowCounts
 from router.signals.redis import SharedState
+from router.telemetry.labels import StallCause
 from router.telemetry.logs import AccessLog
 from router.telemetry.readings import Readings, ShadowReading
 from router.turns import Steps
@@ -49,6 +50,7 @@ class StatusSources:
     reloads: ReloadState
     clock: Clock
     wall_clock: Clock
+    stalls: Callable[[], Mapping[StallCause, float]]
     decisions: Callable[[], Steps[dict[str, dict[tuple[Backend, Reason], int]]]]
 
 
@@ -73,6 +75,9 @@ def status(sources: StatusSources) -> Steps[dict[str, Any]]:
             "warnings": list(runtime.warnings),
         },
         "certificate": described_certificate(runtime.tls_expires_at, sources.wall_clock()),
+        "longest_stall_ms": {
+            str(cause): round(longest_s * 1e3, 3) for cause, longest_s in sources.stalls().items()
+        },
         "draining": sources.data.is_draining,
         "in_flight": sources.data.in_flight,
         "connections": sources.data.limits.open,

@@ -40,11 +40,20 @@ def merged_status(processes: Sequence[ProcessState]) -> dict[str, Any]:
         "canaries": [_canary(found, others) for found in leader["canaries"]],
         "shadows": _shadows(documents),
         "config": _config(leader, documents),
+        "longest_stall_ms": _longest(found["longest_stall_ms"] for found in documents),
         "draining": all(found["draining"] for found in documents),
         "in_flight": sum(found["in_flight"] for found in documents),
         "connections": sum(found["connections"] for found in documents),
         "processes": table,
     }
+
+
+def _longest(stalls: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    longest: dict[str, float] = {}
+    for one in stalls:
+        for cause, milliseconds in one.items():
+            longest[cause] = max(longest.get(cause, 0.0), milliseconds)
+    return longest
 
 
 def _process(found: ProcessState) -> dict[str, Any]:

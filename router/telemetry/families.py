@@ -339,6 +339,14 @@ TASKS = Family(
     (),
     "Tasks of the gateway's event loop; a number that only grows is a leak.",
 )
+LOOP_STALL = Family(
+    "router_loop_stall_seconds",
+    Kind.HISTOGRAM,
+    ("cause",),
+    "How late a timer of the event loop came, as far as the loop itself computed (work) or had to"
+    " wait for a core or a thread (machine); and how long each collection of garbage took"
+    " (collection).",
+)
 BUILD_INFO = Family(
     "router_build_info",
     Kind.INFO,
@@ -393,6 +401,7 @@ FAMILIES: tuple[Family, ...] = (
     SHADOW_COMPARISONS,
     SHADOW_MAX_DIFFERENCE,
     TASKS,
+    LOOP_STALL,
     BUILD_INFO,
 )
 """All families, in the order in which they are exposed and listed."""

@@ -79,3 +79,14 @@ _RESULTS: dict[type[AttemptError], AttemptResult] = {
 def attempt_result(error: AttemptError) -> AttemptResult:
     """The result that `error` stands for; `failed` where no name is more specific."""
     return _RESULTS.get(type(error), AttemptResult.FAILED)
+
+
+class StallCause(StrEnum):
+    """What kept the event loop, as far as can be told."""
+
+    WORK = "work"
+    """The loop's own thread computed."""
+    MACHINE = "machine"
+    """The thread had to wait: for a core, or for another thread of the process."""
+    COLLECTION = "collection"
+    """Garbage was collected; part of the work as well."""

@@ -27,7 +27,7 @@ from router.telemetry.exposition import (
     collect,
 )
 from router.telemetry.families import BUCKETS_S, FAMILIES, Kind
-from router.telemetry.labels import AttemptResult, CostPart, HedgeResult
+from router.telemetry.labels import AttemptResult, CostPart, HedgeResult, StallCause
 from router.telemetry.readings import Readings, counter_series, gauge_series
 from router.telemetry.text import TextFormat
 from router.turns import Steps, at_once
@@ -109,6 +109,7 @@ class Metrics(Collector):
         self._attempts = self._counters[families.ATTEMPTS.name]
         self._request_durations = self._histograms[families.REQUEST_DURATION.name]
         self._attempt_durations = self._histograms[families.ATTEMPT_DURATION.name]
+        self._stalls = self._histograms[families.LOOP_STALL.name]
         self._overheads = self._histograms[families.GATEWAY_OVERHEAD.name]
         self._counters[families.RETRY_BUDGET_EXHAUSTED.name][()] = 0
         for result in ("ok", "failed"):
@@ -200,6 +201,10 @@ class Metrics(Collector):
     def observe_shadow(self, model: str, seconds: float) -> None:
         """Note how long a shadow took to answer."""
         self._histograms[families.SHADOW_DURATION.name][self._label(model),].observe(seconds)
+
+    def observe_stall(self, cause: StallCause, seconds: float) -> None:
+        """Note how long something kept the event loop."""
+        self._stalls[cause,].observe(seconds)
 
     def observe_queue_wait(self, model: str, waited_s: float) -> None:
         """Note how long a held request waited, whether or not a slot came."""

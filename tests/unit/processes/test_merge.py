@@ -32,6 +32,7 @@ def process(number: int, *models: dict[str, Any], leads: bool = False, **changes
         "shadows": [],
         "shared_state": {"leader": leads, "peers": 1},
         "config": {"hash": "h", "last_error": None},
+        "longest_stall_ms": {"work": 1.0, "collection": 0.5},
         "draining": False,
         "in_flight": 2,
         "connections": 3,
@@ -84,6 +85,12 @@ def test_a_model_that_only_some_have_yet_is_no_error():
 def test_a_model_without_a_function_has_none():
     status = merged_status([process(1, model(serverless=None)), process(2, model(serverless=None))])
     assert status["models"][0]["serverless"] is None
+
+
+def test_the_longest_stall_is_that_of_any_process():
+    other = {"work": 0.5, "collection": 2.0}
+    status = merged_status([process(1), process(2, longest_stall_ms=other)])
+    assert status["longest_stall_ms"] == {"work": 1.0, "collection": 2.0}
 
 
 @pytest.mark.parametrize(("second", "expected"), [(True, True), (False, False)])

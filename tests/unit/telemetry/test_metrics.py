@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from router.domain.decision import Backend, Outcome, Reason
 from router.telemetry.families import BUCKETS_S, FAMILIES, Kind, reference_table
-from router.telemetry.labels import AttemptResult, CostPart, HedgeResult
+from router.telemetry.labels import AttemptResult, CostPart, HedgeResult, StallCause
 from router.telemetry.metrics import Metrics
 from router.telemetry.readings import CanaryReading, Readings, ShadowReading
 from router.turns import Steps, at_once
@@ -39,6 +39,7 @@ def record_one_of_each(metrics: Metrics, model: str = "fraud") -> None:
     metrics.record_pass_on(model)
     metrics.record_retry_budget_exhausted()
     metrics.observe_shadow(model, 0.3)
+    metrics.observe_stall(StallCause.WORK, 0.001)
 
 
 FRAUD_POOL = {"model": "fraud", "backend": "pool"}
