@@ -27,6 +27,8 @@ from router.commands.status_view import show_live, show_once
 from router.domain.errors import RouterError
 from router.gateway.explain import ExplainQuestion
 from router.gateway.explain import explain as explain_from
+from router.gateway.protocols.oip import OIP
+from router.gateway.protocols.registry import PROTOCOLS
 from router.settings.loader import ConfigError, Loaded, load
 
 _ADMIN = "http://127.0.0.1:9090"
@@ -88,6 +90,15 @@ def check(files: tuple[Path, ...], deep: bool) -> None:
 @click.option("--header", "headers", multiple=True, metavar="NAME=VALUE", help="Repeatable.")
 @click.option("--deadline-ms", type=click.FloatRange(0, min_open=True), help="Client's deadline.")
 @click.option("--tenant", help="Tenant of the caller's API key.")
+@click.option(
+    "--protocol",
+    type=click.Choice([protocol.name for protocol in PROTOCOLS]),
+    default=OIP.name,
+    show_default=True,
+    help="What the client speaks.",
+)
+@click.option("--stream", is_flag=True, help="The client wants a streamed answer.")
+@click.option("--key", metavar="NAME", help="Name of the caller's API key, not the key itself.")
 @click.option("--json", "as_json", is_flag=True, help="Print the document instead of text.")
 def explain(
     config: Path | None,

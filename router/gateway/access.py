@@ -44,6 +44,12 @@ def model_for(runtime: Runtime, caller: ApiKey | None, name: str) -> ModelRuntim
     return model
 
 
+def stand_ins(runtime: Runtime, caller: ApiKey | None, model: ModelRuntime) -> list[ModelRuntime]:
+    """The model's fallbacks that the caller may use, in their order."""
+    names = model.settings.fallback
+    return [runtime.models[name] for name in names if caller is None or may_use(caller, name)]
+
+
 def admit(runtime: Runtime, caller: ApiKey | None, now: float) -> None:
     """Take one request of the caller's rate. Raises RateLimitedError."""
     if caller is None:

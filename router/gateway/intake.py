@@ -23,7 +23,7 @@ from router.domain.errors import (
 )
 from router.domain.ports import Payload
 from router.domain.request import InferenceRequest
-from router.gateway.access import admit, identify, may_use, model_for
+from router.gateway.access import admit, identify, model_for, stand_ins
 from router.gateway.body import STREAM_ABOVE_BYTES, WINDOW_BYTES, Body
 from router.gateway.exchange import Exchange
 from router.gateway.head import Head, read_head
@@ -138,9 +138,8 @@ def _chain(
     first = _link(model, request, asked)
     if not model.settings.fallback or not request.is_inference:
         return (first,)
-    caller = intent.caller
-    names = [n for n in model.settings.fallback if caller is None or may_use(caller, n)]
-    return first, *(_stand_in(runtime.models[name], request, asked) for name in names)
+    others = stand_ins(runtime, intent.caller, model)
+    return first, *(_stand_in(other, request, asked) for other in others)
 
 
 def _stand_in(model: ModelRuntime, request: InferenceRequest, asked: Asked) -> Link:

@@ -138,3 +138,45 @@ async def test_a_key_learns_nothing_of_the_models_of_others(gateway, method, pat
 async def test_a_tab_before_a_key_is_space(gateway):
     head = f"GET /v2/models HTTP/1.1\r\nhost: x\r\nauthorization: Bearer\t{KEY}\r\n\r\n"
     assert (await gateway.raw(head.encode())).startswith(b"HTTP/1.1 200")
+
+
+async def explained(gateway, **question) -> Any:
+    asked = {"model": "m", "payload_bytes": 9, **question}
+    return await gateway.ask("POST", "/v1/explain", asked)
+
+
+async def test_an_explanation_is_for_the_caller_whose_key_is_named(gateway):
+    told = (await explained(gateway, key="nightly")).json()
+    assert (told["backend"], told["rule"]) == ("serverless", "batch")
+    forbidden = await explained(gateway, key="other")
+    assert (forbidden.status, "may not use model" in forbidden.json()["error"]) == (403, True)
+    unknown = await explained(gateway, key=KEY)
+    assert unknown.status == 400
+
+
+async def test_an_explanation_leaves_out_the_fallbacks_that_a_key_may_not_use(gateway):
+    spare = {**gateway.config["models"][0], "name": "spare"}
+    asked = gateway.changed(fallback=["spare"], serverless={"enabled": False})
+    asked["models"].append(spare)
+    keys = [entry("one", "one", tenant="t", models=["m"]), entry("all", "all", tenant="t")]
+    (gateway.file.parent / "keys.yaml").write_text(yaml.safe_dump(keys))
+    await gateway.write(asked)
+    assert (await gateway.ask("POST", "/v1/reload")).status == 200
+    gateway.warm[0].is_ready = False
+    await gateway.until(lambda: gateway.pool.ready == 0)
+    stages = {
+        key: {step["stage"] for step in (await explained(gateway, key=key)).json()["trace"]}
+        for key in ("one", "all")
+    }
+    assert ("fallback" in stages["one"], "fallback" in stages["all"]) == (False, True)
+
+
+async def test_an_explanation_knows_that_a_function_cannot_stream(gateway):
+    told = (await explained(gateway, key="nightly", protocol="openai", stream=True)).json()
+    assert told["backend"] != "serverless"
+    assert "stream" in " ".join(step["verdict"] for step in told["trace"])
+
+
+async def test_a_protocol_that_there_is_not_is_told(gateway):
+    reply = await explained(gateway, protocol="grpc")
+    assert (reply.status, "openai" in reply.json()["error"]) == (400, True)
