@@ -12,12 +12,13 @@ from random import Random
 import numpy as np
 
 from router.domain.decision import Backend, Reason
-from router.domain.errors import RouterError
+from router.domain.errors import AttemptError, ResponseLostError, RouterError, UpstreamRejectedError
 from router.domain.request import AnswerForm, InferenceRequest, Protocol
 from router.domain.snapshot import PoolSnapshot, ServerlessSnapshot
 from router.policy.decide import ModelPolicy, State, decide
 from router.policy.demand import USUAL_PAYLOAD_BYTES
 from router.policy.estimates import DurationEstimate, believed_s, payload_bucket
+from router.policy.recovery import Failure, Final, Step, what_follows
 from router.policy.rules import Match, Route, Rule
 from router.policy.steering import BEGUN, SPARE
 from router.replay.beliefs import BUCKETS, Waiter, bytes_of
@@ -300,11 +301,8 @@ class Simulation(Machine):
         latency_s, bits = self._called(waiter, now)
         return latency_s, bits if bits & HELD else bits | spilled
 
-    def _decided(
-        self, waiter: Waiter, now: float, failed: dict[Backend, Reason]
-    ) -> tuple[Backend, bool, int, float] | None:
-        at, bucket, wish, _, _, _, _, _, _ = waiter.row
-        request = InferenceRequest(
+    def _request(self, waiter: Waiter) -> InferenceRequest:
+        return InferenceRequest(
             request_id="",
             protocol=_NO_WIRE,
             model=self._name,
@@ -312,12 +310,18 @@ class Simulation(Machine):
             action="infer",
             path="",
             payload_bytes=waiter.payload_bytes,
-            received_at=at,
+            received_at=waiter.row[0],
             deadline=None if waiter.deadline == inf else waiter.deadline,
+            is_idempotent=self._is_idempotent,
         )
+
+    def _decided(
+        self, waiter: Waiter, now: float, failed: dict[Backend, Reason]
+    ) -> tuple[Backend, bool, int, float] | None:
+        _, bucket, wish, _, _, _, _, _, _ = waiter.row
         state = State(self.believed_function(bucket, now), self.believed_pool(bucket, now), failed)
         try:
-            decision = decide(request, self._policies[wish], state, now)
+            decision = decide(self._request(waiter), self._policies[wish], state, now)
         except RouterError:
             return None
         crowded = decision.reason in _SPILL_REASONS and decision.backend is Backend.SERVERLESS
@@ -331,34 +335,53 @@ class Simulation(Machine):
         return self._routed(waiter, now)
 
     def _refused_call(self, waiter: Waiter, now: float) -> Outcome:
-        """Another attempt, as far as attempts, deadline and the retry budget go."""
-        if not self._may_try_again(waiter, now):
-            return nan, REFUSED
-        failed = waiter.failed or {}
-        is_only = self._pool is None or Backend.SERVERLESS in failed
-        waiter.failed = {**failed, Backend.SERVERLESS: Reason.SPILLOVER}
-        return self._after_pause(waiter, now) if is_only else self._routed(waiter, now)
+        error = UpstreamRejectedError("the platform refuses the call")
+        return self._failed(waiter, now, Backend.SERVERLESS, error, has_siblings=False)
 
     def _lost(self, waiter: Waiter, now: float) -> Outcome:
-        """Another attempt on another replica, else on the function, if it may run twice."""
-        if not self._is_idempotent or not self._may_try_again(waiter, now):
-            return nan, REFUSED
-        if self.replicas.ready:
-            return self._routed(waiter, now)
-        failed = waiter.failed or {}
-        is_only = self._function is None or Backend.POOL in failed
-        waiter.failed = {**failed, Backend.POOL: Reason.FALLBACK}
-        return self._after_pause(waiter, now) if is_only else self._routed(waiter, now)
+        error = ResponseLostError("the replica crashed")
+        has_siblings = self.replicas.ready > 0
+        return self._failed(waiter, now, Backend.POOL, error, has_siblings=has_siblings)
 
-    def _may_try_again(self, waiter: Waiter, now: float) -> bool:
+    def _failed(
+        self,
+        waiter: Waiter,
+        now: float,
+        backend: Backend,
+        error: AttemptError,
+        *,
+        has_siblings: bool,
+    ) -> Outcome:
+        """Do what follows a failed attempt."""
         waiter.attempts += 1
-        if waiter.attempts >= self._max_attempts or now >= waiter.deadline:
-            return False
+        failed = waiter.failed or {}
+        other = self._function if backend is Backend.POOL else self._pool
+        failure = Failure(
+            error=error,
+            backend=backend,
+            tries=waiter.attempts,
+            attempts=self._max_attempts,
+            can_resend=True,
+            has_budget=self._budget.tokens >= 1.0,
+            has_siblings=has_siblings,
+            is_only_backend=other is None,
+            failed_before=backend in failed,
+        )
+        recovery = what_follows(failure, self._request(waiter), now)
+        if recovery.costs_retry or recovery.final is Final.NO_BUDGET:
+            self._withdraw(now)
+        if recovery.step is Step.ANSWER:
+            return nan, REFUSED
+        if recovery.step is Step.ELSEWHERE:
+            waiter.failed = {**failed, backend: recovery.reason}
+        return self._after_pause(waiter, now) if recovery.pauses else self._routed(waiter, now)
+
+    def _withdraw(self, now: float) -> None:
         if not self._budget_used:
             # A full budget stays full, so deposits count from the first withdrawal on.
             self._budget_used = True
             self._budget.deposit(now)
-        return self._budget.withdraw()
+        self._budget.withdraw()
 
     def _after_pause(self, waiter: Waiter, now: float) -> Outcome:
         longest_s = min(_MAX_PAUSE_S, _FIRST_PAUSE_S * 2**waiter.attempts)
