@@ -217,8 +217,9 @@ class Director:
         slots = slots_of(model, decision.backend)
         now = self._clock()
         lease = slots.try_reserve(request, now, record.avoid)
-        if lease is None and record.avoid:
-            # The place that failed before is better than a queue in front of it.
+        if lease is None and record.avoid and not _has_others(model, decision, record, now):
+            # The place that failed before is better than a queue in front of it; but the others
+            # are worth waiting for: a place that refuses all is always free, and would get it back.
             lease = slots.try_reserve(request, now)
         if lease is not None:
             return Try(decision, lease)
@@ -229,10 +230,10 @@ class Director:
         try:
             wait_s_here = min(wait_s, decision.patience_s)
             if not decision.anywhere:
-                return Try(decision, await slots.reserve(request, wait_s_here))
+                return Try(decision, await slots.reserve(request, wait_s_here, record.avoid))
             # The other backend is asked at once, unless it has just failed the request.
             pause_s = self._pause_s(record) if decision.backend.other in record.failed else 0.0
-            wait = Wait(model, request, decision, self._clock)
+            wait = Wait(model, request, decision, self._clock, record.avoid)
             taken, found = await wait.slot(wait_s_here, pause_s)
         except PlaceClosedError:
             return None
@@ -336,6 +337,12 @@ class Director:
     def _check_deadline(self, request: InferenceRequest) -> None:
         if request.deadline is not None and self._clock() >= request.deadline:
             raise DeadlineExceededError("the deadline passed before a backend could answer")
+
+
+def _has_others(model: ModelRuntime, decision: Decision, record: Record, now: float) -> bool:
+    """Whether the pool has endpoints in traffic that have not failed the request."""
+    pool = model.pool if decision.backend is Backend.POOL else None
+    return pool is not None and pool.others_available(record.avoid, now)
 
 
 def _only(model: ModelRuntime, backend: Backend) -> bool:

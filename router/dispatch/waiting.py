@@ -4,7 +4,7 @@ Decides nothing: that both will do is the policy's word (`Decision.anywhere`).
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, cast
@@ -32,11 +32,17 @@ class Wait:
     """One request that waits at the decision's backend, and at the other one."""
 
     def __init__(
-        self, model: ModelRuntime, request: InferenceRequest, decision: Decision, clock: Clock
+        self,
+        model: ModelRuntime,
+        request: InferenceRequest,
+        decision: Decision,
+        clock: Clock,
+        avoid: Collection[str],
     ) -> None:
         self._request = request
         self._decision = decision
         self._clock = clock
+        self._avoid = avoid
         self._first: Place = slots_of(model, decision.backend)
         self._second: Place = slots_of(model, decision.backend.other)
 
@@ -79,7 +85,7 @@ class Wait:
             backend = decision.backend.other
             decision = replace(decision, backend=backend, reason=_REASONS[backend])
             place = self._second
-        lease = place.lease(self._request, cast(Any, slot))  # its own queue's
+        lease = place.lease(self._request, cast(Any, slot), self._avoid)  # its own queue's
         return None if lease is None else (decision, lease)
 
 

@@ -102,8 +102,13 @@ class Slots(Protocol):
         """
         ...
 
-    async def reserve(self, request: InferenceRequest, timeout_s: float) -> Lease:
-        """Wait for a slot. Raises QueueFullError or QueueTimeoutError."""
+    async def reserve(
+        self, request: InferenceRequest, timeout_s: float, avoid: Collection[str] = ()
+    ) -> Lease:
+        """Wait for a slot, of other endpoints than those to avoid where there are any.
+
+        Raises QueueFullError or QueueTimeoutError.
+        """
         ...
 
 

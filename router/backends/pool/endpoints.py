@@ -172,7 +172,9 @@ class Pool:
             self._occupy(endpoint, now)
         return endpoint
 
-    async def reserve(self, request: InferenceRequest, timeout_s: float) -> PoolLease:
+    async def reserve(
+        self, request: InferenceRequest, timeout_s: float, avoid: Collection[str] = ()
+    ) -> PoolLease:
         """Wait for a slot, and see that a replica is started if none is wanted yet."""
         give_up_at = self._clock() + timeout_s
         self.call_for_capacity()
@@ -180,7 +182,7 @@ class Pool:
             waiter = Waiter()
             self.join(waiter, request)
             _, endpoint = await waiter.slot(max(give_up_at - self._clock(), 0.0))
-            lease = self.lease(request, endpoint)
+            lease = self.lease(request, endpoint, avoid)
             if lease is not None:
                 return lease
 
@@ -197,17 +199,28 @@ class Pool:
             # Whoever waits for a version must not keep others from replicas without it.
             asyncio.get_running_loop().call_soon(self._pump_now)
 
-    def lease(self, request: InferenceRequest, endpoint: Endpoint) -> PoolLease | None:
+    def lease(
+        self, request: InferenceRequest, endpoint: Endpoint, avoid: Collection[str] = ()
+    ) -> PoolLease | None:
         """The slot that such a request was handed; None if it cannot use it and must wait on."""
-        version, now = request.version, self._clock()
-        if not (version is None or endpoint.serves(version) or not self.rotation.is_known(version)):
+        now = self._clock()
+        if not self._suits(request, endpoint, now, avoid):
             self._free(endpoint)  # for whoever comes next
-            other = self._choose(self.rotation.serving(now, version), self._rng)
+            other = self._pick(request, now, avoid)
             if other is None:
                 return None
             self._occupy(other, now)
             endpoint = other
         return PoolLease(self, endpoint, self.caller, self._clock, now)
+
+    def _suits(
+        self, request: InferenceRequest, endpoint: Endpoint, now: float, avoid: Collection[str]
+    ) -> bool:
+        """Whether the request can use a slot there: not where it failed, while there are others."""
+        version = request.version
+        if endpoint.id in avoid and self.others_available(avoid, now):
+            return False
+        return version is None or endpoint.serves(version) or not self.rotation.is_known(version)
 
     def pump(self, now: float) -> None:
         """Hand free slots to waiting requests; called whenever an endpoint may have come free."""

@@ -196,8 +196,11 @@ class Function:
         self._occupy(now)
         return self._lease(now)
 
-    async def reserve(self, request: InferenceRequest, timeout_s: float) -> "FunctionLease":
+    async def reserve(
+        self, request: InferenceRequest, timeout_s: float, avoid: Collection[str] = ()
+    ) -> "FunctionLease":
         """Wait for a concurrency slot, and while the circuit is open for its end."""
+        del avoid
         waiter = Waiter()
         self.join(waiter, request)
         await waiter.slot(timeout_s)
@@ -211,9 +214,11 @@ class Function:
         self.queue.join(waiter, ticket_of(request))
         self._wake_when_reopened(self._clock())
 
-    def lease(self, request: InferenceRequest, slot: bool) -> "FunctionLease":
+    def lease(
+        self, request: InferenceRequest, slot: bool, avoid: Collection[str] = ()
+    ) -> "FunctionLease":
         """The slot that a request was handed: it came occupied."""
-        del request, slot  # all slots are alike
+        del request, slot, avoid  # all slots are alike
         return self._lease(self._clock())
 
     def _may_call(self, now: float) -> bool:

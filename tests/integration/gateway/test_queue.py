@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 import yaml
 
-from tests.fakes.upstreams import Answer, Gate, Received, ok
+from tests.fakes.upstreams import Answer, Gate, Received, hangs_up, ok
 from tests.integration.harness import INFER, Harness
 
 
@@ -282,3 +282,19 @@ async def test_learning_can_be_switched_on_and_off(tmp_path):
             assert (await gateway.ask("POST", "/v1/reload")).status == 200
             await gateway.until(lambda: gateway.pool.ready == 1)
             assert [e.capacity for e in gateway.pool.endpoints.values()] == [capacity]
+
+
+@pytest.mark.parametrize("refusal", [ok(status=503), hangs_up()], ids=["busy", "hangs up"])
+async def test_who_failed_at_one_replica_waits_for_the_other(tmp_path, refusal):
+    """One that refuses everything always has a free slot: nobody is sent back to it for that."""
+    gate = Gate()
+    async with Harness(tmp_path, warm=[refusal, gate], pool={"concurrency": 1}) as gateway:
+        busy = asyncio.create_task(gateway.infer())
+        await gateway.until(lambda: gate.waiting == 1)
+        waits = asyncio.create_task(gateway.infer())
+        await queued(gateway, 1)
+        assert not waits.done()
+        gate.opened.set()
+        replies = await asyncio.gather(busy, waits)
+    assert [reply.status for reply in replies] == [200, 200]
+    assert replies[1].headers["x-router-attempts"] == "2"
