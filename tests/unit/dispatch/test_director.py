@@ -385,7 +385,7 @@ class TestDeadlines:
         lease = counted.pool.try_reserve(make_request(), clock())
         record = Record()
 
-        async def passed(request, timeout_s) -> None:
+        async def passed(request, timeout_s, _avoid=()) -> None:
             assert timeout_s == pytest.approx(0.03)
             clock.advance(timeout_s)
             raise QueueTimeoutError("x")
@@ -421,7 +421,7 @@ class TestWaiting:
         counted, *_ = setup(function=[ConnectFailedError("x")])
         reserve_now, waits = counted.function.try_reserve, []
 
-        async def turn_came(request, timeout_s) -> Any:
+        async def turn_came(request, timeout_s, _avoid=()) -> Any:
             waits.append(timeout_s)
             clock.advance(0.02)
             return reserve_now(request, clock())
@@ -493,7 +493,7 @@ class TestWaiting:
             await counted.serve()  # the circuit opens, for a second
         waited = []
 
-        async def reopened(request, timeout_s) -> Any:
+        async def reopened(request, timeout_s, _avoid=()) -> Any:
             waited.append(counted.function.circuit.open_for_s(clock()))
             clock.advance(waited[-1])
             return counted.function.try_reserve(request, clock())
