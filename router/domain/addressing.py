@@ -10,8 +10,8 @@ from urllib.parse import quote
 
 _NO_DOTS = r"(?!\.{1,2}(?:/|\Z))"
 """`.` and `..` are steps of a path and never names."""
-_PART = _NO_DOTS + r"[A-Za-z0-9._-]+"
-MODEL_NAME = rf"(?=.{{1,200}}\Z){_PART}(?:/{_PART})*"
+_PART = _NO_DOTS + r"[A-Za-z0-9._:@-]+"
+MODEL_NAME = rf"(?=.{{1,200}}\Z)(?!.*:predict\Z){_PART}(?:/{_PART})*"
 VERSION = _NO_DOTS + r"[A-Za-z0-9._-]{1,100}"
 _VERSION = re.compile(VERSION)
 _QUERY = "!$&'()*+,;=:@/?%~"

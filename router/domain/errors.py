@@ -56,6 +56,12 @@ class EndpointNotFoundError(NotFoundError):
     """The model's pool has no endpoint of that id."""
 
 
+class UnsupportedError(RouterError):
+    """The protocol has this path, and the gateway does not do what it asks for."""
+
+    code = "unsupported"
+
+
 class MethodNotAllowedError(RouterError):
     """The path exists, the method does not; `allowed` lists those that do."""
 

@@ -27,7 +27,7 @@ from router.gateway.access import admit, identify, model_for, stand_ins
 from router.gateway.body import STREAM_ABOVE_BYTES, WINDOW_BYTES, Body
 from router.gateway.exchange import Exchange
 from router.gateway.head import Head, read_head
-from router.gateway.protocols.base import Asked, Document, Question, Target
+from router.gateway.protocols.base import Asked, BodyQuestion, Document, Question, Target
 from router.gateway.protocols.registry import protocol_of
 from router.gateway.protocols.request_line import origin_form, segments_of
 from router.gateway.variant import variant_of
@@ -39,6 +39,8 @@ from router.settings.server import BackendHint
 
 T = TypeVar("T")
 
+MAX_QUESTION_BYTES = 64 * 1024
+"""A question to the gateway itself is no longer than that."""
 _OPEN_PATHS = ("/v2/health/",)
 """Answered without a key: probes have none."""
 
@@ -47,7 +49,7 @@ _OPEN_PATHS = ("/v2/health/",)
 class Intent:
     """What the head of a request alone says."""
 
-    target: Target | Document
+    target: Target | Document | BodyQuestion
     head: Head
     caller: ApiKey | None
     method: str
@@ -81,16 +83,18 @@ def read_intent(
     is_ready: bool,
 ) -> Intent:
     """Understand a head. Raises RouterError."""
+    # Whoever sends the answer leaves out its body.
+    asked = "GET" if method == "HEAD" else method
     path, _, query = origin_form(raw_target).partition("?")
     head = read_head(headers, keys_are_ours=not runtime.keys.is_open)
     # Before the path is looked at: a stranger learns nothing of the models that there are.
     caller = None if path.startswith(_OPEN_PATHS) else identify(runtime, head.key)
-    target = protocol_of(path).resolve(
-        Question(method, segments_of(path), runtime, caller, now, is_ready)
+    target = protocol_of(path, headers).resolve(
+        Question(asked, segments_of(path), runtime, caller, now, is_ready)
     )
     if isinstance(target, Target) and target.model is None:
         target.protocol.check_head(head.headers)
-    return Intent(target, head, caller, method, clean_query(query))
+    return Intent(target, head, caller, asked, clean_query(query))
 
 
 def request_of(
@@ -176,7 +180,7 @@ class Intake:
         is_ready: bool,
     ) -> Taken | Document:
         """The request, or the answer where the gateway has it itself. Raises RouterError."""
-        exchange.protocol = protocol_of(origin_form(http.raw_path).partition("?")[0])
+        exchange.protocol = protocol_of(origin_form(http.raw_path).partition("?")[0], http.headers)
         intent = read_intent(
             http.method, http.raw_path, http.headers, runtime, exchange.received_at,
             is_ready=is_ready,
@@ -185,6 +189,8 @@ class Intake:
         target = intent.target
         if isinstance(target, Document):
             return target
+        if isinstance(target, BodyQuestion):
+            return target.answer(await self._read(body, exchange, runtime, MAX_QUESTION_BYTES))
         return await self.understood(intent, target, body, exchange, runtime)
 
     async def understood(
@@ -236,9 +242,11 @@ class Intake:
         await self._in_time(body, exchange, partial(body.read_ahead, server.body_timeout_s))
         return ClientUpload(body, lambda: self._read(body, exchange, runtime), runtime)
 
-    async def _read(self, body: Body, exchange: Exchange, runtime: Runtime) -> bytes:
+    async def _read(
+        self, body: Body, exchange: Exchange, runtime: Runtime, most_bytes: int | None = None
+    ) -> bytes:
         server = runtime.settings.server
-        read = partial(body.read, server.max_body_bytes, server.body_timeout_s)
+        read = partial(body.read, most_bytes or server.max_body_bytes, server.body_timeout_s)
         content = await self._in_time(body, exchange, read)
         exchange.payload_bytes = len(content)
         return content

@@ -3,17 +3,28 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+from router.backends.pool.endpoints import Pool
 from router.runtime import ModelRuntime, RuntimeRef
 
 DRAINING = "the gateway drains"
 
 
-def can_serve(model: ModelRuntime, now: float) -> bool:
-    """Whether a request for the model would find a backend, if need be after a start."""
+def can_serve(model: ModelRuntime, now: float, version: str | None = None) -> bool:
+    """Whether a request for the model would find a backend, if need be after a start.
+
+    A version is what replicas are known to have; those that do not say, and functions, have any.
+    """
     pool, function = model.pool, model.serverless
     if function is not None and function.params.enabled and not function.circuit.is_open(now):
         return True
-    return pool is not None and pool.params.enabled and (pool.ready > 0 or pool.params.can_start)
+    return pool is not None and pool.params.enabled and _may_have(pool, version, now)
+
+
+def _may_have(pool: Pool, version: str | None, now: float) -> bool:
+    if version is None or not pool.ready:
+        return pool.ready > 0 or pool.params.can_start
+    # Also makes the replicas be asked for their versions, from the first such question on.
+    return any(endpoint.serves(version) for endpoint in pool.rotation.serving(now, version))
 
 
 class FunctionHost(Protocol):

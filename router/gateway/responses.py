@@ -38,6 +38,7 @@ STATUS: Mapping[str, int] = {
     "client_closed": 499,
     "internal_error": 500,
     "model_failed": 500,
+    "unsupported": 501,
     "upstream_failed": 502,
     "shed": 503,
     "queue_full": 503,

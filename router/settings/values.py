@@ -71,7 +71,8 @@ ModelName = Annotated[
     str,
     Text(
         MODEL_NAME,
-        "1..200 characters of A-Z a-z 0-9 . _ - with / between parts, none of them . or ..",
+        "1..200 characters of A-Z a-z 0-9 . _ : @ - with / between parts, none of them . or ..,"
+        " and not :predict at the end",
     ),
 ]
 

@@ -20,7 +20,7 @@ class Toy(WireProtocol):
     def error_document(self, message, code, status):
         return {"oh": f"{status} {code}: {message}"}
 
-    def owns(self, path):
+    def owns(self, path, headers):
         return path.startswith("/toy/")
 
     def resolve(self, question: Question):

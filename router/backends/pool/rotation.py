@@ -91,7 +91,12 @@ class Rotation:
 
     def is_known(self, version: str) -> bool:
         """Whether any endpoint is known to have the version."""
-        return any(version in (endpoint.versions or ()) for endpoint in self._endpoints.values())
+        return version in self.known_versions
+
+    @property
+    def known_versions(self) -> frozenset[str]:
+        """Those that any endpoint is known to have."""
+        return frozenset().union(*(each.versions or () for each in self._endpoints.values()))
 
     @property
     def is_mixed(self) -> bool:

@@ -54,11 +54,14 @@ class WireProtocol(Protocol):
     tells_in_body = False
     """Whether a body may say what `Told` holds."""
 
-    def owns(self, path: str) -> bool:
-        """Whether the (decoded) path is its business, if only to say that nothing is there."""
+    def owns(self, path: str, headers: Mapping[str, str]) -> bool:
+        """Whether the (decoded) path is its business, if only to say that nothing is there.
+
+        `headers` may tell apart the clients of two protocols with the same path.
+        """
         raise NotImplementedError
 
-    def resolve(self, question: Question) -> "Target | Document":
+    def resolve(self, question: Question) -> "Target | Document | BodyQuestion":
         """What the request line asks for. Raises NotFoundError and its like."""
         raise NotImplementedError
 
@@ -109,8 +112,16 @@ class Document:
     status: int = 200
 
 
+@dataclass(frozen=True, slots=True)
+class BodyQuestion:
+    """A question to the gateway that is in a (short) body; `answer` raises RouterError."""
+
+    answer: Callable[[bytes], Document]
+
+
 def require(method: str, *allowed: str) -> None:
     """Raise MethodNotAllowedError unless the method is one of those."""
     if method not in allowed:
-        names = ", ".join(allowed)
+        # What may be asked with GET may be asked with HEAD: see `intake`.
+        names = ", ".join("GET, HEAD" if name == "GET" else name for name in allowed)
         raise MethodNotAllowedError(f"method {method[:20]} is not allowed here, use {names}", names)

@@ -3,12 +3,13 @@
 `/v1/models` is also OpenAI's: those answers carry both shapes.
 """
 
+from collections.abc import Mapping
+
 from router.domain.addressing import quoted
 from router.domain.errors import NotFoundError
 from router.domain.request import AnswerForm
-from router.gateway.access import model_for, models_of
 from router.gateway.protocols.base import Document, Question, Target, WireProtocol, require
-from router.gateway.readiness import can_serve
+from router.gateway.protocols.models import listed, longest_name
 
 _ACTION = "predict"
 _PREDICT = f":{_ACTION}"
@@ -30,26 +31,20 @@ class KServeV1(WireProtocol):
         del code, status
         return {"error": message}
 
-    def owns(self, path: str) -> bool:
+    def owns(self, path: str, headers: Mapping[str, str]) -> bool:
         """Whether it is under `/v1/models`."""
+        del headers
         return path == "/v1/models" or path.startswith("/v1/models/")
 
     def resolve(self, question: Question) -> Target | Document:
         """What the path asks for. Raises NotFoundError and its like."""
         match question.segments:
-            case ["v1", "models"]:
-                require(question.method, "GET")
-                names = [model.name for model in models_of(question.runtime, question.caller)]
-                entries = [_entry(name) for name in names]
-                return Document({"models": names, "object": "list", "data": entries})
-            case ["v1", "models", name] if name.endswith(_PREDICT):
+            case ["v1", "models", *_, last] if last.endswith(_PREDICT):
                 require(question.method, "POST")
-                return Target(self, _ACTION, name.removesuffix(_PREDICT))
-            case ["v1", "models", name]:
-                require(question.method, "GET")
-                model = model_for(question.runtime, question.caller, name)
-                ready = can_serve(model, question.now)
-                return Document({"name": name, "ready": ready, **_entry(name)})
+                name = "/".join(question.segments[2:]).removesuffix(_PREDICT)
+                return Target(self, _ACTION, name)
+            case ["v1", "models", *parts] if not _has_unknown_end(question, parts):
+                return listed(question, parts)
             case _:
                 raise NotFoundError("this path is not part of the KServe V1 protocol")
 
@@ -57,5 +52,6 @@ class KServeV1(WireProtocol):
 KSERVE_V1 = KServeV1()
 
 
-def _entry(name: str) -> dict[str, object]:
-    return {"id": name, "object": "model", "created": 0, "owned_by": "hybrid-router"}
+def _has_unknown_end(question: Question, parts: list[str]) -> bool:
+    """Whether something follows the name of a model that is no part of a name."""
+    return 0 < longest_name(question, parts) < len(parts)

@@ -5,18 +5,31 @@ answered from the runtime.
 """
 
 from collections.abc import Mapping
+from functools import partial
+
+import msgspec
 
 from router import __version__
 from router.domain.addressing import is_version, quoted
-from router.domain.errors import InvalidRequestError, NotFoundError
+from router.domain.errors import InvalidRequestError, NotFoundError, UnsupportedError
 from router.domain.request import AnswerForm
 from router.gateway.access import model_for, models_of
-from router.gateway.protocols.base import Document, Question, Target, Told, WireProtocol, require
+from router.gateway.protocols.base import (
+    BodyQuestion,
+    Document,
+    Question,
+    Target,
+    Told,
+    WireProtocol,
+    require,
+)
+from router.gateway.protocols.models import longest_name
 from router.gateway.protocols.parameters import read_parameters
 from router.gateway.readiness import can_serve
 from router.runtime import ModelRuntime
 
 _QUESTIONS = {"config", "stats"}
+_ENDS = _QUESTIONS | {"infer", "ready"}
 _NO_VERSION = InvalidRequestError(
     "the version in the path must be 1..100 characters of A-Z a-z 0-9 . _ -, not . or .."
 )
@@ -40,25 +53,33 @@ class OpenInference(WireProtocol):
         del code, status
         return {"error": message}
 
-    def owns(self, path: str) -> bool:
+    def owns(self, path: str, headers: Mapping[str, str]) -> bool:
         """Whether it is under `/v2`."""
+        del headers
         return path == "/v2" or path.startswith("/v2/")
 
     def runs(self, action: str) -> bool:
         """Whether it is an inference."""
         return action == "infer"
 
-    def resolve(self, question: Question) -> Target | Document:
+    def resolve(self, question: Question) -> Target | Document | BodyQuestion:
         """What the path asks for. Raises NotFoundError and its like."""
         match question.segments:
-            case ["v2", "models", model, *rest]:
-                return _of_model(question, model, rest)
+            case ["v2", "models", first, *rest]:
+                return _of_model(question, [first, *rest])
             case ["v2", "repository", "index"]:
                 require(question.method, "POST")
-                return Document(_index(_models(question), question.now))
+                return BodyQuestion(partial(_index, _models(question), question.now))
+            case ["v2", "repository", "models", *_, "load" | "unload"]:
+                raise UnsupportedError("models are loaded by the gateway's configuration alone")
+            case ["v2", "trace" | "logging" as what, *_]:
+                raise UnsupportedError(f"the gateway has no {what} settings: ask the model server")
+            case ["v2", "systemsharedmemory" | "cudasharedmemory", *_]:
+                raise UnsupportedError("shared memory does not reach beyond one machine")
+            case [""]:
+                return _for_get(question, Document(_server()))
             case ["v2", *rest]:
-                require(question.method, "GET")
-                return _of_server(rest, _models(question), is_ready=question.is_ready)
+                return _for_get(question, _of_server(question, rest))
             case _:
                 raise _UNKNOWN
 
@@ -81,21 +102,29 @@ def _models(question: Question) -> list[ModelRuntime]:
     return models_of(question.runtime, question.caller)
 
 
-def _of_server(segments: list[str], models: list[ModelRuntime], *, is_ready: bool) -> Document:
+def _for_get(question: Question, document: Document) -> Document:
+    require(question.method, "GET")
+    return document
+
+
+def _of_server(question: Question, segments: list[str]) -> Document:
     match segments:
         case [] | [""]:
             return Document(_server())
         case ["health", "live"]:
             return Document({"live": True})
         case ["health", "ready"]:
+            is_ready = question.is_ready
             return Document({"ready": is_ready}, 200 if is_ready else 503)
         case ["models"]:
-            return Document({"models": [model.name for model in models]})
+            return Document({"models": [model.name for model in _models(question)]})
         case _:
             raise _UNKNOWN
 
 
-def _of_model(question: Question, model: str, rest: list[str]) -> Target | Document:
+def _of_model(question: Question, segments: list[str]) -> Target | Document:
+    count = longest_name(question, segments) or _asked_name(segments)
+    model, rest = "/".join(segments[:count]), segments[count:]
     version = None
     if rest[:1] == ["versions"] and len(rest) > 1:
         version, rest = rest[1], rest[2:]
@@ -112,25 +141,57 @@ def _of_model(question: Question, model: str, rest: list[str]) -> Target | Docum
             require(question.method, "GET")
             return Target(OIP, asked, model, version)
         case ["ready"]:
-            require(question.method, "GET")
-            found = model_for(question.runtime, question.caller, model)
-            ready = can_serve(found, question.now)
-            return Document({"name": model, "ready": ready}, 200 if ready else 503)
+            return _for_get(question, _readiness(question, model, version))
+        case ["trace", "setting"]:
+            raise UnsupportedError("the gateway has no trace settings: ask the model server")
         case _:
             raise _UNKNOWN
 
 
+def _readiness(question: Question, name: str, version: str | None) -> Document:
+    model = model_for(question.runtime, question.caller, name)
+    is_ready = can_serve(model, question.now, version)
+    return Document({"name": name, "ready": is_ready}, 200 if is_ready else 503)
+
+
+def _asked_name(segments: list[str]) -> int:
+    """How many segments are meant as a name, of a model that there is not."""
+    count = len(segments)
+    if count > 1 and segments[count - 1] in _ENDS:
+        count -= 1
+    if count > 2 and segments[count - 2] == "versions":
+        count -= 2
+    return count
+
+
 def _server() -> dict[str, object]:
-    extensions = ["binary_tensor_data", "model_configuration", "model_repository", "statistics"]
+    extensions = ["binary_tensor_data", "model_configuration", "statistics"]
     return {"name": "hybrid-router", "version": __version__, "extensions": extensions}
 
 
-def _index(models: list[ModelRuntime], now: float) -> list[dict[str, str]]:
+class _IndexRequest(msgspec.Struct):
+    ready: bool = False
+
+
+def _index(models: list[ModelRuntime], now: float, body: bytes) -> Document:
+    try:
+        asked = msgspec.json.decode(body or b"{}", type=_IndexRequest)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidRequestError(f"the body is not a valid index request: {error}") from None
+    entries = [entry for model in models for entry in _entries(model, now)]
+    return Document([e for e in entries if e["state"] == "READY" or not asked.ready])
+
+
+def _entries(model: ModelRuntime, now: float) -> list[dict[str, str]]:
+    """One for each version that is known; for all of them together where none is."""
+    known = model.pool.rotation.known_versions if model.pool is not None else ()
+    versions: list[str | None] = [*sorted(known)]
     return [
         {
             "name": model.name,
-            "state": "READY" if can_serve(model, now) else "UNAVAILABLE",
+            **({"version": version} if version is not None else {}),
+            "state": "READY" if can_serve(model, now, version) else "UNAVAILABLE",
             "reason": "",
         }
-        for model in models
+        for version in versions or [None]
     ]

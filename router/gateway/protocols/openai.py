@@ -4,13 +4,14 @@ import asyncio
 from collections.abc import Mapping
 from functools import partial
 from itertools import chain
+from urllib.parse import quote
 
 import msgspec
 
 from router.domain.errors import InvalidRequestError, NotFoundError, UnsupportedMediaError
 from router.domain.request import AnswerForm
 from router.gateway.body import joined
-from router.gateway.protocols.base import Asked, Question, Target, WireProtocol, require
+from router.gateway.protocols.base import Asked, Document, Question, Target, WireProtocol, require
 from router.gateway.protocols.json_fields import (
     MAX_DEPTH,
     MAX_FIELDS,
@@ -20,8 +21,22 @@ from router.gateway.protocols.json_fields import (
     find_fields_in_turns,
     parts_of,
 )
+from router.gateway.protocols.models import listed
 
-_PATHS = {("chat", "completions"), ("completions",), ("embeddings",)}
+_PATHS = {
+    ("chat", "completions"),
+    ("completions",),
+    ("embeddings",),
+    ("messages",),
+    ("moderations",),
+    ("rerank",),
+    ("responses",),
+}
+"""Also those of APIs that stand beside OpenAI's at many model servers (messages, rerank)."""
+_WITH_ANY_VERB = {"audio", "images"}
+_MODELS = "/v1/models"
+_CLIENT = "x-stainless-lang"
+"""What OpenAI's clients send with each request, and nobody else does."""
 
 
 _JUDGED = frozenset({"model", "stream"})
@@ -41,21 +56,26 @@ class OpenAI(WireProtocol):
     def path(self, action: str, model: str, version: str | None) -> str:
         """What stands after `/v1`: paths name no model, bodies do."""
         del model, version
-        return f"/v1/{action}"
+        return f"/v1/{quote(action)}"
 
     def error_document(self, message: str, code: str, status: int) -> dict[str, object]:
         """An object of a closed shape."""
         kind = "invalid_request_error" if status < 500 else "server_error"
         return {"error": {"message": message, "type": kind, "param": None, "code": code}}
 
-    def owns(self, path: str) -> bool:
-        """Whether it is under `/v1`."""
+    def owns(self, path: str, headers: Mapping[str, str]) -> bool:
+        """Whether it is under `/v1`; what is about models, only for clients of OpenAI's."""
+        if path == _MODELS or path.startswith(f"{_MODELS}/"):
+            return _CLIENT in headers and not path.endswith(":predict")
         return path.startswith("/v1/")
 
-    def resolve(self, question: Question) -> Target:
+    def resolve(self, question: Question) -> Target | Document:
         """What the path asks for. Raises NotFoundError and its like."""
         version, *action = question.segments
-        if version != "v1" or tuple(action) not in _PATHS:
+        if action[:1] == ["models"]:
+            return listed(question, action[1:])
+        has_verb = len(action) == 2 and action[0] in _WITH_ANY_VERB and action[1]
+        if version != "v1" or not (has_verb or tuple(action) in _PATHS):
             raise NotFoundError("this path is not part of the API")
         require(question.method, "POST")
         return Target(self, "/".join(action), None)

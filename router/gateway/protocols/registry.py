@@ -1,5 +1,6 @@
 """The wire protocols that the data port speaks. A new one is a file beside this and a line here."""
 
+from collections.abc import Mapping
 from urllib.parse import unquote
 
 from router.gateway.protocols.base import WireProtocol
@@ -7,11 +8,11 @@ from router.gateway.protocols.kserve_v1 import KSERVE_V1
 from router.gateway.protocols.oip import OIP
 from router.gateway.protocols.openai import OPENAI
 
-PROTOCOLS: tuple[WireProtocol, ...] = (KSERVE_V1, OPENAI, OIP)
+PROTOCOLS: tuple[WireProtocol, ...] = (OPENAI, KSERVE_V1, OIP)
 """The first that owns a path has it; the last is asked for what no other one knows."""
 
 
-def protocol_of(path: str) -> WireProtocol:
+def protocol_of(path: str, headers: Mapping[str, str]) -> WireProtocol:
     """The protocol that says what a raw path is, and in whose shape its errors are answered."""
     text = unquote(path)
-    return next((found for found in PROTOCOLS if found.owns(text)), PROTOCOLS[-1])
+    return next((found for found in PROTOCOLS if found.owns(text, headers)), PROTOCOLS[-1])

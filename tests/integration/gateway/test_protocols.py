@@ -145,3 +145,22 @@ async def test_a_queue_of_one_tenant_does_not_hold_another_model(tmp_path):
         assert (await gateway.infer(path="/v2/models/n/infer")).status == 200
         gate.opened.set()
         assert {(await task).status for task in held} == {200}
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/v2", "/v2/health/ready", "/v1/models", "/v2/models/m", "/v2/models/m/config"]
+)
+async def test_a_head_request_gets_the_head_of_what_a_get_would(tmp_path, path):
+    async with Harness(tmp_path, warm=[ok(b'{"name": "m"}')]) as gateway:
+        full = await gateway.request("GET", path)
+        head = await gateway.request("HEAD", path)
+        received = [each.method for each in gateway.warm[0].received]
+    assert (head.status, head.body) == (full.status, b"") == (200, b"")
+    assert head.headers["content-length"] == str(len(full.body))
+    assert set(received) <= {"GET"}
+
+
+async def test_openais_clients_get_their_shape_for_an_unknown_model(tmp_path):
+    async with Harness(tmp_path, warm=[ok()]) as gateway:
+        reply = await gateway.request("GET", "/v1/models/x", headers={"x-stainless-lang": "python"})
+    assert (reply.status, reply.json()["error"]["code"]) == (404, "model_not_found")

@@ -4,17 +4,21 @@ from typing import Any
 
 import pytest
 
+from router.backends.pool.endpoint import Endpoint
 from router.domain.errors import (
     InvalidRequestError,
     MethodNotAllowedError,
     ModelNotFoundError,
     NotFoundError,
+    UnsupportedError,
 )
-from router.gateway.protocols.base import Document, Question, Target
+from router.gateway.protocols.base import BodyQuestion, Document, Question, Target
 from router.gateway.protocols.kserve_v1 import KSERVE_V1
 from router.gateway.protocols.oip import OIP
 from router.gateway.protocols.openai import OPENAI
+from router.gateway.protocols.registry import protocol_of
 from router.gateway.protocols.request_line import origin_form, segments_of
+from router.upstream.address import parse_address
 from tests.fakes.builders import NOW
 from tests.fakes.runtimes import make_runtime
 
@@ -23,6 +27,12 @@ models:
   - {name: m, slo: {latency_ms: 250}, serverless: {kind: local}}
   - {name: gone, slo: {latency_ms: 250}, pool: {kind: static, urls: ["http://127.0.0.1:1"]}}
 """
+NAMES = """
+models:
+""" + "".join(
+    f"  - {{name: '{name}', slo: {{latency_ms: 250}}, pool: {{kind: static, urls: ['http://x']}}}}\n"
+    for name in ["org", "org/n", "org/n/x", "llama3:8b", "ft:gpt-4o:acme::7p4", "a@b"]
+)
 
 
 @pytest.fixture
@@ -87,19 +97,101 @@ def test_oip_readiness_ends_with_a_drain_but_liveness_does_not(runtime):
 
 
 def test_the_repository_index_tells_each_models_state(runtime):
-    document = resolve_oip(runtime, "POST", "/v2/repository/index")
-    states = {entry["name"]: entry["state"] for entry in document.content}
+    states = {entry["name"]: entry["state"] for entry in index(runtime, b"")}
     assert states == {"m": "READY", "gone": "UNAVAILABLE"}
+    assert [entry["name"] for entry in index(runtime, b'{"ready": true}')] == ["m"]
+
+
+def index(runtime, body) -> Any:
+    question = resolve_oip(runtime, "POST", "/v2/repository/index")
+    assert isinstance(question, BodyQuestion)
+    return question.answer(body).content
+
+
+@pytest.mark.parametrize("body", [b"[]", b"{", b'{"ready": 1}', b"\xff"])
+def test_an_index_request_that_is_none_is_refused(runtime, body):
+    with pytest.raises(InvalidRequestError, match="index request"):
+        index(runtime, body)
+
+
+def test_the_index_and_readiness_tell_the_versions_that_replicas_have(runtime):
+    pool = runtime.models["gone"].pool
+    pool.add(Endpoint("e", parse_address("http://127.0.0.1:1"), 1))
+    pool.mark_ready("e", is_ready=True)
+    (endpoint,) = pool.rotation.members()
+    endpoint.versions = frozenset({"1", "2"})
+    entries = [entry for entry in index(runtime, b"") if entry["name"] == "gone"]
+    assert [(each["version"], each["state"]) for each in entries] == [
+        ("1", "READY"), ("2", "READY"),
+    ]  # fmt: skip
+    for version, status in {"1": 200, "2": 200, "3": 503}.items():
+        path = f"/v2/models/gone/versions/{version}/ready"
+        assert resolve_oip(runtime, "GET", path).status == status
+
+
+@pytest.mark.parametrize(
+    ("path", "model", "version"),
+    [
+        ("/v2/models/org/n/infer", "org/n", None),
+        ("/v2/models/org/n/versions/2/infer", "org/n", "2"),
+        ("/v2/models/org/infer", "org", None),
+        ("/v2/models/org/n/x/infer", "org/n/x", None),
+        ("/v2/models/llama3:8b/infer", "llama3:8b", None),
+        ("/v2/models/not/there/infer", "not/there", None),
+        ("/v2/models/not/there/versions/1/infer", "not/there", "1"),
+    ],
+)
+def test_names_with_slashes_unquoted_are_the_longest_that_there_is(path, model, version):
+    runtime = make_runtime(NAMES)
+    assert resolve_oip(runtime, "POST", path) == Target(OIP, "infer", model, version)
+
+
+@pytest.mark.parametrize("name", ["org/n", "llama3:8b", "ft:gpt-4o:acme::7p4", "a@b"])
+def test_names_of_all_kinds_in_v1(name):
+    runtime = make_runtime(NAMES)
+    assert resolve_v1(runtime, "POST", f"/v1/models/{name}:predict").model == name
+    assert resolve_v1(runtime, "GET", f"/v1/models/{name}").content["id"] == name
+    theirs = {"x-stainless-lang": "python"}
+    assert protocol_of(f"/v1/models/{name}", theirs) is OPENAI
+    assert protocol_of(f"/v1/models/{name}", {}) is KSERVE_V1
+    assert resolve_openai(runtime, "GET", f"models/{name}").content["id"] == name
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/v2/repository/models/m/load"),
+        ("POST", "/v2/repository/models/m/unload"),
+        ("GET", "/v2/trace/setting"),
+        ("POST", "/v2/models/m/trace/setting"),
+        ("GET", "/v2/systemsharedmemory/status"),
+        ("POST", "/v2/cudasharedmemory/region/x/register"),
+        ("POST", "/v2/logging"),
+    ],
+)
+def test_what_triton_can_and_a_gateway_cannot_is_refused_with_a_reason(runtime, method, path):
+    with pytest.raises(UnsupportedError, match=r"gateway|shared memory"):
+        resolve_oip(runtime, method, path)
+
+
+def test_the_root_says_who_answers(runtime):
+    assert resolve_oip(runtime, "GET", "/").content["name"] == "hybrid-router"
+
+
+@pytest.mark.parametrize("path", ["/nothing", "/v2/nothing", "/v2/health/x"])
+def test_a_post_to_an_unknown_path_is_told_that_it_is_unknown(runtime, path):
+    with pytest.raises(NotFoundError):
+        resolve_oip(runtime, "POST", path)
 
 
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
         ("GET", "/v2/models/m/infer", "POST"),
-        ("DELETE", "/v2/models/m", "GET"),
-        ("POST", "/v2/models/m/ready", "GET"),
-        ("POST", "/v2/models/m/config", "GET"),
-        ("POST", "/v2", "GET"),
+        ("DELETE", "/v2/models/m", "GET, HEAD"),
+        ("POST", "/v2/models/m/ready", "GET, HEAD"),
+        ("POST", "/v2/models/m/config", "GET, HEAD"),
+        ("POST", "/v2", "GET, HEAD"),
         ("GET", "/v2/repository/index", "POST"),
     ],
 )
@@ -160,7 +252,13 @@ def test_kserve_v1_refusals(runtime, method, path, error):
         resolve_v1(runtime, method, path)
 
 
-@pytest.mark.parametrize("path", ["chat/completions", "completions", "embeddings"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "chat/completions", "completions", "embeddings", "responses", "messages", "moderations",
+        "rerank", "audio/speech", "images/generations",
+    ],
+)  # fmt: skip
 def test_openai_paths_leave_the_model_to_the_body(runtime, path):
     assert resolve_openai(runtime, "POST", path) == Target(OPENAI, path, None)
     with pytest.raises(MethodNotAllowedError):
@@ -178,6 +276,8 @@ def test_openai_unknown(runtime, path):
     [
         (b'{"model": "m", "messages": []}', ("m", False)),
         (b'{"stream": true, "model": "m"}', ("m", True)),
+        (b'{"stream": null, "model": "m"}', ("m", False)),
+        (b'{"stream": null, "model": "m", "\\u0061": 1}', ("m", False)),
     ],
 )
 def test_openai_bodies(body, asked):

@@ -32,6 +32,7 @@ CONTRACT = {
     "InvalidRequestError": 400, "BrokenBodyError": 400, "UnauthorizedError": 401,
     "ForbiddenError": 403, "NotFoundError": 404, "ModelNotFoundError": 404,
     "EndpointNotFoundError": 404,
+    "UnsupportedError": 501,
     "MethodNotAllowedError": 405, "BodyTimeoutError": 408,
     "PayloadTooLargeError": 413, "UnsupportedMediaError": 415,
     "RateLimitedError": 429, "HeadTooLargeError": 431,
