@@ -89,7 +89,7 @@ class Attempts:
     ) -> BackendResponse:  # fmt: skip
         """One try; its slot is released here unless it succeeds. Raises RouterError."""
         started = self._clock()
-        timeout_s = _timeout_s(model, tried.decision.backend)
+        timeout_s = timeout_s_of(model, tried.decision.backend)
         if request.deadline is not None:
             timeout_s = min(timeout_s, request.deadline - started)
         result = AttemptResult.CANCELLED
@@ -104,7 +104,7 @@ class Attempts:
         finally:
             tried.took_s = self._clock() - started
             if response is None:
-                self._release(model, tried, record, result, None)
+                self.release(model, tried, record, result, None)
         return response
 
     async def end(
@@ -115,12 +115,13 @@ class Attempts:
         try:
             await response.close()
         finally:
-            self._release(model, tried, record, result, response)
+            self.release(model, tried, record, result, response)
 
-    def _release(
+    def release(
         self, model: ModelRuntime, tried: Try, record: Record, result: AttemptResult,
         response: BackendResponse | None,
     ) -> None:  # fmt: skip
+        """Free the slot of an attempt that is over, and count it and what it has cost."""
         function = model.serverless
         cost_before = function.cost_usd if function is not None else 0.0
         verdict = verdict_of(result)
@@ -161,7 +162,8 @@ def slots_of(model: ModelRuntime, backend: Backend) -> Pool | Function:
     return slots
 
 
-def _timeout_s(model: ModelRuntime, backend: Backend) -> float:
+def timeout_s_of(model: ModelRuntime, backend: Backend) -> float:
+    """How long an attempt at that backend may take."""
     if backend is Backend.POOL and model.settings.pool is not None:
         return model.settings.pool.timeouts.response_s
     assert model.serverless is not None  # noqa: S101

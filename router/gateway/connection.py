@@ -25,6 +25,7 @@ from router.gateway.fast_path import MAX_BODY_BYTES, FastPath, Known
 from router.gateway.fast_route import KnownHead
 from router.gateway.fast_upload import Upload
 from router.gateway.framing import Framing, RefusedError
+from router.gateway.function_call import FunctionCall
 from router.gateway.known_heads import Sorted
 from router.gateway.relay import Headers, error_bytes, error_reply
 from router.gateway.responses import ErrorAnswer
@@ -92,7 +93,7 @@ class ClientConnection(RequestHandler):
         self._head_since = 0.0
         self._stalled_since = 0.0
         self._wait_tick: int | None = None
-        self._attempt: Attempt | Direct | None = None
+        self._attempt: Attempt | FunctionCall | Direct | None = None
         self._begun: Known | None = None
         self._is_turning = False
         self._upload: Upload | None = None
@@ -268,7 +269,9 @@ class ClientConnection(RequestHandler):
         body, head = data[start:], self._fast.identified(known, head)
         self._attempt = self._fast.begin(self, known, head, body)
         if self._attempt is None and head.body_bytes <= MAX_BODY_BYTES:
-            self._attempt = self._data.direct(self, known, head, body, None)
+            self._attempt = self._fast.call(self, known, head, body)
+            if self._attempt is None:
+                self._attempt = self._data.direct(self, known, head, body, None)
         if self._attempt is None:
             return False
         self._begun = known, head

@@ -75,7 +75,7 @@ class Direct:
 
     def whole(self, status: int, headers: Headers, body: bytes) -> None:
         """Send an answer that is here."""
-        self._client.reply(self._head(status, headers, len(body)) + body)
+        self._client.reply(answer_head(self._client, status, headers, len(body)) + body)
 
     def error(self, answer: ErrorAnswer, headers: Headers) -> None:
         """Send an error; the request has been read to its end, so the connection goes on."""
@@ -86,7 +86,7 @@ class Direct:
         assert response.rest is not None  # noqa: S101
         given = {name.lower(): value for name, value in response.headers}.get("content-length")
         is_chunked = given is None
-        self._client.send_part(self._head(response.status, headers, given))
+        self._client.send_part(answer_head(self._client, response.status, headers, given))
         try:
             if response.body:
                 await self._send(response.body, is_chunked=is_chunked)
@@ -104,12 +104,14 @@ class Direct:
             self._writable = asyncio.get_running_loop().create_future()
             await self._writable
 
-    def _head(self, status: int, headers: Headers, length: int | str | None) -> bytes:
-        lines = list(headers)
-        if not any(name.lower() == "date" for name, _ in headers):
-            lines.append(("date", rfc822_formatted_time()))
-        if length is None:
-            lines.append(("transfer-encoding", "chunked"))
-        elif status not in _BODYLESS:  # no body, so no length of it (RFC 9110 section 8.6)
-            lines.append(("content-length", str(length)))
-        return reply_head(status, lines) + (CLOSE if self._client.is_closing else b"") + b"\r\n"
+
+def answer_head(client: Client, status: int, headers: Headers, length: int | str | None) -> bytes:
+    """The head of an answer; a body without a length is sent in chunks."""
+    lines = list(headers)
+    if not any(name.lower() == "date" for name, _ in headers):
+        lines.append(("date", rfc822_formatted_time()))
+    if length is None:
+        lines.append(("transfer-encoding", "chunked"))
+    elif status not in _BODYLESS:  # no body, so no length of it (RFC 9110 section 8.6)
+        lines.append(("content-length", str(length)))
+    return reply_head(status, lines) + (CLOSE if client.is_closing else b"") + b"\r\n"

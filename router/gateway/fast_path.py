@@ -28,6 +28,7 @@ from router.gateway.fast_attempt import Attempt, Ground
 from router.gateway.fast_route import Assigned, Fork, KnownHead, Route, Routes
 from router.gateway.fast_tally import Tally
 from router.gateway.fast_upload import Sender, Upload
+from router.gateway.function_call import Client, FunctionCall, FunctionCalls
 from router.gateway.intake import read_intent
 from router.gateway.known_heads import KnownHeads, Sorted
 from router.gateway.protocols.base import Target
@@ -60,6 +61,7 @@ class FastPath:
     ) -> None:
         self._tally = Tally(telemetry, clock)
         self._ground = Ground(upstream, self._tally, bodies, clock)
+        self._calls = FunctionCalls(upstream, telemetry, bodies, clock)
         self._bodies = bodies
         self._clock = clock
         self._runtime = runtime
@@ -70,7 +72,16 @@ class FastPath:
     @property
     def in_flight(self) -> int:
         """Attempts that have not ended."""
-        return self._ground.in_flight
+        return self._ground.in_flight + self._calls.in_flight
+
+    def call(
+        self, client: Client, known: KnownHead, head: Sorted, body: bytes
+    ) -> FunctionCall | None:
+        """Call the model's function, or None if that is not what the request clearly needs."""
+        if head.body_bytes > known.max_body_bytes or known.target.model is None:
+            return None
+        request_id = head.request_id or next(self._ids)
+        return self._calls.begin(client, known, head, request_id.decode("ascii"), body)
 
     def known(self, data: bytes) -> Known | None:
         """The head that `data` begins with, if one like it is known."""

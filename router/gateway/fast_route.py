@@ -157,6 +157,28 @@ class KnownHead:
         )
         return replace(self._intent, head=own)
 
+    @property
+    def function_model(self) -> ModelRuntime | None:
+        """The model, if its requests may be calls of a function and nothing beside."""
+        model = self.runtime.models.get(self.target.model or "")
+        function = model.serverless if model is not None else None
+        if model is None or function is None or not function.params.enabled:
+            return None
+        caller = self._intent.caller
+        is_special = (
+            model.needs_director or model.policy.may_divert or not function.caller.is_simple
+        )
+        may_use_it = caller is None or may_use(caller, model.name)
+        return model if may_use_it and not is_special else None
+
+    def one_request(
+        self, model: ModelRuntime, head: Sorted, request_id: str, now: float
+    ) -> InferenceRequest:
+        """The facts of one request to that model; its body tells nothing more."""
+        exchange = Exchange(request_id, now, payload_bytes=head.body_bytes)
+        intent = self.intent(head)
+        return request_of(intent, self.target, model, self.runtime, exchange, stream=False)
+
     def routes_to(self, name: str) -> Routes:
         """The routes to a model, from now on."""
         routes = Routes(self.runtime.models.get(name))

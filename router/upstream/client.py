@@ -86,6 +86,25 @@ class UpstreamClient:
         connection = await self._connect(address, call, deadline)
         return await self._exchange(connection, head, call, deadline)
 
+    def has_idle(self, address: Address) -> bool:
+        """Whether there is an open idle connection, for `begin` to take now."""
+        pool = self._pools.get(address)
+        return pool is not None and pool.has_idle
+
+    def begin(self, address: Address, call: Call, deadline: float) -> Collector:
+        """Send a whole call over an idle connection, after `has_idle` has said that there is one.
+
+        The collector's `result` is what `send` returns and raises; but a call that met a stale
+        connection is not repeated here.
+        """
+        connection = self._pools[address].take()
+        assert connection is not None  # noqa: S101  see above
+        assert isinstance(call.body, bytes)  # noqa: S101
+        result = asyncio.get_running_loop().create_future()
+        collector = Collector(connection, self._limits.buffer_bytes, self._make_stream, result)
+        connection.start(_head(address, call), call.body, collector, deadline)
+        return collector
+
     def connection(self, address: Address, waiter: Waiter) -> Connection | None:
         """An open idle connection for the caller to start an exchange on.
 

@@ -97,6 +97,14 @@ class ConnectionPool:
         """Open and idle connections now; one being opened counts as open."""
         return AddressStats(len(self._open), len(self._idle))
 
+    @property
+    def has_idle(self) -> bool:
+        """Whether `take` would return a connection."""
+        idle = self._idle
+        while idle and not idle[-1].is_open:
+            idle.pop()
+        return bool(idle)
+
     def take(self) -> Connection | None:
         """Return an idle connection that is still open, or None."""
         idle = self._idle

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from router.backends.serverless.access import Access
 from router.backends.serverless.aws_errors import api_error, billing, function_error
-from router.backends.serverless.bodies import Endpoint, off_loop, read_all
+from router.backends.serverless.bodies import Endpoint, off_loop, read_all, too_long
 from router.backends.serverless.event import decode_answer, encode_event
 from router.backends.serverless.invocation_stream import EVENT_STREAM, InvocationStream
 from router.backends.serverless.sigv4 import Signable
@@ -67,8 +67,7 @@ class LambdaCaller:
         self, request: InferenceRequest, body: bytes, timeout_s: float
     ) -> BackendResponse:
         """Invoke. Raises AttemptError: too large, refused, throttled, failed, timed out, ..."""
-        address = self._target.endpoint.address
-        call = await off_loop(len(body), self._call, address, request, body)
+        address, call = await off_loop(len(body), self.prepare, request, body)
         try:
             # What is streamed has its head before the function has answered anything.
             async with asyncio.timeout(timeout_s):
@@ -93,17 +92,37 @@ class LambdaCaller:
             payload = await read_all(answer, self._target.max_response_bytes)
         finally:
             await answer.aclose()
-        log_result = headers.get("x-amz-log-result", "")
         self._check(answer, headers, payload)
+        return await off_loop(len(payload), self._decoded, headers, payload)
+
+    @property
+    def is_simple(self) -> bool:
+        """Unless the function streams."""
+        return not self._target.is_streamed
+
+    def understand(self, answer: UpstreamResponse) -> BackendResponse:
+        """The function's answer. Raises AttemptError."""
+        if answer.rest is not None or len(answer.body) > self._target.max_response_bytes:
+            raise too_long(self._target.max_response_bytes)
+        headers = {name.lower(): value for name, value in answer.headers}
+        self._check(answer, headers, answer.body)
+        return self._decoded(headers, answer.body)
+
+    def _decoded(self, headers: dict[str, str], payload: bytes) -> BackendResponse:
+        log_result = headers.get("x-amz-log-result", "")
         if "x-amz-function-error" in headers:
             raise function_error(payload, log_result)
-        response = await off_loop(len(payload), decode_answer, payload)
+        response = decode_answer(payload)
         response.billed_s, response.init_s = billing(log_result)
         response.cold_start = None if response.billed_s is None else response.init_s is not None
         return response
 
-    def _call(self, address: Address, request: InferenceRequest, body: bytes) -> Call:
-        """The signed call; encoding and hashing a large body takes milliseconds."""
+    def prepare(self, request: InferenceRequest, body: bytes) -> tuple[Address, Call]:
+        """The signed call; encoding and hashing a large body takes milliseconds.
+
+        Raises AttemptError.
+        """
+        address = self._target.endpoint.address
         event = encode_event(request, body)
         if len(event) > self._target.max_payload_bytes:
             raise EncodedTooLargeError(
@@ -111,7 +130,7 @@ class LambdaCaller:
                 f" {self._target.max_payload_bytes}"
             )
         signable = Signable("POST", address.host_header, self._path, _HEADERS, event)
-        return Call(
+        return address, Call(
             method="POST",
             target=self._path,
             headers=[*_HEADERS, *self._access.headers(signable)],

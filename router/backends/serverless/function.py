@@ -25,6 +25,9 @@ from router.domain.request import InferenceRequest
 from router.domain.snapshot import ServerlessLimits, ServerlessSnapshot
 from router.policy.estimates import FunctionTimes, WarmEnvironments
 from router.policy.exploration import Exploration
+from router.upstream.address import Address
+from router.upstream.client import Call
+from router.upstream.response import UpstreamResponse
 
 _log = logging.getLogger(__name__)
 
@@ -38,7 +41,24 @@ FUNCTION_CIRCUIT = CircuitParams(
 
 
 class FunctionCaller(Protocol):
-    """Carries one call to a platform. Raises AttemptError and nothing else."""
+    """Carries one call to a platform. Raises AttemptError and nothing else.
+
+    `prepare` and `understand` are the two halves of `call`, for who sends by itself; only a call
+    that `is_simple` may be made that way.
+    """
+
+    @property
+    def is_simple(self) -> bool:
+        """Whether an answer that comes whole needs nothing but `understand`."""
+        ...
+
+    def prepare(self, request: InferenceRequest, body: bytes) -> tuple[Address, Call]:
+        """What is to be sent, and where to. Takes long for a large body."""
+        ...
+
+    def understand(self, answer: UpstreamResponse) -> BackendResponse:
+        """What an answer says. Whoever catches its error closes the answer."""
+        ...
 
     async def call(
         self, request: InferenceRequest, body: bytes, timeout_s: float
@@ -396,26 +416,44 @@ class FunctionLease:
     ) -> BackendResponse:
         """Call the function."""
         content = body if isinstance(body, bytes) else await body.whole()
+        self.begin(request)
+        try:
+            response = await self._function.caller.call(request, content, timeout_s)
+        except AttemptError as error:
+            return self.failed(request, error)
+        except BaseException:
+            self._note_time()
+            raise
+        return self.answered(response)
+
+    def begin(self, request: InferenceRequest) -> None:
+        """The call is about to be sent; then comes `answered` or `failed`, unless it is dropped."""
         self._started = self._clock()
         self.payload_bytes = request.payload_bytes
         self.is_inference = request.is_inference
         self.may_have_run = True
-        try:
-            response = await self._function.caller.call(request, content, timeout_s)
-        except ModelFailedError as error:
-            response = _answer_of(request, error)
-        except AttemptError as error:
-            self.may_have_run = error.was_sent
-            self.failure = str(error)
-            if isinstance(error, UpstreamRejectedError):
-                self.pause_s = error.retry_after_s or 0.0
-            raise
-        finally:
-            self.first_byte_s = self.served_s = self._clock() - self._started
+
+    def answered(self, response: BackendResponse) -> BackendResponse:
+        """The function has answered, at least with a head."""
+        self._note_time()
         if response.rest is None:  # a stream may tell yet, at its end
             self._function.judge_start(self, response)
         self.response = response
         return response
+
+    def failed(self, request: InferenceRequest, error: AttemptError) -> BackendResponse:
+        """The answer where the model's own code has failed. Raises every other error."""
+        if isinstance(error, ModelFailedError):
+            return self.answered(_answer_of(request, error))
+        self._note_time()
+        self.may_have_run = error.was_sent
+        self.failure = str(error)
+        if isinstance(error, UpstreamRejectedError):
+            self.pause_s = error.retry_after_s or 0.0
+        raise error
+
+    def _note_time(self) -> None:
+        self.first_byte_s = self.served_s = self._clock() - self._started
 
     def release(self, verdict: Verdict, now: float, response: BackendResponse | None) -> None:
         """Free the slot; learn times, cost and warmth."""

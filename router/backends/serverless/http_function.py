@@ -54,22 +54,38 @@ class HttpFunctionCaller:
         self._upstream = upstream
         self._access = access
 
+    @property
+    def is_simple(self) -> bool:
+        """Always."""
+        return True
+
     async def call(
         self, request: InferenceRequest, body: bytes, timeout_s: float
     ) -> BackendResponse:
         """Call it. Raises AttemptError: too large, refused, throttled, failed, timed out, ..."""
+        # Only a signature reads the body; the others do not care where they are made.
+        address, call = await off_loop(len(body), self.prepare, request, body)
+        answer = await self._upstream.send(address, call, timeout_s=timeout_s)
+        try:
+            return self.understand(answer)
+        except AttemptError:
+            await answer.aclose()
+            raise
+
+    def prepare(self, request: InferenceRequest, body: bytes) -> tuple[Address, Call]:
+        """The request with what the platform wants. Raises AttemptError."""
         limit = self._target.max_payload_bytes
         if len(body) > limit:
             raise EncodedTooLargeError(
                 f"the request has {len(body)} bytes, the function takes {limit}"
             )
         address = self._target.endpoint.address
-        # Only a signature reads the body; the others do not care where they are made.
-        call = await off_loop(len(body), self._call, address, request, body)
-        answer = await self._upstream.send(address, call, timeout_s=timeout_s)
+        return address, self._call(address, request, body)
+
+    def understand(self, answer: UpstreamResponse) -> BackendResponse:
+        """The model's answer. Raises AttemptError where it is the platform's."""
         headers = {name.lower(): value for name, value in answer.headers}
         if (error := self._failure(answer, headers)) is not None:
-            await answer.aclose()
             raise error
         return self._response(answer, headers)
 

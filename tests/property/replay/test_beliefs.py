@@ -21,6 +21,7 @@ from router.replay.sizers import BaselineSizer
 from router.replay.workload import Block, ModelSetup
 from router.upstream.address import parse_address
 from tests.fakes.builders import FakeClock, make_request
+from tests.fakes.callers import WholeCalls
 from tests.fakes.replays import Ended, make_block, make_setup, run_all
 
 SIZES = "payload_bytes: {empirical: [0, 1, 300, 4000, 70000]}"
@@ -39,7 +40,7 @@ def _moments(block: Block, ended: Ended) -> list[tuple[float, int, int]]:
     return sorted([*starts, *((float(at), 0, row) for row, at in enumerate(ends))])
 
 
-class _NeverCalled:
+class _NeverCalled(WholeCalls):
     async def call(self, *_args: object) -> BackendResponse:
         raise AssertionError
 

@@ -27,6 +27,7 @@ from router.telemetry.metrics import Metrics
 from router.turns import at_once
 from router.upstream.address import parse_address
 from tests.fakes.builders import LIMITS, FakeClock, make_request
+from tests.fakes.callers import WholeCalls
 from tests.unit.settings.loading import load_config
 
 SLOW_S = 0.02
@@ -48,7 +49,7 @@ async def until(condition) -> None:
 POOL_RULE = (Rule("warm", Match(), Route(backend=Backend.POOL)),)
 
 
-class Callers:
+class Callers(WholeCalls):
     """Both kinds of caller. Each call waits for its own event, or answers at once."""
 
     def __init__(self, clock) -> None:

@@ -19,6 +19,7 @@ from router.domain.errors import (
 from router.domain.ports import BackendResponse
 from router.domain.snapshot import ServerlessLimits
 from tests.fakes.builders import FakeClock, make_request
+from tests.fakes.callers import WholeCalls
 
 
 def params(**changes):
@@ -39,7 +40,7 @@ def params(**changes):
     return FunctionParams(**{**facts, **changes})
 
 
-class Caller:
+class Caller(WholeCalls):
     """Answers what it is told, after a while."""
 
     def __init__(self, clock, response, seconds):
@@ -88,7 +89,7 @@ def test_the_price_of_a_call(seconds, changes, usd):
 async def test_only_what_may_have_run_is_paid(error, usd):
     clock = FakeClock()
 
-    class Failing:
+    class Failing(WholeCalls):
         async def call(self, request, body, timeout_s):
             clock.advance(0.5)
             raise error
