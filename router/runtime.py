@@ -119,10 +119,16 @@ class ModelRuntime:
         now: float,
         failed: Mapping[Backend, Reason],
         waited_s: float = 0.0,
+        *,
+        is_counted: bool = True,
     ) -> State:
-        """Both backends as they are now, for this request, which has waited so long already."""
+        """Both backends as they are now, for this request, which has waited so long already.
+
+        `is_counted` says whether its arrival has been counted.
+        """
         size, ticket = request.payload_bytes, ticket_of(request)
-        function, pool, seen = self.serverless, self.pool, self.signals.arrivals
+        function, pool = self.serverless, self.pool
+        seen = self.signals.arrivals + (not is_counted)
         version = request.version
         return State(
             function.snapshot(size, now, ticket, waited_s, seen) if function is not None else None,

@@ -247,7 +247,9 @@ class FunctionCall:
 def _decided(model: ModelRuntime, request: InferenceRequest, now: float) -> Decision | None:
     """The decision, if it is for the function at once."""
     try:
-        decision = decide(request, model.policy, model.state(request, now, {}), now)
+        decision = decide(
+            request, model.policy, model.state(request, now, {}, is_counted=False), now
+        )
     except RouterError:
         return None
     is_at_once = decision.backend is Backend.SERVERLESS and not decision.hold
