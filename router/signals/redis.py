@@ -133,6 +133,8 @@ class SharedState:
         self._members_key = f"{config.namespace}:gateways"
         self._leader_key = f"{config.namespace}:leader"
         self._degraded = False
+        # What each peer has said last, and what was made of it: most say the same for long.
+        self._heard: dict[str, tuple[list[bytes | None], PeerRecord]] = {}
         self.snapshot = FleetSnapshot({}, {}, {}, is_leader=False, taken_at=clock())
         self.flushes_ok = 0
         self.flushes_failed = 0
@@ -216,6 +218,7 @@ class SharedState:
         async with self._redis.pipeline(transaction=False) as pipe:
             (answers,) = await _queued(pipe, commands).execute()
         peers = {}
+        self._heard = {peer: said for peer, said in self._heard.items() if peer in peer_ids}
         for peer_id, answer in zip(peer_ids, answers, strict=True):
             record = self._believed(peer_id, answer)
             if record is not None:
@@ -238,13 +241,18 @@ class SharedState:
         if isinstance(answer, bytes):
             self._drop(peer_id, RecordError(f"not read: {answer.decode()}"))
             return None
+        heard = self._heard.get(peer_id)
+        if heard is not None and heard[0] == answer:
+            return heard[1]
         values = zip(FIELDS, answer, strict=True)
         fields = {name.encode(): value for name, value in values if value is not None}
         try:
-            return decode(peer_id, fields)
+            record = decode(peer_id, fields)
         except RecordError as error:
             self._drop(peer_id, error)
             return None
+        self._heard[peer_id] = answer, record
+        return record
 
     def _drop(self, owner: str, error: Exception) -> None:
         self.dropped_records += 1

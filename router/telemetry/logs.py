@@ -207,7 +207,6 @@ class AccessLog:
         if self._writer is None or not self._lines:
             return
         lines, self._lines, self._bytes = self._lines, [], 0
-        lines.sort(key=_STAMP_OF)  # some were recorded late
         clock = asyncio.get_running_loop().time
         error, written = await asyncio.to_thread(self._writer.write, lines, clock)
         self.dropped_lines += len(lines) - written
@@ -274,6 +273,7 @@ class _Writer:
     def write(self, lines: Sequence[bytes], clock: Clock) -> tuple[OSError | None, int]:
         """Append the lines. Returns what went wrong, if anything, and how many were written."""
         written, give_up_at = 0, clock() + WRITE_TIMEOUT_S
+        lines = sorted(lines, key=_STAMP_OF)  # some were recorded late
         with self._lock:
             try:
                 fd = self._open()
