@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from router.domain.errors import InvalidRequestError
@@ -66,6 +66,8 @@ def like(name: str) -> str:
 def expected(body: bytes) -> dict[str, Any] | None:
     """The fields as a complete parser finds them; None where another might find others."""
     pairs = json.loads(body, object_pairs_hook=list)
+    if any("\ud800" <= sign <= "\udfff" for name, _ in pairs for sign in name):
+        return None  # half a character: some parsers refuse it, others put another in its place
     asked = [(name, value) for name, value in pairs if like(name) in NAMES]
     is_sure = len({like(name) for name, _ in asked}) == len(asked)
     return dict(asked) if is_sure and all(name in NAMES for name, _ in asked) else None
@@ -75,6 +77,7 @@ SIZES = st.lists(st.integers(0, 9), max_size=40)
 
 
 @given(objects(), SIZES)
+@example(b'{"stream":false,"model":"","\\u11103ud804\\udd03":null}', [])
 def test_the_scanner_finds_what_a_parser_finds_or_refuses(body, sizes):
     try:
         found = scan(body, sizes)

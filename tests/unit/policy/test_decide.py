@@ -224,7 +224,8 @@ def test_the_trace_tells_how_long_a_wait_may_take():
     decision = decide(make_request(), AUTO, state, NOW, trace)
     assert decision.hold
     assert decision.patience_s == pytest.approx(0.1375)
-    assert trace[-1] == TraceStep("choice", "serverless", "after 137 ms without a slot")
+    told = f"after {decision.patience_s * 1e3:.0f} ms without a slot"
+    assert trace[-1] == TraceStep("choice", "serverless", told)
 
 
 FULL_FUNCTION = make_serverless(in_flight=10, max_concurrency=10)
