@@ -5,13 +5,16 @@ its size, its shape) is the model's own answer. It is passed on, never repeated,
 counts against the place. Pure.
 """
 
+from collections.abc import Iterable
+
 import msgspec
 
 from router.domain.decision import Verdict
-from router.domain.errors import AttemptError, UpstreamBrokenError, UpstreamRejectedError
+from router.domain.errors import AttemptError, OwnWords, UpstreamBrokenError, UpstreamRejectedError
 
 _OVER_IN_QUEUE = frozenset({"Request timeout expired"})
 """Triton words a request's own `timeout` with the status of a full queue (503)."""
+_TOLD = {"content-type", "content-encoding", "retry-after", "retry-after-ms", "x-should-retry"}
 _NOT_IMPLEMENTED = 501
 _LONGEST_ERROR_BYTES = 64 * 1024
 """Reading more would hold up the event loop."""
@@ -21,16 +24,20 @@ class _Worded(msgspec.Struct):
     error: object
 
 
-def refusal_of(status: int, body: bytes, who: str) -> AttemptError | None:
+def refusal_of(
+    status: int, body: bytes, who: str, headers: Iterable[tuple[str, str]] = ()
+) -> AttemptError | None:
     """The error an answer stands for, None if it is the model's own answer.
 
     429 and 503 say that there is no capacity, 502 and 504 that something in between broke; a 504
     that is worded as every model server words its errors says that the request's own time is over.
+    A 429 is also said to the client, in the server's own words, once nobody else can serve it.
     A 500 is the model's: it would most likely fail everywhere, so it is passed on.
     """
     match status:
         case 429:
-            return UpstreamRejectedError(f"{who} is busy (status {status})")
+            own_words = _own_words(status, headers, body)
+            return UpstreamRejectedError(f"{who} is busy (status {status})", own_words=own_words)
         case 503 if _error_of(body) not in _OVER_IN_QUEUE:
             return UpstreamRejectedError(f"{who} is busy (status {status})")
         case 502:
@@ -39,6 +46,17 @@ def refusal_of(status: int, body: bytes, who: str) -> AttemptError | None:
             return UpstreamBrokenError(f"{who} failed (status {status})")
         case _:
             return None
+
+
+def _own_words(status: int, headers: Iterable[tuple[str, str]], body: bytes) -> OwnWords | None:
+    if not body or len(body) > _LONGEST_ERROR_BYTES:
+        return None
+    kept = tuple((name, value) for name, value in headers if _is_for_the_client(name.lower()))
+    return OwnWords(status, kept, body)
+
+
+def _is_for_the_client(name: str) -> bool:
+    return name in _TOLD or name.startswith("x-ratelimit-")
 
 
 def verdict_of_answer(status: int) -> Verdict:

@@ -3,6 +3,7 @@
 `gateway.responses` maps `code` to a status; nothing else knows HTTP statuses of errors.
 """
 
+from dataclasses import dataclass
 from typing import ClassVar
 
 
@@ -190,15 +191,34 @@ class TimeLimitError(UpstreamTimeoutError):
     is_certain = True
 
 
+@dataclass(frozen=True, slots=True)
+class OwnWords:
+    """How a backend itself words a refusal that is meant for the client, and its headers."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+
+
 class UpstreamRejectedError(AttemptError):
-    """The backend answered that it cannot take the request now (busy, draining, throttled)."""
+    """The backend answered that it cannot take the request now (busy, draining, throttled).
+
+    `own_words` are for the client, if no other place takes the request either; None where the
+    gateway says it better.
+    """
 
     code = "upstream_busy"
     was_sent = False
 
-    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        retry_after_s: float | None = None,
+        own_words: OwnWords | None = None,
+    ) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+        self.own_words = own_words
 
 
 class EncodedTooLargeError(AttemptError):

@@ -182,7 +182,9 @@ class Attempt:
 
     def on_answer(self, head: ResponseHead, body: bytes) -> None:
         """Reply, or hand over what went wrong."""
-        refusal = refusal_of(head.status, body, "a replica") if head.status >= _BAD else None
+        refusal = None
+        if head.status >= _BAD:
+            refusal = refusal_of(head.status, body, "a replica", head.headers)
         if refusal is None:
             self._reply(head, body)
         else:

@@ -73,6 +73,11 @@ def not_found_model(model: str) -> ModelNotFoundError:
 
 def error_answer(error: Exception, protocol: Protocol) -> ErrorAnswer:
     """The response for an error, in the shape of the protocol the client speaks."""
+    if isinstance(error, UpstreamRejectedError) and error.own_words is not None:
+        words = error.own_words
+        return ErrorAnswer(
+            words.status, [*words.headers, ("x-router-error", error.code)], words.body, closes=False
+        )
     code = error.code if isinstance(error, RouterError) else "internal_error"
     message = str(error) if isinstance(error, RouterError) else INTERNAL_ERROR
     status = STATUS[code]

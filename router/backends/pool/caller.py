@@ -30,7 +30,9 @@ class PoolCaller:
             connect_timeout_s=self.connect_timeout_s,
         )
         response = await self._upstream.send(address, call, timeout_s=timeout_s)
-        if (refusal := refusal_of(response.status, response.body, "a replica")) is not None:
+        if (
+            refusal := refusal_of(response.status, response.body, "a replica", response.headers)
+        ) is not None:
             await response.aclose()
             raise refusal
         return BackendResponse(response.status, response.headers, response.body, response.rest)

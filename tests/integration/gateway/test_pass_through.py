@@ -152,3 +152,30 @@ async def test_the_models_own_answer_is_passed_on(tmp_path, status):
         reply = await gateway.infer(b"{broken")
     assert (reply.status, reply.body) == (status, told)
     assert reply.headers["x-router-attempts"] == "1"
+
+
+BUSY = b'{"error": {"message": "slow down", "code": "rate_limit"}}'
+
+
+def busy(*headers: tuple[str, str]):
+    async def behave(received):
+        return Answer(429, BUSY, headers)
+
+    return behave
+
+
+@pytest.mark.parametrize("fast_path", [True, False])
+async def test_a_replicas_429_reaches_the_client_in_its_own_words(tmp_path, fast_path):
+    told = (("retry-after-ms", "700"), ("x-should-retry", "false"), ("x-ratelimit-limit", "5"))
+    async with Harness(tmp_path, warm=[busy(*told)], server={"fast_path": fast_path}) as gateway:
+        replies = [await gateway.infer() for _ in range(2)]
+    for reply in replies:
+        assert (reply.status, reply.body) == (429, BUSY)
+        assert [reply.headers.get(name) for name, _ in told] == [value for _, value in told]
+        assert reply.headers["x-router-error"] == "upstream_busy"
+
+
+async def test_a_429_of_one_place_is_not_told_where_another_serves(tmp_path):
+    async with Harness(tmp_path, warm=[busy(), ok(b"{}")]) as gateway:
+        replies = [await gateway.infer() for _ in range(4)]
+    assert [reply.status for reply in replies] == [200] * 4
