@@ -250,6 +250,8 @@ def _process_spec(model: ModelSettings, pool: ProcessPool, settings: Settings) -
         env=dict(pool.env),
         cpus=pool.cpus,
         memory_bytes=pool.memory_bytes,
+        repository=None if pool.command else settings.workers.repository,
+        version=model.version,
     )
 
 

@@ -13,12 +13,18 @@ _MODEL_FILE = "model.onnx"
 _SHOWN = 5
 
 
-def why_missing(repository: Path, name: str, version: str | None) -> str | None:
-    """What keeps workers from the model, or from that version of it; None if they will find it."""
+def why_missing(
+    repository: Path, name: str, version: str | None, *, for_clients: bool = False
+) -> str | None:
+    """What keeps workers from the model, or from that version of it; None if they will find it.
+
+    Clients are not told the names of other models: they may not be theirs to see.
+    """
     try:
         known = _versions(repository / name) if _NAME.fullmatch(name) else []
         if not known:
-            return f"model {name} is not in the repository{_nearest(repository, name)}"
+            nearest = "" if for_clients else _nearest(repository, name)
+            return f"model {name} is not in the repository{nearest}"
     except OSError as error:
         return f"the repository cannot be read: {error.strerror or 'unknown reason'}"
     if version is None or version in known:

@@ -58,6 +58,7 @@ class PoolSnapshot(NamedTuple):
     takes traffic.
     `signals_stale` says that `wanted` may be out of date because shared state is unreachable.
     `may_try` says that this request may find out whether the estimates are true.
+    `missing` says why no replica can be started, in words for clients, where that is known.
     """
 
     enabled: bool
@@ -75,3 +76,4 @@ class PoolSnapshot(NamedTuple):
     ready_in_s: float
     signals_stale: bool
     may_try: bool = False
+    missing: str = ""

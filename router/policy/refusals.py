@@ -70,7 +70,8 @@ def given_up(
     pool = backends.pool
     if waited_for is Backend.POOL and pool is not None and not pool.ready:
         return NoEndpointError(
-            f"model {request.model} has no healthy replica and none became ready in time",
+            f"model {request.model} has no healthy replica and none became ready in time"
+            + (f": {pool.missing}" if pool.missing else ""),
             come_back_s,
         )
     function = backends.serverless

@@ -70,6 +70,7 @@ class Pool:
         self.signals_stale = False
         self.is_sized_by_others = False
         self.starting_since: float | None = None
+        self.missing = ""
         self.service_times = ServiceTimes(params.service_time_s)
         self.exploration = Exploration()
         self.startup = DurationEstimate(params.startup_s)
@@ -134,6 +135,7 @@ class Pool:
             ready_in_s=0.0 if ready else self._ready_in_s(now),
             signals_stale=self.signals_stale,
             may_try=self.exploration.is_due(payload_bytes, service.count, requests, now),
+            missing=self.missing,
         )
 
     def _ready_in_s(self, now: float) -> float:

@@ -5,12 +5,15 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from pathlib import Path
 from secrets import token_hex
 
 from router.backends.child_process import end, free_port, kill, open_log, spawn
+from router.backends.model_files import why_missing
 from router.backends.pool.confinement import Cores, pin, resident_bytes, rotate
+from router.backends.pool.supervisor import ModelMissingError
 from router.upstream.address import Address, parse_address
 
 _log = logging.getLogger(__name__)
@@ -24,7 +27,8 @@ class ProcessSpec:
     """How a worker process is run. `command` has placeholders: {socket} or {port}, and {model}.
 
     `model` is the name by which the worker knows its model. The process is kept on `cpus` cores,
-    and replaced once it has more than `memory_bytes`; 0: no bound.
+    and replaced once it has more than `memory_bytes`; 0: no bound. It is not started while its
+    `repository` lacks the model, or that `version`; None: it has none that we know.
     """
 
     model: str
@@ -32,6 +36,8 @@ class ProcessSpec:
     env: Mapping[str, str]
     cpus: int = 0
     memory_bytes: int = 0
+    repository: Path | None = None
+    version: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +159,13 @@ class ProcessLauncher:
         return ()
 
     async def prepare(self) -> None:
-        """Nothing to fetch."""
+        """Look for the model. Raises ModelMissingError."""
+        spec = self.configured
+        if spec.repository is None:
+            return
+        look = partial(why_missing, spec.repository, spec.model, spec.version, for_clients=True)
+        if missing := await asyncio.to_thread(look):
+            raise ModelMissingError(missing)
 
     async def launch(self, number: str) -> ProcessInstance:
         """Start a process. Raises OSError."""

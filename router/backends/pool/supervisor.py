@@ -39,6 +39,10 @@ class ReplicaFailedError(Exception):
     """A replica could not be launched, ended by itself, or was not ready in time."""
 
 
+class ModelMissingError(ReplicaFailedError):
+    """There is no such model for a replica to load; the message may be shown to its clients."""
+
+
 class Instance(Protocol):
     """One launched replica. `spec` tells replicas of the present settings from earlier ones."""
 
@@ -257,6 +261,7 @@ class ReplicaSupervisor:
 
     def _report(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome is not None else None
+        self._pool.missing = str(error) if isinstance(error, ModelMissingError) else ""
         _log.warning("model %s: a replica failed: %s", self._pool.model, error)
 
     async def _live(self, place: _Place) -> None:
@@ -303,6 +308,7 @@ class ReplicaSupervisor:
             self._pool.startup.observe(self._clock() - started)
         self._pool.add(Endpoint(instance.id, instance.address, self._params.concurrency))
         self._pool.mark_ready(instance.id, is_ready=True)
+        self._pool.missing = ""
         place.in_service = True
         self._changed.set()
         verb = "ready" if started is not None else "adopted"

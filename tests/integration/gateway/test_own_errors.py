@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from tests.fakes.models import write_mlp
 from tests.fakes.upstreams import Answer, Behaviour, Received, ok
 from tests.integration.harness import Harness
 
@@ -62,3 +63,19 @@ async def test_a_replica_that_fails_everybody_is_set_aside(tmp_path, fast_path, 
         replies = {(await gateway.infer()).status for _ in range(10)}
     assert sorted(states) == ["ejected", "ready"]
     assert replies == {200}
+
+
+async def test_a_model_that_is_not_in_the_repository_is_named_but_no_other_is(tmp_path):
+    """The names of other models may not be this client's to see."""
+    repository = tmp_path / "models"
+    write_mlp(repository, "mymodel")
+    pool = {"kind": "process", "queue": {"max_wait": "500ms"}}
+    config = {
+        "models": [{"name": "mymodle", "slo": {"latency_ms": 5000}, "pool": pool}],
+        "workers": {"repository": str(repository)},
+        "controller": {"interval": "100ms"},
+    }
+    async with Harness(tmp_path, config=config) as gateway:
+        reply = await gateway.infer(path="/v2/models/mymodle/infer")
+    assert reply.status == 503
+    assert reply.json()["error"].endswith(": model mymodle is not in the repository")
