@@ -56,7 +56,7 @@ def scan(body: bytes, sizes: list[int]) -> dict[str, Any]:
     found = scanner.end()
     for field in found.values():
         assert body[field.start : field.end] == field.value
-    return {name: json.loads(field.value) for name, field in found.items()}
+    return {name: json.loads(field.value, object_pairs_hook=list) for name, field in found.items()}
 
 
 def like(name: str) -> str:

@@ -199,14 +199,14 @@ async def test_a_crowd_wakes_a_pool_that_sleeps_once(tmp_path):
     }
     async with Harness(tmp_path, config=config) as gateway:
         controller: Any = gateway.gateway._controller
-        step, woken = controller.step, 0
+        stepping, woken = controller.stepping, 0
 
-        def counted() -> None:
+        def counted() -> Any:
             nonlocal woken
             woken += 1
-            step()
+            return stepping()
 
-        controller.step = counted
+        controller.stepping = counted
         replies = await asyncio.gather(*(gateway.infer() for _ in range(90)))
     assert {reply.status for reply in replies} == {200}
     assert woken == 1
