@@ -20,7 +20,7 @@ from router.commands.admin_client import AdminError, AdminPort, token_option
 from router.commands.cold import measure_cold
 from router.commands.exits import fail, load_or_exit
 from router.commands.model_check import broken_models, missing_models
-from router.commands.platform_check import platform_warnings
+from router.commands.platform_check import certificate_warning, platform_warnings
 from router.commands.replay import diff, measure, replay
 from router.commands.serve import serve, serve_process
 from router.commands.status_view import show_live, show_once
@@ -64,13 +64,15 @@ def check(files: tuple[Path, ...], deep: bool) -> None:
             click.echo(str(error), err=True)
             valid = False
             continue
-        assemble(loaded, new_parts())
+        parts = new_parts()
+        assemble(loaded, parts)
         problems = missing_models(loaded) + (broken_models(loaded) if deep else [])
         if problems:
             click.echo("\n".join(map(str, problems)), err=True)
             valid = False
             continue
-        for warning in (*loaded.warnings, *platform_warnings(loaded.settings)):
+        ending = certificate_warning(loaded.tls_expires_at, parts.wall_clock())
+        for warning in (*loaded.warnings, *ending, *platform_warnings(loaded.settings)):
             click.echo(f"warning: {warning}", err=True)
         click.echo(f"{path}: valid, {len(loaded.settings.models)} models")
     sys.exit(0 if valid else 1)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
+from router.gateway.certificate import warning_of
 from router.settings.fit import missing_extra, unlikely_sizes
 from router.settings.functions import (
     AzureFunction,
@@ -20,6 +21,12 @@ from router.settings.schema import ModelSettings, Settings
 def platform_warnings(settings: Settings) -> list[str]:
     """One line for each thing that will probably not work. Blocks."""
     return [text for model in settings.models for text in _about(model, settings)]
+
+
+def certificate_warning(expires_at: float | None, now: float) -> list[str]:
+    """What there is to say about the end of the data port's certificate (seconds since 1970)."""
+    warning = warning_of(expires_at, now) if expires_at is not None else None
+    return [] if warning is None else [f"server.tls.certificate: {warning}"]
 
 
 def _about(model: ModelSettings, settings: Settings) -> Iterator[str]:

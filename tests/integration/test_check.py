@@ -9,6 +9,7 @@ from click.testing import CliRunner, Result
 
 from router.backends.model_files import why_missing
 from router.cli import main
+from tests.fakes.certificates import make_certificate
 from tests.fakes.models import write_mlp
 from workers.protocol import ModelNotFound
 from workers.repository import find_model
@@ -113,3 +114,17 @@ def test_gateway_and_workers_find_the_same(repository: Path, name: str, version:
     except ModelNotFound:
         found = False
     assert (why_missing(repository, name, version) is None) is found
+
+
+@pytest.mark.parametrize(("days", "is_told"), [(13, True), (15, False)])
+def test_a_certificate_that_ends_soon_is_told(tmp_path: Path, days: int, is_told: bool):
+    certificate, key = make_certificate(tmp_path, "server", days)
+    pool = {"kind": "static", "urls": ["http://127.0.0.1:1"]}
+    settings = {
+        "server": {"tls": {"certificate": str(certificate), "key": str(key)}},
+        "models": [{"name": "m", "slo": {"latency_ms": 500}, "pool": pool}],
+    }
+    (tmp_path / "tls.yaml").write_text(yaml.safe_dump(settings))
+    result = CliRunner().invoke(main, ["check", str(tmp_path / "tls.yaml")])
+    assert result.exit_code == 0, result.output
+    assert ("the certificate of the data port expires in" in result.output) is is_told
