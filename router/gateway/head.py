@@ -57,9 +57,12 @@ class Head:
     key: str | None
 
 
-def read_head(headers: CIMultiDictProxy[str], *, keys_are_ours: bool) -> Head:
+def read_head(
+    headers: CIMultiDictProxy[str], *, keys_are_ours: bool, media: frozenset[str] = frozenset()
+) -> Head:
     """Check and sort a request's headers.
 
+    `media` are types of bodies that the path takes beside the usual ones.
     `keys_are_ours` keeps the caller's API key from travelling on. Raises InvalidRequestError,
     LoopDetectedError or UnsupportedMediaError.
     """
@@ -83,7 +86,7 @@ def read_head(headers: CIMultiDictProxy[str], *, keys_are_ours: bool) -> Head:
         raise UnsupportedMediaError(
             f"content-encoding {coding[:40]!r} is not supported; use gzip, deflate or none"
         )
-    _label(forwarded)
+    is_special = _label(forwarded, media)
     forwarded["via"] = _via(forwarded.get("via"))
     is_binary = "inference-header-content-length" in forwarded
     return Head(
@@ -91,16 +94,19 @@ def read_head(headers: CIMultiDictProxy[str], *, keys_are_ours: bool) -> Head:
         request_id=read_request_id(headers.get("x-request-id")),
         deadline_ms=read_deadline_ms(headers.get("x-router-deadline-ms")),
         hint=_hint(headers.get("x-router-backend")),
-        is_text=coding in {"", "identity"} and not is_binary,
+        is_text=coding in {"", "identity"} and not (is_binary or is_special),
         key=_key(headers) if keys_are_ours else None,
     )
 
 
-def _label(forwarded: dict[str, str]) -> None:
+def _label(forwarded: dict[str, str], special: frozenset[str]) -> bool:
+    """Check what the body is said to be; returns whether it is of one of the `special` types."""
     media, *options = (
         part.strip().lower() for part in forwarded.get("content-type", "").split(";")
     )
     _check_charset(options)
+    if media in special:
+        return True
     if media not in _MEDIA:
         raise UnsupportedMediaError(
             f"content-type {media[:80]!r} is not supported; send application/json, or"
@@ -110,6 +116,7 @@ def _label(forwarded: dict[str, str]) -> None:
     is_json = media == _BINARY and "inference-header-content-length" not in forwarded
     if media in _UNLABELLED or is_json:
         forwarded.pop("content-type", None)
+    return False
 
 
 def _via(given: str | None) -> str:

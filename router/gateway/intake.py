@@ -86,12 +86,11 @@ def read_intent(
     # Whoever sends the answer leaves out its body.
     asked = "GET" if method == "HEAD" else method
     path, _, query = origin_form(raw_target).partition("?")
-    head = read_head(headers, keys_are_ours=not runtime.keys.is_open)
+    protocol = protocol_of(path, headers)
+    head = read_head(headers, keys_are_ours=not runtime.keys.is_open, media=protocol.media)
     # Before the path is looked at: a stranger learns nothing of the models that there are.
     caller = None if path.startswith(_OPEN_PATHS) else identify(runtime, head.key)
-    target = protocol_of(path, headers).resolve(
-        Question(asked, segments_of(path), runtime, caller, now, is_ready)
-    )
+    target = protocol.resolve(Question(asked, segments_of(path), runtime, caller, now, is_ready))
     if isinstance(target, Target) and target.model is None:
         target.protocol.check_head(head.headers)
     return Intent(target, head, caller, asked, clean_query(query))
@@ -211,7 +210,7 @@ class Intake:
         asked = Asked(target.model or "")
         if target.model is None:
             content = await self._read(body, exchange, runtime)
-            asked = await target.protocol.asked(content)
+            asked = await target.protocol.asked(content, intent.head.headers)
             exchange.model = asked.model
         model = model_for(runtime, intent.caller, asked.model)
         if not exchange.is_resumed:

@@ -31,7 +31,7 @@ class Toy(WireProtocol):
             case _:
                 raise NotFoundError("a toy says, and no more")
 
-    async def asked(self, body):
+    async def asked(self, body, headers):
         return self.asked_at_once(body)
 
     def asked_at_once(self, body):

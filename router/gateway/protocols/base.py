@@ -53,6 +53,8 @@ class WireProtocol(Protocol):
 
     tells_in_body = False
     """Whether a body may say what `Told` holds."""
+    media: frozenset[str] = frozenset()
+    """Media types of bodies that it takes beside those that all take."""
 
     def owns(self, path: str, headers: Mapping[str, str]) -> bool:
         """Whether the (decoded) path is its business, if only to say that nothing is there.
@@ -73,7 +75,7 @@ class WireProtocol(Protocol):
     def check_head(self, headers: Mapping[str, str]) -> None:
         """Raise UnsupportedMediaError for a body that cannot be read as it comes."""
 
-    async def asked(self, body: bytes) -> Asked:
+    async def asked(self, body: bytes, headers: Mapping[str, str]) -> Asked:
         """The deciding fields of a body of any length. Raises InvalidRequestError."""
         raise NotImplementedError
 

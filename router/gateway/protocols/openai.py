@@ -12,6 +12,7 @@ from router.domain.errors import InvalidRequestError, NotFoundError, Unsupported
 from router.domain.request import AnswerForm
 from router.gateway.body import joined
 from router.gateway.protocols.base import Asked, Document, Question, Target, WireProtocol, require
+from router.gateway.protocols.forms import FORM, find_form_fields
 from router.gateway.protocols.json_fields import (
     MAX_DEPTH,
     MAX_FIELDS,
@@ -52,6 +53,7 @@ class OpenAI(WireProtocol):
 
     name = "openai"
     answers = AnswerForm.TEXT
+    media = frozenset({FORM})
 
     def path(self, action: str, model: str, version: str | None) -> str:
         """What stands after `/v1`: paths name no model, bodies do."""
@@ -85,8 +87,11 @@ class OpenAI(WireProtocol):
         if headers.get("content-encoding", "identity").strip().lower() not in {"", "identity"}:
             raise UnsupportedMediaError("the model's name is in the body: send it uncompressed")
 
-    async def asked(self, body: bytes) -> Asked:
+    async def asked(self, body: bytes, headers: Mapping[str, str]) -> Asked:
         """The deciding fields of a body of any length. Raises InvalidRequestError."""
+        content_type = headers.get("content-type", "")
+        if content_type.lower().startswith(FORM):
+            return await _asked_in_form(body, content_type)
         if len(body) <= PART_BYTES:
             return self.asked_at_once(body)
         try:
@@ -130,6 +135,23 @@ def _is_plain(body: bytes) -> bool:
     )
 
 
+async def _asked_in_form(body: bytes, content_type: str) -> Asked:
+    try:
+        fields = await find_form_fields(body, content_type, _JUDGED)
+        asked, stream = fields["model"], fields.get("stream")
+    except (ValueError, KeyError) as error:
+        raise _invalid(error) from None
+
+    async def renamed(body: bytes, model: str) -> bytes:
+        return await _with(body, (asked.start, asked.end), model.encode())
+
+    return Asked(
+        asked.value,
+        stream is not None and stream.value.lower() in {"true", "1"},
+        renamed,
+    )
+
+
 def _asked(fields: dict[str, Field]) -> Asked:
     model = fields["model"]
     stream = fields.get("stream")
@@ -151,8 +173,11 @@ async def _renamed(body: bytes, model: str, place: tuple[int, int] | None = None
     if place is None:
         field = find_fields(body, _JUDGED)["model"]
         place = field.start, field.end
+    return await _with(body, place, msgspec.json.encode(model))
+
+
+async def _with(body: bytes, place: tuple[int, int], name: bytes) -> bytes:
     start, end = place
-    name = msgspec.json.encode(model)
     if len(body) <= PART_BYTES:
         return body[:start] + name + body[end:]
     whole, pieces = memoryview(body), list[bytes]()

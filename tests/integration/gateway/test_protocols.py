@@ -164,3 +164,61 @@ async def test_openais_clients_get_their_shape_for_an_unknown_model(tmp_path):
     async with Harness(tmp_path, warm=[ok()]) as gateway:
         reply = await gateway.request("GET", "/v1/models/x", headers={"x-stainless-lang": "python"})
     assert (reply.status, reply.json()["error"]["code"]) == (404, "model_not_found")
+
+
+def form(*fields: str) -> bytes:
+    parts = [f"--b\r\nContent-Disposition: form-data; {field}\r\n" for field in fields]
+    return "".join(parts).encode() + b"--b--\r\n"
+
+
+FILE = 'name="file"; filename="a.wav"\r\nContent-Type: audio/wav\r\n\r\nname="model"\r\n'
+
+
+async def test_a_form_names_its_model_and_goes_on_with_the_name_that_the_server_knows(tmp_path):
+    body = form(FILE, 'name="model"\r\n\r\nm')
+    headers = {"content-type": "multipart/form-data; boundary=b"}
+    async with Harness(tmp_path, warm=[ok()], model={"served_as": "other"}) as gateway:
+        reply = await gateway.request("POST", "/v1/audio/transcriptions", body, headers)
+        elsewhere = await gateway.request("POST", "/v2/models/m/infer", body, headers)
+        (received,) = gateway.warm[0].received
+    assert (reply.status, elsewhere.status) == (200, 415)
+    assert received.body == form(FILE, 'name="model"\r\n\r\nother')
+    assert received.headers["content-type"] == headers["content-type"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        form(FILE),
+        form('name="model"\r\n\r\nm', 'name="model"\r\n\r\nn'),
+        form('name="Model"\r\n\r\nm'),
+        form('name="model"; filename="x"\r\n\r\nm'),
+        form('name="model"\r\nContent-Transfer-Encoding: base64\r\n\r\nbQ=='),
+        form('name="model"\r\n\r\nm')[:-6],
+        form('name="model"\r\n\r\nm') + b"more",
+        form(FILE + "\n--b\r\n", 'name="model"\r\n\r\nm'),
+        form(
+            'name="x"\nContent-Disposition: form-data; name="model"\r\n\r\nm',
+            'name="model"\r\n\r\nn',
+        ),
+        b"x" + form('name="model"\r\n\r\nm'),
+    ],
+    ids=[
+        "none",
+        "two",
+        "a case",
+        "a file",
+        "a coding",
+        "no end",
+        "after",
+        "a line feed",
+        "in a head",
+        "before",
+    ],
+)
+async def test_a_form_that_can_be_read_in_two_ways_is_refused(tmp_path, body):
+    headers = {"content-type": "multipart/form-data; boundary=b"}
+    async with Harness(tmp_path, warm=[ok()]) as gateway:
+        reply = await gateway.request("POST", "/v1/images/edits", body, headers)
+        assert gateway.warm[0].received == []
+    assert (reply.status, reply.json()["error"]["code"]) == (400, "invalid_request")

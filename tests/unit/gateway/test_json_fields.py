@@ -90,7 +90,7 @@ def long_form(body: bytes) -> bytes:
 @pytest.mark.parametrize("body", TWO_READINGS.values(), ids=TWO_READINGS)
 async def test_a_body_with_two_readings_is_refused(body, is_long):
     with pytest.raises(InvalidRequestError, match="not a valid request"):
-        await OPENAI.asked(long_form(body) if is_long else body)
+        await OPENAI.asked(long_form(body) if is_long else body, {})
 
 
 @pytest.mark.parametrize("is_long", [False, True], ids=["small", "long"])
@@ -98,7 +98,7 @@ async def test_a_body_with_two_readings_is_refused(body, is_long):
 async def test_a_body_with_one_reading_is_read(body, is_long):
     whole = long_form(body) if is_long else body
     assert json.loads(whole)["model"] == "m"
-    asked = await OPENAI.asked(whole)
+    asked = await OPENAI.asked(whole, {})
     assert (asked.model, asked.stream) == ("m", False)
     assert asked.renamed is not None
     changed = json.loads(await asked.renamed(whole, 'n"'))
