@@ -99,12 +99,22 @@ def wait_until_listening(process: subprocess.Popen[bytes], port: int, log: Path)
 
 
 def exchange(
-    port: int, method: str, path: str, body: bytes = b"", content_type: str = "application/json"
+    port: int,
+    method: str,
+    path: str,
+    body: bytes = b"",
+    content_type: str = "application/json",
+    lines: Sequence[str] = (),
 ) -> tuple[int, bytes]:
-    """One request on a connection of its own: status and body. Raises OSError."""
+    """One request on a connection of its own: status and body. Raises OSError.
+
+    `lines` are more lines of its head.
+    """
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     try:
-        headers = {"content-type": content_type} if body else {}
+        headers = dict(line.split(": ", 1) for line in lines)
+        if body:
+            headers["content-type"] = content_type
         connection.request(method, path, body or None, headers)
         response = connection.getresponse()
         return response.status, response.read()

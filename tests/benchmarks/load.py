@@ -66,6 +66,11 @@ class Posted(Protocol):
         """How many there are."""
         ...
 
+    @property
+    def lines(self) -> Sequence[str]:
+        """More lines of each head."""
+        ...
+
 
 class Bodies(NamedTuple):
     """What is posted in turn: a file with all of them one after the other, and how long each is."""
@@ -98,24 +103,16 @@ class Load:
 
 @contextmanager
 def load(
-    tools: Tools,
-    port: int,
-    scenario: Posted,
-    bodies: Bodies,
-    seconds: float,
-    lines: Sequence[str] = (),
+    tools: Tools, port: int, scenario: Posted, bodies: Bodies, seconds: float
 ) -> Iterator[Load]:
-    """Put `scenario` on a port for `seconds`, rounded up; never outlives the block.
-
-    `lines` are more lines of its heads.
-    """
+    """Put `scenario` on a port for `seconds`, rounded up; never outlives the block."""
     duration_s = ceil(seconds)
     lengths = ",".join(map(str, bodies.sizes))
     command = [
         tools.debian("wrk", "wrk"), "--threads", "1", "--connections", str(scenario.connections),
         "--duration", f"{duration_s}s", "--timeout", f"{_REQUEST_TIMEOUT_S}s",
         "--script", str(_SCRIPT), f"http://127.0.0.1:{port}{scenario.path}",
-        "--", str(bodies.file), scenario.content_type, lengths, *lines,
+        "--", str(bodies.file), scenario.content_type, lengths, *scenario.lines,
     ]  # fmt: skip
     process = subprocess.Popen(
         pinned(command, LOAD_CORE),

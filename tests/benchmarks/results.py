@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One system in one round. CPU and rate are per request that reached the upstream.
+    """One system in one round. CPU and rate are per request that reached the upstream, or event.
 
     `core_percent` is how much of its core the system used, `others_percent` how much of that core
     went to processes that have no part in the benchmark.
@@ -22,6 +22,7 @@ class Sample:
     rps: float
     p50_ms: float
     p99_ms: float
+    p999_ms: float
     rss_mb: float
     core_percent: float
     others_percent: float
@@ -122,6 +123,7 @@ class Summary(NamedTuple):
     rps_ratio: float | None
     p50_ms: float
     p99_ms: float
+    p999_ms: float
     rss_mb: float
     core_percent: float
 
@@ -137,6 +139,7 @@ def summary(row: Row, reference: Row | None) -> Summary | None:
         rps_ratio=ratio(row, reference, "rps"),
         p50_ms=middle(row, "p50_ms"),
         p99_ms=middle(row, "p99_ms"),
+        p999_ms=middle(row, "p999_ms"),
         rss_mb=middle(row, "rss_mb"),
         core_percent=middle(row, "core_percent"),
     )

@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 
 from tests.benchmarks import machine
 from tests.benchmarks.children import BenchmarkError, free_port, prepare_this_process
+from tests.benchmarks.cold import run_cold_scenario
 from tests.benchmarks.probes.registry import Probe
 from tests.benchmarks.results import Finding, Results
 from tests.benchmarks.rounds import Bench, Tell, run_scenario
@@ -53,12 +54,19 @@ def execute(plan: Plan, tools: Tools, tell: Tell) -> Results:
     tools.debian("wrk", "wrk")
     absent = Absent({}, {})
     with _bench(tools, tell) as bench:
-        with _all_up(bench, plan.systems if plan.scenarios else (), absent) as live:
-            versions = {name: system.version(tools) for name, (system, _) in live.items()}
+        versions = _versions(plan, tools, absent)
+        able = [system for system in plan.systems if system.name in versions]
+        warm = [scenario for scenario in plan.scenarios if not scenario.is_cold]
+        needed = [system for system in able if any(map(system.takes, warm))]
+        with _all_up(bench, needed, absent) as live:
             scenarios = [
-                run_scenario(bench, scenario, live, plan.rounds, plan.seconds)
-                for scenario in plan.scenarios
+                run_scenario(bench, scenario, live, plan.rounds, plan.seconds) for scenario in warm
             ]
+        scenarios += [
+            run_cold_scenario(bench, scenario, able, plan.rounds, plan.seconds)
+            for scenario in plan.scenarios
+            if scenario.is_cold
+        ]
         if plan.workers:
             measured = run_workers(bench, plan.rounds, plan.seconds, absent.missing)
             scenarios += [*measured]
@@ -81,6 +89,18 @@ def _bench(tools: Tools, tell: Tell) -> Iterator[Bench]:
         folder = Path(name)
         with upstream(tools, folder) as server:
             yield Bench(tools, folder, server, tell)
+
+
+def _versions(plan: Plan, tools: Tools, absent: Absent) -> dict[str, str]:
+    """Of the systems that some scenario needs and that can be had here."""
+    versions = {}
+    for system in plan.systems:
+        if any(map(system.takes, plan.scenarios)):
+            try:
+                versions[system.name] = system.version(tools)
+            except BenchmarkError as error:
+                absent.note(system.name, error)
+    return versions
 
 
 @contextmanager

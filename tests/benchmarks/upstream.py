@@ -1,6 +1,8 @@
 """The upstream of the benchmarks as a running process; what it does is in upstream.c."""
 
 import json
+import signal
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,11 +25,28 @@ class Upstream:
     """A running upstream on loopback."""
 
     port: int
+    process: subprocess.Popen[bytes]
 
     def posts(self) -> int:
         """How many POSTs it has answered so far: the requests that really went through."""
+        return self._count("posts")
+
+    def events(self) -> int:
+        """How many events it has sent so far, in all its streams."""
+        return self._count("events")
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """It hangs during the block: the kernel takes connections and bytes, nobody answers."""
+        self.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
+
+    def _count(self, what: str) -> int:
         _, body = exchange(self.port, "GET", "/posts")
-        return int(json.loads(body)["posts"])
+        return int(json.loads(body)[what])
 
 
 @contextmanager
@@ -36,4 +55,4 @@ def upstream(tools: Tools, folder: Path) -> Iterator[Upstream]:
     port, log = free_port(), folder / "upstream.log"
     with running([str(tools.compiled(_SOURCE)), str(port)], LOAD_CORE, log) as process:
         wait_until_listening(process, port, log)
-        yield Upstream(port)
+        yield Upstream(port, process)

@@ -17,8 +17,8 @@ import numpy as np
 from tests.benchmarks.children import BenchmarkError, exchange, free_port
 from tests.benchmarks.load import Bodies, load
 from tests.benchmarks.processes import cpu_s, rss_bytes
-from tests.benchmarks.results import Row, Sample, ScenarioResult
-from tests.benchmarks.rounds import Bench
+from tests.benchmarks.results import Sample, ScenarioResult
+from tests.benchmarks.rounds import Bench, interleaved
 from tests.benchmarks.systems.system import Running, Site, server
 from tests.benchmarks.tools import ROOT, MissingToolError
 from tests.fakes.models import write_mlp
@@ -93,23 +93,17 @@ def _measured(
     bodies = Bodies.write(bench.folder / f"{work.name}.body", [work.body])
     # MLServer answers binary requests with JSON: its row would be of another work.
     taking = {name: it for name, it in live.items() if not (work.lines and name == "mlserver")}
-    samples: dict[str, list[Sample | None]] = {name: [] for name in taking}
-    failures: dict[str, list[str]] = {name: [] for name in taking}
-    for number in range(1, rounds + 1):
-        for name, it in taking.items():
-            bench.tell(f"{work.name} round {number}/{rounds} {name}")
-            try:
-                samples[name].append(_measure(bench, work, it, bodies, seconds))
-            except (BenchmarkError, OSError) as error:
-                samples[name].append(None)
-                failures[name].append(str(error))
-    rows = tuple(Row(name, tuple(samples[name]), tuple(failures[name])) for name in taking)
+
+    def measured(name: str) -> Sample:
+        return _measure(bench, work, taking[name], bodies, seconds)
+
+    rows = interleaved(bench.tell, work.name, list(taking), measured, rounds)
     return ScenarioResult(work.name, work.title, rows, REFERENCE)
 
 
 def _measure(bench: Bench, work: Work, it: Running, bodies: Bodies, seconds: float) -> Sample:
     before = cpu_s(it.pid)
-    with load(bench.tools, it.port, work, bodies, seconds, work.lines) as run:
+    with load(bench.tools, it.port, work, bodies, seconds) as run:
         told = run.result()
     cpu = cpu_s(it.pid) - before
     if not told.requests or told.errors:
@@ -119,6 +113,7 @@ def _measure(bench: Bench, work: Work, it: Running, bodies: Bodies, seconds: flo
         rps=told.requests / told.duration_s,
         p50_ms=told.p50_s * 1e3,
         p99_ms=told.p99_s * 1e3,
+        p999_ms=told.p999_s * 1e3,
         rss_mb=rss_bytes(it.pid) / 1e6,
         core_percent=cpu / told.duration_s * 100,
         others_percent=0.0,

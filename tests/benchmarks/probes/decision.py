@@ -17,7 +17,7 @@ from router.settings.loader import load
 from router.upstream.address import parse_address
 from tests.benchmarks.results import Finding
 from tests.benchmarks.scenarios import BY_NAME
-from tests.benchmarks.systems.gateway import settings_file
+from tests.benchmarks.systems.gateway_settings import settings_file
 from tests.benchmarks.systems.system import Site
 
 _ROUNDS, _PASSES = 15, 20

@@ -34,8 +34,8 @@ class Haproxy:
     is_exact: bool = True
 
     def takes(self, scenario: Scenario) -> bool:
-        """Takes any HTTP."""
-        return bool(scenario)
+        """Whether it is measured with it; it would take any HTTP."""
+        return scenario.is_basic
 
     def version(self, tools: Tools) -> str:
         """As the program says."""

@@ -20,8 +20,8 @@ class PlainAiohttp:
     is_exact: bool = True
 
     def takes(self, scenario: Scenario) -> bool:
-        """Takes any HTTP."""
-        return bool(scenario)
+        """Whether it is measured with it; it would take any HTTP."""
+        return scenario.is_basic
 
     def version(self, tools: Tools) -> str:
         """Of the library in the project's own environment."""

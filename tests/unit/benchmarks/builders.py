@@ -16,6 +16,7 @@ def make_sample(
         rps,
         p50_ms=1.0,
         p99_ms=p99_ms,
+        p999_ms=5.0,
         rss_mb=40.0,
         core_percent=90.0,
         others_percent=others_percent,

@@ -12,7 +12,7 @@ from router.runtime import Runtime
 from router.settings.loader import load
 from tests.benchmarks.probes.decision import decision
 from tests.benchmarks.scenarios import MIB, MODEL
-from tests.benchmarks.systems.gateway import MODELS, RULES, settings_file
+from tests.benchmarks.systems.gateway_settings import MODELS, RULES, settings_file
 from tests.benchmarks.systems.system import Site
 
 
