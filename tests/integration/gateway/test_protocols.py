@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+import tritonclient.http.aio as triton_aio
 
-from tests.fakes.upstreams import Answer, Gate, ok
+from tests.fakes.upstreams import Answer, Gate, Upstream, ok, running
 from tests.integration.harness import Harness
 
 CHAT = json.dumps({"model": "m", "messages": [], "stream": False}).encode()
@@ -222,3 +223,23 @@ async def test_a_form_that_can_be_read_in_two_ways_is_refused(tmp_path, body):
         reply = await gateway.request("POST", "/v1/images/edits", body, headers)
         assert gateway.warm[0].received == []
     assert (reply.status, reply.json()["error"]["code"]) == (400, "invalid_request")
+
+
+async def test_tritonclient_reaches_a_model_whose_name_has_a_slash_and_a_colon(tmp_path):
+    other = {"name": "org/llama3:8b", "slo": {"latency_ms": 5000}}
+    pool = {"kind": "static", "health": {"interval": "50ms", "timeout": "2s"}}
+    metadata = Upstream(ok(b'{"name": "it"}'))
+    async with (
+        running(metadata),
+        Harness(tmp_path, warm=[ok()]) as gateway,
+    ):
+        models = [*gateway.config["models"], {**other, "pool": {**pool, "urls": [metadata.url]}}]
+        await gateway.write({**gateway.config, "models": models})
+        async with gateway.client.post(gateway.admin + "/v1/reload") as reloaded:
+            assert reloaded.status == 200
+        async with triton_aio.InferenceServerClient(gateway.url.removeprefix("http://")) as client:
+            while not await client.is_model_ready("org/llama3:8b"):
+                await asyncio.sleep(0.01)
+            told = await client.get_model_metadata("org/llama3:8b")
+    assert told == {"name": "it"}
+    assert [each.target for each in metadata.received] == ["/v2/models/org%2Fllama3%3A8b"]
