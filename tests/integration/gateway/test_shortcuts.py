@@ -1,0 +1,172 @@
+"""Which requests need no task and none of aiohttp's request handling, and that they still do.
+
+A head that is like one before it is enough: each request has ids, lengths and headers of its own.
+"""
+
+import asyncio
+import hashlib
+import json
+from collections import Counter
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.fakes.upstreams import Gate, hangs_up, ok
+from tests.integration.gateway.test_canary import two_models
+from tests.integration.harness import Harness
+
+REQUESTS = 20
+
+
+class Roads:
+    """Counts how requests are handled from now on."""
+
+    def __init__(self, gateway: Harness, patch: pytest.MonkeyPatch) -> None:
+        self.taken: Counter[str] = Counter()
+        data = gateway.gateway._data
+        for name in ("handle", "direct"):
+            patch.setattr(data, name, self._counted(name, getattr(data, name)))
+        patch.setattr(data.fast_path, "begin", self._begun("pool", data.fast_path.begin))
+        patch.setattr(data.fast_path, "call", self._begun("function", data.fast_path.call))
+
+    def _counted(self, name: str, handle: Any) -> Any:
+        def count(*facts: Any) -> Any:
+            self.taken[name] += 1
+            return handle(*facts)
+
+        return count
+
+    def _begun(self, name: str, begin: Any) -> Any:
+        def count(*facts: Any) -> Any:
+            attempt = begin(*facts)
+            if attempt is not None:
+                self.taken[name] += 1
+            return attempt
+
+        return count
+
+
+async def send(gateway: Harness, **headers: str) -> list[Any]:
+    """As instrumented clients do: nothing repeats but what the request is about."""
+    return [
+        await gateway.infer(
+            json.dumps({"id": "x" * number}).encode(),
+            traceparent=f"00-{number:032x}-{number:016x}-01", x_request_id=f"r-{number}",
+            **{f"x_own_{number}": "y" * number}, **headers,
+        )
+        for number in range(REQUESTS)
+    ]  # fmt: skip
+
+
+@asynccontextmanager
+async def with_key(tmp_path, **facts):
+    entry = {"name": "k", "sha256": hashlib.sha256(b"key").hexdigest(), "tenant": "t", **facts}
+    (tmp_path / "keys.yaml").write_text(yaml.safe_dump([entry]))
+    config = {"auth": {"api_keys_file": "keys.yaml"}}
+    async with Harness(tmp_path, warm=[ok()], config=config) as gateway:
+        yield gateway
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"x_router_deadline_ms": "4000"},
+        {"accept_encoding": "gzip", "cookie": "a=b"},
+    ],
+    ids=["own heads", "deadline", "more headers"],
+)
+async def test_a_warm_request_takes_the_shortcut(tmp_path, monkeypatch, headers):
+    async with Harness(tmp_path, warm=[ok()]) as gateway:
+        await gateway.infer(**headers)
+        roads = Roads(gateway, monkeypatch)
+        replies = await send(gateway, **headers)
+        heads = [received.headers for received in gateway.warm[0].received[-REQUESTS:]]
+    assert {reply.status for reply in replies} == {200}
+    assert [reply.headers["x-request-id"] for reply in replies] == [
+        f"r-{n}" for n in range(REQUESTS)
+    ]
+    assert roads.taken == {"pool": REQUESTS}
+    for number, head in enumerate(heads):
+        assert head["traceparent"] == f"00-{number:032x}-{number:016x}-01"
+        assert head[f"x-own-{number}"] == "y" * number
+        assert f"x-own-{number - 1}" not in head, "what another request had is not passed on"
+
+
+async def test_so_does_one_whose_key_has_a_rate_until_that_is_used_up(tmp_path, monkeypatch):
+    async with with_key(tmp_path, rate_per_s=0.001, burst=11) as gateway:
+        await gateway.infer(x_api_key="key")
+        roads = Roads(gateway, monkeypatch)
+        replies = await send(gateway, x_api_key="key")
+    assert [reply.status for reply in replies] == [200] * 10 + [429] * (REQUESTS - 10)
+    assert roads.taken == {"pool": 10, "direct": REQUESTS - 10}
+
+
+async def test_so_do_both_sides_of_a_canary(tmp_path, monkeypatch):
+    async with two_models(tmp_path) as (gateway, _):
+        await gateway.infer()
+        roads = Roads(gateway, monkeypatch)
+        replies = await send(gateway)
+    assert {reply.headers["x-router-model"] for reply in replies} == {"m", "m-next"}
+    assert roads.taken == {"pool": REQUESTS}
+
+
+async def test_so_does_a_call_of_a_function_once_a_connection_is_open(tmp_path, monkeypatch):
+    async with Harness(tmp_path, function=ok()) as gateway:
+        await gateway.infer()
+        roads = Roads(gateway, monkeypatch)
+        replies = await send(gateway)
+        heads = [received.headers for received in gateway.function.received[-REQUESTS:]]
+        status = (await gateway.ask("GET", "/v1/status")).json()
+    assert {(reply.status, *reply.decision) for reply in replies} == {
+        (200, "serverless", "only_backend")
+    }
+    assert roads.taken == {"function": REQUESTS}
+    assert [head["x-request-id"] for head in heads] == [f"r-{n}" for n in range(REQUESTS)]
+    assert status["models"][0]["cost_usd"]["serverless"] > 0
+
+
+async def test_so_do_many_clients_that_come_at_once(tmp_path, monkeypatch):
+    """Each needs a connection of its own to the replica, and waits for no more than that."""
+    async with Harness(tmp_path, warm=[ok()], pool={"concurrency": 64}) as gateway:
+        await gateway.infer()
+        roads = Roads(gateway, monkeypatch)
+        await asyncio.gather(*(gateway.infer(x_request_id=f"r-{n}") for n in range(30)))
+    assert roads.taken == {"pool": 30}
+
+
+async def test_a_client_that_goes_away_ends_the_call(tmp_path):
+    gate = Gate()
+    async with Harness(tmp_path, function=ok()) as gateway:
+        await gateway.infer()
+        gateway.function.behave = gate
+        reader, writer = await gateway.connect()
+        head = b"POST /v2/models/m/infer HTTP/1.1\r\nhost: x\r\nx-request-id: gone\r\n"
+        writer.write(head + b"content-length: 2\r\n\r\n{}")
+        await gateway.until(lambda: gate.waiting == 1)
+        function = gateway.gateway._runtime.current.models["m"].serverless
+        writer.transport.abort()
+        await gateway.until(lambda: function.in_flight == 0)
+        await gateway.until(lambda: gateway.in_flight == 0)
+        gate.opened.set()
+        del reader
+        assert (await gateway.logged("gone"))["status"] == 499
+
+
+async def test_a_call_over_a_connection_that_the_platform_had_closed_is_made_anew(
+    tmp_path, monkeypatch
+):
+    answers = iter([hangs_up(), ok()])
+
+    async def behave(received):
+        return await next(answers)(received)
+
+    async with Harness(tmp_path, warm=[ok()], function=ok()) as gateway:
+        await gateway.infer(x_router_backend="serverless")
+        gateway.function.behave = behave
+        roads = Roads(gateway, monkeypatch)
+        reply = await gateway.infer(x_router_backend="serverless")
+    assert (reply.status, reply.headers["x-router-attempts"]) == (200, "1")
+    assert (roads.taken["function"], roads.taken["direct"]) == (1, 1)
