@@ -7,7 +7,9 @@ import asyncio
 import hashlib
 import json
 from collections import Counter
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,10 +28,11 @@ class Roads:
     def __init__(self, gateway: Harness, patch: pytest.MonkeyPatch) -> None:
         self.taken: Counter[str] = Counter()
         data = gateway.gateway._data
+        fast: Any = data.fast_path
         for name in ("handle", "direct"):
             patch.setattr(data, name, self._counted(name, getattr(data, name)))
-        patch.setattr(data.fast_path, "begin", self._begun("pool", data.fast_path.begin))
-        patch.setattr(data.fast_path, "call", self._begun("function", data.fast_path.call))
+        patch.setattr(fast, "begin", self._begun("pool", fast.begin))
+        patch.setattr(fast, "call", self._begun("function", fast.call))
 
     def _counted(self, name: str, handle: Any) -> Any:
         def count(*facts: Any) -> Any:
@@ -61,7 +64,7 @@ async def send(gateway: Harness, **headers: str) -> list[Any]:
 
 
 @asynccontextmanager
-async def with_key(tmp_path, **facts):
+async def with_key(tmp_path: Path, **facts: object) -> AsyncIterator[Harness]:
     entry = {"name": "k", "sha256": hashlib.sha256(b"key").hexdigest(), "tenant": "t", **facts}
     (tmp_path / "keys.yaml").write_text(yaml.safe_dump([entry]))
     config = {"auth": {"api_keys_file": "keys.yaml"}}
@@ -146,7 +149,7 @@ async def test_a_client_that_goes_away_ends_the_call(tmp_path):
         head = b"POST /v2/models/m/infer HTTP/1.1\r\nhost: x\r\nx-request-id: gone\r\n"
         writer.write(head + b"content-length: 2\r\n\r\n{}")
         await gateway.until(lambda: gate.waiting == 1)
-        function = gateway.gateway._runtime.current.models["m"].serverless
+        function: Any = gateway.gateway._runtime.current.models["m"].serverless
         writer.transport.abort()
         await gateway.until(lambda: function.in_flight == 0)
         await gateway.until(lambda: gateway.in_flight == 0)
