@@ -52,6 +52,41 @@ def test_the_upstream_counts_a_body_and_answers_300_bytes(server: Upstream, size
     assert server.posts() == before + 1
 
 
+def test_the_upstream_answers_an_invocation_with_the_envelope_of_300_bytes(server: Upstream):
+    path = "/2015-03-31/functions/bench/invocations"
+    status, body = exchange(server.port, "POST", path, b"{}")
+    envelope = json.loads(body)
+    assert (status, envelope["statusCode"], envelope["isBase64Encoded"]) == (200, 200, False)
+    assert len(envelope["body"]) == 300
+    assert json.loads(envelope["body"])["received"] == 2
+
+
+def test_the_upstream_sends_as_many_events_as_are_asked_for(server: Upstream):
+    before = server.events()
+    _, body = exchange(server.port, "POST", "/x", b"{}", lines=["x-events: 3"])
+    events = [json.loads(line.removeprefix("data: ")) for line in body.decode().split("\n\n")[:-1]]
+    assert [event["number"] for event in events] == [0, 1, 2]
+    times = [event["sent_ns"] for event in events]
+    assert times == sorted(times)
+    assert server.events() == before + 3
+
+
+def test_the_upstream_outlives_clients_that_leave_in_the_middle_of_a_stream(server: Upstream):
+    head = b"POST /x HTTP/1.1\r\nx-events: 100\r\nContent-Length: 0\r\n\r\n"
+    for _ in range(3):
+        with closing(socket.create_connection(("127.0.0.1", server.port), timeout=10)) as client:
+            client.sendall(head)
+            assert client.recv(4096).startswith(b"HTTP/1.1 200 OK")
+    assert exchange(server.port, "POST", "/x", b"{}", lines=["x-events: 5"])[1].count(b"data:") == 5
+
+
+def test_the_upstream_goes_on_after_it_was_stopped(server: Upstream):
+    before = server.posts()
+    with server.stopped():
+        pass
+    assert server.posts() == before
+
+
 _POST = b"POST /x HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc"
 _GET = b"GET /x HTTP/1.1\r\n\r\n"
 _EXPECTING = (
