@@ -31,7 +31,7 @@ class Ticket(NamedTuple):
 def ticket_of(request: InferenceRequest) -> Ticket:
     """The place of a request."""
     priority = Priority.NORMAL if request.priority is None else request.priority
-    return Ticket(request.payload_bytes, priority, request.tenant or "", request.weight)
+    return Ticket(request.waiting_bytes, priority, request.tenant or "", request.weight)
 
 
 class Line(Generic[W]):

@@ -55,7 +55,8 @@ class InferenceRequest:
     like a request but tell nothing about load. `deadline` is the client's hard deadline (monotonic
     seconds) or None; `received_at` is monotonic too. `headers` has lower-case names and holds
     end-to-end headers only. `priority` is None where nobody states one; `weight` is the tenant's
-    share of the turns when requests wait.
+    share of the turns when requests wait. `kept_bytes` is what is kept of a body that is passed on
+    as it comes, None where all of it is.
     """
 
     request_id: str
@@ -79,6 +80,12 @@ class InferenceRequest:
     sequence_id: str | None = None
     is_idempotent: bool = True
     is_inference: bool = True
+    kept_bytes: int | None = None
+
+    @property
+    def waiting_bytes(self) -> int:
+        """What a queue holds of the request while it waits."""
+        return self.payload_bytes if self.kept_bytes is None else self.kept_bytes
 
     @property
     def target(self) -> str:

@@ -223,6 +223,7 @@ class Intake:
             if not exchange.is_resumed:
                 self._director.check(_chain(intent, asked, model, request, runtime))
             if _may_stream(model, target, request):
+                request = replace(request, kept_bytes=WINDOW_BYTES)
                 upload = await self._upload(body, exchange, runtime)
                 chain = _chain(intent, asked, model, request, runtime)
                 return Taken(chain, upload, variant.shadow)

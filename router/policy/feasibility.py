@@ -82,5 +82,5 @@ def has_room(request: InferenceRequest, queue: PoolSnapshot | ServerlessSnapshot
     """Whether a backend's queue may take one more request of that size."""
     return (
         queue.queued < queue.max_queued
-        and queue.queued_bytes + request.payload_bytes <= queue.max_queued_bytes
+        and queue.queued_bytes + request.waiting_bytes <= queue.max_queued_bytes
     )

@@ -300,3 +300,22 @@ async def test_who_failed_at_one_replica_waits_for_the_other(tmp_path, refusal):
         replies = await asyncio.gather(busy, waits)
     assert [reply.status for reply in replies] == [200, 200]
     assert replies[1].headers["x-router-attempts"] == "2"
+
+
+async def test_a_long_upload_that_waits_does_not_fill_the_queue_with_what_has_not_come(tmp_path):
+    """It announces as many bytes as the queue may hold, and keeps a window of them."""
+    gate, size = Gate(), 64 << 20
+    pool = {"concurrency": 2, "queue": {"max_bytes": "64MiB"}}
+    async with Harness(tmp_path, warm=[gate], pool=pool) as gateway:
+        busy = [asyncio.create_task(gateway.infer()) for _ in range(2)]
+        await gateway.until(lambda: gate.waiting == 2)
+        _, writer = await gateway.connect()
+        head = b"POST /v2/models/m/infer HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % size
+        writer.write(head + bytes(1 << 20))
+        await gateway.until(lambda: len(gateway.pool.queue) == 1)
+        small = asyncio.create_task(gateway.infer())
+        await gateway.until(lambda: len(gateway.pool.queue) == 2 or small.done())
+        assert not small.done(), "it waits like any other"
+        writer.transport.abort()
+        gate.opened.set()
+        assert {reply.status for reply in await asyncio.gather(*busy, small)} == {200}

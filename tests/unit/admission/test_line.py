@@ -1,9 +1,11 @@
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
-from router.admission.line import Line, Ticket
+from router.admission.line import Line, Ticket, ticket_of
 from router.domain.request import Priority
+from tests.fakes.builders import make_request
 
 HIGH, NORMAL, LOW = Priority.HIGH, Priority.NORMAL, Priority.LOW
 
@@ -132,3 +134,9 @@ class TestAFullLine:
         line = Line[str]()
         line.add("a", Ticket(10, LOW))
         assert line.in_the_way_of(ticket, most, 40) is None
+
+
+def test_a_waiter_counts_with_what_is_kept_of_its_body():
+    whole = make_request(payload_bytes=64 << 20)
+    assert ticket_of(whole).payload_bytes == 64 << 20
+    assert ticket_of(replace(whole, kept_bytes=256 << 10)).payload_bytes == 256 << 10
