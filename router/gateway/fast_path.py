@@ -1,10 +1,10 @@
-"""The fast path: requests to a warm replica, by callbacks, without a task.
+"""The shortcut: requests to a warm replica or a function, by callbacks, without a task.
 
 A small one is complete when it gets here; of a long one the first part has come, and the rest is
 passed on as it comes.
 
-Takes only what the ordinary path would have understood the same way and sent to a free slot at
-once; everything else it declines, and the ordinary path has it from the first byte. An attempt
+Takes only what the director would have sent to a free slot at once; what it declines the director
+has from the beginning (`direct`), or aiohttp's request handling where the head is new. An attempt
 that fails here is handed over with its record, and the director goes on from there.
 
 Most lines of a head repeat from request to request, so what was understood of one is remembered by
