@@ -97,8 +97,8 @@ async def test_refused(gateway, case):
     ("method", "path", "allow"),
     [
         ("GET", INFER, "POST"),
-        ("DELETE", "/v2/models/m", "GET"),
-        ("PUT", "/v2/health/live", "GET"),
+        ("DELETE", "/v2/models/m", "GET, HEAD"),
+        ("PUT", "/v2/health/live", "GET, HEAD"),
         ("GET", "/v1/models/m:predict", "POST"),
         ("GET", "/v1/chat/completions", "POST"),
     ],

@@ -240,7 +240,7 @@ CLEAR = {
     "an absolute target":
         Clear(post("outer").replace(PATH, b"http://elsewhere" + PATH), [200], [200]),
     "an absolute target with nothing but a query": Clear(
-        post("outer").replace(PATH, b"http://elsewhere?" + PATH), [404], []),
+        post("outer").replace(PATH, b"http://elsewhere?" + PATH), [405], []),
     "a connection option that names the length":
         Clear(post("outer", b"connection: content-length\r\n"), [200], [200]),
     "a connection option that names the coding": Clear(
