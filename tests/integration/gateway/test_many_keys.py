@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 from random import Random
+from typing import Any
 
 import yaml
 
@@ -14,7 +15,7 @@ PARTS = 20
 """A key is for the models of one part in so many, by a pattern."""
 
 
-def models(url: str) -> list[dict[str, object]]:
+def models(url: str) -> list[dict[str, Any]]:
     pool = {"kind": "static", "urls": [url], "concurrency": 64, "health": {"interval": "5s"}}
     return [
         {"name": f"part{number % PARTS}-{number}", "slo": {"latency_ms": 5000}, "pool": pool}
@@ -35,7 +36,8 @@ async def test_each_key_reaches_its_own_models_and_what_is_remembered_is_bounded
     async with running(Upstream(ok())) as upstream:
         config = {"auth": {"api_keys_file": "keys.yaml"}, "models": models(upstream.url)}
         async with Harness(tmp_path, config=config) as gateway:
-            runtime = gateway.gateway._runtime.current
+            runtime: Any = gateway.gateway._runtime.current
+            fast_path: Any = gateway.gateway._data.fast_path
             async with asyncio.timeout(60):
                 while not all(model.pool.ready for model in runtime.models.values()):
                     await asyncio.sleep(0.1)
@@ -60,7 +62,7 @@ async def test_each_key_reaches_its_own_models_and_what_is_remembered_is_bounded
             found = [
                 pair for each in await asyncio.gather(*map(client, range(20))) for pair in each
             ]
-            known = len(gateway.gateway._data.fast_path._known._heads)
+            known = len(fast_path._known._heads)
             served = len(upstream.received)
     assert {status for may, status in found if may} == {200}
     assert {status for may, status in found if not may} == {403}
