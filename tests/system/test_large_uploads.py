@@ -81,7 +81,8 @@ async def serving(
 ) -> AsyncIterator[tuple[GatewayProcess, UploadServer]]:
     """A gateway whose connections to its replica are open, and warm."""
     async with upload_server() as server:
-        pool = {"kind": "static", "urls": [server.url], "concurrency": CLIENTS}
+        # Unfinished bodies get half of the slots: here all of them may be under way at once.
+        pool = {"kind": "static", "urls": [server.url], "concurrency": 2 * CLIENTS}
         model = {"name": "m", "slo": {"latency_ms": 60_000}, "pool": pool}
         config = {"server": {"fast_path": fast}, "models": [model]}
         gateway = await asyncio.to_thread(start, config)
