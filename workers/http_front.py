@@ -20,8 +20,9 @@ from workers.batching import Outcome
 from workers.engine import Feeds
 from workers.http_connection import to_response
 from workers.lanes import ASIDE_BYTES, Lane, Phases
-from workers.metrics import CLIENT_GONE, UNKNOWN_MODEL, WorkerMetrics
+from workers.metrics import CLIENT_GONE, UNKNOWN_MODEL, ModelMetrics, WorkerMetrics
 from workers.operations import (
+    CHANGES,
     RUNS,
     Endpoint,
     Operation,
@@ -88,7 +89,7 @@ class HttpFront:
         self._codecs = ThreadPoolExecutor(_CODEC_THREADS, thread_name_prefix="codec")
         self._lanes: dict[Model, Lane] = {}
         self._lanes_by_path: dict[str, Lane] = {}
-        self._model_metrics = {name: metrics.for_model(name) for name in catalog.names}
+        self._model_metrics: dict[str, ModelMetrics] = {}
         self._unknown_model = metrics.for_model(UNKNOWN_MODEL)
         self._in_flight: dict[str, int] = defaultdict(int)
         self._idle = asyncio.Event()
@@ -146,6 +147,10 @@ class HttpFront:
         if operation.endpoint in RUNS:
             return await self._counted_infer(request, operation)
         answer = partial(describe, self._catalog, operation, not self._draining)
+        if operation.endpoint in CHANGES:
+            reply = await asyncio.to_thread(answer)
+            self._forget_unloaded()
+            return reply
         if operation.model and self._catalog.loaded(operation.model, operation.version) is None:
             return await asyncio.to_thread(answer)
         return answer()
@@ -156,7 +161,7 @@ class HttpFront:
 
     async def _counted_infer(self, request: web.BaseRequest, operation: Operation) -> Reply:
         """The inference, counted with its status whatever becomes of it."""
-        metrics = self._model_metrics.get(operation.model, self._unknown_model)
+        metrics = self._metrics_of(operation.model)
         started = self._clock()
         code = 500
         try:
@@ -219,7 +224,24 @@ class HttpFront:
         if model is None:
             load = self._catalog.load
             model = await asyncio.to_thread(load, operation.model, operation.version)
+            self._forget_unloaded()
         return model
+
+    def _metrics_of(self, model: str) -> ModelMetrics:
+        found = self._model_metrics.get(model)
+        if found is None:
+            if model not in self._catalog.names:
+                return self._unknown_model
+            found = self._model_metrics[model] = self._metrics.for_model(model)
+        return found
+
+    def _forget_unloaded(self) -> None:
+        """Drop the queues of models that are not in memory any more; what runs there goes on."""
+        kept = set(self._catalog.loaded_models())
+        self._lanes = {model: lane for model, lane in self._lanes.items() if model in kept}
+        self._lanes_by_path = {
+            path: lane for path, lane in self._lanes_by_path.items() if lane.model in kept
+        }
 
     async def _read_body(self, request: web.BaseRequest) -> bytearray:
         """The body, not kept by aiohttp; refused by its declared length where there is one."""
@@ -273,7 +295,7 @@ class HttpFront:
         if lane is None:
             name, version = model.name, model.version
             bounds = self._limits.max_queue, self._limits.max_runs
-            lane = Lane(model, self._model_metrics[name], self._runs, bounds, self._clock)
+            lane = Lane(model, self._metrics_of(name), self._runs, bounds, self._clock)
             self._lanes[model] = lane
             self._lanes_by_path[f"/v2/models/{name}/versions/{version}/infer"] = lane
             if self._catalog.resolve(name, None) == (name, version):

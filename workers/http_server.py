@@ -39,8 +39,9 @@ class Flags:
     """The command line."""
 
     repository: Path
-    model: str
+    models: tuple[str, ...]
     version: str | None
+    memory: int
     listen: str
     threads: int | None
     runs: int | None
@@ -53,12 +54,25 @@ class Flags:
 def parse_flags(argv: Sequence[str] | None) -> Flags:
     """The flags; exits with code 2 where they are invalid."""
     parser = argparse.ArgumentParser(
-        prog="python -m workers.http_server", description="Serve one ONNX model over HTTP (OIP v2)."
+        prog="python -m workers.http_server", description="Serve ONNX models over HTTP (OIP v2)."
     )
     add = parser.add_argument
     add("--repository", type=Path, required=True, help="folder with NAME/VERSION/model.onnx")
-    add("--model", required=True, help="the model to load and serve")
+    add(
+        "--model",
+        action="append",
+        dest="models",
+        default=[],
+        help="a model to serve, loaded at the start if it is the only one; repeat it for several, "
+        "leave it out for the whole repository, which are loaded when they are asked for",
+    )
     add("--version", help="what requests without a version get (default: the highest)")
+    add(
+        "--memory",
+        type=_positive,
+        default=0,
+        help="bytes of files of the models in memory; beyond, those not used for longest go",
+    )
     add("--listen", default="127.0.0.1:0", type=_address, help="HOST:PORT (0: any) or unix:/PATH")
     add("--threads", type=_positive, help="CPU threads of one run (default: model.yaml, else 1)")
     add("--runs", type=_positive, help="runs at once (default: the cores, divided by the threads)")
@@ -74,7 +88,11 @@ def parse_flags(argv: Sequence[str] | None) -> Flags:
         help="die when the parent process does; give its PID, or a parent that dies while this "
         "process starts goes unnoticed",
     )
-    return Flags(**vars(parser.parse_args(argv)))
+    flags = vars(parser.parse_args(argv))
+    flags["models"] = tuple(flags["models"])
+    if flags["version"] is not None and len(flags["models"]) != 1:
+        parser.error("--version needs one --model")
+    return Flags(**flags)
 
 
 def _positive(text: str) -> int:
@@ -101,9 +119,16 @@ def _address(text: str) -> str:
 
 
 def load_catalog(flags: Flags) -> Catalog:
-    """The catalog with its model loaded and warmed; raises WorkerError."""
-    catalog = Catalog(flags.repository, [flags.model], flags.threads, default_version=flags.version)
-    catalog.load(flags.model)
+    """The catalog, with its model loaded and warmed if it is one; raises WorkerError."""
+    catalog = Catalog(
+        flags.repository,
+        flags.models or None,
+        flags.threads,
+        default_version=flags.version,
+        memory_bytes=flags.memory,
+    )
+    if len(flags.models) == 1:
+        catalog.load(flags.models[0])
     return catalog
 
 
@@ -116,7 +141,8 @@ def concurrent_runs(threads_per_run: int) -> int:
 
 async def serve(flags: Flags, catalog: Catalog) -> bool:
     """Serve until SIGTERM or SIGINT, then drain; False if requests had to be cut off."""
-    runs = flags.runs or concurrent_runs(catalog.load(flags.model).threads)
+    threads = max((model.threads for model in catalog.loaded_models()), default=flags.threads or 1)
+    runs = flags.runs or concurrent_runs(threads)
     limits = FrontLimits(flags.max_queue, flags.max_body, runs)
     front = HttpFront(catalog, limits, WorkerMetrics(CollectorRegistry()), time.monotonic)  # noqa: TID251 - composition root
     stop = asyncio.Event()

@@ -55,11 +55,15 @@ class Endpoint(Enum):
     V1_MODELS = "V1 models"
     V1_MODEL = "V1 model"
     PREDICT = "predict"
+    LOAD = "load"
+    UNLOAD = "unload"
 
 
 RUNS: Final = frozenset({Endpoint.INFER, Endpoint.PREDICT})
 """The endpoints that run a model."""
-_POSTED: Final = RUNS | {Endpoint.INDEX}
+CHANGES: Final = frozenset({Endpoint.LOAD, Endpoint.UNLOAD})
+"""The endpoints that change which models are in memory."""
+_POSTED: Final = RUNS | CHANGES | {Endpoint.INDEX}
 
 
 _FIXED: Final = {
@@ -82,6 +86,7 @@ _MODEL_PATH = re.compile(
     r"/v2/models/(?P<model>[^/]+)(?:/versions/(?P<version>[^/]+))?"
     r"(?:/(?P<action>ready|config|stats|infer))?"
 )
+_REPOSITORY_PATH = re.compile(r"/v2/repository/models/(?P<model>[^/]+)/(?P<action>load|unload)")
 _V1_PATH = re.compile(r"/v1/models/(?P<model>[^/:]+)(?P<action>:predict)?")
 
 
@@ -105,6 +110,8 @@ def match(verb: str, raw_path: str) -> Operation:
     elif v1 := _V1_PATH.fullmatch(path):
         endpoint = Endpoint.PREDICT if v1["action"] else Endpoint.V1_MODEL
         operation = Operation(endpoint, unquote(v1["model"]))
+    elif change := _REPOSITORY_PATH.fullmatch(path):
+        operation = Operation(Endpoint(change["action"]), unquote(change["model"]))
     else:
         found = _MODEL_PATH.fullmatch(path)
         if found is None:
@@ -126,6 +133,8 @@ def describe(catalog: Catalog, operation: Operation, ready: bool) -> Reply:
 
     `ready` is whether this worker takes inferences. Raises WorkerError.
     """
+    if operation.endpoint in CHANGES:
+        return _changed(catalog, operation)
     if operation.model:
         return _describe_model(catalog, operation, ready)
     match operation.endpoint:
@@ -142,6 +151,15 @@ def describe(catalog: Catalog, operation: Operation, ready: bool) -> Reply:
         case _:
             content = _server_metadata()
     return json_reply(content)
+
+
+def _changed(catalog: Catalog, operation: Operation) -> Reply:
+    """Load or unload a model; the body, which may ask for another configuration, is not read."""
+    if operation.endpoint is Endpoint.LOAD:
+        catalog.load_anew(operation.model)
+    else:
+        catalog.unload(operation.model)
+    return json_reply({})
 
 
 def _describe_model(catalog: Catalog, operation: Operation, ready: bool) -> Reply:

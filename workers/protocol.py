@@ -198,6 +198,12 @@ class WorkerBusy(WorkerError):
     status = 503
 
 
+class NoRoom(WorkerError):
+    """The model needs more memory than this worker may use for models."""
+
+    status = 507
+
+
 class WorkerDraining(WorkerError):
     """The worker is shutting down: nothing was executed."""
 

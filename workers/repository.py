@@ -58,12 +58,13 @@ class ModelOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class ModelFile:
-    """One version of one model on disk."""
+    """One version of one model on disk. `size_bytes` is what its folder takes there."""
 
     name: str
     version: str
     path: Path
     options: ModelOptions
+    size_bytes: int
 
 
 def list_models(root: Path) -> dict[str, tuple[str, ...]]:
@@ -90,7 +91,13 @@ def find_model(root: Path, name: str, version: str | None = None) -> ModelFile:
             f"model {name!r} has no version {chosen[:20]!r}; it has {', '.join(versions)}"
         )
     folder = root / name / chosen
-    return ModelFile(name, chosen, folder / MODEL_FILE, _read_options(folder / OPTIONS_FILE))
+    options = _read_options(folder / OPTIONS_FILE)
+    return ModelFile(name, chosen, folder / MODEL_FILE, options, _size_bytes(folder))
+
+
+def _size_bytes(folder: Path) -> int:
+    # Weights may lie in files of their own, so all of them count.
+    return sum(entry.stat().st_size for entry in folder.rglob("*") if entry.is_file())
 
 
 def _versions(folder: Path) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ from workers.protocol import (
     InferResponse,
     InvalidRequest,
     ModelNotFound,
+    NoRoom,
     RequestedOutput,
     Tensor,
     TensorSpec,
@@ -62,6 +63,8 @@ class Model:
         self.name = file.name
         self.version = file.version
         self.options = file.options
+        self.size_bytes = file.size_bytes
+        self._loaded_ms = clock.wall_ns() // 1_000_000
         self.threads = threads or file.options.threads or 1
         self.statistics = Statistics()
         self._clock = clock
@@ -102,6 +105,11 @@ class Model:
     def runs_evenly(self) -> bool:
         """Whether runs on inputs of one size take one time, whatever the values."""
         return self._engine.runs_evenly
+
+    @property
+    def last_used_ms(self) -> int:
+        """When it answered last, or was loaded; milliseconds since the epoch."""
+        return max(self._loaded_ms, self.statistics.last_inference_ms)
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -214,10 +222,10 @@ def _tensor_config(spec: TensorSpec, skipped: int) -> dict[str, Any]:
 
 
 class Catalog:
-    """The models one worker serves, each version loaded when first asked for and then kept.
+    """The models one worker serves, each version loaded when first asked for.
 
-    The set of models and their versions is read once: a worker serves what was there when it
-    started. Thread-safe.
+    Those that were not used for longest are unloaded when the next one needs their memory. The set
+    of models and versions is that of the start, but for what `load_anew` finds. Thread-safe.
     """
 
     def __init__(
@@ -227,10 +235,12 @@ class Catalog:
         threads: int | None = None,
         clock: Clock | None = None,
         default_version: str | None = None,
+        memory_bytes: int = 0,
     ) -> None:
         """Serve `names` of the repository at `root`, or all of it. Raises ModelNotFound.
 
         A request without a version gets `default_version`, which all of them have, or the highest.
+        Models in memory have files of `memory_bytes` at most, all together; 0: no bound.
         """
         if not root.is_dir():
             raise ModelNotFound(f"model repository {root} is not a folder")
@@ -244,6 +254,8 @@ class Catalog:
         self._threads = threads
         self._clock = clock or Clock()
         self._default_version = default_version
+        self._memory_bytes = memory_bytes
+        self._names = None if names is None else frozenset(names)
         self._versions = found if names is None else {name: found[name] for name in names}
         self._loaded: dict[tuple[str, str], Model] = {}
         self._failures: dict[tuple[str, str], str] = {}
@@ -279,7 +291,10 @@ class Catalog:
         return self._loaded.get(self.resolve(name, version))
 
     def load(self, name: str, version: str | None = None) -> Model:
-        """The model, loaded on first use (blocks); raises ModelNotFound or BrokenModel."""
+        """The model, loaded on first use (blocks).
+
+        Raises ModelNotFound, BrokenModel, or NoRoom.
+        """
         key = self.resolve(name, version)
         with self._lock:
             model = self._loaded.get(key)
@@ -292,12 +307,53 @@ class Catalog:
         if key in self._failures:
             raise BrokenModel(self._failures[key])
 
+    def load_anew(self, name: str) -> Model:
+        """Look for the model on disk again and load it, though it failed before; raises as `load`.
+
+        What is in memory already stays as it is.
+        """
+        versions = list_models(self._root).get(name)
+        if versions is None or (self._names is not None and name not in self._names):
+            raise ModelNotFound(f"unknown model {name[:128]!r}; this worker serves {self._listed}")
+        with self._lock:
+            self._versions[name] = versions
+            for key in [key for key in self._failures if key[0] == name]:
+                del self._failures[key]
+        return self.load(name)
+
+    def unload(self, name: str) -> None:
+        """Forget all versions of a model; runs under way end as they would. Raises ModelNotFound.
+
+        The next request for it loads it again.
+        """
+        with self._lock:
+            for version in self.versions(name):
+                self._loaded.pop((name, version), None)
+
     def _load(self, key: tuple[str, str]) -> Model:
         try:
-            return Model(find_model(self._root, *key), self._threads, self._clock)
+            file = find_model(self._root, *key)
+            self._make_room(file)
+            return Model(file, self._threads, self._clock)
         except BrokenModel as error:
             self._failures[key] = str(error)
             raise
+
+    def _make_room(self, file: ModelFile) -> None:
+        if not self._memory_bytes:
+            return
+        if file.size_bytes > self._memory_bytes:
+            raise NoRoom(
+                f"model {file.name!r} has {file.size_bytes} bytes, and this worker "
+                f"{self._memory_bytes} for models"
+            )
+        taken = sum(model.size_bytes for model in self._loaded.values())
+        by_use = sorted(self._loaded.items(), key=lambda item: item[1].last_used_ms)
+        for key, model in by_use:
+            if taken + file.size_bytes <= self._memory_bytes:
+                return
+            del self._loaded[key]
+            taken -= model.size_bytes
 
     def index(self) -> list[dict[str, str]]:
         """The repository index: every version with its state."""

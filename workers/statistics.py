@@ -52,6 +52,11 @@ class Statistics:
     _batches: dict[int, _Duration] = field(default_factory=lambda: defaultdict(_Duration))
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
+    @property
+    def last_inference_ms(self) -> int:
+        """When a request was answered last, in milliseconds since the epoch; 0 for never."""
+        return self._last_inference_ms
+
     def record_execution(self, rows: int, infer_ns: int) -> None:
         """One call of the runtime for `rows` rows."""
         with self._lock:

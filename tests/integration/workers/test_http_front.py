@@ -85,6 +85,12 @@ class Served:
 async def served(repository: Path, model: str, **changes: float) -> AsyncIterator[Served]:
     catalog = Catalog(repository, [model])
     await asyncio.to_thread(catalog.load, model)
+    async with serving(catalog, **changes) as made:
+        yield made
+
+
+@asynccontextmanager
+async def serving(catalog: Catalog, **changes: float) -> AsyncIterator[Served]:
     limits: dict[str, Any] = {"max_queue": 8, "max_body_bytes": MAX_BODY, "max_runs": 1, **changes}
     clock = asyncio.get_running_loop().time
     front = HttpFront(catalog, FrontLimits(**limits), WorkerMetrics(CollectorRegistry()), clock)
@@ -420,3 +426,39 @@ async def test_an_unexpected_failure_at_once_is_logged_and_not_shown(
     monkeypatch.setattr("workers.http_front._run_at_once", lambda *_: 1 / 0)
     assert await quick.post("single", quick_body()) == (500, {"error": "internal error"})
     assert "ZeroDivisionError" in caplog.text
+
+
+async def test_models_are_loaded_and_unloaded_when_told(repository: Path) -> None:
+    async with serving(Catalog(repository)) as worker:
+        assert await ready_models(worker) == set()
+        assert await told(worker, "mlp", "load") == (200, {})
+        assert await ready_models(worker) == {"mlp"}
+        assert await worker.status("mlp", ONES) == 200
+        assert await told(worker, "mlp", "unload") == (200, {})
+        assert await ready_models(worker) == set()
+        assert await worker.status("mlp", ONES) == 200  # which loads it again
+        assert await ready_models(worker) == {"mlp"}
+        status, error = await told(worker, "broken", "load")
+        assert (status, "cannot be loaded" in error["error"]) == (500, True)
+        status, error = await told(worker, "none", "load")
+        assert (status, "unknown model" in error["error"]) == (404, True)
+
+
+async def test_a_model_is_unloaded_while_it_runs_and_the_run_is_answered(repository: Path) -> None:
+    async with serving(Catalog(repository)) as worker:
+        await told(worker, "slow", "load")
+        run = asyncio.create_task(worker.status("slow", slow_body(300)))
+        await worker.until(lambda: worker.front.in_flight == 1)
+        await told(worker, "slow", "unload")
+        assert await ready_models(worker) == set()
+        assert await run == 200
+
+
+async def told(worker: Served, model: str, what: str) -> tuple[int, dict[str, Any]]:
+    async with worker.session.post(f"/v2/repository/models/{model}/{what}") as response:
+        return response.status, await response.json()
+
+
+async def ready_models(worker: Served) -> set[str]:
+    async with worker.session.post("/v2/repository/index") as response:
+        return {one["name"] for one in await response.json() if one["state"] == "READY"}

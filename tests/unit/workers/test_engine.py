@@ -124,7 +124,7 @@ def test_broken_model_file_is_named(tmp_path: Path, content: bytes) -> None:
 def test_missing_model_file_is_named(tmp_path: Path) -> None:
     write_mlp(tmp_path, "m")
     file = find_model(tmp_path, "m")
-    gone = ModelFile("m", "1", tmp_path / "gone.onnx", file.options)
+    gone = ModelFile("m", "1", tmp_path / "gone.onnx", file.options, 0)
     with pytest.raises(BrokenModel, match=r"gone\.onnx"):
         Engine(gone, threads=1)
 

@@ -11,6 +11,8 @@ PATHS = [
     ("GET", "/v2/models", Operation(Endpoint.MODELS)),
     ("GET", "/v2/models/stats", Operation(Endpoint.ALL_STATS)),
     ("POST", "/v2/repository/index", Operation(Endpoint.INDEX)),
+    ("POST", "/v2/repository/models/m/load", Operation(Endpoint.LOAD, "m")),
+    ("POST", "/v2/repository/models/a%20b/unload", Operation(Endpoint.UNLOAD, "a b")),
     ("GET", "/v2/models/m", Operation(Endpoint.METADATA, "m")),
     ("GET", "/v2/models/m/ready", Operation(Endpoint.MODEL_READY, "m")),
     ("GET", "/v2/models/m/config", Operation(Endpoint.CONFIG, "m")),

@@ -14,6 +14,7 @@ from workers.protocol import (
     InferRequest,
     InvalidRequest,
     ModelNotFound,
+    NoRoom,
     RequestedOutput,
     Tensor,
 )
@@ -168,6 +169,66 @@ def test_broken_model_shows_in_the_index_and_stays_broken(tmp_path: Path) -> Non
     states = {entry["name"]: entry["state"] for entry in catalog.index()}
     assert states == {"good": "READY", "bad": "UNAVAILABLE"}
     assert "cannot be loaded" in catalog.index()[0]["reason"]
+
+
+def seconds_clock() -> Clock:
+    """The wall clock goes a second further with each look."""
+    seconds = itertools.count(1)
+    return Clock(wall_ns=lambda: next(seconds) * 1_000_000_000)
+
+
+def in_memory(catalog: Catalog) -> set[str]:
+    return {entry["name"] for entry in catalog.index() if entry["state"] == "READY"}
+
+
+def test_the_model_not_used_for_longest_makes_room(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        write_mlp(tmp_path, name, width=4)
+    size = (tmp_path / "a" / "1" / "model.onnx").stat().st_size
+    catalog = Catalog(tmp_path, clock=seconds_clock(), memory_bytes=2 * size)
+    catalog.load("a").infer(InferRequest(inputs=(X,)))
+    catalog.load("b")
+    catalog.load("a").infer(InferRequest(inputs=(X,)))
+    catalog.load("c")
+    assert in_memory(catalog) == {"a", "c"}
+
+
+def test_a_model_larger_than_the_memory_is_refused_and_drives_out_none(tmp_path: Path) -> None:
+    write_mlp(tmp_path, "small", width=4)
+    write_mlp(tmp_path, "large", width=64)
+    size = (tmp_path / "small" / "1" / "model.onnx").stat().st_size
+    catalog = Catalog(tmp_path, memory_bytes=size)
+    catalog.load("small")
+    with pytest.raises(NoRoom, match=r"'large' has .* bytes, and this worker"):
+        catalog.load("large")
+    assert in_memory(catalog) == {"small"}
+
+
+def test_an_unloaded_model_is_loaded_by_its_next_request(tmp_path: Path) -> None:
+    write_mlp(tmp_path, "m", width=4)
+    catalog = Catalog(tmp_path)
+    before = catalog.load("m")
+    catalog.unload("m")
+    assert in_memory(catalog) == set()
+    assert catalog.load("m") is not before
+    with pytest.raises(ModelNotFound, match="unknown model 'n'"):
+        catalog.unload("n")
+
+
+def test_loading_anew_finds_what_came_since_and_tries_again_what_was_broken(tmp_path: Path) -> None:
+    path = write_mlp(tmp_path, "m", width=4)
+    content = path.read_bytes()
+    path.write_bytes(b"")
+    catalog = Catalog(tmp_path)
+    with pytest.raises(BrokenModel):
+        catalog.load("m")
+    path.write_bytes(content)
+    write_mlp(tmp_path, "late", width=4)
+    catalog.load_anew("m")
+    catalog.load_anew("late")
+    assert in_memory(catalog) == {"m", "late"}
+    with pytest.raises(ModelNotFound):
+        Catalog(tmp_path, ["m"]).load_anew("late")
 
 
 def test_version_is_that_of_the_project() -> None:
