@@ -266,7 +266,7 @@ class ClientConnection(RequestHandler):
             return True
         if missing < 0 or len(data) > _MAX_FIRST_BYTES or self._fast is None:
             return False
-        body, head = data[start:], self._fast.identified(known, head)
+        body, head = data[start:], self._fast.completed(known, head, self.transport)
         self._attempt = self._fast.begin(self, known, head, body)
         if self._attempt is None and head.body_bytes <= MAX_BODY_BYTES:
             self._attempt = self._fast.call(self, known, head, body)

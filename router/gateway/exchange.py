@@ -3,12 +3,15 @@
 Collects while the request runs; writes exactly once at its end.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from router.dispatch.attempts import Record
 from router.domain.decision import Outcome
 from router.domain.request import InferenceRequest, Protocol
+from router.gateway.cors import TOLD_HERE
 from router.gateway.protocols.oip import OIP
+from router.gateway.relay import is_relayed
 from router.gateway.variant import Assignment, Variant
 from router.telemetry.logs import AccessLog, AccessRecord
 from router.telemetry.metrics import Metrics
@@ -27,7 +30,7 @@ class Exchange:
     """What is known of a request so far. `read_s` is time spent waiting for its body.
 
     `model` and `version` are those that answer; `asked_model` is the one that the client named,
-    where another one might have answered.
+    where another one might have answered. `cors` is what browsers are told, in the answer's head.
     """
 
     request_id: str
@@ -45,6 +48,7 @@ class Exchange:
     read_s: float = 0.0
     status: int = 0
     outcome: Outcome = Outcome.OK
+    cors: list[tuple[str, str]] = field(default_factory=list)
 
     @property
     def is_resumed(self) -> bool:
@@ -93,7 +97,14 @@ class Exchange:
         router_ms, upstream_ms = self.router_s(now) * 1e3, record.upstream_s * 1e3
         timing = f"router;dur={router_ms:.3f}, upstream;dur={upstream_ms:.3f}"
         headers.append(("server-timing", timing))
-        return headers
+        return headers + self.cors
+
+    def relayed(self, headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+        """Those of a backend's headers that this client gets."""
+        passed = [header for header in headers if is_relayed(header[0])]
+        if self.cors:
+            passed = [each for each in passed if not each[0].lower().startswith(TOLD_HERE)]
+        return passed
 
     def finish(self, now: float, telemetry: Telemetry) -> None:
         """Count and log the request; called once, however it ended."""

@@ -11,6 +11,7 @@ Most lines of a head repeat from request to request, so what was understood of o
 those that decide (see `known_heads`).
 """
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -22,6 +23,7 @@ from router.domain.decision import Verdict
 from router.domain.errors import RouterError
 from router.domain.request import InferenceRequest
 from router.domain.snapshot import ServerlessLimits
+from router.gateway import client_address, cors
 from router.gateway.body import STREAM_ABOVE_BYTES, WINDOW_BYTES, BodyBudget
 from router.gateway.exchange import Telemetry
 from router.gateway.fast_attempt import Attempt, Ground
@@ -78,7 +80,8 @@ class FastPath:
         self, client: Client, known: KnownHead, head: Sorted, body: bytes
     ) -> FunctionCall | None:
         """Call the model's function, or None if that is not what the request clearly needs."""
-        if head.body_bytes > known.max_body_bytes or known.target.model is None:
+        is_long = head.body_bytes > known.max_body_bytes
+        if is_long or known.target.model is None or known.is_indirect:
             return None
         request_id = head.request_id or next(self._ids)
         return self._calls.begin(client, known, head, request_id.decode("ascii"), body)
@@ -119,10 +122,26 @@ class FastPath:
     def _forget(self) -> None:
         """Start anew: another configuration decides by other lines, and may know other callers."""
         runtime = self._of = self._runtime.current
-        self._known = KnownHeads(runtime.deciding_headers, runtime.settings.server.max_header_bytes)
+        server = runtime.settings.server
+        names = runtime.deciding_headers
+        if cors.is_on(server):
+            names |= {cors.ORIGIN}
+        if client_address.is_made(server):
+            names |= client_address.NAMES
+        self._known = KnownHeads(names, server.max_header_bytes)
 
-    def identified(self, known: KnownHead, head: Sorted) -> Sorted:
-        """The head, with an id of ours where the request has none and its id decides."""
+    def completed(
+        self, known: KnownHead, head: Sorted, client: asyncio.BaseTransport | None
+    ) -> Sorted:
+        """The head, with what the gateway itself says in it.
+
+        That is an id where the request has none and its id decides, and what is seen of the client
+        where backends are told that.
+        """
+        if known.tells_client:
+            seen = client_address.seen_of(client)
+            lines = "".join(f"{name}: {value}\r\n" for name, value in seen)
+            head = head._replace(passing=head.passing + lines.encode("ascii"))
         if head.request_id is None and known.is_drawn:
             return head._replace(request_id=next(self._ids))
         return head
@@ -139,7 +158,7 @@ class FastPath:
             return None  # it is refused, or the model is in the body
         route = self._route(known, size, body)
         if type(route) is Fork:
-            assert head.request_id is not None  # noqa: S101  see `identified`
+            assert head.request_id is not None  # noqa: S101  see `completed`
             route = route.route(head.request_id)
         if not isinstance(route, Route):
             return None
@@ -167,6 +186,8 @@ class FastPath:
 
     def _route(self, known: KnownHead, size: int, body: bytes) -> Route | Fork | None:
         name = known.target.model
+        if known.is_indirect:
+            return None
         if name is None:
             try:
                 asked = known.target.protocol.asked_at_once(body)

@@ -15,7 +15,9 @@ from router.backends.pool.endpoints import Pool
 from router.backends.serverless.function import Function
 from router.domain.decision import Backend, Decision, Outcome, Reason
 from router.domain.request import InferenceRequest
+from router.gateway import client_address
 from router.gateway.access import may_use
+from router.gateway.cors import cors_headers
 from router.gateway.exchange import Exchange
 from router.gateway.fast_tally import Answers, Tally
 from router.gateway.intake import Intent, request_of
@@ -112,17 +114,22 @@ class KnownHead:
     """A head that was understood, with its routes: one model's, or by the model in the body.
 
     Of its headers it has those that decide, by `decides`; the others are different each time.
-    `is_drawn` says that a request's id may decide, too.
+    `is_drawn` says that a request's id may decide, too. `cors` is what its answers tell browsers,
+    and `tells_client` that backends are told what is seen of the client. `is_indirect`: no request
+    with such a head is for the shortcut.
     """
 
     __slots__ = (
         "_intent",
         "body_timeout_s",
+        "cors",
         "is_drawn",
+        "is_indirect",
         "max_body_bytes",
         "routes",
         "runtime",
         "target",
+        "tells_client",
     )
 
     def __init__(
@@ -133,8 +140,14 @@ class KnownHead:
         self.runtime = runtime
         self._intent = replace(intent, head=head)
         self.target = target
-        self.max_body_bytes = runtime.settings.server.max_body_bytes
-        self.body_timeout_s = runtime.settings.server.body_timeout_s
+        server = runtime.settings.server
+        self.max_body_bytes = server.max_body_bytes
+        self.body_timeout_s = server.body_timeout_s
+        self.cors = cors_headers(server, intent.method, headers)
+        self.tells_client = client_address.is_made(server)
+        # What is seen of a client is of its connection, and so cannot decide on routes for all.
+        is_seen = self.tells_client and runtime.deciding_headers & client_address.NAMES
+        self.is_indirect = bool(self.cors or is_seen)
         self.routes: dict[str, Routes] = {}
         asked = [target.model] if target.model is not None else runtime.models
         self.is_drawn = any(

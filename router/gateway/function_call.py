@@ -23,7 +23,6 @@ from router.gateway.exchange import Exchange, Telemetry
 from router.gateway.fast_attempt import Carried
 from router.gateway.fast_route import KnownHead
 from router.gateway.known_heads import Sorted
-from router.gateway.relay import is_relayed
 from router.gateway.responses import outcome_of_status
 from router.policy.decide import decide
 from router.runtime import ModelRuntime
@@ -204,8 +203,7 @@ class FunctionCall:
         exchange = self._exchange
         exchange.status, exchange.outcome = response.status, outcome_of_status(response.status)
         exchange.record.cold_start = response.cold_start
-        headers = [header for header in response.headers if is_relayed(header[0])]
-        return headers + exchange.headers(self._calls.clock())
+        return exchange.relayed(response.headers) + exchange.headers(self._calls.clock())
 
     def _go_on_after(self, error: AttemptError) -> None:
         """Let the director decide what follows a failed attempt."""

@@ -58,25 +58,28 @@ class Head:
 
 
 def read_head(
-    headers: CIMultiDictProxy[str], *, keys_are_ours: bool, media: frozenset[str] = frozenset()
+    headers: CIMultiDictProxy[str],
+    *,
+    keys_are_ours: bool,
+    media: frozenset[str] = frozenset(),
+    dropped: frozenset[str] = frozenset(),
 ) -> Head:
     """Check and sort a request's headers.
 
-    `media` are types of bodies that the path takes beside the usual ones.
-    `keys_are_ours` keeps the caller's API key from travelling on. Raises InvalidRequestError,
-    LoopDetectedError or UnsupportedMediaError.
+    `media` are types of bodies that the path takes beside the usual ones; `dropped` (lower case) do
+    not go on. `keys_are_ours` keeps the caller's API key from travelling on. Raises
+    InvalidRequestError, LoopDetectedError or UnsupportedMediaError.
     """
     listed = {
         name.strip().lower()
         for value in headers.getall("connection", ())
         for name in value.split(",")
     }
+    not_forwarded = _NOT_FORWARDED | dropped | (_KEYS if keys_are_ours else frozenset())
     forwarded: dict[str, str] = {}
     for name, value in headers.items():
         lower = name.lower()
-        if lower in _NOT_FORWARDED or lower in listed or lower.startswith(OURS):
-            continue
-        if keys_are_ours and lower in _KEYS:
+        if lower in not_forwarded or lower in listed or lower.startswith(OURS):
             continue
         before = forwarded.get(lower)
         forwarded[lower] = value if before is None else f"{before}, {value}"

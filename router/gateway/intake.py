@@ -3,7 +3,7 @@
 What can be refused is refused from the head, before a byte of the body has been read.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from math import inf
@@ -23,8 +23,10 @@ from router.domain.errors import (
 )
 from router.domain.ports import Payload
 from router.domain.request import InferenceRequest
+from router.gateway import client_address
 from router.gateway.access import admit, identify, model_for, stand_ins
 from router.gateway.body import STREAM_ABOVE_BYTES, WINDOW_BYTES, Body
+from router.gateway.cors import cors_headers, is_preflight
 from router.gateway.exchange import Exchange
 from router.gateway.head import Head, read_head
 from router.gateway.protocols.base import Asked, BodyQuestion, Document, Question, Target
@@ -60,6 +62,11 @@ class Intent:
         """The tenant of the caller's key."""
         return self.caller.tenant if self.caller is not None else None
 
+    def from_client(self, seen: Iterable[tuple[str, str]]) -> "Intent":
+        """The same, telling backends what is seen of the client."""
+        head = replace(self.head, headers={**self.head.headers, **dict(seen)})
+        return replace(self, head=head)
+
 
 @dataclass(frozen=True, slots=True)
 class Taken:
@@ -87,7 +94,13 @@ def read_intent(
     asked = "GET" if method == "HEAD" else method
     path, _, query = origin_form(raw_target).partition("?")
     protocol = protocol_of(path, headers)
-    head = read_head(headers, keys_are_ours=not runtime.keys.is_open, media=protocol.media)
+    is_made = client_address.is_made(runtime.settings.server)
+    head = read_head(
+        headers,
+        keys_are_ours=not runtime.keys.is_open,
+        media=protocol.media,
+        dropped=client_address.NAMES if is_made else frozenset(),
+    )
     # Before the path is looked at: a stranger learns nothing of the models that there are.
     caller = None if path.startswith(_OPEN_PATHS) else identify(runtime, head.key)
     target = protocol.resolve(Question(asked, segments_of(path), runtime, caller, now, is_ready))
@@ -180,10 +193,15 @@ class Intake:
     ) -> Taken | Document:
         """The request, or the answer where the gateway has it itself. Raises RouterError."""
         exchange.protocol = protocol_of(origin_form(http.raw_path).partition("?")[0], http.headers)
+        exchange.cors = cors_headers(runtime.settings.server, http.method, http.headers)
+        if exchange.cors and is_preflight(http.method, http.headers):
+            return Document({})  # without a key: browsers send none with such a question
         intent = read_intent(
             http.method, http.raw_path, http.headers, runtime, exchange.received_at,
             is_ready=is_ready,
         )  # fmt: skip
+        if client_address.is_made(runtime.settings.server):
+            intent = intent.from_client(client_address.seen_of(http.transport))
         exchange.request_id = intent.head.request_id or exchange.request_id
         target = intent.target
         if isinstance(target, Document):

@@ -32,7 +32,7 @@ from router.gateway.intake import Intake, Taken
 from router.gateway.known_heads import Sorted
 from router.gateway.listener import descriptors
 from router.gateway.protocols.base import Document
-from router.gateway.relay import AiohttpReplies, Headers, Outgoing, is_relayed
+from router.gateway.relay import AiohttpReplies, Headers, Outgoing
 from router.gateway.responses import ErrorAnswer, error_answer, outcome_of_status
 from router.runtime import Runtime, RuntimeRef
 from router.shadow.copies import Copy, Shadows
@@ -186,7 +186,7 @@ class DataPlane:
         self, out: Outgoing[R], known: KnownHead, head: Sorted, content: bytes, exchange: Exchange
     ) -> R:
         with HeldBody(content, self.bodies, self._clock) as body:
-            exchange.protocol = known.target.protocol
+            exchange.protocol, exchange.cors = known.target.protocol, known.cors
             intent, runtime = known.intent(head), known.runtime
             exchange.request_id = intent.head.request_id or exchange.request_id
             taken = await self._intake.understood(intent, known.target, body, exchange, runtime)
@@ -230,8 +230,7 @@ class DataPlane:
                 copy.watch(response)
             exchange.status = response.status
             exchange.outcome = outcome_of_status(response.status)
-            headers = [(name, value) for name, value in response.headers if is_relayed(name)]
-            headers += exchange.headers(self._clock())
+            headers = exchange.relayed(response.headers) + exchange.headers(self._clock())
             if response.rest is None:
                 return out.whole(response.status, headers, response.body)
             return await out.stream(response, headers)

@@ -32,6 +32,22 @@ HostName = Annotated[
 ]
 
 
+Origin = Annotated[
+    str,
+    Text(
+        r"\*|[a-z][a-z0-9+.-]{0,30}://([a-z0-9._-]{1,253}|\[[0-9a-f:.]{2,45}\])(:[0-9]{1,5})?",
+        "* or scheme://host[:port] in lower case, as browsers send it",
+    ),
+]
+
+
+class Forwarded(StrEnum):
+    """Who says to backends for whom a request is made: X-Forwarded-For, -Proto and their like."""
+
+    KEEP = "keep"
+    MAKE = "make"
+
+
 class BackendHint(StrEnum):
     """Whether clients may ask for a backend with the `x-router-backend` header."""
 
@@ -59,6 +75,15 @@ class ServerTls(Section):
             missing = "key" if value is None else "certificate"
             raise wrong(f"needs server.tls.{missing} too: both or none")
         return value
+
+
+class ServerCors(Section):
+    """Which pages of other sites may read answers of the data port, in browsers."""
+
+    origins: Annotated[tuple[Origin, ...], Field(max_length=MAX_LIST_ITEMS)] = Field(
+        default=(),
+        description="sites whose pages may call the data port from a browser; *: all; empty: none",
+    )
 
 
 class ServerSettings(Section):
@@ -89,6 +114,12 @@ class ServerSettings(Section):
     tls: ServerTls = Field(
         default_factory=ServerTls,
         description="HTTPS on the data port; changed files are used from the next connection on",
+    )
+    cors: ServerCors = Field(default_factory=ServerCors, description="calls from pages in browsers")
+    forwarded: Forwarded = Field(
+        default=Forwarded.KEEP,
+        description="X-Forwarded-For, -Proto and their like: keep passes on what the client sent,"
+        " make says what the gateway sees itself, and drops what the client says",
     )
     processes: Annotated[int, Quantity(COUNT, 1, 64)] = Field(
         default=1, description="processes that share the data port, and count and size as one"
