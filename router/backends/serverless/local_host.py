@@ -16,7 +16,7 @@ import msgspec
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 from tenacity.wait import wait_exponential_jitter
 
-from router.backends.child_process import end, open_log, spawn
+from router.backends.child_process import end, kill, open_log, spawn
 from router.domain.clock import Clock
 from router.domain.errors import AttemptError
 from router.upstream.address import Address
@@ -29,6 +29,8 @@ _START_TIMEOUT_S = 20.0
 _POLL_S = 0.05
 _CALL_TIMEOUT_S = 5.0
 _LOOK_EVERY_S = 1.0
+_HUNG_AFTER_S = 10.0
+"""A host that has answered nothing for so long is replaced; a machine under load takes seconds."""
 
 
 class HostFailedError(Exception):
@@ -113,17 +115,31 @@ class LocalFunctionHost:
             await end(self._process, self._drain_s)
 
     async def _until_something_changes(self) -> None:
-        """Wait until there is something to declare, here or because the host has another set."""
+        """Wait until there is something to declare, here or because the host has another set.
+
+        A host that hangs is killed: its end is something that changes.
+        """
+        heard = self._clock()
         while not self._changed.is_set():
             with suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK_EVERY_S):
                     await self._changed.wait()
                     return
             found = await self._ask()
-            if found is not None and found != self._declaration:
+            if found is None:
+                self._kill_if_silent_since(heard)
+                continue
+            heard = self._clock()
+            if found != self._declaration:
                 _log.warning("the function host's functions were changed, and are put back")
                 self.is_up.clear()
                 self._changed.set()
+
+    def _kill_if_silent_since(self, heard: float) -> None:
+        silent_s = self._clock() - heard
+        if silent_s >= _HUNG_AFTER_S and not self._changed.is_set():
+            _log.warning("the function host has not answered for %.0f s and is killed", silent_s)
+            kill(self._process)
 
     async def _bring_up(self) -> None:
         """Start and declare, with growing pauses until it works."""
