@@ -42,7 +42,7 @@ from router.signals.snapshot import ALONE, CanaryWord, FleetSnapshot, SharedEndp
 from router.telemetry.exposition import encoded
 from router.telemetry.logs import AccessLog
 from router.telemetry.loop_watch import LoopWatch
-from router.telemetry.metrics import Metrics
+from router.telemetry.metrics import Metrics, Objective
 from router.turns import Turn, in_turns
 
 _log = logging.getLogger(__name__)
@@ -295,7 +295,11 @@ class Gateway:
             _log.warning(
                 "listeners, processes, access log and shared state change at the next start"
             )
-        self._metrics.configure(new.models)
+        self._metrics.configure(
+            new.models,
+            {model.name: _objective(model) for model in new.models.values()},
+            {key.name: key.tenant for key in new.keys},
+        )
         self._metrics.record_reload(succeeded=True, at=self._wall_clock())
         self._parts.book.retain(new.models)
         self._data.shadows.retain(new)
@@ -397,6 +401,11 @@ def _needs_restart(old: Runtime, new: Runtime) -> bool:
         getattr(before.server, name) != getattr(after.server, name)
         for name in _FIXED_SERVER_SETTINGS
     )
+
+
+def _objective(model: ModelRuntime) -> Objective:
+    slo = model.policy.slo
+    return Objective(slo.latency_s, slo.percentile / 100, slo.cold_allowed)
 
 
 def function_host(settings: Settings, parts: Parts) -> LocalFunctionHost:

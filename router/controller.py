@@ -21,6 +21,7 @@ from router.policy.demand import (
 )
 from router.policy.sizing import Demand, Level, Sizing, SizingParams, size
 from router.policy.trial import CanaryTrial
+from router.policy.warm_bill import WarmBill
 from router.runtime import ModelRuntime, RuntimeRef
 from router.signals.snapshot import FleetSnapshot, SharedEndpoint
 from router.signals.window import Window
@@ -49,7 +50,7 @@ class Controller:
         self._clock = clock
         self._gateway_id = gateway_id
         self._windows: dict[str, Window] = {}
-        self._busy_s: dict[str, float] = {}
+        self._bills: dict[str, WarmBill] = {}
         self._last_step: float | None = None
         self._woken = asyncio.Event()
 
@@ -85,7 +86,7 @@ class Controller:
             yield
         for gone in self._windows.keys() - runtime.models.keys():
             del self._windows[gone]
-            self._busy_s.pop(gone, None)
+            self._bills.pop(gone, None)
 
     def _step_model(
         self, model: ModelRuntime, fleet: FleetSnapshot, window_s: float, dt: float, now: float
@@ -122,7 +123,7 @@ class Controller:
         state.arrivals_per_s = rates.arrivals
         follow(model.pool, fleet.endpoints.get(model.name, ()), fleet.peer_in_flight)
         self._command(model, fleet, sizing, now)
-        self._account(model, model.sizing_params, dt, leads=fleet.is_leader)
+        self._account(model, model.sizing_params, dt, now, leads=fleet.is_leader)
 
     def _command(
         self, model: ModelRuntime, fleet: FleetSnapshot, sizing: Sizing, now: float
@@ -158,23 +159,24 @@ class Controller:
             self._metrics.add_cost(model.name, CostPart.KEPT_WARM, usd)
 
     def _account(
-        self, model: ModelRuntime, params: SizingParams, dt: float, *, leads: bool
+        self, model: ModelRuntime, params: SizingParams, dt: float, now: float, *, leads: bool
     ) -> None:
-        """Split what this gateway's replicas cost into busy and idle."""
+        """Split what this gateway's replicas cost into busy and idle, and between tenants."""
         if model.driver is None or model.pool is None:
             return
         # Replicas that all gateways have are on the leader's bill, and on no other.
         is_payer = leads or not model.driver.is_shared
         billed_s = model.driver.billed * dt if is_payer else 0.0
-        busy_s = model.pool.busy_s - self._busy_s.get(model.name, 0.0)
-        self._busy_s[model.name] = model.pool.busy_s
-        busy_s = min(max(busy_s, 0.0), billed_s)
+        used_s = model.pool.take_used_s()
+        busy_s = min(max(sum(used_s.values()), 0.0), billed_s)
         busy_usd = busy_s * params.replica_usd_per_s
         idle_usd = (billed_s - busy_s) * params.replica_usd_per_s
         model.sizing.warm_busy_usd += busy_usd
         model.sizing.warm_idle_usd += idle_usd
-        self._metrics.add_cost(model.name, CostPart.WARM_BUSY, busy_usd)
-        self._metrics.add_cost(model.name, CostPart.WARM_IDLE, idle_usd)
+        bill = self._bills.setdefault(model.name, WarmBill())
+        for share in bill.split(used_s, busy_usd, idle_usd, now):
+            self._metrics.add_cost(model.name, CostPart.WARM_BUSY, share.busy_usd, share.tenant)
+            self._metrics.add_cost(model.name, CostPart.WARM_IDLE, share.idle_usd, share.tenant)
 
 
 def follow(pool: Pool, shared: Sequence[SharedEndpoint], peer_in_flight: Mapping[str, int]) -> None:

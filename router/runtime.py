@@ -83,6 +83,11 @@ class ModelRuntime:
         """Whether a free slot on a warm replica is not all that its common request needs."""
         return self.settings.read_parameters or self.hedging is not None
 
+    @property
+    def replica_usd_per_s(self) -> float:
+        """What a warm replica costs; 0 without a pool."""
+        return self.sizing_params.replica_usd_per_s if self.sizing_params is not None else 0.0
+
     def addressed(self, request: InferenceRequest, version: str | None) -> InferenceRequest:
         """A request for another model or version as one for this; its body stays as it is."""
         path = request.protocol.path(request.action, self.settings.backend_name, version)

@@ -26,7 +26,8 @@ class Record:
     place of the one asked for, `earlier_attempts` and `earlier_queue_s` what came before that.
     `ruled_out` are those of `failed` that would fail this request again for certain.
     `whole_body` is a body that was to come and then had to be kept. `is_counted` says that its
-    arrival is known, and what it takes of its caller's rate taken.
+    arrival is known, and what it takes of its caller's rate taken. `tenant` pays `cost_usd`: calls
+    as billed, and the seconds of slots at the price of their replicas.
     """
 
     decision: Decision | None = None
@@ -45,6 +46,7 @@ class Record:
     earlier_queue_s: float = 0.0
     whole_body: bytes | None = None
     is_counted: bool = False
+    tenant: str = ""
 
     @property
     def tries(self) -> int:
@@ -127,13 +129,14 @@ class Attempts:
         verdict = verdict_of(result)
         if verdict is Verdict.OK and response is not None:
             verdict = verdict_of_answer(response.status)
-        tried.lease.release(verdict, self._clock(), response)
+        used_s = tried.lease.release(verdict, self._clock(), response)
+        record.cost_usd += used_s * model.replica_usd_per_s
         # Only now: a stream tells at its end how it began.
         if response is not None and response.cold_start:
             self._metrics.record_cold_start(model.name, response.init_s)
         if function is not None and (spent := function.cost_usd - cost_before) > 0:
             record.cost_usd += spent
-            self._metrics.add_cost(model.name, CostPart.SERVERLESS, spent)
+            self._metrics.add_cost(model.name, CostPart.SERVERLESS, spent, record.tenant)
         self._metrics.record_attempt(model.name, tried.decision.backend, result, tried.took_s)
 
 

@@ -85,8 +85,11 @@ class Lease(Protocol):
         """Carry out the attempt."""
         ...
 
-    def release(self, verdict: Verdict, now: float, response: BackendResponse | None) -> None:
-        """Free the slot and learn from how the attempt went."""
+    def release(self, verdict: Verdict, now: float, response: BackendResponse | None) -> float:
+        """Free the slot and learn from how the attempt went.
+
+        Returns the seconds of a whole replica that it took; none of a function's.
+        """
         ...
 
 

@@ -12,6 +12,7 @@ from router.domain.request import InferenceRequest, Protocol
 from router.gateway.cors import TOLD_HERE
 from router.gateway.protocols.oip import OIP
 from router.gateway.relay import is_relayed
+from router.gateway.responses import cause_of, code_of
 from router.gateway.variant import Assignment, Variant
 from router.telemetry.logs import AccessLog, AccessRecord
 from router.telemetry.metrics import Metrics
@@ -30,7 +31,8 @@ class Exchange:
     """What is known of a request so far. `read_s` is time spent waiting for its body.
 
     `model` and `version` are those that answer; `asked_model` is the one that the client named,
-    where another one might have answered. `cors` is what browsers are told, in the answer's head.
+    where another one might have answered. `key` is the name of the caller's key, `error` what the
+    gateway itself answered. `cors` is what browsers are told, in the answer's head.
     """
 
     request_id: str
@@ -40,7 +42,7 @@ class Exchange:
     version: str | None = None
     asked_model: str | None = None
     assignment: Assignment | None = None
-    tenant: str | None = None
+    key: str = ""
     payload_bytes: int = 0
     deadline_ms: float | None = None
     request: InferenceRequest | None = None
@@ -49,6 +51,7 @@ class Exchange:
     status: int = 0
     outcome: Outcome = Outcome.OK
     cors: list[tuple[str, str]] = field(default_factory=list)
+    error: Exception | None = None
 
     @property
     def is_resumed(self) -> bool:
@@ -111,16 +114,22 @@ class Exchange:
         record, decision = self.record, self.record.decision
         total_s = now - self.received_at
         backend = decision.backend if decision is not None else None
-        telemetry.metrics.record_request(
-            self.answered_by, backend, self.outcome, total_s, self.router_s(now)
-        )
+        metrics = telemetry.metrics
+        metrics.record_request(self.answered_by, backend, self.outcome, total_s, self.router_s(now))
+        metrics.record_caller(
+            record.tenant, self.answered_by, self.outcome, total_s - self.read_s,
+            is_cold=bool(record.cold_start),
+        )  # fmt: skip
+        code = None if self.error is None else code_of(self.error)
+        if code is not None:
+            metrics.record_refusal(self.key, code)
         telemetry.access_log.record(
             AccessRecord(
                 request_id=self.request_id,
                 protocol=self.protocol.name,
                 model=self.answered_by,
                 version=self.version if record.passed_to is None else None,
-                tenant=self.tenant,
+                tenant=record.tenant or None,
                 payload_bytes=self.payload_bytes,
                 backend=backend,
                 reason=decision.reason if decision is not None else None,
@@ -136,6 +145,8 @@ class Exchange:
                 deadline_ms=self.deadline_ms,
                 cost_usd=round(record.cost_usd, 12),
                 asked_model=self.asked_model or (self.model if record.passed_to else None),
+                error=code,
+                cause=None if self.error is None else cause_of(self.error),
             )
         )
         if self.assignment is not None:

@@ -280,12 +280,12 @@ class Attempt:
         if is_lost and self._connection.was_no_attempt(took_s, is_idempotent=is_idempotent):
             # The replica had closed an idle connection: it has neither failed nor been tried.
             record.attempts, record.decision = 0, None
-            self._settle(Verdict.UNTRIED, AttemptResult.CANCELLED, now)
+            record.cost_usd += self._settle(Verdict.UNTRIED, AttemptResult.CANCELLED, now)
         else:
             record.carried = error
             if self._is_late:  # a client's short deadline says nothing about the replica's health
                 result = AttemptResult.CANCELLED
-            self._settle(verdict_of(result), result, now)
+            record.cost_usd += self._settle(verdict_of(result), result, now)
         self._client.hand_over(Carried(self._request_id.decode("ascii"), self._started, record))
 
     def _begin_stream(self, head: ResponseHead) -> None:
@@ -318,7 +318,9 @@ class Attempt:
             self._leave()
             self._release_answered(status, done)
             times = np.array([[total_s], [upstream_s]])
-            self._ground.metrics.record_warm(self._route.model.name, self._reason, outcome, *times)
+            metrics, name = self._ground.metrics, self._route.model.name
+            metrics.record_warm(name, self._reason, outcome, *times)
+            metrics.record_caller(self._route.tenant, name, outcome, total_s)
             self._end_assignment(outcome, total_s)
             self._client.reply(stream.end)
         else:
@@ -333,6 +335,7 @@ class Attempt:
         name, overhead_s = self._route.model.name, total_s - upstream_s
         metrics = self._ground.metrics
         metrics.record_request(name, Backend.POOL, outcome, total_s, overhead_s)
+        metrics.record_caller(self._route.tenant, name, outcome, total_s)
 
     def _end_assignment(self, outcome: Outcome, total_s: float) -> None:
         assigned = self._route.assigned
@@ -341,7 +344,9 @@ class Attempt:
 
     def _record_so_far(self, now: float) -> Record:
         decision = self._route.decision(self._reason)
-        record = Record(decision, self._endpoint.id, attempts=1, is_counted=True)
+        record = Record(
+            decision, self._endpoint.id, attempts=1, is_counted=True, tenant=self._route.tenant
+        )
         record.upstream_s = now - self._started
         return record
 
@@ -350,7 +355,7 @@ class Attempt:
         pool, verdict = self._route.pool, verdict_of_answer(status)
         if verdict is Verdict.MODEL_ERROR:
             pool.erred(self._endpoint, self._route.request)
-        pool.release(self._endpoint, verdict, self._started, now)
+        pool.release(self._endpoint, verdict, self._started, now, self._route.tenant)
 
     def _leave(self) -> None:
         ground = self._ground
@@ -360,14 +365,15 @@ class Attempt:
             ground.upstream.wheel.disarm(self._tick, self)
             self._tick = None
 
-    def _settle(self, verdict: Verdict, result: AttemptResult, now: float) -> None:
-        """Release the slot and count the attempt."""
+    def _settle(self, verdict: Verdict, result: AttemptResult, now: float) -> float:
+        """Release the slot and count the attempt; returns what it has cost."""
         ground, route = self._ground, self._route
         self._leave()
         name = route.model.name
-        route.pool.release(self._endpoint, verdict, self._started, now)
+        used_s = route.pool.release(self._endpoint, verdict, self._started, now, route.tenant)
         ground.metrics.record_decision(name, Backend.POOL, self._reason)
         ground.metrics.record_attempt(name, Backend.POOL, result, now - self._started)
+        return used_s * route.model.replica_usd_per_s
 
     def _log(self, status: int, outcome: Outcome, total_s: float, upstream_s: float) -> None:
         """One line for the finished request."""
@@ -382,5 +388,6 @@ class Attempt:
                     deadline_ms=self._head.deadline_ms,
                     total_ms=round(total_s * 1e3, 3),
                     upstream_ms=round(upstream_s * 1e3, 3),
+                    cost_usd=round(total_s * self._way.usd_per_s, 12),
                 )
             )

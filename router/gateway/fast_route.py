@@ -224,7 +224,7 @@ class Route:
     __slots__ = (
         "_arrived", "_explores", "_fresh_until", "_function_s", "_pool_upper_s", "_price_usd",
         "_reason", "_tally", "_work_s", "assigned", "body_timeout_s", "function", "model", "pool",
-        "request", "reserve", "timeout_s", "warm", "ways",
+        "request", "reserve", "tenant", "timeout_s", "warm", "ways",
     )  # fmt: skip
 
     def __init__(
@@ -240,6 +240,7 @@ class Route:
         self.model = model
         self.pool: Pool = model.pool
         self.request = request
+        self.tenant = request.tenant or ""
         self.warm = warm
         self._tally = tally
         self._arrived = 0
@@ -369,6 +370,16 @@ class Way:
                 lines += f"x-router-model-version: {request.version}\r\n"
         return lines.encode()
 
+    @property
+    def request(self) -> InferenceRequest:
+        """The facts that its requests share."""
+        return self._route.request
+
+    @property
+    def usd_per_s(self) -> float:
+        """What a slot of the endpoint costs."""
+        return self._route.model.replica_usd_per_s / self._endpoint.capacity
+
     def answers(self, reason: Reason, status: int) -> Answers:
         """Where those of that reason and status add up."""
         found = self._answers.get((reason, status))
@@ -376,7 +387,7 @@ class Way:
             route = self._route
             record = self.access_record(reason, status, outcome_of_status(status))
             learn = partial(route.pool.learn, self._endpoint)
-            found = Answers(route.request, reason, status, learn, record)
+            found = Answers(self, reason, status, learn, record)
             remember(self._answers, (reason, status), found)
         return found
 

@@ -60,6 +60,20 @@ class Tally:
             each.fold(self)
 
 
+class Shared(Protocol):
+    """What requests that go the same way share."""
+
+    @property
+    def request(self) -> InferenceRequest:
+        """Their facts."""
+        ...
+
+    @property
+    def usd_per_s(self) -> float:
+        """What holding a slot costs."""
+        ...
+
+
 class Answers:
     """The requests that one endpoint answered in one way: alike but for their ids and times.
 
@@ -67,17 +81,27 @@ class Answers:
     callers to append to, after `Tally.expect` if it was empty.
     """
 
-    __slots__ = ("_learn", "_model", "_reason", "_status", "_template", "ended")
+    __slots__ = (
+        "_learn",
+        "_model",
+        "_reason",
+        "_shared",
+        "_status",
+        "_template",
+        "_tenant",
+        "ended",
+    )
 
     def __init__(
         self,
-        request: InferenceRequest,
+        shared: Shared,
         reason: Reason,
         status: int,
         learn: Callable[[int, float], None],
         record: AccessRecord,
     ) -> None:
-        self._model = request.model
+        self._shared = shared
+        self._model, self._tenant = shared.request.model, shared.request.tenant or ""
         self._reason = reason
         self._status = status
         self._learn = learn
@@ -90,8 +114,10 @@ class Answers:
         times = np.array([times[1:5] for times in ended])
         outcome = outcome_of_status(self._status)
         tally.metrics.record_warm(self._model, self._reason, outcome, times[:, 1], times[:, 2])
+        tally.metrics.record_callers(self._tenant, self._model, outcome, times[:, 1])
         if self._status < 400:
             for *_, served_s, size, _ in ended[-_LEARN_FROM:]:
                 self._learn(size, served_s)
         if tally.access_log.is_on:
-            tally.access_log.record_all(self._template, ended, tally.clock())
+            usd_per_s = self._shared.usd_per_s
+            tally.access_log.record_all(self._template, ended, tally.clock(), usd_per_s)

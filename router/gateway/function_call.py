@@ -126,10 +126,12 @@ class FunctionCall:
         self._collector = collector
         self._direct: Direct | None = None
         self._started = calls.clock()
-        record = Record(decision, lease.endpoint_id, attempts=1, is_counted=True)
+        record = Record(
+            decision, lease.endpoint_id, attempts=1, is_counted=True, tenant=request.tenant or ""
+        )
         self._exchange = Exchange(
             request.request_id, request.received_at, request.protocol, request.model,
-            request.version, tenant=request.tenant, payload_bytes=request.payload_bytes,
+            request.version, payload_bytes=request.payload_bytes,
             deadline_ms=_deadline_ms(request), record=record,
         )  # fmt: skip
         collector.result.add_done_callback(self._on_result)

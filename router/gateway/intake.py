@@ -219,7 +219,8 @@ class Intake:
         runtime: Runtime,
     ) -> Taken:
         """The request behind a head that is understood. Raises RouterError."""
-        exchange.tenant = intent.tenant
+        exchange.key = intent.caller.name if intent.caller is not None else ""
+        exchange.record.tenant = intent.tenant or ""
         exchange.deadline_ms = intent.head.deadline_ms
         exchange.model, exchange.version = target.model or "", target.version
         exchange.payload_bytes = body.declared_bytes or 0

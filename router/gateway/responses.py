@@ -78,8 +78,7 @@ def error_answer(error: Exception, protocol: Protocol) -> ErrorAnswer:
         return ErrorAnswer(
             words.status, [*words.headers, ("x-router-error", error.code)], words.body, closes=False
         )
-    code = error.code if isinstance(error, RouterError) else "internal_error"
-    message = str(error) if isinstance(error, RouterError) else INTERNAL_ERROR
+    code, message = code_of(error), cause_of(error)
     status = STATUS[code]
     headers = [("content-type", "application/json"), ("x-router-error", code)]
     if isinstance(error, ShedError | RateLimitedError | UpstreamRejectedError):
@@ -91,6 +90,16 @@ def error_answer(error: Exception, protocol: Protocol) -> ErrorAnswer:
     body = msgspec.json.encode(protocol.error_document(message, code, status))
     closes = isinstance(error, _UNREAD)
     return ErrorAnswer(status, headers, body, closes)
+
+
+def code_of(error: Exception) -> str:
+    """The code of an error, as clients, log and metrics have it."""
+    return error.code if isinstance(error, RouterError) else "internal_error"
+
+
+def cause_of(error: Exception) -> str:
+    """What the client is told of an error."""
+    return str(error) if isinstance(error, RouterError) else INTERNAL_ERROR
 
 
 def outcome_of_status(status: int) -> Outcome:

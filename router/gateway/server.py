@@ -147,7 +147,7 @@ class DataPlane:
     def refuse(self, error: RouterError) -> tuple[ErrorAnswer, Headers]:
         """Record what has not become a request; returns its answer and the headers to it."""
         exchange = Exchange(next(self._ids).decode("ascii"), self._clock())
-        exchange.outcome = outcome_of(error)
+        exchange.outcome, exchange.error = outcome_of(error), error
         answer = error_answer(error, exchange.protocol)
         exchange.status = answer.status
         exchange.finish(self._clock(), self._telemetry)
@@ -162,11 +162,12 @@ class DataPlane:
         try:
             return await answer()
         except RouterError as error:
-            exchange.outcome, failure = outcome_of(error), error_answer(error, exchange.protocol)
+            exchange.outcome, exchange.error = outcome_of(error), error
+            failure = error_answer(error, exchange.protocol)
         except Exception as error:  # noqa: BLE001  root of a request: logged, counted, answered
             _log.exception("request %s failed", exchange.request_id)
             failure = error_answer(error, exchange.protocol)
-            exchange.outcome = Outcome.INTERNAL_ERROR
+            exchange.outcome, exchange.error = Outcome.INTERNAL_ERROR, error
         exchange.status = failure.status
         return out.error(failure, exchange.headers(self._clock()))
 

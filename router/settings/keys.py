@@ -5,7 +5,7 @@ hold at least one key, so that an emptied file never opens the gateway.
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Annotated
 
 from pydantic import Field, ValidationInfo, field_validator
@@ -69,6 +69,10 @@ class KeyRing:
 
     def __len__(self) -> int:
         return len(self._by_hash)
+
+    def __iter__(self) -> Iterator[ApiKey]:
+        """All of them."""
+        return iter(self._by_hash.values())
 
     @property
     def is_open(self) -> bool:

@@ -166,7 +166,8 @@ class Shadows:
         now = self._clock()
         request = replace(order.request, received_at=now, deadline=now + order.shadow.timeout_s)
         chain = (Link(order.model, request),)
-        async with self._director.serve(chain, body, Record()) as response:
+        record = Record(tenant=request.tenant or "")
+        async with self._director.serve(chain, body, record) as response:
             if response.rest is None:
                 has_room = order.keeper.reserve(len(response.body))
                 return response.status, _answer(response, response.body) if has_room else None

@@ -39,6 +39,11 @@ class Family(NamedTuple):
         """Whether its series belong to models, and go when the model goes."""
         return self.labels[:1] == ("model",)
 
+    @property
+    def has_caller(self) -> bool:
+        """Whether its series belong to tenants or keys, and go when these go."""
+        return self.labels[:1] in {("tenant",), ("key",)}
+
 
 BUCKETS_S = (
     *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),
@@ -158,6 +163,40 @@ COST = Family(
     Kind.COUNTER,
     ("model", "part"),
     "Estimated cost in US dollars: function calls, replicas at work, replicas idle.",
+)
+TENANT_REQUESTS = Family(
+    "router_tenant_requests_total",
+    Kind.COUNTER,
+    ("tenant", "outcome"),
+    "Requests that ended, by the tenant of their key (empty: no key) and how they ended.",
+)
+TENANT_COST = Family(
+    "router_tenant_cost_usd_total",
+    Kind.COUNTER,
+    ("tenant", "part"),
+    "The same cost by who pays: calls by their callers, replicas at work by the seconds that slots"
+    " were held, idle ones by the use in the last half hour to hour (empty: nobody's).",
+)
+REFUSALS = Family(
+    "router_refusals_total",
+    Kind.COUNTER,
+    ("key", "cause"),
+    "Requests that the gateway itself answered with an error, by the name of their key (empty:"
+    " none, or not known yet) and the error's code.",
+)
+OBJECTIVE_REQUESTS = Family(
+    "router_objective_requests_total",
+    Kind.COUNTER,
+    ("model", "result"),
+    "Requests by what became of the model's objective (met, late, cold: late for a cold start that"
+    " slo.cold_start allows, failed); without those that their clients or models got wrong.",
+)
+OBJECTIVE_RATIO = Family(
+    "router_objective_ratio",
+    Kind.GAUGE,
+    ("model",),
+    "Share of a model's requests that slo.percentile wants to be met.",
+    Across.MOST,
 )
 RETRIES = Family(
     "router_retries_total",
@@ -373,6 +412,11 @@ FAMILIES: tuple[Family, ...] = (
     COLD_STARTS,
     COLD_START_DURATION,
     COST,
+    TENANT_REQUESTS,
+    TENANT_COST,
+    REFUSALS,
+    OBJECTIVE_REQUESTS,
+    OBJECTIVE_RATIO,
     RETRIES,
     RETRY_BUDGET_EXHAUSTED,
     BREAKER_OPEN,

@@ -5,6 +5,7 @@ Decides how an attempt's error is named. Never builds a label from text.
 
 from enum import StrEnum
 
+from router.domain.decision import Outcome
 from router.domain.errors import (
     AnswerTooLargeError,
     AttemptError,
@@ -58,6 +59,30 @@ class CostPart(StrEnum):
     WARM_BUSY = "warm_busy"
     WARM_IDLE = "warm_idle"
     KEPT_WARM = "kept_warm"
+
+
+class ObjectiveResult(StrEnum):
+    """What became of a model's objective with one request."""
+
+    MET = "met"
+    LATE = "late"
+    COLD = "cold"
+    FAILED = "failed"
+
+
+_FAILURES = frozenset(
+    {Outcome.SHED, Outcome.UPSTREAM_FAILED, Outcome.DEADLINE_EXCEEDED, Outcome.INTERNAL_ERROR}
+)
+
+
+def objective_results(outcome: Outcome) -> tuple[ObjectiveResult, ObjectiveResult] | None:
+    """The results of a request that ended so, in time and late; None: it says nothing.
+
+    What clients or models got wrong says nothing of the gateway, and neither does who went away.
+    """
+    if outcome is Outcome.OK:
+        return ObjectiveResult.MET, ObjectiveResult.LATE
+    return (ObjectiveResult.FAILED, ObjectiveResult.FAILED) if outcome in _FAILURES else None
 
 
 _RESULTS: dict[type[AttemptError], AttemptResult] = {

@@ -36,7 +36,7 @@ STDERR_FD = 2
 _FAILED = 400
 _STAMP_OF = itemgetter(slice(len('{"ts":"2026-01-01T00:00:00.000Z"')))
 
-_CLIENT_TEXT = ("request_id", "model", "version", "tenant")
+_CLIENT_TEXT = ("request_id", "model", "version", "tenant", "cause")
 _CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
 
 _log = logging.getLogger(__name__)
@@ -45,6 +45,7 @@ _log = logging.getLogger(__name__)
 class AccessRecord(msgspec.Struct, frozen=True, gc=False):
     """What is logged of one request. None, what is not known or did not happen, becomes null.
 
+    `error` is the code of what the gateway itself answered, `cause` what the client was told.
     `deadline_ms` is what the client asked for, `queue_ms` the wait for a slot, `upstream_ms` the
     time at backends; callers round to what they mean. `model` is the one that answered,
     `asked_model` the one that the client named, where the two may differ. Text that clients chose
@@ -72,6 +73,8 @@ class AccessRecord(msgspec.Struct, frozen=True, gc=False):
     deadline_ms: float | None
     cost_usd: float | None
     asked_model: str | None = None
+    error: str | None = None
+    cause: str | None = None
 
 
 Answered = tuple[bytes, float, float, float, float, int, float | None]
@@ -88,6 +91,7 @@ _OWN_FIELDS = (
     (b'"payload_bytes":0', b'"payload_bytes":%d'),
     (b'"total_ms":0.0,"upstream_ms":0.0', b'"total_ms":%.3f,"upstream_ms":%.3f'),
     (b'"deadline_ms":null', b'"deadline_ms":%b'),
+    (b'"cost_usd":0.0', b'"cost_usd":%.6g'),
 )
 """What a line says of its own, in the order of the record's fields."""
 
@@ -101,8 +105,9 @@ class LineTemplate:
         """Take all but the id and the times from `record`."""
         self.may_be_left_out = record.status < _FAILED
         blank = replace(
-            record, request_id="", payload_bytes=0, total_ms=0.0, upstream_ms=0.0, deadline_ms=None
-        )
+            record, request_id="", payload_bytes=0, total_ms=0.0, upstream_ms=0.0,
+            deadline_ms=None, cost_usd=0.0,
+        )  # fmt: skip
         text = b'{"ts":"%b.%03dZ",' + _encode(blank)[1:].replace(b"%", b"%%") + b"\n"
         # Quotes inside of texts are escaped, so that names are found only where they are fields.
         for field, value in _OWN_FIELDS:
@@ -112,8 +117,11 @@ class LineTemplate:
             text = before + value + after
         self._text = text
 
-    def line(self, answered: Answered, offset_s: float) -> bytes:
-        """As `encode_line` at that time plus `offset_s`, but with all three digits of each time."""
+    def line(self, answered: Answered, offset_s: float, usd_per_s: float) -> bytes:
+        """As `encode_line` at that time plus `offset_s`, but with all three digits of each time.
+
+        `usd_per_s` is what the request cost while it lasted.
+        """
         request_id, at, total_s, upstream_s, _, size, deadline_ms = answered
         at += offset_s
         second = int(at)
@@ -121,8 +129,8 @@ class LineTemplate:
         stamp = _second_text(second)
         thousandths = (at - second) * 1000
         asked = b"null" if deadline_ms is None else msgspec.json.encode(deadline_ms)
-        times = total_s * 1e3, upstream_s * 1e3
-        return self._text % (stamp, thousandths, request_id, size, *times, asked)
+        times, usd = (total_s * 1e3, upstream_s * 1e3), total_s * usd_per_s
+        return self._text % (stamp, thousandths, request_id, size, *times, asked, usd)
 
 
 class AccessLog:
@@ -162,8 +170,17 @@ class AccessLog:
             return
         self._add(encode_line(record, self._wall_clock()))
 
-    def record_all(self, template: LineTemplate, answered: Iterable[Answered], now: float) -> None:
-        """As `record` for each of these; `now` is what the clock of their times says."""
+    def record_all(
+        self,
+        template: LineTemplate,
+        answered: Iterable[Answered],
+        now: float,
+        usd_per_s: float = 0.0,
+    ) -> None:
+        """As `record` for each of these; `now` is what the clock of their times says.
+
+        `usd_per_s` is what each cost while it lasted.
+        """
         if self._writer is None:
             return
         offset_s = self._wall_clock() - now
@@ -173,7 +190,7 @@ class AccessLog:
             if self._bytes >= MAX_BUFFER_BYTES:
                 self.dropped_lines += 1
             else:
-                self._add(template.line(each, offset_s))
+                self._add(template.line(each, offset_s, usd_per_s))
 
     def _is_sampled(self) -> bool:
         """Whether this one is: evenly spread."""
@@ -242,6 +259,7 @@ def _cut(record: AccessRecord) -> AccessRecord:
         and len(record.model) <= MAX_TEXT_LENGTH
         and (record.version is None or len(record.version) <= MAX_TEXT_LENGTH)
         and (record.tenant is None or len(record.tenant) <= MAX_TEXT_LENGTH)
+        and (record.cause is None or len(record.cause) <= MAX_TEXT_LENGTH)
     ):
         return record
     texts = {name: getattr(record, name) for name in _CLIENT_TEXT}

@@ -7,9 +7,9 @@ about another model counts under the empty name, so clients cannot create series
 import platform
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from itertools import chain, islice
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,14 @@ from router.telemetry.exposition import (
     collect,
 )
 from router.telemetry.families import BUCKETS_S, FAMILIES, Kind
-from router.telemetry.labels import AttemptResult, CostPart, HedgeResult, StallCause
+from router.telemetry.labels import (
+    AttemptResult,
+    CostPart,
+    HedgeResult,
+    ObjectiveResult,
+    StallCause,
+    objective_results,
+)
 from router.telemetry.readings import Readings, counter_series, gauge_series
 from router.telemetry.text import TextFormat
 from router.turns import Steps, at_once
@@ -44,6 +51,14 @@ _STEP = 100
 def build_info(version: str) -> dict[str, str]:
     """What runs here: the labels of the family that says so."""
     return {"version": version, "python": platform.python_version()}
+
+
+class Objective(NamedTuple):
+    """What a model's answers are measured by; with `cold_allowed`, but for cold starts."""
+
+    latency_s: float
+    ratio: float
+    cold_allowed: bool = True
 
 
 class _Histogram:
@@ -94,6 +109,9 @@ class Metrics(Collector):
         self.catch_up = catch_up
         self.build = build_info(version)
         self._models: frozenset[str] = frozenset()
+        self._objectives: Mapping[str, Objective] = {}
+        self._callers: Mapping[str, str] = {}
+        self._tenants: frozenset[str] = frozenset()
         self._last_reload: tuple[bool, float] = (False, 0.0)
         self._counters: dict[str, defaultdict[Labels, float]] = {
             family.name: defaultdict(float) for family in FAMILIES if family.kind is Kind.COUNTER
@@ -107,6 +125,8 @@ class Metrics(Collector):
         self._requests = self._counters[families.REQUESTS.name]
         self._decisions = self._counters[families.DECISIONS.name]
         self._attempts = self._counters[families.ATTEMPTS.name]
+        self._by_tenant = self._counters[families.TENANT_REQUESTS.name]
+        self._by_objective = self._counters[families.OBJECTIVE_REQUESTS.name]
         self._request_durations = self._histograms[families.REQUEST_DURATION.name]
         self._attempt_durations = self._histograms[families.ATTEMPT_DURATION.name]
         self._stalls = self._histograms[families.LOOP_STALL.name]
@@ -116,23 +136,36 @@ class Metrics(Collector):
             self._counters[families.CONFIG_RELOADS.name][result,] = 0
         registry.register(self)
 
-    def configure(self, models: Iterable[str]) -> None:
-        """Make `models` the only names that may be labels; `forgetting` ends the others' series."""
+    def configure(
+        self,
+        models: Iterable[str],
+        objectives: Mapping[str, Objective] = {},
+        callers: Mapping[str, str] = {},
+    ) -> None:
+        """Make these the only names that may be labels; `forgetting` ends the others' series.
+
+        `objectives` is by model, `callers` has the tenants by the name of their keys.
+        """
         self.catch_up()
         before, self._models = self._models, frozenset(models)
+        self._objectives = objectives
+        self._callers, self._tenants = callers, frozenset(callers.values())
         # A counter that starts at its first increment hides that increment from rate().
         for model in self._models - before:
             for family in (families.COLD_STARTS, families.RETRIES):
                 self._counters[family.name][model,] += 0
             for part in CostPart:
                 self._counters[families.COST.name][model, part] += 0
+            for result in ObjectiveResult:
+                self._by_objective[model, result] += 0
 
     def forgetting(self) -> Steps[None]:
-        """End the series of models that there are no more."""
+        """End the series of models, tenants and keys that there are no more."""
         for family in FAMILIES:
-            if family.has_model:
-                yield from self._forgetting(self._counters.get(family.name, {}))
-                yield from self._forgetting(self._histograms.get(family.name, {}))
+            if family.has_model or family.has_caller:
+                names = self._models if family.has_model else self._tenants | self._callers.keys()
+                yield from _forgetting(self._counters.get(family.name, {}), names)
+                yield from _forgetting(self._histograms.get(family.name, {}), names)
 
     def record_request(
         self,
@@ -148,6 +181,38 @@ class Metrics(Collector):
         self._requests[name, where, outcome] += 1
         self._request_durations[name, where].observe(total_s)
         self._overheads[name,].observe(overhead_s)
+
+    def record_caller(
+        self, tenant: str, model: str, outcome: Outcome, took_s: float, *, is_cold: bool = False
+    ) -> None:
+        """Count a request for its tenant, and against the model's objective.
+
+        `took_s` is without what the client kept the gateway waiting for; `is_cold` says that it had
+        to wait for a cold start.
+        """
+        self._by_tenant[self._tenant(tenant), outcome] += 1
+        results, objective = objective_results(outcome), self._objectives.get(model)
+        if results is not None and objective is not None:
+            in_time, late = results
+            if is_cold and objective.cold_allowed and late is ObjectiveResult.LATE:
+                late = ObjectiveResult.COLD
+            result = in_time if took_s <= objective.latency_s else late
+            self._by_objective[model, result] += 1
+
+    def record_callers(self, tenant: str, model: str, outcome: Outcome, took_s: FloatArray) -> None:
+        """As `record_caller` for many requests without a cold start."""
+        number = len(took_s)
+        self._by_tenant[self._tenant(tenant), outcome] += number
+        results, objective = objective_results(outcome), self._objectives.get(model)
+        if results is not None and objective is not None:
+            in_time = int(np.count_nonzero(took_s <= objective.latency_s))
+            self._by_objective[model, results[0]] += in_time
+            self._by_objective[model, results[1]] += number - in_time
+
+    def record_refusal(self, key: str, code: str) -> None:
+        """Count a request that the gateway answered with that error."""
+        name = key if key in self._callers else ""
+        self._counters[families.REFUSALS.name][name, code] += 1
 
     def record_warm(
         self,
@@ -210,11 +275,15 @@ class Metrics(Collector):
         """Note how long a held request waited, whether or not a slot came."""
         self._histograms[families.QUEUE_WAIT.name][self._label(model),].observe(waited_s)
 
-    def add_cost(self, model: str, part: CostPart, usd: float) -> None:
-        """Add to the estimated bill. Raises ValueError for a negative amount."""
+    def add_cost(self, model: str, part: CostPart, usd: float, tenant: str = "") -> None:
+        """Add to a model's estimated bill, and to that of the tenant who pays it.
+
+        Raises ValueError for a negative amount.
+        """
         if not usd >= 0:
             raise ValueError(f"cost = {usd}, must be at least 0")
         self._counters[families.COST.name][self._label(model), part] += usd
+        self._counters[families.TENANT_COST.name][self._tenant(tenant), part] += usd
 
     def record_retry(self, model: str) -> None:
         """Count a second or later attempt of one request."""
@@ -258,6 +327,9 @@ class Metrics(Collector):
         for name, read in chain(counter_series(readings), gauge_series(readings)):
             series[name] = read
             yield
+        series[families.OBJECTIVE_RATIO.name] = {
+            (model,): objective.ratio for model, objective in self._objectives.items()
+        }
         succeeded, at = self._last_reload
         series[families.CONFIG_LAST_RELOAD.name] = {(): succeeded}
         series[families.CONFIG_RELOAD_TIMESTAMP.name] = {(): at}
@@ -271,12 +343,19 @@ class Metrics(Collector):
     def _label(self, model: str) -> str:
         return model if model in self._models else ""
 
-    def _forgetting(self, series: dict[Labels, float] | dict[Labels, _Histogram]) -> Steps[None]:
-        for some in _batches(series):
-            for labels, _ in some:
-                if labels[0] and labels[0] not in self._models:
-                    series.pop(labels, None)
-            yield
+    def _tenant(self, tenant: str) -> str:
+        return tenant if tenant in self._tenants else ""
+
+
+def _forgetting(
+    series: dict[Labels, float] | dict[Labels, _Histogram], names: Set[str]
+) -> Steps[None]:
+    """End those series that are of none of these."""
+    for some in _batches(series):
+        for labels, _ in some:
+            if labels[0] and labels[0] not in names:
+                series.pop(labels, None)
+        yield
 
 
 def _batches(series: Mapping[Labels, T]) -> Iterator[Sequence[tuple[Labels, T]]]:

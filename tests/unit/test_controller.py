@@ -217,7 +217,7 @@ class TestSizing:
         setup.ref.swap(Runtime(runtime.settings, {}, KeyRing(), "hash2"))
         setup.steps(1)
         assert setup.controller._windows == {}
-        assert setup.controller._busy_s == {}
+        assert setup.controller._bills == {}
 
     def test_the_start_of_the_first_replica_is_timed(self, setup):
         setup.steps(5, requests=30)
@@ -338,7 +338,7 @@ class TestFollow:
 class TestCost:
     def test_replicas_are_split_into_busy_and_idle(self, setup):
         setup.driver.billed = 2
-        setup.pool.busy_s += 0.5
+        setup.pool._used_s[""] += 0.5
         setup.steps(1)
         sizing = setup.model.sizing
         assert (sizing.warm_busy_usd, sizing.warm_idle_usd) == pytest.approx((0.5, 1.5))
@@ -347,7 +347,7 @@ class TestCost:
 
     def test_work_of_before_is_never_more_than_what_is_billed(self, setup):
         setup.driver.billed = 1
-        setup.pool.busy_s += 5.0
+        setup.pool._used_s[""] += 5.0
         setup.steps(1)
         sizing = setup.model.sizing
         assert (sizing.warm_busy_usd, sizing.warm_idle_usd) == pytest.approx((1.0, 0.0))
@@ -369,11 +369,22 @@ class TestCost:
 
     def test_metrics_show_the_same(self, setup):
         setup.driver.billed = 1
-        setup.pool.busy_s += 0.25
+        setup.pool._used_s[""] += 0.25
         setup.steps(1)
         exposed = setup.metrics.expose("")[0].decode()
         assert 'router_cost_usd_total{model="m",part="warm_busy"} 0.25' in exposed
         assert 'router_cost_usd_total{model="m",part="warm_idle"} 0.75' in exposed
+
+    def test_tenants_pay_for_their_use_and_for_its_share_of_idle_time(self, setup):
+        setup.metrics.configure(["m"], callers={"key": "batch", "other": "web"})
+        setup.driver.billed = 1
+        setup.pool._used_s |= {"batch": 0.3, "web": 0.1, "unknown": 0.1}
+        setup.steps(1)
+        paid = dict(setup.metrics.snapshot().values["router_tenant_cost_usd_total"])
+        assert paid["batch", "warm_busy"] == pytest.approx(0.3)
+        assert paid["web", "warm_idle"] == pytest.approx(0.1)
+        assert paid["", "warm_busy"] == pytest.approx(0.1), "no key of today has that tenant"
+        assert sum(paid.values()) == pytest.approx(1.0)
 
 
 class TestLatencyDuty:

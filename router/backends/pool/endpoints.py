@@ -6,6 +6,7 @@ Picking and reserving is one step without an await in between.
 
 import asyncio
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from random import Random
@@ -75,7 +76,7 @@ class Pool:
         self.exploration = Exploration()
         self.startup = DurationEstimate(params.startup_s)
         self.endpoints: dict[str, Endpoint] = {}
-        self.busy_s = 0.0
+        self._used_s: defaultdict[str, float] = defaultdict(float)
         self.ejections = 0
         self.has_answered = False
         self._uploads = Uploads()
@@ -286,9 +287,15 @@ class Pool:
     def _pump_now(self) -> None:
         self.pump(self._clock())
 
-    def release(self, endpoint: Endpoint, verdict: Verdict, since: float, now: float) -> None:
-        """An attempt that began at `since` has ended. Callers release exactly once."""
-        self.busy_s += (now - since) / endpoint.capacity
+    def release(
+        self, endpoint: Endpoint, verdict: Verdict, since: float, now: float, tenant: str = ""
+    ) -> float:
+        """A tenant's attempt that began at `since` has ended. Callers release exactly once.
+
+        Returns the seconds of a whole replica that it took.
+        """
+        used_s = (now - since) / endpoint.capacity
+        self._used_s[tenant] += used_s
         if verdict is Verdict.OK:
             endpoint.good_answers += 1
             if endpoint.circuit.succeeded():
@@ -304,6 +311,15 @@ class Pool:
         self._vacate(endpoint)
         if self.queue.waiters:
             self.pump(now)
+        return used_s
+
+    def take_used_s(self) -> dict[str, float]:
+        """The seconds of whole replicas that tenants' attempts took which ended since last asked.
+
+        An attempt takes the time for which it held a slot, over the slots of its replica.
+        """
+        used_s, self._used_s = self._used_s, defaultdict(float)
+        return used_s
 
     def learn(self, endpoint: Endpoint, payload_bytes: int, served_s: float) -> None:
         """An endpoint has answered a request of that size well, in so many seconds."""

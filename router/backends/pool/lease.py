@@ -30,8 +30,10 @@ class Keeper(Protocol):
         """A slot is no longer held for that body."""
         ...
 
-    def release(self, endpoint: Endpoint, verdict: Verdict, since: float, now: float) -> None:
-        """An attempt that began at `since` has ended."""
+    def release(
+        self, endpoint: Endpoint, verdict: Verdict, since: float, now: float, tenant: str
+    ) -> float:
+        """A tenant's attempt that began at `since` has ended; returns the replica's seconds."""
         ...
 
 
@@ -81,9 +83,10 @@ class PoolLease:
             self._served_s -= body.waited_s  # a slow client says nothing about the replica
         return response
 
-    def release(self, verdict: Verdict, now: float, response: BackendResponse | None) -> None:
+    def release(self, verdict: Verdict, now: float, response: BackendResponse | None) -> float:
         """Free the slot; learn the endpoint's health, the model's service time, what was used."""
         pool = self._pool
+        tenant = self._request.tenant if self._request is not None else None
         if self._upload is not None:
             pool.upload_left(self._upload)
         learns = response is not None and response.status < 400
@@ -91,4 +94,4 @@ class PoolLease:
             pool.learn(self._endpoint, self._payload_bytes, self._served_s)
         if verdict is Verdict.MODEL_ERROR and self._request is not None:
             pool.erred(self._endpoint, self._request)
-        pool.release(self._endpoint, verdict, self._since, now)
+        return pool.release(self._endpoint, verdict, self._since, now, tenant or "")

@@ -455,12 +455,13 @@ class FunctionLease:
     def _note_time(self) -> None:
         self.first_byte_s = self.served_s = self._clock() - self._started
 
-    def release(self, verdict: Verdict, now: float, response: BackendResponse | None) -> None:
+    def release(self, verdict: Verdict, now: float, response: BackendResponse | None) -> float:
         """Free the slot; learn times, cost and warmth."""
         # What send kept counts, even if the client never read it. A stream ran until now.
         if response is not None and response.rest is not None:
             self.served_s = now - self._started
         self._function.finish(self, verdict, now)
+        return 0.0
 
 
 def _answer_of(request: InferenceRequest, error: ModelFailedError) -> BackendResponse:

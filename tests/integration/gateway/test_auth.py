@@ -180,3 +180,38 @@ async def test_an_explanation_knows_that_a_function_cannot_stream(gateway):
 async def test_a_protocol_that_there_is_not_is_told(gateway):
     reply = await explained(gateway, protocol="grpc")
     assert (reply.status, "openai" in reply.json()["error"]) == (400, True)
+
+
+async def test_tenants_requests_refusals_and_costs_are_counted(gateway):
+    for _ in range(3):
+        reply = await gateway.infer(authorization=f"Bearer {KEY}")
+        assert reply.decision[0] == "serverless"
+    answers = [(await gateway.infer(authorization="Bearer limited")).status for _ in range(3)]
+    assert answers == [200, 200, 429]
+    refused = await gateway.infer(authorization="Bearer other")
+    unknown = await gateway.infer(authorization="Bearer wrong")
+    assert (refused.status, unknown.status) == (403, 401)
+
+    values = gateway.gateway._metrics.snapshot().values
+    assert dict(values["router_tenant_requests_total"]) == {
+        ("batch", "ok"): 3, ("t", "ok"): 2, ("t", "rate_limited"): 1, ("t", "client_error"): 1,
+        ("", "client_error"): 1,
+    }  # fmt: skip
+    assert dict(values["router_refusals_total"]) == {
+        ("limited", "rate_limited"): 1, ("other", "forbidden"): 1, ("", "unauthorized"): 1,
+    }  # fmt: skip
+    bill = sum(usd for _, usd in values["router_cost_usd_total"])
+    paid = dict(values["router_tenant_cost_usd_total"])
+    assert bill > 0
+    assert sum(paid.values()) == pytest.approx(bill)
+    assert paid["batch", "serverless"] > 0
+
+
+async def test_the_log_says_what_was_refused_and_why(gateway):
+    for number in range(3):
+        await gateway.infer(authorization="Bearer limited", x_request_id=f"r-{number}")
+    line = await gateway.logged("r-2")
+    assert (line["status"], line["error"], line["tenant"]) == (429, "rate_limited", "t")
+    assert line["cause"] == "you are over your limit of 0.1 requests per second"
+    line = await gateway.logged("r-0")
+    assert (line["error"], line["cause"]) == (None, None)

@@ -553,7 +553,9 @@ class TestLearning:
         pool = make_pool(2)
         await self.serve(pool, clock)
         assert pool.service_times.estimate(300).mean_s == pytest.approx(0.02)
-        assert pool.busy_s == pytest.approx(0.02 / 2), "half of a replica with two slots"
+        used_s = pool.take_used_s()
+        assert used_s == {"": pytest.approx(0.02 / 2)}, "half of a replica with two slots"
+        assert pool.take_used_s() == {}
 
     @pytest.mark.parametrize(
         ("status", "facts"),

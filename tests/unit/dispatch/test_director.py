@@ -118,9 +118,9 @@ class Counted:
             pool.mark_ready(f"e{number}", is_ready=True)
         release = pool.release
 
-        def counted(*args) -> None:
+        def counted(*args) -> float:
             self.releases += 1
-            release(*args)
+            return release(*args)
 
         pool.release = counted  # type: ignore[method-assign, assignment]
         return pool

@@ -101,6 +101,8 @@ def test_a_line_holds_the_time_and_every_field_of_the_record() -> None:
         "deadline_ms": None,
         "cost_usd": 0.0,
         "asked_model": "fraud",
+        "error": None,
+        "cause": None,
     }
 
 
@@ -147,11 +149,11 @@ def test_a_template_gives_the_line_of_the_record(
     record: AccessRecord, request_id: str, deadline_ms: float | None
 ) -> None:
     answered = (request_id.encode(), 7.0, 0.0125, 0.011_25, 0.0, 4711, deadline_ms)
-    made = LineTemplate(record).line(answered, NOW - 7.0)
+    made = LineTemplate(record).line(answered, NOW - 7.0, usd_per_s=0.002)
 
     expected = replace(
         record, request_id=request_id, total_ms=12.5, upstream_ms=11.25,
-        payload_bytes=4711, deadline_ms=deadline_ms,
+        payload_bytes=4711, deadline_ms=deadline_ms, cost_usd=0.000_025,
     )  # fmt: skip
     assert json.loads(made) == json.loads(encode_line(expected, NOW))
     assert made.endswith(b"}\n")

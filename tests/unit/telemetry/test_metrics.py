@@ -1,6 +1,7 @@
 import platform
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
@@ -10,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from router.domain.decision import Backend, Outcome, Reason
 from router.telemetry.families import BUCKETS_S, FAMILIES, Kind, reference_table
 from router.telemetry.labels import AttemptResult, CostPart, HedgeResult, StallCause
-from router.telemetry.metrics import Metrics
+from router.telemetry.metrics import Metrics, Objective
 from router.telemetry.readings import CanaryReading, Readings, ShadowReading
 from router.turns import Steps, at_once
 
@@ -23,7 +24,7 @@ def registry() -> CollectorRegistry:
 @pytest.fixture
 def metrics(registry: CollectorRegistry) -> Metrics:
     made = Metrics(registry, version="1.2.3")
-    made.configure(["fraud", "ocr"])
+    made.configure(["fraud", "ocr"], {"fraud": Objective(0.1, 0.99)}, {"nightly": "batch"})
     return made
 
 
@@ -34,6 +35,8 @@ def record_one_of_each(metrics: Metrics, model: str = "fraud") -> None:
     metrics.record_cold_start(model, 1.5)
     metrics.observe_queue_wait(model, 0.3)
     metrics.add_cost(model, CostPart.SERVERLESS, 0.25)
+    metrics.record_caller("batch", model, Outcome.OK, 0.02)
+    metrics.record_refusal("nightly", "rate_limited")
     metrics.record_retry(model)
     metrics.record_hedge(model, HedgeResult.WON)
     metrics.record_pass_on(model)
@@ -60,6 +63,11 @@ FRAUD_POOL = {"model": "fraud", "backend": "pool"}
         ("router_cold_start_seconds_sum", {"model": "fraud"}, 1.5),
         ("router_cost_usd_total", {"model": "fraud", "part": "serverless"}, 0.25),
         ("router_cost_usd_total", {"model": "fraud", "part": "warm_idle"}, 0),
+        ("router_tenant_cost_usd_total", {"tenant": "", "part": "serverless"}, 0.25),
+        ("router_tenant_requests_total", {"tenant": "batch", "outcome": "ok"}, 1),
+        ("router_refusals_total", {"key": "nightly", "cause": "rate_limited"}, 1),
+        ("router_objective_requests_total", {"model": "fraud", "result": "met"}, 1),
+        ("router_objective_ratio", {"model": "fraud"}, 0.99),
         ("router_retries_total", {"model": "fraud"}, 1),
         ("router_retry_budget_exhausted_total", {}, 1),
         ("router_config_reload_total", {"result": "ok"}, 0),
@@ -378,3 +386,65 @@ def test_the_reference_lists_every_family_once() -> None:
         "| `router_cost_usd_total` | counter | `model`, `part` |"
         " Estimated cost in US dollars: function calls, replicas at work, replicas idle. |"
     ) in rows
+
+
+OBJECTIVES = {"fraud": Objective(0.1, 0.99), "ocr": Objective(0.1, 0.99, cold_allowed=False)}
+
+
+@pytest.mark.parametrize(
+    ("model", "outcome", "took_s", "is_cold", "result"),
+    [
+        ("fraud", Outcome.OK, 0.1, False, "met"),
+        ("fraud", Outcome.OK, 0.11, False, "late"),
+        ("fraud", Outcome.OK, 0.11, True, "cold"),
+        ("fraud", Outcome.OK, 0.09, True, "met"),
+        ("ocr", Outcome.OK, 0.11, True, "late"),
+        ("fraud", Outcome.SHED, 0.0, True, "failed"),
+        ("fraud", Outcome.DEADLINE_EXCEEDED, 0.0, False, "failed"),
+        ("fraud", Outcome.CLIENT_CLOSED, 0.2, False, None),
+        ("fraud", Outcome.RATE_LIMITED, 0.2, False, None),
+        ("fraud", Outcome.MODEL_ERROR, 0.2, False, None),
+        ("unknown", Outcome.OK, 0.0, False, None),
+    ],
+)
+def test_a_request_counts_against_the_objective(
+    metrics: Metrics, model: str, outcome: Outcome, took_s: float, is_cold: bool, result: str | None
+) -> None:
+    metrics.configure(OBJECTIVES, OBJECTIVES)
+    metrics.record_caller("", model, outcome, took_s, is_cold=is_cold)
+
+    counted = dict(metrics.snapshot().values["router_objective_requests_total"])
+    assert {labels: count for labels, count in counted.items() if count} == (
+        {(model, result): 1} if result is not None else {}
+    )
+
+
+def test_many_requests_count_as_each_of_them(metrics: Metrics) -> None:
+    metrics.configure(OBJECTIVES, OBJECTIVES, {"key": "batch"})
+    metrics.record_callers("batch", "fraud", Outcome.OK, np.array([0.05, 0.1, 0.2]))
+    metrics.record_callers("stranger", "fraud", Outcome.SHED, np.array([0.05]))
+
+    values = metrics.snapshot().values
+    counted = dict(values["router_objective_requests_total"])
+    found = [counted["fraud", result] for result in ("met", "late", "failed")]
+    assert found == [2, 1, 1]
+    assert dict(values["router_tenant_requests_total"]) == {("batch", "ok"): 3, ("", "shed"): 1}
+
+
+def test_tenants_and_keys_are_the_configured_ones_only(metrics: Metrics) -> None:
+    metrics.configure(["fraud"], callers={"nightly": "batch"})
+    metrics.record_refusal("nightly", "rate_limited")
+    metrics.record_refusal("stranger", "unauthorized")
+    metrics.add_cost("fraud", CostPart.SERVERLESS, 0.5, "batch")
+    values = metrics.snapshot().values
+    assert dict(values["router_refusals_total"]) == {
+        ("nightly", "rate_limited"): 1,
+        ("", "unauthorized"): 1,
+    }
+    assert dict(values["router_tenant_cost_usd_total"]) == {("batch", "serverless"): 0.5}
+
+    metrics.configure(["fraud"])
+    at_once(metrics.forgetting())
+    values = metrics.snapshot().values
+    assert dict(values["router_refusals_total"]) == {("", "unauthorized"): 1}
+    assert values["router_tenant_cost_usd_total"] == []
