@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from router.domain.request import AnswerForm
-from router.shadow.tensors import Answer, Array, Tensor, UnreadableAnswerError, outputs_of
+from router.quality.tensors import Answer, Array, Tensor, UnreadableAnswerError, outputs_of
 
 
 class Comparison(NamedTuple):

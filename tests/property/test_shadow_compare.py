@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from router.domain.request import AnswerForm
+from router.quality.tensors import Answer
 from router.shadow.compare import compare
-from router.shadow.tensors import Answer
 
 answers = st.builds(
     Answer,

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from router.domain.request import AnswerForm
+from router.quality.tensors import Answer, UnreadableAnswerError, outputs_of
 from router.shadow.compare import compare
-from router.shadow.tensors import Answer, UnreadableAnswerError, outputs_of
 
 OIP = AnswerForm.TENSORS
 

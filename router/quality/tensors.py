@@ -1,10 +1,12 @@
-"""An inference answer as named arrays, whatever way its numbers travelled. Pure.
+"""An inference request or answer as named arrays, whatever way its numbers travelled. Pure.
 
-Reads what a model server sent; raises nothing but UnreadableAnswerError, whatever that was.
+Reads what a client or a model server sent; raises nothing but UnreadableAnswerError, whatever that
+was.
 """
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from struct import unpack_from
 from typing import Any, NamedTuple
@@ -58,23 +60,49 @@ class _Output(msgspec.Struct):
     parameters: dict[str, Any] = {}
 
 
-class _Document(msgspec.Struct):
+class _Answer(msgspec.Struct):
     outputs: list[_Output]
+
+
+class _Request(msgspec.Struct):
+    inputs: list[_Output]
 
 
 class _Predictions(msgspec.Struct):
     predictions: Any
 
 
+class _Instances(msgspec.Struct):
+    instances: list[Any]
+
+
 def outputs_of(form: AnswerForm, answer: Answer) -> dict[str, Tensor]:
     """The outputs by name. Raises UnreadableAnswerError."""
-    if form is AnswerForm.TEXT:
-        raise UnreadableAnswerError("answers of this protocol hold text")
-    try:
-        body = _plain(answer)
+    with _as_unreadable():
+        body = plain(form, answer.headers, answer.body)
         if form is AnswerForm.PREDICTIONS:
-            return {"predictions": _predictions(body)}
-        return _oip(body, answer.headers.get(_HEADER_LENGTH))
+            found = msgspec.json.decode(body, type=_Predictions).predictions
+            return {"predictions": _numbers(found)}
+        split = _split(body, answer.headers)
+        document = msgspec.json.decode(body[:split], type=_Answer)
+        return _named(document.outputs, memoryview(body)[split:])
+
+
+def inputs_of(form: AnswerForm, headers: Mapping[str, str], body: bytes) -> dict[str, Tensor]:
+    """The inputs of a request by name. Raises UnreadableAnswerError."""
+    with _as_unreadable():
+        body = plain(form, headers, body)
+        if form is AnswerForm.PREDICTIONS:
+            return _instances(msgspec.json.decode(body, type=_Instances).instances)
+        split = _split(body, headers)
+        document = msgspec.json.decode(body[:split], type=_Request)
+        return _named(document.inputs, memoryview(body)[split:])
+
+
+@contextmanager
+def _as_unreadable() -> Iterator[None]:
+    try:
+        yield
     except UnreadableAnswerError:
         raise
     except (
@@ -83,25 +111,31 @@ def outputs_of(form: AnswerForm, answer: Answer) -> dict[str, Tensor]:
         raise UnreadableAnswerError(str(error)) from error
 
 
-def _plain(answer: Answer) -> bytes:
-    coding = answer.headers.get("content-encoding", "").strip().lower()
+def plain(form: AnswerForm, headers: Mapping[str, str], body: bytes) -> bytes:
+    """The body of a message that holds tensors, decompressed. Raises UnreadableAnswerError."""
+    if form is AnswerForm.TEXT:
+        raise UnreadableAnswerError("answers of this protocol hold text")
+    coding = headers.get("content-encoding", "").strip().lower()
     if coding in {"", "identity"}:
-        return answer.body
+        return body
     if coding not in {"gzip", "deflate"}:
         raise UnreadableAnswerError(f"the coding {coding[:40]!r} is not known")
     wbits = zlib.MAX_WBITS | 32 if coding == "gzip" else zlib.MAX_WBITS
     inflater = zlib.decompressobj(wbits=wbits)
-    plain = inflater.decompress(answer.body, MAX_PLAIN_BYTES)
+    inflated = inflater.decompress(body, MAX_PLAIN_BYTES)
     if inflater.unconsumed_tail:
         raise UnreadableAnswerError("it is too large when decompressed")
-    return plain
+    return inflated
 
 
-def _oip(body: bytes, header_length: str | None) -> dict[str, Tensor]:
-    split = len(body) if header_length is None else int(header_length)
-    document = msgspec.json.decode(body[:split], type=_Document)
-    raw, found = memoryview(body)[split:], {}
-    for output in document.outputs:
+def _split(body: bytes, headers: Mapping[str, str]) -> int:
+    header_length = headers.get(_HEADER_LENGTH)
+    return len(body) if header_length is None else int(header_length)
+
+
+def _named(outputs: list[_Output], raw: memoryview) -> dict[str, Tensor]:
+    found = {}
+    for output in outputs:
         size = output.parameters.get(_BINARY_SIZE)
         if isinstance(size, int):
             if not 0 <= size <= len(raw):
@@ -112,6 +146,20 @@ def _oip(body: bytes, header_length: str | None) -> dict[str, Tensor]:
             data = _from_json(output.datatype, output.data or [])
         found[output.name] = Tensor(output.datatype, tuple(output.shape), data)
     return found
+
+
+def _instances(instances: list[Any]) -> dict[str, Tensor]:
+    """Instances are rows of one input, or each names its inputs."""
+    if not all(isinstance(each, dict) for each in instances):
+        return {"instances": _numbers(instances)}
+    names = {name for each in instances for name in each}
+    return {str(name): _column([each.get(name) for each in instances]) for name in names}
+
+
+def _column(values: list[Any]) -> Tensor:
+    if all(isinstance(value, str) for value in values):
+        return Tensor("BYTES", (len(values),), [value.encode() for value in values])
+    return _numbers(values)
 
 
 def _from_binary(datatype: str, raw: bytes) -> Array | list[bytes]:
@@ -160,6 +208,6 @@ def _strings(raw: bytes) -> list[bytes]:
     return found
 
 
-def _predictions(body: bytes) -> Tensor:
-    values = np.asarray(msgspec.json.decode(body, type=_Predictions).predictions, np.float64)
+def _numbers(data: Any) -> Tensor:  # noqa: ANN401 - decoded JSON
+    values = np.asarray(data, np.float64)
     return Tensor("FP64", values.shape, values.reshape(-1))
