@@ -7,7 +7,6 @@ model (`engine` does) nor converts elements (`tensors` does); content codings ar
 
 import math
 from collections.abc import Sequence
-from itertools import chain
 from typing import Any, Final
 
 import msgspec
@@ -40,6 +39,7 @@ BINARY_TYPE: Final = "application/octet-stream"
 
 _MAX_LENGTH_DIGITS = 12
 _DATATYPES: Final = {datatype.value: datatype for datatype in Datatype}  # faster than the enum
+_NO_BYTES: Final = memoryview(b"")
 _UNSUPPORTED_PARAMETER = "shared_memory_region"
 
 
@@ -95,21 +95,27 @@ def decode_request(
     """
     if header_length == 0:
         return _raw_request(body, specs)
-    view = memoryview(body)
-    split = len(view) if header_length is None else header_length
-    head = _parse_head(view[:split])
-    _refuse_unsupported(head)
-    inputs = _build_inputs(head.inputs, view[split:])
+    if header_length is None:
+        head, binary = _parse_head(body), _NO_BYTES
+    else:
+        view = memoryview(body)
+        head, binary = _parse_head(view[:header_length]), view[header_length:]
+    _refuse_unsupported(head.inputs)
+    _refuse_unsupported(head.outputs)
+    inputs = _build_inputs(head.inputs, binary)
+    outputs = tuple(_requested_outputs(head.outputs)) if head.outputs else ()
+    if not head.parameters:
+        return InferRequest(inputs, outputs, head.id)
     return InferRequest(
         inputs=inputs,
-        outputs=tuple(_requested_outputs(head.outputs)) if head.outputs else (),
+        outputs=outputs,
         id=head.id,
         binary_by_default=_flag(head.parameters, "binary_data_output", "parameters") or False,
         timeout_s=_timeout_s(head.parameters),
     )
 
 
-def _parse_head(text: memoryview) -> _Head:
+def _parse_head(text: bytes | bytearray | memoryview) -> _Head:
     try:
         return _head_decoder.decode(text)
     except msgspec.ValidationError as error:
@@ -120,10 +126,9 @@ def _parse_head(text: memoryview) -> _Head:
         raise InvalidRequest("the request's JSON is nested too deeply") from error
 
 
-def _refuse_unsupported(head: _Head) -> None:
-    entries: tuple[Sequence[_Input | _Output], ...] = (head.inputs, head.outputs)
-    for entry in chain(*entries):
-        if _UNSUPPORTED_PARAMETER in entry.parameters:
+def _refuse_unsupported(entries: Sequence[_Input] | Sequence[_Output]) -> None:
+    for entry in entries:
+        if entry.parameters and _UNSUPPORTED_PARAMETER in entry.parameters:
             name = _UNSUPPORTED_PARAMETER
             raise UnsupportedFeature(f"tensor {entry.name!r}: {name} is not supported")
 
@@ -172,14 +177,15 @@ def _repeated(names: Sequence[str]) -> str:
 def _build_inputs(inputs: Sequence[_Input], binary: memoryview) -> tuple[Tensor, ...]:
     if not inputs:
         raise InvalidRequest("the request has no inputs")
-    names = [entry.name for entry in inputs]
-    if len(names) > 1 and len(set(names)) != len(names):
-        raise InvalidRequest(f"inputs are given twice: {_repeated(names)}")
+    if len(inputs) > 1:
+        names = [entry.name for entry in inputs]
+        if len(set(names)) != len(names):
+            raise InvalidRequest(f"inputs are given twice: {_repeated(names)}")
     tensors = []
     offset = 0
     for entry in inputs:
         datatype, shape = _declared(entry)
-        size = _binary_size(entry, len(binary) - offset)
+        size = _binary_size(entry, len(binary) - offset) if entry.parameters else None
         if size is None:
             array = _from_json(entry, datatype, shape)
         else:
@@ -277,8 +283,8 @@ def encode_response(request: InferRequest, response: InferResponse) -> tuple[byt
     for tensor in response.outputs:
         entry: dict[str, Any] = {
             "name": tensor.name,
-            "datatype": tensor.datatype.value,
-            "shape": list(tensor.array.shape),
+            "datatype": tensor.datatype,
+            "shape": tensor.array.shape,
         }
         if request.wants_binary(tensor.name):
             raw = array_to_binary(tensor)

@@ -83,6 +83,8 @@ class Engine:
             self.outputs = tuple(_spec(arg) for arg in self._session.get_outputs())
             specs = (*self.inputs, *self.outputs)
             self._has_bf16 = any(spec.datatype is Datatype.BF16 for spec in specs)
+            self._gives_strings = any(spec.datatype is Datatype.BYTES for spec in self.outputs)
+            self._output_names = [spec.name for spec in self.outputs]
         except _ORT_ERRORS as error:
             raise BrokenModel(f"{model.path} cannot be loaded: {_first_line(error)}") from error
         except KeyError as error:
@@ -113,6 +115,8 @@ class Engine:
             raise InvalidRequest(f"the model refuses the inputs: {_first_line(error)}") from error
         except _ORT_ERRORS as error:
             raise InferenceFailed(f"the model failed: {_first_line(error)}") from error
+        if not self._gives_strings:
+            return results
         return [
             _encode_strings(result) if spec.datatype is Datatype.BYTES else result
             for spec, result in zip(self.outputs, results, strict=True)
@@ -120,7 +124,7 @@ class Engine:
 
     def _run(self, feeds: Feeds) -> list[Any]:
         if not self._has_bf16:
-            results: list[Any] = self._session.run(None, dict(feeds))
+            results: list[Any] = self._session.run(self._output_names, feeds)
             return results
         # The runtime takes and gives BF16 only as values of its own.
         values = {spec.name: _value_of(spec.datatype, feeds[spec.name]) for spec in self.inputs}
@@ -170,6 +174,7 @@ def _session_options(threads: int) -> onnxruntime.SessionOptions:
 def _spec(arg: Any) -> TensorSpec:  # noqa: ANN401 - onnxruntime has no types
     shape = tuple(dim if isinstance(dim, int) and dim >= 0 else -1 for dim in arg.shape)
     symbols = tuple(dim if isinstance(dim, str) else "" for dim in arg.shape)
+    symbols = symbols if any(symbols) else ()
     return TensorSpec(arg.name, _DATATYPES[arg.type], shape, symbols)
 
 
@@ -213,8 +218,10 @@ def validate_inputs(specs: Sequence[TensorSpec], tensors: Sequence[Tensor]) -> d
                 f"input {spec.name!r} is missing; expected {spec.datatype} {list(spec.shape)}"
             )
         _check_type_and_shape(spec, tensor)
-        _check_symbols(spec, tensor.array.shape, sizes)
-        feeds[spec.name] = _decode_strings(tensor)
+        if spec.symbols:
+            _check_symbols(spec, tensor.array.shape, sizes)
+        is_text = spec.datatype is Datatype.BYTES
+        feeds[spec.name] = _decode_strings(tensor) if is_text else tensor.array
     return feeds
 
 
@@ -233,6 +240,8 @@ def _check_type_and_shape(spec: TensorSpec, tensor: Tensor) -> None:
             f"input {spec.name!r}: expected datatype {spec.datatype}, got {tensor.datatype}"
         )
     shape = tensor.array.shape
+    if shape == spec.shape:
+        return
     fits = len(shape) == len(spec.shape)
     for want, have in zip(spec.shape, shape, strict=False):
         fits = fits and want in (-1, have)
@@ -257,8 +266,6 @@ def _check_symbols(
 
 
 def _decode_strings(tensor: Tensor) -> Array:
-    if tensor.datatype is not Datatype.BYTES:
-        return tensor.array
     texts = np.empty(tensor.array.shape, dtype=object)
     try:
         texts.ravel()[:] = [element.decode() for element in tensor.array.ravel()]

@@ -8,6 +8,7 @@ aiohttp's server is here (the tests of the front hold it against the installed r
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -17,6 +18,7 @@ from aiohttp.http import HttpVersion11
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestHandler
+from multidict import istr
 
 from workers.lanes import ASIDE_BYTES
 from workers.operations import json_reply
@@ -35,6 +37,9 @@ KEEP_ALIVE_S: Final = 3600.0
 LINGER_S: Final = 2.0
 MAX_HEADER_BYTES: Final = 32 * 1024
 _ERROR_CHARACTERS: Final = 200
+# Looked up in less time than strings, whose case is not known.
+_CONTENT_ENCODING: Final = istr("content-encoding")
+_EXPECT: Final = istr("expect")
 
 
 class Connection(RequestHandler):
@@ -73,7 +78,7 @@ class Connection(RequestHandler):
         ):
             return False
         headers = message.headers
-        if "content-encoding" in headers or "expect" in headers:
+        if _CONTENT_ENCODING in headers or _EXPECT in headers:
             return False  # what it inflates to is unknown: never on the loop
         # Looked at, not taken: it is aiohttp's again if the request is declined.
         body = b"".join(payload._buffer)  # noqa: SLF001
@@ -128,10 +133,15 @@ def to_response(reply: Reply) -> web.Response:
 
 def to_bytes(reply: Reply) -> bytes:
     """The same reply as bytes; the connection stays open."""
-    lines = "".join([f"{name}: {value}\r\n" for name, value in reply.headers.items()])
+    status, body, headers = reply
+    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
     head = (
-        f"HTTP/1.1 {reply.status} {HTTPStatus(reply.status).phrase}\r\n{lines}"
-        f"content-length: {len(reply.body)}\r\ndate: {rfc822_formatted_time()}\r\n"
-        f"server: {SERVER_NAME}\r\n\r\n"
+        f"{_status_line(status)}{lines}content-length: {len(body)}\r\n"
+        f"date: {rfc822_formatted_time()}\r\nserver: {SERVER_NAME}\r\n\r\n"
     )
-    return head.encode("latin-1") + reply.body
+    return head.encode("latin-1") + body
+
+
+@lru_cache(maxsize=64)
+def _status_line(status: int) -> str:
+    return f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n"

@@ -15,11 +15,12 @@ from functools import partial
 from typing import Final, TypeVar
 
 from aiohttp import ClientPayloadError, web
+from multidict import istr
 
 from workers.batching import Outcome
 from workers.engine import Feeds
 from workers.http_connection import to_response
-from workers.lanes import ASIDE_BYTES, Lane, Phases
+from workers.lanes import ASIDE_BYTES, Answered, Lane, Phases
 from workers.metrics import CLIENT_GONE, UNKNOWN_MODEL, ModelMetrics, WorkerMetrics
 from workers.operations import (
     CHANGES,
@@ -56,6 +57,7 @@ Write = Callable[[InferRequest, InferResponse], Reply]
 METRICS_PATH: Final = "/metrics"
 # Upper bound for requests that set no timeout of their own; the longest function runs as long.
 REQUEST_TIMEOUT_S: Final = 900.0
+_ACCEPT_ENCODING: Final = istr("accept-encoding")
 _CODEC_THREADS: Final = 2
 _RANKING_COST: Final = 16  # of a class to be written, to that of a value
 
@@ -127,25 +129,27 @@ class HttpFront:
         lane = self._lanes_by_path.get(path)
         if lane is None or not lane.pace.has_quick or self._draining:
             return None
-        started = self._clock()
+        began = self._clock()
         try:
             request = read_infer(lane.model, headers, body, self._limits.max_body_bytes)
-            reply = _run_at_once(lane, request, headers.get("accept-encoding", ""), self._clock)
+            return _run_at_once(
+                lane, request, headers.get(_ACCEPT_ENCODING, ""), began, self._clock
+            )
         except WorkerError as error:
             reply = error_reply(error)
         except Exception:  # noqa: BLE001 - as in `answer`
             reply = _broken()
-        if reply is not None:
-            lane.metrics.record_request(reply.status, self._clock() - started)
+        lane.metrics.record_request(reply.status, self._clock() - began)
         return reply
 
     async def _route(self, request: web.BaseRequest) -> Reply:
         path = request.rel_url.raw_path
-        if path == METRICS_PATH:
-            return await self._expose(request)
-        operation = match(request.method, path)
-        if operation.endpoint in RUNS:
+        operation = match(request.method, path) if path != METRICS_PATH else None
+        if operation is not None and operation.endpoint in RUNS:
             return await self._counted_infer(request, operation)
+        self._count_now()  # whoever asks may read the counts
+        if operation is None:
+            return self._expose(request)
         answer = partial(describe, self._catalog, operation, not self._draining)
         if operation.endpoint in CHANGES:
             reply = await asyncio.to_thread(answer)
@@ -155,7 +159,7 @@ class HttpFront:
             return await asyncio.to_thread(answer)
         return answer()
 
-    async def _expose(self, request: web.BaseRequest) -> Reply:
+    def _expose(self, request: web.BaseRequest) -> Reply:
         body, content_type = self._metrics.expose(request.headers.get("Accept", ""))
         return Reply(200, body, {"content-type": content_type})
 
@@ -222,6 +226,7 @@ class HttpFront:
     async def _model(self, operation: Operation) -> Model:
         model = self._catalog.loaded(operation.model, operation.version)
         if model is None:
+            self._count_now()  # what makes room is chosen by its last use
             load = self._catalog.load
             model = await asyncio.to_thread(load, operation.model, operation.version)
             self._forget_unloaded()
@@ -237,11 +242,16 @@ class HttpFront:
 
     def _forget_unloaded(self) -> None:
         """Drop the queues of models that are not in memory any more; what runs there goes on."""
+        self._count_now()
         kept = set(self._catalog.loaded_models())
         self._lanes = {model: lane for model, lane in self._lanes.items() if model in kept}
         self._lanes_by_path = {
             path: lane for path, lane in self._lanes_by_path.items() if lane.model in kept
         }
+
+    def _count_now(self) -> None:
+        for lane in self._lanes.values():
+            lane.fold()
 
     async def _read_body(self, request: web.BaseRequest) -> bytearray:
         """The body, not kept by aiohttp; refused by its declared length where there is one."""
@@ -328,10 +338,13 @@ class HttpFront:
 
 
 def _run_at_once(
-    lane: Lane, request: InferRequest, accept: str, clock: Callable[[], float]
+    lane: Lane, request: InferRequest, accept: str, began: float, clock: Callable[[], float]
 ) -> Reply | None:
-    """As `HttpFront._run_request`, without waiting; None where the run might take long."""
-    if _is_ranked(request):
+    """As `HttpFront._run_request`, without waiting; None where the run might take long.
+
+    Counts the request if it is answered; callers count those that fail.
+    """
+    if request.outputs and _is_ranked(request):
         return None
     started = clock()
     try:
@@ -347,7 +360,8 @@ def _run_at_once(
     except WorkerError:
         lane.record_failure(started)
         raise
-    lane.record(feeds, outcome, Phases(started, prepared, ran))
+    phases = Phases(started, prepared, ran)
+    lane.answered_at_once(Answered(began, phases, clock(), outcome.run_s, outcome.batch_rows))
     return reply
 
 

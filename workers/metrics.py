@@ -142,11 +142,25 @@ class ModelMetrics:
 
     def record_request(self, code: int, elapsed_s: float) -> None:
         """One request that ended."""
+        self._counter(code).inc()
+        self._request_seconds.observe(elapsed_s)
+
+    def record_alone(self, requests: Sequence[tuple[float, float, int]]) -> None:
+        """Requests that were answered without waiting: seconds in all and of the run, rows."""
+        self._counter(200).inc(len(requests))
+        seconds = self._request_seconds
+        queue, run, batches = self._runs
+        for elapsed_s, run_s, rows in requests:
+            seconds.observe(elapsed_s)
+            queue.observe(0.0)
+            run.observe(run_s)
+            batches.observe(rows)
+
+    def _counter(self, code: int) -> Counter:
         counter = self._codes.get(code)
         if counter is None:
             counter = self._codes[code] = self._metrics.requests.labels(self._model, str(code))
-        counter.inc()
-        self._request_seconds.observe(elapsed_s)
+        return counter
 
     def record_run(self, queue_s: float, run_s: float, rows: int) -> None:
         """One request's share in a run."""

@@ -52,7 +52,9 @@ class Pace:
 
     def record(self, elements: int, run_s: float) -> None:
         """A run has taken so long of its thread's own time."""
-        size = self._sizes.setdefault(elements.bit_length(), _Size())
+        size = self._sizes.get(elements.bit_length())
+        if size is None:
+            size = self._sizes[elements.bit_length()] = _Size()
         if size.is_quick:
             self._record_quick(size, run_s)
             return

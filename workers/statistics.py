@@ -5,6 +5,7 @@ Decides what counts as an inference, an execution and a batch. Thread-safe; read
 
 import threading
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -34,6 +35,15 @@ class Timing(NamedTuple):
     def total_ns(self) -> int:
         """All phases together."""
         return self.queue_ns + self.input_ns + self.infer_ns + self.output_ns
+
+    def plus(self, other: "Timing") -> "Timing":
+        """The sums, phase by phase."""
+        return Timing(
+            self.queue_ns + other.queue_ns,
+            self.input_ns + other.input_ns,
+            self.infer_ns + other.infer_ns,
+            self.output_ns + other.output_ns,
+        )
 
 
 _NONE = Timing(0, 0, 0, 0)
@@ -69,13 +79,26 @@ class Statistics:
             self._inference_rows += rows
             self._last_inference_ms = wall_ms
             self._answered += 1
-            queue_ns, input_ns, infer_ns, output_ns = self._times
-            self._times = Timing(
-                queue_ns + timing.queue_ns,
-                input_ns + timing.input_ns,
-                infer_ns + timing.infer_ns,
-                output_ns + timing.output_ns,
-            )
+            self._times = self._times.plus(timing)
+
+    def record_alone(self, requests: Sequence[tuple[int, Timing]], wall_ms: int) -> None:
+        """Answered requests, by rows, that each had a call of the runtime for themselves.
+
+        The last of them ended `wall_ms` since the epoch.
+        """
+        with self._lock:
+            self._last_inference_ms = wall_ms
+            self._answered += len(requests)
+            self._executions += len(requests)
+            input_ns = infer_ns = output_ns = all_rows = 0
+            for rows, timing in requests:
+                all_rows += rows
+                input_ns += timing.input_ns
+                infer_ns += timing.infer_ns
+                output_ns += timing.output_ns
+                self._batches[rows].add(timing.infer_ns)
+            self._inference_rows += all_rows
+            self._times = self._times.plus(Timing(0, input_ns, infer_ns, output_ns))
 
     def record_failure(self, elapsed_ns: int) -> None:
         """One request that was not answered with a result."""

@@ -6,6 +6,7 @@ it back in between.
 """
 
 import math
+import re
 import struct
 from collections.abc import Iterator
 from functools import lru_cache
@@ -17,6 +18,7 @@ import numpy as np
 from workers.protocol import MAX_RANK, NUMPY_TYPES, Array, Datatype, InvalidRequest, Tensor
 
 _HALVES = (Datatype.FP16, Datatype.BF16)
+_OPENING: Final = re.compile(rb"[\[ \t\r\n]*")
 _LENGTH_PREFIX = struct.Struct("<I")
 _SLICE_BYTES: Final = 256 * 1024
 _SLICE_ELEMENTS: Final = 32 * 1024
@@ -71,9 +73,9 @@ def bytes_array(elements: list[bytes]) -> Array:
     return array
 
 
-@lru_cache(maxsize=256)  # 4 element types x at most 32 depths
-def _data_decoder(element: type, depth: int) -> msgspec.json.Decoder[Any]:
-    shape_type: Any = element
+@lru_cache(maxsize=512)  # 14 datatypes x at most 32 depths
+def _data_decoder(datatype: Datatype, depth: int) -> msgspec.json.Decoder[Any]:
+    shape_type: Any = _element_type(datatype)
     for _ in range(depth):
         shape_type = list[shape_type]
     return msgspec.json.Decoder(shape_type)
@@ -101,7 +103,7 @@ def json_to_array(name: str, datatype: Datatype, shape: tuple[int, ...], text: b
             f"like the shape {list(shape)}"
         )
     if depth > 1:
-        array = _to_array(name, datatype, _decode(name, datatype, text, depth))
+        array = _to_array(name, datatype, _decode(name, datatype, text, depth), is_flat=depth == 1)
         if array.shape != shape:
             raise InvalidRequest(
                 f"input {name!r}: declared shape {list(shape)}, data has {list(array.shape)}"
@@ -125,7 +127,7 @@ def rows_to_array(name: str, datatype: Datatype, text: bytes) -> Array:
     depth = _depth(text)
     if not 0 < depth <= MAX_RANK:
         raise InvalidRequest(f"input {name!r}: data must be a list of at most {MAX_RANK} levels")
-    return _to_array(name, datatype, _decode(name, datatype, text, depth))
+    return _to_array(name, datatype, _decode(name, datatype, text, depth), is_flat=depth == 1)
 
 
 def _refuse_halves(name: str, datatype: Datatype) -> None:
@@ -135,9 +137,9 @@ def _refuse_halves(name: str, datatype: Datatype) -> None:
 
 def _flat_array(name: str, datatype: Datatype, text: bytes) -> Array:
     if len(text) <= _SLICE_BYTES or datatype is Datatype.BYTES:
-        return _to_array(name, datatype, _decode(name, datatype, text, 1))
+        return _to_array(name, datatype, _decode(name, datatype, text, 1), is_flat=True)
     slices = [
-        _to_array(name, datatype, _decode(name, datatype, b"[%b]" % part, 1))
+        _to_array(name, datatype, _decode(name, datatype, b"[%b]" % part, 1), is_flat=True)
         for part in _slices(name, text)
     ]
     return np.concatenate(slices)
@@ -159,27 +161,26 @@ def _slices(name: str, text: bytes) -> Iterator[bytes]:
 
 def _depth(text: bytes) -> int:
     """How many lists open before the first value; enough to tell flat from nested."""
-    depth = 0
-    for byte in text[: 8 * MAX_RANK]:
-        if byte == ord("["):
-            depth += 1
-        elif byte not in b" \t\r\n":
-            break
-    return depth
+    opening = _OPENING.match(text, 0, 8 * MAX_RANK)
+    return opening[0].count(b"[") if opening else 0
 
 
 def _decode(name: str, datatype: Datatype, text: bytes, depth: int) -> list[Any]:
     try:
-        values: list[Any] = _data_decoder(_element_type(datatype), depth).decode(text)
+        values: list[Any] = _data_decoder(datatype, depth).decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidRequest(f"input {name!r}: data is not {datatype}: {error}") from error
     return values
 
 
-def _to_array(name: str, datatype: Datatype, values: list[Any]) -> Array:
+def _to_array(name: str, datatype: Datatype, values: list[Any], *, is_flat: bool) -> Array:
     if datatype is Datatype.BYTES:
         return _bytes_array(name, values)
     try:
+        if datatype is Datatype.FP32 and is_flat:
+            # As numpy would, overflow included, in half the time.
+            packed = struct.pack(f"<{len(values)}f", *values)
+            return np.frombuffer(packed, NUMPY_TYPES[datatype])
         with np.errstate(over="raise"):
             return np.array(values, dtype=NUMPY_TYPES[datatype])
     except (OverflowError, FloatingPointError) as error:
@@ -207,8 +208,8 @@ def array_to_binary(tensor: Tensor) -> bytes:
     return np.ascontiguousarray(tensor.array, dtype=dtype).tobytes()
 
 
-def array_to_json(tensor: Tensor) -> msgspec.Raw:
-    """The tensor as a flat JSON list; NaN and infinities become null.
+def array_to_json(tensor: Tensor) -> msgspec.Raw | list[Any]:
+    """The tensor as what is encoded to a flat JSON list; NaN and infinities become null.
 
     Raises InvalidRequest for what has no JSON form: FP16, BF16, and BYTES that are not UTF-8.
     """
@@ -218,6 +219,9 @@ def array_to_json(tensor: Tensor) -> msgspec.Raw:
             "ask for binary_data"
         )
     flat = tensor.array.ravel()
+    if flat.size <= _SLICE_ELEMENTS and flat.dtype != object:
+        short: list[Any] = flat.tolist()
+        return short
     try:
         parts = [
             _encode(flat[start : start + _SLICE_ELEMENTS])
