@@ -58,7 +58,7 @@ class EndpointNotFoundError(NotFoundError):
 
 
 class UnsupportedError(RouterError):
-    """The protocol has this path, and the gateway does not do what it asks for."""
+    """The protocol has this path or method, and the gateway does not do what it asks for."""
 
     code = "unsupported"
 

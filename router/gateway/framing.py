@@ -5,20 +5,24 @@ one costs the bytes it has and no more. This module refuses what the parser lets
 other than 1.0 and 1.1, codings beside chunked) and what is too large, while it comes.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from aiohttp import web
 from aiohttp.http import HttpVersion10, HttpVersion11
-from aiohttp.http_exceptions import BadHttpMessage, HttpProcessingError
+from aiohttp.http_exceptions import BadHttpMessage, BadHttpMethod, HttpProcessingError
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import StreamReader
 
-from router.domain.errors import HeadTooLargeError, RouterError, ShedError
+from router.domain.errors import HeadTooLargeError, RouterError, ShedError, UnsupportedError
 from router.gateway.chunks import ChunkedExtent
 
 _VERSIONS = (HttpVersion10, HttpVersion11)
 _END = b"\r\n\r\n"
+_MAX_LINES = 128
+"""Header lines of a head; the parser takes no more."""
+_PLAIN_LINE = re.compile(rb"[A-Za-z]+ [!-~]+ HTTP/1\.[01]\r\n")
 _FIRST, _LAST = b"AZ"
 
 Message = tuple[RawRequestMessage, StreamReader]
@@ -141,7 +145,7 @@ class Framing:
                 rest = rest.lstrip(b"\r\n")
                 break
             head, rest = rest[:size].lstrip(b"\r\n"), rest[size:]
-            found, is_upgraded, _ = self._parser.feed_data(head)
+            found, is_upgraded = self._read_head(head)
             message = _only(found)
             if is_upgraded:
                 messages.append(message)
@@ -160,14 +164,26 @@ class Framing:
         start = len(rest) - len(rest.lstrip(b"\r\n"))  # empty lines before a head are none of it
         end = rest.find(_END, start, start + self._max_head)
         if end >= 0:
+            _check_lines(rest.count(b"\r\n", start, end))
             return end + len(_END)
         if len(rest) - start >= self._max_head:
-            raise RefusedError(
-                HeadTooLargeError(f"a request's head may have {self._max_head} bytes here")
-            )
+            begun = rest[start : start + self._max_head]
+            what = "the head of the request" if b"\r\n" in begun else "the URL alone"
+            limit = f"the {self._max_head} bytes that a head may have (server.max_header)"
+            raise RefusedError(HeadTooLargeError(f"{what} is over {limit}"))
         if len(rest) > start:
             _check_beginning(rest[start:])
         return 0
+
+    def _read_head(self, head: bytes) -> tuple[Sequence[Message], bool]:
+        try:
+            found, is_upgraded, _ = self._parser.feed_data(head)
+        except BadHttpMethod:
+            if _PLAIN_LINE.match(head) is None:
+                raise
+            told = "the method of the request is not known here: send GET, HEAD or POST"
+            raise RefusedError(UnsupportedError(told)) from None
+        return found, is_upgraded
 
     def _expect_body(self, message: Message, length: int) -> None:
         head, payload = message
@@ -225,6 +241,12 @@ def _is_just_chunked(message: RawRequestMessage) -> bool:
     """Whether a body is in chunks and nothing else, where it may be (RFC 9112 section 6.1)."""
     coding = message.headers.get("transfer-encoding", "")
     return message.version == HttpVersion11 and coding.lower() == "chunked"
+
+
+def _check_lines(number: int) -> None:
+    if number > _MAX_LINES:
+        told = f"the head has {number} header lines, and may have {_MAX_LINES}"
+        raise RefusedError(HeadTooLargeError(told))
 
 
 def _length_of(message: RawRequestMessage) -> int:

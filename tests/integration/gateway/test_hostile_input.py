@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from typing import Any
 
 import pytest
@@ -91,6 +92,27 @@ async def test_refused(gateway, case):
     sent, status, *words = case
     assert_told(await gateway.raw(sent), status, *words)
     assert gateway.warm[0].received == []
+
+
+TOO_MUCH = {
+    "a large head": (http(POST, "x-a: " + "a" * 10_000), 431, "8192", "server.max_header"),
+    "a long URL": (http("GET /v2/" + "a" * 10_000), 431, "URL", "8192", "server.max_header"),
+    "many headers": (http(POST, *[f"x-{n}: a" for n in range(200)]), 431, "201", "128"),
+    "a method of nobody's": (http("FROB /v2"), 501, "method"),
+    "a method in another case": (http("get /v2"), 501, "method"),
+    "a method of others": (http("PROPFIND /v2"), 405, "PROPFIND", "GET, HEAD"),
+}
+
+
+@pytest.mark.parametrize("case", TOO_MUCH.values(), ids=TOO_MUCH)
+async def test_what_is_refused_before_it_is_a_request_is_told_why_and_logged(gateway, case):
+    sent, status, *words = case
+    answer = await gateway.raw(sent)
+    assert answer.startswith(b"HTTP/1.1 ")
+    assert_told(answer, status, *words)
+    found = re.search(rb"\r\nx-request-id: (\S+)\r\n", answer)
+    assert found is not None
+    assert (await gateway.logged(found[1].decode()))["status"] == status
 
 
 @pytest.mark.parametrize(
