@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from math import inf
-from typing import TypeVar
+from typing import TypeVar, assert_never
 
 from aiohttp import web
 from multidict import CIMultiDictProxy
@@ -29,7 +29,15 @@ from router.gateway.body import STREAM_ABOVE_BYTES, WINDOW_BYTES, Body
 from router.gateway.cors import cors_headers, is_preflight
 from router.gateway.exchange import Exchange
 from router.gateway.head import Head, read_head
-from router.gateway.protocols.base import Asked, BodyQuestion, Document, Question, Target
+from router.gateway.protocols.base import (
+    Asked,
+    BodyQuestion,
+    CountsQuestion,
+    Document,
+    Own,
+    Question,
+    Target,
+)
 from router.gateway.protocols.registry import protocol_of
 from router.gateway.protocols.request_line import origin_form, segments_of
 from router.gateway.variant import variant_of
@@ -38,6 +46,8 @@ from router.policy.decide import prioritised
 from router.runtime import ModelRuntime, Runtime
 from router.settings.keys import ApiKey
 from router.settings.server import BackendHint
+from router.telemetry.metrics import Metrics
+from router.turns import in_turns
 
 T = TypeVar("T")
 
@@ -51,7 +61,7 @@ _OPEN_PATHS = ("/v2/health/",)
 class Intent:
     """What the head of a request alone says."""
 
-    target: Target | Document | BodyQuestion
+    target: Target | Own
     head: Head
     caller: ApiKey | None
     method: str
@@ -178,8 +188,9 @@ def _link(model: ModelRuntime, request: InferenceRequest, asked: Asked) -> Link:
 class Intake:
     """Reads requests of the data port."""
 
-    def __init__(self, director: Director, clock: Clock) -> None:
+    def __init__(self, director: Director, metrics: Metrics, clock: Clock) -> None:
         self._director = director
+        self._metrics = metrics
         self._clock = clock
 
     async def take(
@@ -204,11 +215,21 @@ class Intake:
             intent = intent.from_client(client_address.seen_of(http.transport))
         exchange.request_id = intent.head.request_id or exchange.request_id
         target = intent.target
-        if isinstance(target, Document):
-            return target
-        if isinstance(target, BodyQuestion):
-            return target.answer(await self._read(body, exchange, runtime, MAX_QUESTION_BYTES))
-        return await self.understood(intent, target, body, exchange, runtime)
+        if isinstance(target, Target):
+            return await self.understood(intent, target, body, exchange, runtime)
+        return await self._own(target, body, exchange, runtime)
+
+    async def _own(self, asked: Own, body: Body, exchange: Exchange, runtime: Runtime) -> Document:
+        """The answer to what the gateway is asked itself. Raises RouterError."""
+        match asked:
+            case Document():
+                return asked
+            case BodyQuestion():
+                return asked.answer(await self._read(body, exchange, runtime, MAX_QUESTION_BYTES))
+            case CountsQuestion():
+                return await in_turns(asked.answer(self._metrics.counts))
+            case _:
+                assert_never(asked)
 
     async def understood(
         self,

@@ -75,7 +75,7 @@ class DataPlane:
         self._director = director
         self._telemetry = telemetry
         self._clock = clock
-        self._intake = Intake(director, clock)
+        self._intake = Intake(director, telemetry.metrics, clock)
         self.shadows = Shadows(director, telemetry.metrics, clock)
         prefix = instance_id.encode("ascii")
         self._ids = (b"%b-%x" % (prefix, number) for number in count(1))

@@ -43,6 +43,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 FloatArray = NDArray[np.float64]
 
+_PLACES = ("", *Backend)
 _BUCKETS = np.array(BUCKETS_S)
 _STEP = 100
 """Series that are looked at before something else may have its turn."""
@@ -82,6 +83,22 @@ class _Histogram:
 
     def buckets(self) -> Buckets:
         return Buckets(tuple(self.counts), self.total_s)
+
+
+class ModelCounts(NamedTuple):
+    """What has been counted of one model's requests since the process began.
+
+    `total_s` is the time that all of them took; `waits` are those that had to wait for a slot, and
+    `attempts` what was tried at backends.
+    """
+
+    succeeded: int
+    failed: int
+    total_s: float
+    waits: int
+    waited_s: float
+    attempts: int
+    attempts_s: float
 
 
 def no_readings() -> Steps[Readings]:
@@ -247,6 +264,25 @@ class Metrics(Collector):
                 found[model][Backend(backend), Reason(reason)] = int(count)
             yield
         return found
+
+    def counts(self, model: str) -> ModelCounts:
+        """What has been counted of the model."""
+        self.catch_up()
+        ended = {
+            outcome: sum(int(self._requests.get((model, where, outcome), 0)) for where in _PLACES)
+            for outcome in Outcome
+        }
+        durations = self._sum(self._request_durations, *((model, where) for where in _PLACES))
+        waits = self._sum(self._histograms[families.QUEUE_WAIT.name], (model,))
+        attempts = self._sum(self._attempt_durations, *((model, where) for where in _PLACES))
+        succeeded = ended.pop(Outcome.OK)
+        return ModelCounts(succeeded, sum(ended.values()), durations[1], *waits, *attempts)
+
+    @staticmethod
+    def _sum(series: Mapping[Labels, _Histogram], *labels: Labels) -> tuple[int, float]:
+        """How many observations there were, and of how many seconds in all."""
+        found = [series[each] for each in labels if each in series]
+        return sum(sum(each.counts) for each in found), sum(each.total_s for each in found)
 
     def record_attempt(
         self, model: str, backend: Backend, result: AttemptResult, duration_s: float

@@ -12,6 +12,8 @@ from router.domain.errors import MethodNotAllowedError
 from router.domain.request import Priority, Protocol
 from router.runtime import Runtime
 from router.settings.keys import ApiKey
+from router.telemetry.metrics import ModelCounts
+from router.turns import Steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ class WireProtocol(Protocol):
         """
         raise NotImplementedError
 
-    def resolve(self, question: Question) -> "Target | Document | BodyQuestion":
+    def resolve(self, question: Question) -> "Target | Own":
         """What the request line asks for. Raises NotFoundError and its like."""
         raise NotImplementedError
 
@@ -119,6 +121,17 @@ class BodyQuestion:
     """A question to the gateway that is in a (short) body; `answer` raises RouterError."""
 
     answer: Callable[[bytes], Document]
+
+
+@dataclass(frozen=True, slots=True)
+class CountsQuestion:
+    """A question about what the gateway has counted; `answer` is given what tells it of a model."""
+
+    answer: Callable[[Callable[[str], ModelCounts]], Steps[Document]]
+
+
+Own = Document | BodyQuestion | CountsQuestion
+"""What the gateway answers itself."""
 
 
 def require(method: str, *allowed: str) -> None:

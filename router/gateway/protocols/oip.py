@@ -4,7 +4,7 @@ Infer, metadata, config and statistics go to a backend untouched; health, readin
 answered from the runtime.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import msgspec
@@ -16,7 +16,9 @@ from router.domain.request import AnswerForm
 from router.gateway.access import model_for, models_of
 from router.gateway.protocols.base import (
     BodyQuestion,
+    CountsQuestion,
     Document,
+    Own,
     Question,
     Target,
     Told,
@@ -27,6 +29,8 @@ from router.gateway.protocols.models import longest_name
 from router.gateway.protocols.parameters import read_parameters
 from router.gateway.readiness import can_serve
 from router.runtime import ModelRuntime
+from router.telemetry.metrics import ModelCounts
+from router.turns import Steps
 
 _QUESTIONS = {"config", "stats"}
 _ENDS = _QUESTIONS | {"infer", "ready"}
@@ -62,7 +66,7 @@ class OpenInference(WireProtocol):
         """Whether it is an inference."""
         return action == "infer"
 
-    def resolve(self, question: Question) -> Target | Document | BodyQuestion:
+    def resolve(self, question: Question) -> Target | Own:
         """What the path asks for. Raises NotFoundError and its like."""
         match question.segments:
             case ["v2", "models", first, *rest]:
@@ -122,8 +126,12 @@ def _of_server(question: Question, segments: list[str]) -> Document:
             raise _UNKNOWN
 
 
-def _of_model(question: Question, segments: list[str]) -> Target | Document:
-    count = longest_name(question, segments) or _asked_name(segments)
+def _of_model(question: Question, segments: list[str]) -> Target | Document | CountsQuestion:
+    known = longest_name(question, segments)
+    if segments == ["stats"] and not known:
+        require(question.method, "GET")
+        return CountsQuestion(partial(_statistics, _models(question)))
+    count = known or _asked_name(segments)
     model, rest = "/".join(segments[:count]), segments[count:]
     version = None
     if rest[:1] == ["versions"] and len(rest) > 1:
@@ -167,6 +175,37 @@ def _asked_name(segments: list[str]) -> int:
 def _server() -> dict[str, object]:
     extensions = ["binary_tensor_data", "model_configuration", "statistics"]
     return {"name": "hybrid-router", "version": __version__, "extensions": extensions}
+
+
+def _statistics(
+    models: list[ModelRuntime], counts: Callable[[str], ModelCounts]
+) -> Steps[Document]:
+    """As Triton words them. What happens inside of a model server is not known here."""
+    entries = []
+    for model in models:
+        entries.append(_statistics_of(model.name, counts(model.name)))
+        yield
+    return Document({"model_stats": entries})
+
+
+def _statistics_of(name: str, found: ModelCounts) -> dict[str, object]:
+    times = {
+        "success": _duration(found.succeeded, found.total_s),
+        "fail": _duration(found.failed, 0.0),
+        "queue": _duration(found.waits, found.waited_s),
+        "compute_infer": _duration(found.attempts, found.attempts_s),
+    }
+    return {
+        "name": name,
+        "inference_count": found.succeeded,
+        "execution_count": found.attempts,
+        "inference_stats": times,
+        "batch_stats": [],
+    }
+
+
+def _duration(count: int, seconds: float) -> dict[str, int]:
+    return {"count": count, "ns": round(seconds * 1e9)}
 
 
 class _IndexRequest(msgspec.Struct):

@@ -243,3 +243,22 @@ async def test_tritonclient_reaches_a_model_whose_name_has_a_slash_and_a_colon(t
             told = await client.get_model_metadata("org/llama3:8b")
     assert told == {"name": "it"}
     assert [each.target for each in metadata.received] == ["/v2/models/org%2Fllama3%3A8b"]
+
+
+async def test_statistics_of_all_models_are_what_the_gateway_has_counted(tmp_path):
+    async with Harness(tmp_path, warm=[ok()]) as gateway:
+        for _ in range(3):
+            await gateway.infer()
+        gateway.warm[0].behave = ok(b'{"error": "no"}', status=400)
+        await gateway.infer()
+        host = gateway.url.removeprefix("http://")
+        async with triton_aio.InferenceServerClient(host) as client:
+            (told,) = (await client.get_inference_statistics())["model_stats"]
+        received = [each.target for each in gateway.warm[0].received]
+    assert (told["name"], told["inference_count"], told["execution_count"]) == ("m", 3, 4)
+    times = told["inference_stats"]
+    assert {name: each["count"] for name, each in times.items()} == {
+        "success": 3, "fail": 1, "queue": 0, "compute_infer": 4,
+    }  # fmt: skip
+    assert 0 < times["compute_infer"]["ns"] <= times["success"]["ns"]
+    assert set(received) == {"/v2/models/m/infer"}
