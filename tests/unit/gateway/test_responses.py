@@ -38,6 +38,7 @@ CONTRACT = {
     "RateLimitedError": 429, "HeadTooLargeError": 431,
     "ShedError": 503, "QueueFullError": 503, "QueueTimeoutError": 503,
     "NoEndpointError": 503, "TooManyConnectionsError": 503,
+    "NotDurableError": 503, "TooManyJobsError": 429, "ConflictError": 409,
     "DeadlineExceededError": 504, "LoopDetectedError": 508,
     "ClientClosedError": 499, "AttemptError": 502, "ConnectFailedError": 502,
     "ResponseLostError": 502, "UpstreamBrokenError": 502, "UpstreamTimeoutError": 504,
@@ -51,7 +52,7 @@ def make(kind) -> Any:
     match kind:
         case errors.MethodNotAllowedError:
             return kind("told", "GET, POST")
-        case errors.RateLimitedError:
+        case errors.RateLimitedError | errors.TooManyJobsError:
             return kind("told", 2.5)
         case _:
             return kind("told")
