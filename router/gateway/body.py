@@ -6,6 +6,7 @@ Nothing looks inside.
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from math import inf
 
 from aiohttp import web
@@ -14,11 +15,10 @@ from router.domain.clock import Clock
 from router.domain.errors import (
     BodyTimeoutError,
     BrokenBodyError,
-    ClientClosedError,
     PayloadTooLargeError,
     ShedError,
 )
-from router.gateway.framing import RefusedError
+from router.gateway.framing import Arrival, RefusedError
 
 STREAM_ABOVE_BYTES = 64 * 1024
 """A longer body need not be kept."""
@@ -93,11 +93,19 @@ class BodyBudget:
 class Body:
     """One request's body; leaving the block gives its bytes back to the budget.
 
-    `waited_s` is how long the client has let us wait for it.
+    `write` sends the client what makes it send its body, if it waits for that. `waited_s` is how
+    long the client has let us wait for it.
     """
 
-    def __init__(self, request: web.BaseRequest | None, budget: BodyBudget, clock: Clock) -> None:
-        self._given = request
+    def __init__(
+        self,
+        arrival: Arrival | None,
+        budget: BodyBudget,
+        clock: Clock,
+        write: Callable[[bytes], None] | None = None,
+    ) -> None:
+        self._given = arrival
+        self._write = write
         self._budget = budget
         self._clock = clock
         self._reserved = 0
@@ -113,16 +121,14 @@ class Body:
         self._budget.release(self._reserved)
 
     @property
-    def _request(self) -> web.BaseRequest:
+    def _arrival(self) -> Arrival:
         assert self._given is not None  # noqa: S101  a held body is not read
         return self._given
 
     @property
     def declared_bytes(self) -> int | None:
         """What the head says; None for a chunked body, whose length only its end tells."""
-        if self._request.headers.get("transfer-encoding") is not None:
-            return None
-        return self._request.content_length or 0
+        return self._arrival.length
 
     @property
     def is_complete(self) -> bool:
@@ -153,7 +159,7 @@ class Body:
 
         The client has the time of `allowed_s`, and `left_s` in all. Raises PayloadTooLargeError
         (from the declared length where there is one, without reading), BodyTimeoutError,
-        BrokenBodyError, ClientClosedError, HeadTooLargeError, ShedError.
+        BrokenBodyError, HeadTooLargeError, ShedError.
         """
         declared = self.declared_bytes
         if declared == 0:
@@ -179,7 +185,7 @@ class Body:
         self._is_passed_on = True
         if self._ahead:
             return self._ahead.popleft()
-        if self._request.content.at_eof():
+        if self._arrival.payload.at_eof():
             return b""
         began = self._clock()
         try:
@@ -221,21 +227,20 @@ class Body:
 
     async def _next(self) -> bytes:
         if not self._read_bytes:
-            await self._say_continue()
+            self._say_continue()
         try:
-            chunk = await self._request.content.readany()
+            chunk = await self._arrival.payload.readany()
         except web.RequestPayloadError as error:
             if isinstance(error.__cause__, RefusedError):
                 raise error.__cause__.error from error
             raise BrokenBodyError("the body's framing is broken") from error
-        except ConnectionError as error:
-            raise ClientClosedError("the client went away while sending its body") from error
         self._read_bytes += len(chunk)
         return chunk
 
-    async def _say_continue(self) -> None:
-        if self._request.headers.get("expect", "").lower() == "100-continue":
-            await self._request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    def _say_continue(self) -> None:
+        expected = self._arrival.message.headers.get("expect", "")
+        if self._write is not None and expected.lower() == "100-continue":
+            self._write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
 
 class HeldBody(Body):

@@ -1,4 +1,4 @@
-"""One client connection: aiohttp's protocol class, with the fast path before it.
+"""One client connection: aiohttp's protocol class, on which each request has a life of ours.
 
 Everything that reaches into aiohttp's server internals is in this file (and a contract test holds
 it against the installed release). Framing is decided by aiohttp's hardened parser.
@@ -11,23 +11,23 @@ from typing import Any, cast
 from typing import Protocol as Interface
 
 from aiohttp import web
-from aiohttp.http import HttpVersion11
-from aiohttp.http_exceptions import LineTooLong
-from aiohttp.http_parser import HttpRequestParser, RawRequestMessage
+from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
+from aiohttp.http_parser import HttpRequestParser
 from aiohttp.web_protocol import RequestHandler
 
 from router.domain.errors import HeadTooLargeError, InvalidRequestError, RouterError
-from router.gateway.body import WINDOW_BYTES, BodyBudget
+from router.gateway.body import STREAM_ABOVE_BYTES, WINDOW_BYTES, BodyBudget
 from router.gateway.client_limits import ClientLimits, Wait
+from router.gateway.client_wait import ClientWait
 from router.gateway.direct import Client, Direct
 from router.gateway.fast_attempt import CLOSE, Attempt, Carried
-from router.gateway.fast_path import MAX_BODY_BYTES, FastPath, Known
+from router.gateway.fast_path import FastPath, Known
 from router.gateway.fast_route import KnownHead
 from router.gateway.fast_upload import Upload
-from router.gateway.framing import Framing, RefusedError
+from router.gateway.framing import Arrival, Framing, RefusedError
 from router.gateway.function_call import FunctionCall
 from router.gateway.known_heads import Sorted
-from router.gateway.relay import Headers, error_bytes, error_reply
+from router.gateway.relay import Headers, error_bytes
 from router.gateway.responses import ErrorAnswer
 from router.telemetry.repeats import BY_STRANGERS
 
@@ -38,9 +38,9 @@ _PATIENCE_S = 0.25
 _MAX_LATER = 16
 """A client that has sent so many segments beyond its request is not read until it is answered."""
 _MAX_FIRST_BYTES = 1 << 20
-"""More than a first part and what one read adds to it; the ordinary path would have it."""
+"""More than a first part and what one read adds to it; it is read bit by bit."""
 LINGER_S = 2.0
-"""How long an unread body is drained so that its sender can read our refusal."""
+"""How long an unread body is drained so that its sender can read our answer."""
 _MALFORMED = InvalidRequestError("the request is not valid HTTP")
 _TOO_LONG = HeadTooLargeError("a line of the request is too long")
 
@@ -53,8 +53,8 @@ class Data(Interface):
     bodies: BodyBudget
     is_draining: bool
 
-    async def handle(self, http: web.BaseRequest) -> web.StreamResponse:
-        """Answer an ordinary request."""
+    def serve(self, client: Client, arrival: Arrival, carried: Carried | None) -> Direct:
+        """Answer a request whose body may still be to come; `carried` if it has begun before."""
         ...
 
     def direct(
@@ -71,15 +71,14 @@ class Data(Interface):
 class ClientConnection(RequestHandler):
     """One client connection; framing is the business of aiohttp's hardened parser.
 
-    Between requests, what is read is offered to the fast path first. What is kept of it before it
-    is a request counts into the budget of bodies.
+    One request at a time: what comes after it waits, as it came, until it is answered. What is kept
+    of a request before it is one counts into the budget of bodies.
     """
 
     __slots__ = (
-        "_attempt", "_begun", "_charged", "_data", "_fast", "_head_since", "_held",
-        "_is_closing_after", "_is_cut_short", "_is_lingering", "_is_turning", "_later", "_limits",
-        "_patience", "_raw", "_stalled_since", "_stops", "_upload", "_wait_tick", "_was_patient",
-        "carried",
+        "_arrival", "_attempt", "_begun", "_charged", "_closes", "_data", "_fast", "_held",
+        "_is_closing_after", "_is_cut_short", "_is_lingering", "_is_skipping", "_later", "_limits",
+        "_patience", "_raw", "_stops", "_upload", "_wait",
     )  # fmt: skip
     _parser: Any
     """A `Framing`; None once the client has gone."""
@@ -90,16 +89,15 @@ class ClientConnection(RequestHandler):
         self._fast = data.fast_path
         self._limits = data.limits
         self._keepalive_handle = _NO_TIMER
-        self._head_since = 0.0
-        self._stalled_since = 0.0
-        self._wait_tick: int | None = None
+        self._wait = ClientWait(self, data.limits, self._loop.time)
         self._attempt: Attempt | FunctionCall | Direct | None = None
+        self._arrival: Arrival | None = None
         self._begun: Known | None = None
-        self._is_turning = False
         self._upload: Upload | None = None
+        self._closes = False
         self._is_cut_short = False
         self._is_lingering = False
-        self._was_patient = False
+        self._is_skipping = False
         self._stops = False
         self._raw = b""
         self._held = b""
@@ -107,8 +105,14 @@ class ClientConnection(RequestHandler):
         self._charged = 0
         self._is_closing_after = False
         self._patience: asyncio.TimerHandle | None = None
-        self.carried: Carried | None = None
-        self._parser = self._new_parser()
+        self._parser = Framing(self._new_parser, data.bodies.has_room, max_head=self.max_line_size)
+
+    def _new_parser(self) -> HttpRequestParser:
+        return HttpRequestParser(
+            self, self._loop, self._read_bufsize, max_line_size=self.max_line_size,
+            max_field_size=self.max_field_size, max_headers=self.max_headers,
+            payload_exception=web.RequestPayloadError, auto_decompress=False,
+        )  # fmt: skip
 
     # -- waiting for the client ------------------------------------------------------------------
 
@@ -117,170 +121,166 @@ class ClientConnection(RequestHandler):
         if not self._limits.enter(cast(asyncio.Transport, transport)):
             return
         super().connection_made(transport)
-        self._wait_for_head()
+        self._wait.for_head()
+
+    async def start(self) -> None:
+        """Nothing: what aiohttp would do in a task for each connection, callbacks do here."""
 
     def pause_writing(self) -> None:
         """The client does not read; it has some time to go on."""
         super().pause_writing()
-        self._stalled_since = self._loop.time()
-        self._look_within(self._limits.allowed_s(Wait.SEND))
+        self._wait.to_send()
 
     def resume_writing(self) -> None:
         """The client reads again."""
-        self._stalled_since = 0.0
+        self._wait.stalled_since = 0.0
         super().resume_writing()
         if self._attempt is not None:
             self._attempt.on_client_ready()
+        else:
+            self._go_on()
 
-    def expire(self) -> None:
-        """Look whether the client has kept us waiting for too long, and look again if not yet."""
-        self._wait_tick = None
-        if self.transport is None:
-            return
-        now = self._loop.time()
-        wait, since = self._wait(now)
-        left_s = since + self._limits.allowed_s(wait) - now
-        if left_s > 0:
-            self._look_within(left_s)
-            return
-        self._limits.timed_out[wait] += 1
-        self.transport.abort()
+    @property
+    def expects_head(self) -> bool:
+        """Whether the next byte is to begin a request, or to go on with its head."""
+        return self._attempt is None and not (self._is_skipping or self._is_lingering)
 
-    def _wait(self, now: float) -> tuple[Wait, float]:
-        """What we wait for, and since when. While we are at work ourselves, it is for nothing."""
-        if self._stalled_since:
-            return Wait.SEND, self._stalled_since
-        if not self._expects_head():
-            return Wait.IDLE, now
-        idle_since = self._next_keepalive_close_time  # the end of the last answer, or 0
-        if self._head_since > idle_since:
-            return Wait.HEADER, self._head_since
-        return Wait.IDLE, idle_since
-
-    def _expects_head(self) -> bool:
-        waiter = self._waiter
-        is_idle = waiter is not None and not waiter.done() and not self._messages
-        return is_idle and self._attempt is None
-
-    def _wait_for_head(self) -> None:
-        self._head_since = self._loop.time()
-        self._look_within(self._limits.allowed_s(Wait.HEADER))
-
-    def _look_within(self, delay_s: float) -> None:
-        if self._wait_tick is not None:
-            self._limits.wheel.disarm(self._wait_tick, self)
-        self._wait_tick = self._limits.wheel.arm(self._limits.clock() + delay_s, self)
+    def give_up(self) -> None:
+        """The client has had its time."""
+        if self.transport is not None:
+            self.transport.abort()
 
     # -- reading ---------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        """Offer a request to the fast path; what it declines goes to aiohttp."""
-        if self._attempt is not None:
-            if self._upload is not None:
-                self._pass_on(self._upload, data)
-            else:
-                self._keep_for_later(data)
-        elif self._is_turning:
+        """Take what comes; without bytes, go on with what the parser has kept of a body."""
+        if not data:
+            if self._parser is not None and not self._parser.is_between_requests:
+                self._read_body(data)
+        elif self._later:
             self._keep_for_later(data)
         else:
-            self._receive(data, may_turn=True)
+            self._take(data)
 
-    def _receive(self, data: bytes, *, may_turn: bool) -> None:
+    def _take(self, data: bytes) -> None:
+        """Give bytes to what they belong to: a body, or the next request."""
+        if self._is_cut_short:
+            return  # the rest of a body, after its answer
+        if self._upload is not None:
+            self._pass_on(self._upload, data)
+        elif self._parser.is_owed:
+            self._read_body(data)
+        elif self._is_free:
+            self._receive(data)
+        else:
+            self._keep_for_later(data)
+
+    @property
+    def _is_free(self) -> bool:
+        """Whether a request can begin: the last one is over, and the client reads our answers."""
+        return not (self._attempt is not None or self._is_skipping or self._paused)
+
+    def _receive(self, data: bytes) -> None:
+        """Begin a request, if enough of it has come."""
         held = self._held
         whole = held + data if held else data
         self._held = b""
-        if self._fast is not None and (may_turn or self._is_between_requests()):
+        if self._fast is not None and not self._parser.held:
             known = self._fast.known(whole)
-            if known is not None and self._is_between_requests():
-                if self._begin(whole, *known):
-                    return
-            elif known is not None and self._is_about_to_wait():
-                self._is_turning = True
-                self._keep_for_later(whole)
-                self._loop.call_soon(self._receive_turned)
+            if known is not None and self._begin(whole, *known):
                 return
-        if self._is_cut_short:
-            return  # the rest of a body, after its answer
+        self._read_head(whole)
+
+    def _read_head(self, data: bytes) -> None:
+        """Let aiohttp's parser read the head, if all of it has come."""
+        was_patient = self._patience is not None
         self._stop_patience()
-        self._feed(whole)
-
-    def _is_about_to_wait(self) -> bool:
-        """Whether aiohttp will have answered, or begun, in the loop's next turn.
-
-        Without that turn, a connection that was once on the ordinary path would often stay there.
-        """
-        is_busy = self._waiter is not None or self._current_request is not None or self._messages
-        return not (is_busy or self._paused or self._held or self._data.is_draining)
-
-    def _receive_turned(self) -> None:
-        self._is_turning = False
-        if self.transport is None or not self._later:
+        try:
+            found = self._parser.head(data)
+        except HttpProcessingError as error:
+            self._refuse(error)
             return
-        data = self._later.popleft()
         self._account()
-        self._receive(data, may_turn=False)
-        self._go_on()
+        if found is None:
+            if self._wait.head_since <= self._wait.idle_since:
+                self._wait.for_head()  # only a part of it has come
+            return
+        arrival, rest = found
+        if not was_patient and self._learn(arrival, rest):
+            self._parser.renew()
+            return
+        self._serve(arrival, rest, None)
 
-    def _feed(self, data: bytes) -> None:
-        """Give bytes to aiohttp."""
-        super().data_received(data)
-        if self._parser is not None and self._parser.refusal is not None:
-            super().data_received(b"")  # it is told after the requests that came before it
-        self._account()
-        if self._head_since <= self._next_keepalive_close_time and self._expects_head():
-            self._wait_for_head()  # only a part of it has come
+    def _learn(self, arrival: Arrival, rest: bytes) -> bool:
+        """Whether the fast path takes a request whose head is new."""
+        fast, message = self._fast, arrival.message
+        if fast is None or message.method != "POST" or arrival.closes or arrival.is_old:
+            return False
+        known = fast.understand(message, arrival.raw)
+        return known is not None and self._begin(arrival.raw + rest, *known)
 
-    def _is_between_requests(self) -> bool:
-        return self._is_idle() and bool(self._parser.is_between_requests)
+    def _serve(self, arrival: Arrival, rest: bytes, carried: Carried | None) -> None:
+        """Have the request answered while its body comes."""
+        self._arrival, self._closes = arrival, arrival.closes
+        self._attempt = self._data.serve(self, arrival, carried)
+        if not self._parser.is_between_requests:
+            self._read_body(rest)
+        elif rest:
+            self._put_back(rest)
 
-    def _is_idle(self) -> bool:
-        """Whether aiohttp waits for the next request and the client reads our answers."""
-        waiter = self._waiter
-        return (
-            waiter is not None
-            and not waiter.done()
-            and not self._messages
-            and not self._paused
-            and not self._data.is_draining
-        )
+    def _read_body(self, data: bytes) -> None:
+        rest = self._parser.body(data)
+        if rest:
+            self._put_back(rest)
+        if self._is_skipping:
+            self._skip()
 
-    def _account(self) -> None:
-        """Have the budget know what is held here before it is a request."""
-        size = len(self._held) + sum(map(len, self._later))
-        if self._parser is not None:
-            size += len(self._parser.held)
-        self._data.bodies.held_bytes += size - self._charged
-        self._charged = size
+    def _put_back(self, rest: bytes) -> None:
+        """Keep what came after a request's end; what has come since comes after it."""
+        self._later.appendleft(rest)
+        self._look_at_later(len(rest))
 
     def _begin(self, data: bytes, known: KnownHead, head: Sorted) -> bool:
-        """Whether the fast path has the request, or waits for the rest of it."""
-        start = head.start
-        missing = head.body_bytes - (len(data) - start)
+        """Whether a request with a known head has begun, or waits for the rest of its body."""
+        start, fast = head.start, self._fast
         if len(data) - start < _first_part(head.body_bytes):
-            if self._was_patient or not self._data.bodies.has_room(len(data) - self._charged):
-                return False  # the ordinary path waits longer, or refuses it
-            self._held = data
-            self._account()
-            if self._patience is None:  # one for all of a body that comes bit by bit
-                self._patience = self._loop.call_later(_PATIENCE_S, self._give_to_aiohttp)
-            return True
-        if missing < 0 or len(data) > _MAX_FIRST_BYTES or self._fast is None:
+            return self._waits_for_body(data)
+        if len(data) > _MAX_FIRST_BYTES or fast is None:
             return False
-        body, head = data[start:], self._fast.completed(known, head, self.transport)
-        self._attempt = self._fast.begin(self, known, head, body)
-        if self._attempt is None and head.body_bytes <= MAX_BODY_BYTES:
-            self._attempt = self._fast.call(self, known, head, body)
-            if self._attempt is None:
-                self._attempt = self._data.direct(self, known, head, body, None)
-        if self._attempt is None:
+        body, rest = data[start : start + head.body_bytes], data[start + head.body_bytes :]
+        head = fast.completed(known, head, self.transport)
+        attempt = self._attempt = self._attempted(fast, known, head, body)
+        if attempt is None:
             return False
         self._begun = known, head
         self._stop_patience()
         if self._charged:
             self._account()
-        if missing and isinstance(self._attempt, Upload):
-            self._upload = self._attempt
-        self._raw = data
+        if len(body) < head.body_bytes and isinstance(attempt, Upload):
+            self._upload = attempt
+        self._raw = data[: start + len(body)]
+        if rest:
+            self._put_back(rest)
+        return True
+
+    def _attempted(
+        self, fast: FastPath, known: KnownHead, head: Sorted, body: bytes
+    ) -> "Attempt | FunctionCall | Direct | None":
+        """By the first that takes it; None for a long body that has to be read bit by bit."""
+        attempt = fast.begin(self, known, head, body)
+        if attempt is not None or head.body_bytes > STREAM_ABOVE_BYTES:
+            return attempt
+        call = fast.call(self, known, head, body)
+        return call or self._data.direct(self, known, head, body, None)
+
+    def _waits_for_body(self, data: bytes) -> bool:
+        """Whether there is room to wait a little for the rest of a body."""
+        if not self._data.bodies.has_room(len(data) - self._charged):
+            return False  # it is refused
+        self._held = data
+        self._account()
+        if self._patience is None:  # one for all of a body that comes bit by bit
+            self._patience = self._loop.call_later(_PATIENCE_S, self._lose_patience)
         return True
 
     def _pass_on(self, upload: Upload, data: bytes) -> None:
@@ -293,15 +293,12 @@ class ClientConnection(RequestHandler):
         self._upload = None
         upload.more(data[:size])
         if len(data) > size:
-            self._later.appendleft(data[size:])  # before what has come since
+            self._put_back(data[size:])
 
-    def _give_to_aiohttp(self) -> None:
-        """The rest of a body is late: the ordinary path knows how to wait, and for how long."""
+    def _lose_patience(self) -> None:
+        """The rest of a body is late: it is read bit by bit, in the time that it has."""
         data, self._held = self._held, b""
-        self._patience = None
-        self._was_patient = True
-        self._feed(data)
-        self._was_patient = False
+        self._read_head(data)
 
     def _stop_patience(self) -> None:
         if self._patience is not None:
@@ -311,52 +308,39 @@ class ClientConnection(RequestHandler):
     def _keep_for_later(self, data: bytes) -> None:
         """Keep what a client sends before it has its answer, as it came; a bounded amount of it."""
         self._later.append(data)
+        self._look_at_later(len(data))
+
+    def _look_at_later(self, size: int) -> None:
         self._account()
-        is_much = len(data) >= MAX_BODY_BYTES or not self._data.bodies.has_room(0)
+        is_much = size >= STREAM_ABOVE_BYTES or not self._data.bodies.has_room(0)
         if is_much or len(self._later) >= _MAX_LATER:
             self.stop_reading()
 
-    def _leave_parser(self) -> None:
-        """Start with a new parser after this request: the old one waits for its body."""
-        self._parser = self._new_parser()
-        if self._reading_paused:  # for the sake of a payload that nobody reads
-            self._reading_paused = False
-            if not self._stops:
-                self._resume_transport_reading()
+    def _account(self) -> None:
+        """Have the budget know what is held here before it is a request."""
+        size = len(self._held) + sum(map(len, self._later))
+        if self._parser is not None:
+            size += len(self._parser.held)
+        self._data.bodies.held_bytes += size - self._charged
+        self._charged = size
 
-    def _new_parser(self) -> Any:  # noqa: ANN401  a tap stands in
-        parser = HttpRequestParser(
-            self, self._loop, self._read_bufsize, max_line_size=self.max_line_size,
-            max_field_size=self.max_field_size, max_headers=self.max_headers,
-            payload_exception=web.RequestPayloadError, auto_decompress=False,
-            max_msg_queue_size=self._max_msg_queue_size,
-        )  # fmt: skip
-        return Framing(
-            parser, self._offer, self._on_refused, self._data.bodies.has_room,
-            max_head=self.max_line_size, max_queue=self._max_msg_queue_size,
-        )  # fmt: skip
+    def _go_on(self) -> None:
+        """Go on with what the client has sent meanwhile."""
+        while self._later and (self._is_free or self._upload is not None or self._parser.is_owed):
+            data = self._later.popleft()
+            self._account()
+            if not self._later:
+                self.go_on_reading()
+            self._take(data)
 
-    def _offer(self, message: RawRequestMessage, head: bytes, length: int, rest: bytes) -> bool:
-        """Whether the fast path takes a request whose head aiohttp's parser has just read."""
-        if self._fast is None or self.carried is not None or message.method != "POST":
-            return False
-        if message.should_close or message.version != HttpVersion11:
-            return False
-        missing = length - len(rest)
-        if missing < 0 or (missing and length <= MAX_BODY_BYTES) or not self._is_idle():
-            return False  # one that is small and not complete: its head is not worth learning
-        known = self._fast.understand(message, head)
-        if known is None or not self._begin(head + rest, *known):
-            return False
-        self._leave_parser()
-        return True
-
-    # -- the fast path's answers -----------------------------------------------------------------
+    # -- the answer ------------------------------------------------------------------------------
 
     @property
     def is_closing(self) -> bool:
         """Whether the connection ends with the answer under way."""
-        return self._is_closing_after or self._is_cut_short or self._data.is_draining
+        return (
+            self._is_closing_after or self._closes or self._is_cut_short or self._data.is_draining
+        )
 
     @property
     def takes_more(self) -> bool:
@@ -385,58 +369,82 @@ class ClientConnection(RequestHandler):
 
     def abort(self) -> None:
         """Break off the response under way."""
-        self._attempt = self._upload = None
+        self._attempt = self._upload = self._arrival = None
         if self.transport is not None:
             self.transport.abort()
 
     def reply(self, data: bytes) -> None:
         """Send a response, or its end, and go on with what the client has sent meanwhile."""
-        self._attempt = self._upload = self._begun = None
+        arrival, is_closing = self._arrival, self.is_closing
+        self._attempt = self._upload = self._begun = self._arrival = None
         self._raw = b""
-        if self.transport is not None:
-            self.transport.write(data)
+        if self.transport is None:
+            return
+        self.transport.write(data)
         if self._is_cut_short:
             self._linger()
-            return
-        if self._is_closing_after or self._data.is_draining:
-            self._close_between_requests()
-            return
-        self._next_keepalive_close_time = self._loop.time()
-        if self._later:
-            self._go_on()
+        elif arrival is not None and not self._parser.is_between_requests:
+            self._leave_body(arrival, is_closing=is_closing)
+        elif is_closing:
+            self._close_now()
+        else:
+            self._wait.idle()
+            if self._later:
+                self._go_on()
 
     def hand_over(self, carried: Carried) -> None:
-        """Let the director have the request; of a long one aiohttp reads the body again."""
+        """Let the director have the request; of a long one the body is read again."""
         data, self._raw = self._raw, b""
         self._attempt = self._upload = None
         assert self._begun is not None  # noqa: S101  it was begun here
         known, head = self._begun
-        if head.body_bytes <= MAX_BODY_BYTES:
+        if head.body_bytes <= STREAM_ABOVE_BYTES:
             self._attempt = self._data.direct(self, known, head, data[head.start :], carried)
             return
-        self.carried = carried
-        self._feed(data)
-        if self._is_closing_after:
-            super().close()
+        found = self._parser.head(data)  # once more, for its body
+        assert found is not None  # noqa: S101  it is whole
+        arrival, rest = found
+        self._serve(arrival, rest, carried)
         self._go_on()
 
-    def _go_on(self) -> None:
-        while self._later and (self._attempt is None or self._upload is not None):
-            data = self._later.popleft()
-            self._account()
-            if not self._later:
-                self.go_on_reading()
-            self.data_received(data)
+    def _leave_body(self, arrival: Arrival, *, is_closing: bool) -> None:
+        """A body was answered before its end: of a short one the rest is read, and thrown away."""
+        is_long = (arrival.length or 0) > STREAM_ABOVE_BYTES
+        if is_long or is_closing or arrival.payload.exception() is not None:
+            self._linger()
+            return
+        self._is_skipping = True
+        self._arrival = arrival
+        self._patience = self._loop.call_later(LINGER_S, self.force_close)
+        self._skip()
+
+    def _skip(self) -> None:
+        arrival = self._arrival
+        if arrival is None:
+            return
+        if arrival.payload.exception() is not None:
+            self._linger()
+            return
+        arrival.payload.read_nowait()  # which may have the parser go on, and this be called
+        if self._parser.is_between_requests and self._arrival is arrival:
+            self._is_skipping, self._arrival = False, None
+            self._stop_patience()
+            self._wait.idle()
+            self._go_on()
 
     def _linger(self) -> None:
         """Throw away what comes for a while, so that its sender can read the answer."""
-        self._parser.stop()
-        self._held = b""
+        self._is_cut_short = True
+        self._is_skipping, self._arrival = False, None
+        self._stop_patience()
+        self._parser.renew()
+        self._parser.held = self._held = b""
         self._later.clear()
         self._account()
-        self.go_on_reading()
+        self._stops, self._reading_paused = False, False
+        self._resume_transport_reading()
         if self.transport is None or not self._limits.may_linger:
-            self._close_between_requests()
+            self._close_now()
             return
         self._limits.lingering += 1
         self._is_lingering = True
@@ -448,22 +456,18 @@ class ClientConnection(RequestHandler):
 
     def close(self) -> None:
         """Close once the request under way has been answered, also if its head has just begun."""
-        if self._attempt is not None:
+        if not self.expects_head or self._held or self._later:
             self._is_closing_after = True
-        elif not self._expects_head():
-            super().close()
-        elif not self._held and self._wait(self._loop.time())[0] is Wait.IDLE:
-            self._close_between_requests()
+        elif self._wait.current()[0] is Wait.IDLE:
+            self._close_now()
 
-    def _close_between_requests(self) -> None:
-        super().close()
+    def _close_now(self) -> None:
         if self.transport is not None:
-            self.transport.close()  # aiohttp does only once it has served something
+            self.transport.close()
 
     async def shutdown(self, timeout: float | None = 15.0) -> None:  # noqa: ASYNC109  aiohttp's
         """End the connection, and what is still under way on it."""
         self._abandon()
-        super().close()
         await super().shutdown(timeout)
 
     def _abandon(self) -> None:
@@ -474,50 +478,23 @@ class ClientConnection(RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         """The client is gone: so is the reason for its attempt."""
         self._limits.leave()
-        if self._wait_tick is not None:
-            self._limits.wheel.disarm(self._wait_tick, self)
-            self._wait_tick = None
+        self._wait.end()
         self._stop_patience()
         self._abandon()
         super().connection_lost(exc)
         self._limits.lingering -= self._is_lingering
-        self._is_lingering = False
-        self._held = b""
+        self._is_lingering = self._is_skipping = False
+        self._arrival = self._begun = self._upload = None
+        self._held = self._raw = b""
         self._later.clear()
         self._account()
 
-    def _on_refused(self, exc: BaseException) -> bool:
-        """Answer at once what the parser refused, if there is nothing to be answered before it."""
-        has_asked = self._request_count > 0 and not self._is_idle()
-        if has_asked or self._paused or self.transport is None:
-            return False
-        answer, headers = self._data.refuse(_refusal(exc))
+    def _refuse(self, error: HttpProcessingError) -> None:
+        """Answer what is no request; nothing that follows it can be understood."""
+        answer, headers = self._data.refuse(_refusal(error))
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
-        self.transport.write(error_bytes(answer, lines.encode("ascii") + CLOSE))
-        self._is_cut_short = True
+        self.send_part(error_bytes(answer, lines.encode("ascii") + CLOSE))
         self._linger()
-        return True
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        """Answer what the parser refused; the connection is closed afterwards."""
-        del status, message  # which quotes the client's bytes
-        request._version = HttpVersion11  # noqa: SLF001  aiohttp makes one up, of HTTP/1.0
-        reply = error_reply(*self._data.refuse(_refusal(exc)))
-        reply.force_close()
-        return reply
-
-    def log_exception(self, *args: Any, **kw: Any) -> None:  # noqa: ANN401  aiohttp's
-        """Log what went wrong; of a client's broken body, no more than that."""
-        if isinstance(kw.get("exc_info"), web.RequestPayloadError):
-            _log.info("a client's body broke before its end", extra=BY_STRANGERS)
-        else:
-            super().log_exception(*args, **kw)
 
 
 def _first_part(size_bytes: int) -> int:
@@ -525,14 +502,13 @@ def _first_part(size_bytes: int) -> int:
     return min(size_bytes, WINDOW_BYTES)
 
 
-def _refusal(exc: BaseException | None) -> RouterError:
-    if exc is not None:
-        exc.__traceback__ = None  # its frames hold what came, and aiohttp holds it in a circle
+def _refusal(error: HttpProcessingError) -> RouterError:
+    error.__traceback__ = None  # its frames hold what came
     # Its name alone: it quotes the client's bytes.
-    _log.info("refused what a client sent: %s", type(exc).__name__, extra=BY_STRANGERS)
-    if isinstance(exc, RefusedError):
-        return exc.error
-    return _TOO_LONG if isinstance(exc, LineTooLong) else _MALFORMED
+    _log.info("refused what a client sent: %s", type(error).__name__, extra=BY_STRANGERS)
+    if isinstance(error, RefusedError):
+        return error.error
+    return _TOO_LONG if isinstance(error, LineTooLong) else _MALFORMED
 
 
 class _NoTimer:

@@ -1,4 +1,4 @@
-"""A request with a known head that takes more than the shortcut: served in a task, without aiohttp.
+"""A request that takes more than the shortcut: served in a task.
 
 Everything that may have to wait is here: functions, queues, retries, hedges, canaries. What is
 decided and tried is the director's business; this is the request's task and its way to the client.
@@ -12,7 +12,9 @@ from aiohttp.helpers import rfc822_formatted_time
 
 from router.domain.errors import AttemptError
 from router.domain.ports import BackendResponse
+from router.gateway.body import STREAM_ABOVE_BYTES
 from router.gateway.fast_attempt import CLOSE
+from router.gateway.framing import Arrival
 from router.gateway.relay import Headers, reply_head
 from router.gateway.responses import ErrorAnswer
 
@@ -20,7 +22,12 @@ _BODYLESS = frozenset({204, 304})
 
 
 class Client(Protocol):
-    """The client's connection, as a direct request uses it."""
+    """The client's connection, as a direct request uses it.
+
+    `transport` is None once the client has gone.
+    """
+
+    transport: asyncio.Transport | None
 
     @property
     def is_closing(self) -> bool:
@@ -44,14 +51,23 @@ class Client(Protocol):
         """Break off a response that cannot be completed."""
         ...
 
+    def cut_short(self) -> None:
+        """Nothing more is wanted of the client: the connection ends with the coming response."""
+        ...
+
 
 class Direct:
-    """One request and its task; to the task it is where the answer goes (an `Outgoing`)."""
+    """One request and its task; to the task it is where the answer goes.
 
-    __slots__ = ("_client", "_task", "_writable")
+    Exactly one of `whole`, `error` and `stream` is called, once. `arrival` is None for a request
+    with a known head, all of which is here.
+    """
 
-    def __init__(self, client: Client) -> None:
+    __slots__ = ("_arrival", "_client", "_task", "_writable")
+
+    def __init__(self, client: Client, arrival: Arrival | None = None) -> None:
         self._client = client
+        self._arrival = arrival
         self._task: asyncio.Task[None] | None = None
         self._writable: asyncio.Future[None] | None = None
 
@@ -75,18 +91,33 @@ class Direct:
 
     def whole(self, status: int, headers: Headers, body: bytes) -> None:
         """Send an answer that is here."""
-        self._client.reply(answer_head(self._client, status, headers, len(body)) + body)
+        arrival = self._arrival
+        if arrival is not None and _is_cut_short(arrival):
+            self._client.cut_short()
+        head = self._head(status, headers, len(body))
+        self._client.reply(head if self._is_head else head + body)
 
     def error(self, answer: ErrorAnswer, headers: Headers) -> None:
-        """Send an error; the request has been read to its end, so the connection goes on."""
+        """Send an error; the connection closes where the request was not read to its end."""
+        if answer.closes and self._arrival is not None:
+            self._client.cut_short()
         self.whole(answer.status, [*answer.headers, *headers], answer.body)
 
     async def stream(self, response: BackendResponse, headers: Headers) -> None:
-        """Pass an answer on as it arrives."""
+        """Pass an answer on as it arrives, at the pace of the slower side.
+
+        Once the head is out nothing can be repeated: if the upstream breaks, so does the
+        connection. Raises AttemptError.
+        """
         assert response.rest is not None  # noqa: S101
         given = {name.lower(): value for name, value in response.headers}.get("content-length")
-        is_chunked = given is None
-        self._client.send_part(answer_head(self._client, response.status, headers, given))
+        is_chunked = given is None and not self._is_old
+        if given is None and self._is_old:
+            self._client.cut_short()  # its end is the connection's
+        self._client.send_part(self._head(response.status, headers, given))
+        if self._is_head:
+            self._client.reply(b"")
+            return
         try:
             if response.body:
                 await self._send(response.body, is_chunked=is_chunked)
@@ -97,6 +128,17 @@ class Direct:
             raise
         self._client.reply(b"0\r\n\r\n" if is_chunked else b"")
 
+    @property
+    def _is_head(self) -> bool:
+        return self._arrival is not None and self._arrival.message.method == "HEAD"
+
+    @property
+    def _is_old(self) -> bool:
+        return self._arrival is not None and self._arrival.is_old
+
+    def _head(self, status: int, headers: Headers, length: int | str | None) -> bytes:
+        return answer_head(self._client, status, headers, length, is_old=self._is_old)
+
     async def _send(self, part: bytes, *, is_chunked: bool) -> None:
         client = self._client
         client.send_part(b"%x\r\n%b\r\n" % (len(part), part) if is_chunked else part)
@@ -105,13 +147,33 @@ class Direct:
             await self._writable
 
 
-def answer_head(client: Client, status: int, headers: Headers, length: int | str | None) -> bytes:
-    """The head of an answer; a body without a length is sent in chunks."""
+def answer_head(
+    client: Client,
+    status: int,
+    headers: Headers,
+    length: int | str | None,
+    *,
+    is_old: bool = False,
+) -> bytes:
+    """The head of an answer; a body without a length is sent in chunks.
+
+    `is_old` is for a client of HTTP/1.0: it knows no chunks, and has to be told to go on.
+    """
     lines = list(headers)
     if not any(name.lower() == "date" for name, _ in headers):
         lines.append(("date", rfc822_formatted_time()))
-    if length is None:
+    if length is not None:
+        if status not in _BODYLESS:  # no body, so no length of it (RFC 9110 section 8.6)
+            lines.append(("content-length", str(length)))
+    elif not is_old:
         lines.append(("transfer-encoding", "chunked"))
-    elif status not in _BODYLESS:  # no body, so no length of it (RFC 9110 section 8.6)
-        lines.append(("content-length", str(length)))
-    return reply_head(status, lines) + (CLOSE if client.is_closing else b"") + b"\r\n"
+    if client.is_closing:
+        return reply_head(status, lines) + CLOSE + b"\r\n"
+    if is_old:
+        lines.append(("connection", "keep-alive"))
+    return reply_head(status, lines) + b"\r\n"
+
+
+def _is_cut_short(arrival: Arrival) -> bool:
+    """Whether an answer comes before the end of a long body, whose rest is of no use to anybody."""
+    return (arrival.length or 0) > STREAM_ABOVE_BYTES and not arrival.payload.is_eof()

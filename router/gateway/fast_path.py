@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from aiohttp.http_parser import RawRequestMessage
-from multidict import CIMultiDictProxy
 
 from router.domain.clock import Clock
 from router.domain.decision import Verdict
@@ -91,8 +90,8 @@ class FastPath:
         if self._of is not self._runtime.current:
             self._forget()
         head = self._known.sort(data)
-        if head is None:
-            return None
+        if head is None or not head.body_bytes:
+            return None  # what has no body is a question, or a mistake
         known = self._known.get(head)
         return None if known is None else (known, head)
 
@@ -100,7 +99,7 @@ class FastPath:
         """Understand and remember a head that aiohttp's parser has read; None if it is special."""
         if self._of is not self._runtime.current:
             self._forget()
-        runtime, headers = self._runtime.current, CIMultiDictProxy(message.headers)
+        runtime, headers = self._runtime.current, message.headers
         head = self._known.sort(raw_head)
         if head is None or not head.body_bytes or any(n in headers for n in _NEVER_FAST):
             return None

@@ -7,7 +7,7 @@ other than 1.0 and 1.1, codings beside chunked) and what is too large, while it 
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from aiohttp import web
 from aiohttp.http import HttpVersion10, HttpVersion11
@@ -25,9 +25,7 @@ _MAX_LINES = 128
 _PLAIN_LINE = re.compile(rb"[A-Za-z]+ [!-~]+ HTTP/1\.[01]\r\n")
 _FIRST, _LAST = b"AZ"
 
-Message = tuple[RawRequestMessage, StreamReader]
-Offer = Callable[[RawRequestMessage, bytes, int, bytes], bool]
-_NOTHING: tuple[Sequence[Message], bool, bytes] = ((), False, b"")
+_Found = tuple[RawRequestMessage, StreamReader]
 
 
 class RefusedError(BadHttpMessage):
@@ -36,6 +34,31 @@ class RefusedError(BadHttpMessage):
     def __init__(self, error: RouterError) -> None:
         super().__init__(str(error))
         self.error = error
+
+
+class Arrival(NamedTuple):
+    """A request whose head has come: `raw`, and as `message` what aiohttp's parser made of it.
+
+    `payload` is its body as it comes, and `length` what it declares, None if it is in chunks.
+    """
+
+    message: RawRequestMessage
+    payload: StreamReader
+    raw: bytes
+    length: int | None
+
+    @property
+    def closes(self) -> bool:
+        """Whether its client wants nothing more of the connection, or cannot be understood after.
+
+        What follows a CONNECT is a tunnel's to those who believe that there is one.
+        """
+        return self.message.should_close or self.message.method == "CONNECT"
+
+    @property
+    def is_old(self) -> bool:
+        """Whether its client speaks HTTP/1.0, and knows no chunks."""
+        return self.message.version == HttpVersion10
 
 
 class _PlainExtent:
@@ -59,105 +82,95 @@ class _PlainExtent:
 class Framing:
     """Stands before aiohttp's parser, and gives it one whole head or a part of one body at a time.
 
-    `offer` sees each head that stands first (message, its bytes, the body's length, what has come
-    after it) and says whether the fast path takes it all. `has_room` says whether so many bytes may
-    be held. `held` are the bytes that wait: of an unfinished head, or of requests whose turn has
-    not come. `refusal` is what comes after the requests that were read last.
+    `make` makes a parser. `has_room` says whether so many bytes may be held. `held` are those of an
+    unfinished head.
     """
 
-    __slots__ = (
-        "_extent", "_has_room", "_is_over", "_max_head", "_max_queue", "_offer", "_on_refused",
-        "_parser", "_payload", "_queued", "held", "refusal",
-    )  # fmt: skip
+    __slots__ = ("_extent", "_has_room", "_make", "_max_head", "_parser", "_payload", "held")
 
     def __init__(
-        self,
-        parser: Any,  # noqa: ANN401  aiohttp's
-        offer: Offer,
-        on_refused: Callable[[HttpProcessingError], bool],
-        has_room: Callable[[int], bool],
-        *,
-        max_head: int,
-        max_queue: int,
+        self, make: Callable[[], Any], has_room: Callable[[int], bool], *, max_head: int
     ) -> None:
-        self._parser = parser
-        self._offer = offer
-        self._on_refused = on_refused
+        self._make = make
+        self._parser = make()
         self._has_room = has_room
         self._max_head = max_head
-        self._max_queue = max_queue
-        self._queued = 0
         self._extent: _PlainExtent | ChunkedExtent | None = None
         self._payload: StreamReader | None = None
-        self._is_over = False
         self.held = b""
-        self.refusal: HttpProcessingError | None = None
 
     @property
     def is_between_requests(self) -> bool:
-        """Whether the next byte begins a head."""
-        return self._payload is None and not self.held and not self._is_over
+        """Whether all of the last body has come, and its reader has let it in."""
+        return self._payload is None
 
-    def message_consumed(self) -> None:
-        """A message that was waiting is taken up."""
-        self._queued -= 1
-        self._parser.message_consumed()
+    @property
+    def is_owed(self) -> bool:
+        """Whether the next byte is the body's."""
+        return self._extent is not None and not self._extent.is_over
 
-    def feed_data(self, data: bytes) -> tuple[Sequence[Message], bool, bytes]:
-        """Read on, like the parser's method; without what the fast path has taken.
+    def head(self, data: bytes) -> tuple[Arrival, bytes] | None:
+        """The request that begins with what has come, and the rest of it; None if it is too little.
 
-        What is refused ends the reading: its body breaks, or `on_refused` answers it, or
-        HttpProcessingError is raised, after the requests before it.
+        Raises HttpProcessingError for what is refused: then nothing more may be read.
         """
-        if self.refusal is not None:
-            error, self.refusal = self.refusal, None
-            raise error
-        if self._is_over:
-            return _NOTHING
-        messages: list[Message] = []
-        try:
-            return self._read(data, messages)
-        except HttpProcessingError as error:
-            self.stop()
-            error.__traceback__ = None  # its frames would keep what came as long as it
-            if self._payload is not None:  # the answer to its request says so
-                broken = web.RequestPayloadError("the body's framing is broken")
-                broken.__cause__ = error
-                self._payload.set_exception(broken)
-            elif messages:
-                self.refusal = error
-            elif not self._on_refused(error):
-                raise
-            return messages, False, b""
-
-    def _read(self, data: bytes, messages: list[Message]) -> tuple[Sequence[Message], bool, bytes]:
         rest = self.held + data if self.held else data
         self.held = b""
-        while True:
-            if self._payload is not None:
-                rest, is_upgraded = self._read_body(rest)
-                if is_upgraded:
-                    return messages, True, rest
-                if self._payload is not None:
-                    break
-            size = self._head_size(rest) if self._queued < self._max_queue else 0
-            if not size:
-                rest = rest.lstrip(b"\r\n")
-                break
-            head, rest = rest[:size].lstrip(b"\r\n"), rest[size:]
-            found, is_upgraded = self._read_head(head)
-            message = _only(found)
+        size = self._head_size(rest)
+        if not size:
+            self._hold(rest.lstrip(b"\r\n"))
+            return None
+        raw, rest = rest[:size].lstrip(b"\r\n"), rest[size:]
+        found, is_upgraded = self._read_head(raw)
+        message, payload = _only(found)
+        length = _length_of(message)
+        if message.chunked:
+            self._extent = ChunkedExtent(self._max_head)
+        elif length:
+            self._extent = _PlainExtent(length)
+        if self._extent is not None:
+            self._payload = payload
+        elif is_upgraded:
+            self.renew()  # nobody goes on to another protocol here
+        return Arrival(message, payload, raw, None if message.chunked else length), rest
+
+    def body(self, data: bytes) -> bytes:
+        """Give the parser what belongs to the body; returns the rest. A broken one says so itself.
+
+        Also without new bytes: it goes on with what it had kept while its reader was slow.
+        """
+        payload, extent = self._payload, self._extent
+        if payload is None or extent is None:
+            return b""
+        try:
+            size = extent.take(data)
+            _, is_upgraded, tail = self._parser.feed_data(data[:size])
+            if payload.is_eof() and (tail or not extent.is_over):
+                raise BadHttpMessage("where the body ends is in doubt")
+        except (HttpProcessingError, HeadTooLargeError) as error:
+            self._break(payload, error)
+            return b""
+        if payload.is_eof():
+            self._payload = self._extent = None
             if is_upgraded:
-                messages.append(message)
-                return messages, True, rest
-            length = _length_of(message[0])
-            if not messages and not self._queued and self._offer(message[0], head, length, rest):
-                return _NOTHING
-            messages.append(message)
-            self._queued += 1
-            self._expect_body(message, length)
-        self._hold(rest)
-        return messages, False, b""
+                self.renew()
+        return data[size:]
+
+    def renew(self) -> None:
+        """Begin anew: what was read is over, or somebody else reads the rest of it."""
+        self._parser = self._make()
+        self._payload = self._extent = None
+
+    def _break(self, payload: StreamReader, error: HttpProcessingError | HeadTooLargeError) -> None:
+        error.__traceback__ = None  # its frames would keep what came as long as it
+        broken = web.RequestPayloadError("the body's framing is broken")
+        broken.__cause__ = RefusedError(error) if isinstance(error, HeadTooLargeError) else error
+        payload.set_exception(broken)
+        self._extent = None  # nothing can be understood any more, and it never ends
+
+    def pause_reading(self) -> None:
+        """The body's reader is slow: aiohttp says so."""
+        self._parser.pause_reading()
 
     def _head_size(self, rest: bytes) -> int:
         """The size of the head that `rest` begins with; 0 if it has not all come."""
@@ -175,7 +188,7 @@ class Framing:
             _check_beginning(rest[start:])
         return 0
 
-    def _read_head(self, head: bytes) -> tuple[Sequence[Message], bool]:
+    def _read_head(self, head: bytes) -> tuple[Sequence[_Found], bool]:
         try:
             found, is_upgraded, _ = self._parser.feed_data(head)
         except BadHttpMethod:
@@ -185,47 +198,13 @@ class Framing:
             raise RefusedError(UnsupportedError(told)) from None
         return found, is_upgraded
 
-    def _expect_body(self, message: Message, length: int) -> None:
-        head, payload = message
-        if head.chunked:
-            self._extent = ChunkedExtent(self._max_head)
-        elif length:
-            self._extent = _PlainExtent(length)
-        else:
-            return
-        self._payload = payload
-
-    def _read_body(self, rest: bytes) -> tuple[bytes, bool]:
-        """Give the parser what belongs to the body; returns the rest, and whether all changes."""
-        assert self._extent is not None  # noqa: S101
-        assert self._payload is not None  # noqa: S101
-        try:
-            size = self._extent.take(rest)
-        except HeadTooLargeError as error:
-            raise RefusedError(error) from None
-        # Also without new bytes: it goes on with what it had kept while its reader was slow.
-        _, is_upgraded, tail = self._parser.feed_data(rest[:size])
-        if self._payload.is_eof():
-            if not self._extent.is_over:
-                raise BadHttpMessage("where the body ends is in doubt")
-            self._payload = self._extent = None
-        return tail + rest[size:], is_upgraded
-
     def _hold(self, rest: bytes) -> None:
         if rest and not self._has_room(len(rest)):
             raise RefusedError(ShedError("the gateway holds as many bytes as it may; try again"))
         self.held = rest
 
-    def stop(self) -> None:
-        """Read nothing more, whatever comes."""
-        self._is_over = True
-        self.held = b""
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401  whatever the parser has
-        return getattr(self._parser, name)
-
-
-def _only(messages: Sequence[Message]) -> Message:
+def _only(messages: Sequence[_Found]) -> _Found:
     """The message of a whole head, if others would not read it in another way."""
     if len(messages) != 1:
         raise BadHttpMessage("a head is not one request")

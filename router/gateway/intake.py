@@ -3,13 +3,14 @@
 What can be refused is refused from the head, before a byte of the body has been read.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from math import inf
 from typing import TypeVar, assert_never
 
-from aiohttp import web
+from aiohttp.http_parser import RawRequestMessage
 from multidict import CIMultiDictProxy
 
 from router.dispatch.chain import Link
@@ -195,24 +196,28 @@ class Intake:
 
     async def take(
         self,
-        http: web.BaseRequest,
+        message: RawRequestMessage,
+        client: asyncio.BaseTransport | None,
         body: Body,
         exchange: Exchange,
         runtime: Runtime,
         *,
         is_ready: bool,
     ) -> Taken | Document:
-        """The request, or the answer where the gateway has it itself. Raises RouterError."""
-        exchange.protocol = protocol_of(origin_form(http.raw_path).partition("?")[0], http.headers)
-        exchange.cors = cors_headers(runtime.settings.server, http.method, http.headers)
-        if exchange.cors and is_preflight(http.method, http.headers):
+        """The request, or the answer where the gateway has it itself.
+
+        `client` is its connection. Raises RouterError.
+        """
+        method, headers = message.method, message.headers
+        exchange.protocol = protocol_of(origin_form(message.path).partition("?")[0], headers)
+        exchange.cors = cors_headers(runtime.settings.server, method, headers)
+        if exchange.cors and is_preflight(method, headers):
             return Document({})  # without a key: browsers send none with such a question
         intent = read_intent(
-            http.method, http.raw_path, http.headers, runtime, exchange.received_at,
-            is_ready=is_ready,
-        )  # fmt: skip
+            method, message.path, headers, runtime, exchange.received_at, is_ready=is_ready
+        )
         if client_address.is_made(runtime.settings.server):
-            intent = intent.from_client(client_address.seen_of(http.transport))
+            intent = intent.from_client(client_address.seen_of(client))
         exchange.request_id = intent.head.request_id or exchange.request_id
         target = intent.target
         if isinstance(target, Target):

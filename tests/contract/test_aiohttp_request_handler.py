@@ -16,9 +16,8 @@ from aiohttp.base_protocol import BaseProtocol
 from aiohttp.helpers import rfc822_formatted_time
 from aiohttp.http import HttpVersion10, HttpVersion11
 from aiohttp.http_exceptions import BadHttpMessage, HttpProcessingError
-from aiohttp.http_parser import HttpRequestParser, RawRequestMessage
-from aiohttp.streams import StreamReader
-from aiohttp.web_protocol import RequestHandler, _ErrInfo
+from aiohttp.http_parser import HttpRequestParser
+from aiohttp.web_protocol import RequestHandler
 
 from router.gateway import connection
 from router.gateway.connection import ClientConnection
@@ -29,10 +28,9 @@ GET = b"GET /a HTTP/1.1\r\nhost: x\r\n\r\n"
 POST = b"POST /b HTTP/1.1\r\nHost: x\r\ncontent-length: 4\r\n\r\n"
 
 USED = {
-    "_current_request", "_keepalive_handle", "_loop", "_max_msg_queue_size", "_messages",
-    "_next_keepalive_close_time", "_parser", "_pause_transport_reading", "_paused",
-    "_read_bufsize", "_reading_paused", "_request_count", "_resume_transport_reading", "_waiter",
-    "force_close", "max_field_size", "max_headers", "max_line_size", "transport",
+    "_keepalive_handle", "_loop", "_parser", "_pause_transport_reading", "_paused",
+    "_read_bufsize", "_reading_paused", "_resume_transport_reading", "force_close",
+    "max_field_size", "max_headers", "max_line_size", "transport",
 }  # fmt: skip
 OVERRIDDEN = {
     "__init__": "(self, manager, *, loop, keepalive_timeout, tcp_keepalive, logger,"
@@ -42,11 +40,10 @@ OVERRIDDEN = {
     "connection_lost": "(self, exc)",
     "connection_made": "(self, transport)",
     "data_received": "(self, data)",
-    "handle_error": "(self, request, status, exc, message)",
-    "log_exception": "(self, args, kw)",
     "pause_writing": "(self)",
     "resume_writing": "(self)",
     "shutdown": "(self, timeout)",
+    "start": "(self)",
 }
 
 
@@ -109,13 +106,17 @@ async def never(_: web.BaseRequest) -> web.StreamResponse:
     raise AssertionError
 
 
-def handler_for(server: web.Server) -> Any:
+def handler_for(server: web.Server, kind: type[RequestHandler] = RequestHandler) -> Any:
     """aiohttp's own class, with the options that the gateway uses."""
     options: dict[str, Any] = {"access_log": None}  # which the types do not allow
-    return RequestHandler(
-        server, loop=asyncio.get_running_loop(), keepalive_timeout=0.0, read_bufsize=BUFFER,
-        lingering_time=0.0, auto_decompress=False, **options,
-    )  # fmt: skip
+    return kind(
+        server,
+        loop=asyncio.get_running_loop(),
+        keepalive_timeout=0.0,
+        read_bufsize=BUFFER,
+        auto_decompress=False,
+        **options,
+    )
 
 
 async def turns() -> None:
@@ -123,33 +124,26 @@ async def turns() -> None:
         await asyncio.sleep(0)
 
 
+class Silent(RequestHandler):
+    """As the gateway's: aiohttp's task ends at once, and what comes is fed to the parser."""
+
+    async def start(self) -> None:
+        """Nothing."""
+
+    def data_received(self, data: bytes) -> None:
+        parser: Any = self._parser
+        self.seen = [*getattr(self, "seen", []), *parser.feed_data(data)[0]]
+
+
 class Served:
-    """A connection of aiohttp's own class; requests are answered once `opened` is set."""
+    """A connection of such a class, and its server."""
 
     def __init__(self) -> None:
-        self.opened = asyncio.Event()
-        self.paths: list[str] = []
-        self.was_cancelled = False
-        self.server = web.Server(self._answer, handler_cancellation=True)
-        self.handler: Any = handler_for(self.server)
+        self.server = web.Server(never)
+        self.handler: Any = handler_for(self.server, Silent)
         self.handler._keepalive_handle = connection._NO_TIMER
         self.transport = MemoryTransport()
         self.handler.connection_made(self.transport)
-
-    async def _answer(self, http: web.BaseRequest) -> web.Response:
-        self.paths.append(http.raw_path)
-        try:
-            await self.opened.wait()
-        except asyncio.CancelledError:
-            self.was_cancelled = True
-            raise
-        return web.Response(body=b"ok")
-
-    @property
-    def is_idle(self) -> bool:
-        """As the gateway asks it."""
-        waiter = self.handler._waiter
-        return waiter is not None and not waiter.done() and not self.handler._messages
 
 
 @pytest.fixture
@@ -157,135 +151,28 @@ async def served() -> AsyncIterator[Any]:
     made = Served()
     await turns()
     yield made
-    task = made.handler._task_handler
     made.handler.connection_lost(None)
-    if task is not None:
-        await asyncio.wait({task})
+    await turns()
+    assert not made.server.connections
 
 
 class TestRequestHandler:
-    async def test_idle_is_told_by_the_waiter_and_the_messages(self, served):
-        assert served.is_idle
-        served.handler.data_received(GET)
-        assert not served.is_idle, "at once, before its task has run"
-        await turns()
-        assert not served.is_idle
-        served.opened.set()
-        await turns()
-        assert served.is_idle
-        assert served.transport.written.endswith(b"ok")
+    async def test_its_task_is_only_what_start_does(self, served):
+        assert served.handler._task_handler.done()
+        assert not served.transport.is_closed
+        assert served.server.connections == [served.handler]
 
-    async def test_the_request_under_way_is_known(self, served):
-        before = served.handler._current_request
-        served.handler.data_received(POST + b"bo")
-        await turns()
-        request = served.handler._current_request
-        assert before is None
-        assert isinstance(request.content, StreamReader)
-        assert not request.content.is_eof()
-
-    async def test_what_is_pipelined_waits_as_pairs(self, served):
-        served.handler.data_received(GET + POST + b"body")
-        await turns()
-        ((message, payload),) = served.handler._messages
-        assert isinstance(message, RawRequestMessage)
-        assert isinstance(payload, StreamReader)
-        assert served.paths == ["/a"]
-
-    async def test_what_the_parser_refuses_is_a_message_too(self, served):
-        served.handler.data_received(GET + GET)
-        await turns()
-        served.handler.data_received(b"nonsense\r\n\r\n")
-        assert isinstance(served.handler._messages[-1][0], _ErrInfo)
-
-    async def test_a_refusal_is_answered_by_handle_error_and_closes(self, served, monkeypatch):
-        seen: list[tuple[Any, ...]] = []
-
-        def handle_error(*arguments: Any) -> web.Response:
-            seen.append(arguments[1:])
-            reply = web.Response(status=400, body=b"refused")
-            reply.force_close()
-            return reply
-
-        monkeypatch.setattr(RequestHandler, "handle_error", handle_error)
-        served.handler.data_received(b"nonsense\r\n\r\n")
-        await turns()
-        ((request, status, error, message),) = seen
-        assert isinstance(request, web.BaseRequest)
-        assert (status, isinstance(error, HttpProcessingError), type(message)) == (400, True, str)
-        assert served.transport.written.endswith(b"refused")
-        assert served.transport.is_closed
-
-    async def test_a_parser_may_be_put_in_front(self, served):
-        """And may keep what it has read: then nothing has come."""
-        own, fed = served.handler._parser, []
-
-        class Front:
-            def feed_data(self, data: bytes) -> Any:
-                fed.append(data)
-                if data == GET:
-                    return own.feed_data(data)
-                return (), False, b""
-
-            def __getattr__(self, name: str) -> Any:
-                return getattr(own, name)
-
-        served.handler._parser = Front()
-        served.handler.data_received(POST)
-        await turns()
-        assert (served.is_idle, fed) == (True, [POST])
-        served.opened.set()
-        served.handler.data_received(GET)
-        await turns()
-        assert (served.is_idle, served.paths) == (True, ["/a"])
-
-    async def test_when_it_became_idle_is_noted_but_no_timer_is_set(self, served):
-        assert served.handler._next_keepalive_close_time == 0.0
-        before = served.handler._loop.time()
-        served.opened.set()
-        served.handler.data_received(GET)
-        await turns()
-        assert before <= served.handler._next_keepalive_close_time <= served.handler._loop.time()
+    async def test_no_timer_is_set(self, served):
         assert served.handler._keepalive_handle is connection._NO_TIMER
 
-    async def test_closing_waits_for_the_answer_and_takes_nothing_more(self, served):
-        served.handler.data_received(GET)
-        await turns()
-        served.handler.close()
-        served.handler.data_received(POST)
-        assert not served.transport.is_closed
-        served.opened.set()
-        await turns()
-        assert served.transport.written.endswith(b"ok")
-        assert (served.paths, served.transport.is_closed) == (["/a"], True)
-
-    async def test_an_idle_connection_ends_but_does_not_close(self, served):
-        """So we do."""
-        served.handler.close()
-        await turns()
-        assert served.handler._waiter is None
-        assert not served.transport.is_closed
-
     async def test_closing_by_force_waits_for_nothing(self, served):
-        served.handler.data_received(GET)
-        await turns()
         served.handler.force_close()
         assert served.transport.is_closed
         assert served.handler.transport is None
 
-    async def test_a_client_that_leaves_cancels_its_handler(self, served):
-        served.handler.data_received(GET)
-        await turns()
-        served.handler.connection_lost(None)
-        await turns()
-        assert served.was_cancelled
-
-    async def test_shutting_down_waits_that_long_and_then_cancels(self, served):
-        served.handler.data_received(GET)
-        await turns()
-        await served.handler.shutdown(0.01)
-        await turns()
-        assert served.was_cancelled
+    async def test_shutting_down_closes_at_once(self, served):
+        async with asyncio.timeout(1):
+            await served.handler.shutdown(60.0)
         assert served.transport.is_closed
 
     async def test_a_client_that_does_not_read_is_known(self, served):
@@ -297,13 +184,23 @@ class TestRequestHandler:
 
     async def test_a_body_that_nobody_reads_pauses_its_sender(self, served):
         served.handler.data_received(POST.replace(b": 4", b": 9999") + b"x" * (3 * BUFFER))
-        await turns()
         assert served.handler._reading_paused is True
         assert not served.transport.reads
         served.handler._resume_transport_reading()
         assert served.transport.reads
         served.handler._pause_transport_reading()
         assert not served.transport.reads
+
+    async def test_and_who_reads_it_has_the_parser_go_on(self, served):
+        """By `data_received` without bytes."""
+        size = 3 * BUFFER
+        served.handler.data_received(POST.replace(b": 4", b": %d" % size) + b"x" * size)
+        ((_, payload),) = served.handler.seen
+        assert not payload.is_eof()
+        assert payload.read_nowait()
+        assert payload.is_eof()
+        assert served.transport.reads
+        assert not served.handler._reading_paused
 
 
 class FlowControl:
@@ -331,7 +228,6 @@ async def parser():
             cast(BaseProtocol, protocol), loop, BUFFER, max_line_size=2048, max_field_size=2048,
             max_headers=8,
             payload_exception=web.RequestPayloadError, auto_decompress=False,
-            max_msg_queue_size=3,
         )  # fmt: skip
 
     return FlowControl(make).parser
@@ -406,14 +302,6 @@ class TestRequestParser:
         payload.read_nowait()
         parser.feed_data(b"")
         assert payload.is_eof()
-
-    async def test_no_more_messages_come_than_are_consumed(self, parser):
-        messages, _, _ = parser.feed_data(GET * 9)
-        assert len(messages) < 9
-        count = len(messages)
-        for _ in messages:
-            parser.message_consumed()
-        assert 0 < len(parser.feed_data(b"")[0]) <= count
 
     async def test_a_body_can_be_told_that_it_is_broken(self, parser):
         [(_, payload)], _, _ = parser.feed_data(POST)

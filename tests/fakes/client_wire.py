@@ -22,6 +22,7 @@ from router.gateway.connection import ClientConnection
 from router.gateway.direct import Direct
 from router.gateway.exchange import Telemetry
 from router.gateway.fast_path import FastPath
+from router.gateway.framing import Arrival
 from router.gateway.intake import Intent, read_intent
 from router.gateway.protocols.oip import OIP
 from router.gateway.relay import Headers
@@ -234,32 +235,37 @@ class Wire:
         self._released = asyncio.Event()
         self._on_release: list[Callable[[], None]] = []
         server = GatewayServer(
-            self, handler_cancellation=True, auto_decompress=False, access_log=None,
+            self, auto_decompress=False, access_log=None,
             max_line_size=MAX_HEAD_BYTES, max_field_size=MAX_HEAD_BYTES, read_bufsize=65536,
-            lingering_time=0.0,
         )  # fmt: skip
         self.connection: ClientConnection = cast(ClientConnection, server())
         gateway.replicas.wire = gateway.fast.wire = self
         self.connection.connection_made(self.transport)
 
-    async def handle(self, http: web.BaseRequest) -> web.StreamResponse:
+    def serve(self, client: Any, arrival: Arrival, carried: Any) -> Direct:
         """An ordinary request: read whole, and understood as the intake would."""
+        del carried
+        direct = Direct(client, arrival)
+        direct.start(self._answer(direct, arrival))
+        return direct
+
+    async def _answer(self, direct: Direct, arrival: Arrival) -> None:
+        message = arrival.message
         seen: Intent | str
         try:
             seen = read_intent(
-                http.method, http.raw_path, http.headers, self._gateway.runtime, 0.0, is_ready=True
-            )
+                message.method, message.path, message.headers, self._gateway.runtime, 0.0,
+                is_ready=True,
+            )  # fmt: skip
         except RouterError as error:
             seen = f"{error.code}: {error}"
-        body = await self._read(http)
+        body = await self._read(arrival)
         await self._released.wait()
-        self.connection.carried = None
         if body is None:
-            reply = web.Response(status=400)
-            reply.force_close()
-            return reply
+            direct.error(ErrorAnswer(400, [], b"", closes=True), [])
+            return
         self.log.understood.append(Understood(seen, body))
-        return web.Response(body=b"{}")
+        direct.whole(200, [], b"{}")
 
     def refuse(self, error: RouterError) -> tuple[ErrorAnswer, Headers]:
         """What is no request: the answer that the gateway would give."""
@@ -279,10 +285,10 @@ class Wire:
         return direct
 
     @staticmethod
-    async def _read(http: web.BaseRequest) -> bytes | None:
+    async def _read(arrival: Arrival) -> bytes | None:
         parts = []
         try:
-            while part := await http.content.readany():
+            while part := await arrival.payload.readany():
                 parts.append(part)
         except web.RequestPayloadError:
             return None
@@ -329,7 +335,7 @@ class Wire:
         """As after the time that the fast path waits for the rest of a small body."""
         if self.connection._patience is not None:
             self.connection._patience.cancel()
-            self.connection._give_to_aiohttp()
+            self.connection._lose_patience()
             await self.settle()
 
     async def end(self) -> None:

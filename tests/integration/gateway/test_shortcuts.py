@@ -29,7 +29,7 @@ class Roads:
         self.taken: Counter[str] = Counter()
         data = gateway.gateway._data
         fast: Any = data.fast_path
-        for name in ("handle", "direct"):
+        for name in ("serve", "direct"):
             patch.setattr(data, name, self._counted(name, getattr(data, name)))
         patch.setattr(fast, "begin", self._begun("pool", fast.begin))
         patch.setattr(fast, "call", self._begun("function", fast.call))
