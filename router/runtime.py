@@ -146,7 +146,8 @@ class ModelRuntime:
 class Runtime:
     """All that a request needs, immutable; `content_hash` names the configuration behind it.
 
-    `deciding_headers` are those (lower case) that a rule or a canary looks at.
+    `deciding_headers` are those (lower case) that a rule or a canary looks at. `openai_paths` are
+    those that the configuration adds, each with the models that have it.
     """
 
     settings: Settings
@@ -161,6 +162,7 @@ class Runtime:
     credentials: Mapping[Hashable, Refresher[Any]] = field(default_factory=dict)
     trials: Mapping[str, CanaryTrial] = field(default_factory=dict)
     deciding_headers: frozenset[str] = frozenset()
+    openai_paths: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     def over_limit_s(self, key: ApiKey, now: float) -> float:
         """Take one request of the key's rate limit: 0 if it has one left, else seconds to wait."""

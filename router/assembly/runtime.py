@@ -8,6 +8,7 @@ import asyncio
 import os
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,7 +115,17 @@ def assembling(loaded: Loaded, parts: Parts, previous: Runtime | None) -> Steps[
         credentials=credentials.used,
         trials=kept_trials(rules, previous),
         deciding_headers=frozenset().union(*(rule.headers for rule in rules)),
+        openai_paths=_openai_paths(settings),
     )
+
+
+def _openai_paths(settings: Settings) -> dict[str, frozenset[str]]:
+    """The models that have each path which the configuration adds."""
+    found = defaultdict(set)
+    for model in settings.models:
+        for path in model.openai_paths:
+            found[path].add(model.name)
+    return {path: frozenset(names) for path, names in found.items()}
 
 
 def local_functions(settings: Settings) -> list[LocalFunctionSpec]:

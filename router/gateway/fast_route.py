@@ -202,6 +202,8 @@ class KnownHead:
         """Whether requests that ask for a model of that name may go to a replica of this one."""
         if model.pool is None or not model.pool.params.enabled or model.needs_director:
             return False
+        if not self.target.is_for(asked):
+            return False  # which the client is told
         if self.target.model is None and model.settings.backend_name != asked:
             return False  # the name in the body has to be changed
         caller = self._intent.caller

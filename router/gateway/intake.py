@@ -21,6 +21,7 @@ from router.domain.errors import (
     BodyTimeoutError,
     DeadlineExceededError,
     InvalidRequestError,
+    NotFoundError,
 )
 from router.domain.ports import Payload
 from router.domain.request import InferenceRequest
@@ -258,6 +259,8 @@ class Intake:
             asked = await target.protocol.asked(content, intent.head.headers)
             exchange.model = asked.model
         model = model_for(runtime, intent.caller, asked.model)
+        if not target.is_for(model.name):
+            raise NotFoundError(f"model {model.name!r} has no such path: see its openai_paths")
         if not exchange.is_resumed:
             admit(runtime, intent.caller, exchange.received_at)
         request = request_of(intent, target, model, runtime, exchange, stream=asked.stream)

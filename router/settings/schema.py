@@ -30,7 +30,7 @@ from router.settings.retries import RetrySettings
 from router.settings.rules import RuleSettings
 from router.settings.section import Section
 from router.settings.server import ServerSettings
-from router.settings.values import FilePath, ModelName, Text, Url, Version
+from router.settings.values import MAX_LIST_ITEMS, FilePath, ModelName, Text, Url, Version
 
 MAX_ENTRIES = 1000
 """Most models, and most rules, in one configuration."""
@@ -38,6 +38,13 @@ MAX_FALLBACKS = 10
 
 Namespace = Annotated[
     str, Text(r"[A-Za-z0-9._:-]{1,100}", "1..100 characters of A-Z a-z 0-9 . _ : -")
+]
+OpenAIPath = Annotated[
+    str,
+    Text(
+        r"/v1/(?!models(/|\Z))(?!(.*/)?\.{1,2}(/|\Z))[A-Za-z0-9._-]{1,100}(/[A-Za-z0-9._-]{1,100}){0,4}",
+        "a path below /v1/, without a query and not below /v1/models",
+    ),
 ]
 RedisUrl = Annotated[str, Url(("redis", "rediss", "unix"), credentials=True, empty=True)]
 
@@ -137,6 +144,11 @@ class ModelSettings(Section):
     )
     read_parameters: StrictBool = Field(
         default=False, description="true: timeout, priority and sequence_id are read from the body"
+    )
+    openai_paths: Annotated[tuple[OpenAIPath, ...], Field(max_length=MAX_LIST_ITEMS)] = Field(
+        default=(),
+        description="paths of its server beside those of OpenAI's API, such as /v1/score, to which"
+        " requests with the model's name in their body are passed on",
     )
     attempts: Annotated[int, Quantity(COUNT, 1, 5)] = Field(
         default=3, description="most tries for one request, the first included"

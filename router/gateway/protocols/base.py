@@ -94,13 +94,18 @@ class WireProtocol(Protocol):
 class Target:
     """A request that a backend answers: `action` is what `Protocol.path` calls so.
 
-    `model` None: its name is in the body.
+    `model` None: its name is in the body. `only` are the models that may be asked so; None: all.
     """
 
     protocol: WireProtocol
     action: str
     model: str | None
     version: str | None = None
+    only: frozenset[str] | None = None
+
+    def is_for(self, model: str) -> bool:
+        """Whether a model of that name may be asked so."""
+        return self.only is None or model in self.only
 
     @property
     def is_inference(self) -> bool:

@@ -81,7 +81,8 @@ class OpenInference(WireProtocol):
             case ["v2", "systemsharedmemory" | "cudasharedmemory", *_]:
                 raise UnsupportedError("shared memory does not reach beyond one machine")
             case [""]:
-                return _for_get(question, Document(_server()))
+                # What KServe's client looks for where it asks for the server's life in V1.
+                return _for_get(question, Document({**_server(), "status": "alive"}))
             case ["v2", *rest]:
                 return _for_get(question, _of_server(question, rest))
             case _:

@@ -28,12 +28,11 @@ _PATHS = {
     ("chat", "completions"),
     ("completions",),
     ("embeddings",),
-    ("messages",),
     ("moderations",),
     ("rerank",),
     ("responses",),
 }
-"""Also those of APIs that stand beside OpenAI's at many model servers (messages, rerank)."""
+"""Also rerank, which stands beside OpenAI's at many model servers."""
 _WITH_ANY_VERB = {"audio", "images"}
 _MODELS = "/v1/models"
 _CLIENT = "x-stainless-lang"
@@ -77,10 +76,14 @@ class OpenAI(WireProtocol):
         if action[:1] == ["models"]:
             return listed(question, action[1:])
         has_verb = len(action) == 2 and action[0] in _WITH_ANY_VERB and action[1]
+        path = "/".join(action)
+        only = None
         if version != "v1" or not (has_verb or tuple(action) in _PATHS):
-            raise NotFoundError("this path is not part of the API")
+            only = question.runtime.openai_paths.get(f"/{version}/{path}")
+            if only is None:
+                raise NotFoundError("this path is not part of the API")
         require(question.method, "POST")
-        return Target(self, "/".join(action), None)
+        return Target(self, path, None, only=only)
 
     def check_head(self, headers: Mapping[str, str]) -> None:
         """Raise UnsupportedMediaError for a body that cannot be read as it comes."""

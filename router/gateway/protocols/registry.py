@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from urllib.parse import unquote
 
+from router.gateway.protocols.anthropic import ANTHROPIC
 from router.gateway.protocols.base import WireProtocol
 from router.gateway.protocols.kserve_v1 import KSERVE_V1
 from router.gateway.protocols.oip import OIP
 from router.gateway.protocols.openai import OPENAI
 
-PROTOCOLS: tuple[WireProtocol, ...] = (OPENAI, KSERVE_V1, OIP)
+PROTOCOLS: tuple[WireProtocol, ...] = (ANTHROPIC, OPENAI, KSERVE_V1, OIP)
 """The first that owns a path has it; the last is asked for what no other one knows."""
 
 

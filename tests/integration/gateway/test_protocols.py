@@ -262,3 +262,42 @@ async def test_statistics_of_all_models_are_what_the_gateway_has_counted(tmp_pat
     }  # fmt: skip
     assert 0 < times["compute_infer"]["ns"] <= times["success"]["ns"]
     assert set(received) == {"/v2/models/m/infer"}
+
+
+@pytest.mark.parametrize("fast_path", [True, False], ids=["fast", "ordinary"])
+async def test_a_configured_path_is_passed_on_for_the_models_that_have_it(tmp_path, fast_path):
+    score = "/v1/custom/score"
+    form_type = {"content-type": "multipart/form-data; boundary=b"}
+    model: Any = {"openai_paths": [score], "served_as": "theirs"}
+    server = {"fast_path": fast_path}
+    async with Harness(tmp_path, warm=[ok()], model=model, server=server) as gateway:
+        other = {**gateway.config["models"][0], "name": "n", "openai_paths": []}
+        await gateway.write({**gateway.config, "models": [*gateway.config["models"], other]})
+        await gateway.ask("POST", "/v1/reload")
+        for _ in range(2):
+            assert (await gateway.infer(b'{"model": "m"}', score)).status == 200
+            without = await gateway.infer(b'{"model": "n"}', score)
+            assert (without.status, without.json()["error"]["code"]) == (404, "not_found")
+        sent = await gateway.request("POST", score, form('name="model"\r\n\r\nm'), form_type)
+        unknown = await gateway.infer(b'{"model": "m"}', "/v1/custom")
+        wrong = await gateway.request("GET", score)
+        received = [(each.target, each.body) for each in gateway.warm[0].received]
+    assert (sent.status, unknown.status, wrong.status) == (200, 404, 405)
+    assert received == [(score, b'{"model": "theirs"}')] * 2 + [
+        (score, form('name="model"\r\n\r\ntheirs'))
+    ]
+
+
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens"])
+async def test_messages_pass_and_their_errors_have_anthropics_shape(tmp_path, path):
+    async with Harness(tmp_path, warm=[ok(b'{"type": "message"}')]) as gateway:
+        passed = await gateway.infer(b'{"model": "m", "messages": []}', path)
+        unknown = await gateway.infer(b'{"model": "x", "messages": []}', path)
+        broken = await gateway.infer(b"[]", path)
+        (received,) = gateway.warm[0].received
+    assert (passed.status, passed.json()) == (200, {"type": "message"})
+    assert received.target == path
+    assert (unknown.status, broken.status) == (404, 400)
+    for reply, kind in ((unknown, "not_found_error"), (broken, "invalid_request_error")):
+        assert reply.json()["type"] == "error"
+        assert reply.json()["error"]["type"] == kind

@@ -1,5 +1,6 @@
 """What each path of the three protocols asks for; the gateway's own answers."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from router.domain.errors import (
     NotFoundError,
     UnsupportedError,
 )
+from router.gateway.protocols.anthropic import ANTHROPIC
 from router.gateway.protocols.base import BodyQuestion, Document, Question, Target
 from router.gateway.protocols.kserve_v1 import KSERVE_V1
 from router.gateway.protocols.oip import OIP
@@ -256,13 +258,16 @@ def test_kserve_v1_refusals(runtime, method, path, error):
     "path",
     [
         "chat/completions", "completions", "embeddings", "responses", "messages", "moderations",
-        "rerank", "audio/speech", "images/generations",
+        "rerank", "audio/speech", "images/generations", "messages/count_tokens",
     ],
 )  # fmt: skip
 def test_openai_paths_leave_the_model_to_the_body(runtime, path):
-    assert resolve_openai(runtime, "POST", path) == Target(OPENAI, path, None)
+    protocol = protocol_of(f"/v1/{path}", {})
+    assert protocol is (ANTHROPIC if path.startswith("messages") else OPENAI)
+    question = Question("POST", segments_of(f"/v1/{path}"), runtime, None, NOW)
+    assert protocol.resolve(question) == Target(protocol, path, None)
     with pytest.raises(MethodNotAllowedError):
-        resolve_openai(runtime, "GET", path)
+        protocol.resolve(replace(question, method="GET"))
 
 
 @pytest.mark.parametrize("path", ["files", "chat", "chat/completions/x", ""])
