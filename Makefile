@@ -34,8 +34,8 @@ $(VENV)/.dev: $(LOCKS)/dev.txt $(VENV)/.serve
 	@touch $@
 
 serve: $(VENV)/.serve .demo/.models  ## run the gateway with the demo models (config/router.yaml)
-	@echo "once it is ready, in a second terminal: make demo"
-	@exec $(BIN)/hybrid-router serve --config config/router.yaml
+	@echo "once it is ready, in a second terminal: make demo; each request has a line in .demo/access.log"
+	@ROUTER_ACCESS_LOG=$${ROUTER_ACCESS_LOG:-../.demo/access.log} exec $(BIN)/hybrid-router serve --config config/router.yaml
 
 demo: $(VENV)/.serve .demo/.models  ## send real traffic to a running `make serve` and watch it
 	@$(BIN)/python -m workers.demo

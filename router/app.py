@@ -40,6 +40,7 @@ from router.signals.records import Publication
 from router.signals.redis import SharedState, SharedStateConfig
 from router.signals.snapshot import ALONE, CanaryWord, FleetSnapshot, SharedEndpoint
 from router.telemetry.exposition import encoded
+from router.telemetry.log_file import LineWriter
 from router.telemetry.logs import AccessLog
 from router.telemetry.loop_watch import LoopWatch
 from router.telemetry.metrics import Metrics, Objective
@@ -58,6 +59,8 @@ _FIXED_SERVER_SETTINGS = (
     "admin_listen",
     "processes",
     "access_log",
+    "access_log_max_bytes",
+    "access_log_files",
     "max_buffered_bytes",
     "max_header_bytes",
     "fast_path",
@@ -92,9 +95,12 @@ class Gateway:
         self._metrics = Metrics(CollectorRegistry(), __version__)
         self._watch = LoopWatch(self._metrics.observe_stall)
         self._access_log = AccessLog(
-            str(settings.server.access_log),
+            target := str(settings.server.access_log),
             parts.wall_clock,
             sample=settings.server.access_log_sample,
+            writer=LineWriter(
+                target, settings.server.access_log_max_bytes, settings.server.access_log_files
+            ),
         )
         director = Director(self._metrics, parts.clock, parts.rng)
         self._data = DataPlane(

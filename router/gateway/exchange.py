@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from router.dispatch.attempts import Record
 from router.domain.decision import Outcome
 from router.domain.request import InferenceRequest, Protocol
+from router.domain.trace_context import trace_id_of
 from router.gateway.cors import TOLD_HERE
 from router.gateway.protocols.oip import OIP
 from router.gateway.relay import is_relayed
@@ -43,6 +44,7 @@ class Exchange:
     asked_model: str | None = None
     assignment: Assignment | None = None
     key: str = ""
+    traceparent: str = ""
     payload_bytes: int = 0
     deadline_ms: float | None = None
     request: InferenceRequest | None = None
@@ -147,6 +149,7 @@ class Exchange:
                 asked_model=self.asked_model or (self.model if record.passed_to else None),
                 error=code,
                 cause=None if self.error is None else cause_of(self.error),
+                trace_id=trace_id_of(self.traceparent) if self.traceparent else None,
             )
         )
         if self.assignment is not None:

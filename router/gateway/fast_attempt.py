@@ -17,6 +17,7 @@ from router.dispatch.outcomes import outcome_of
 from router.domain.clock import Clock
 from router.domain.decision import Backend, Outcome, Reason, Verdict
 from router.domain.errors import AttemptError, ConnectFailedError, ResponseLostError
+from router.domain.trace_context import trace_id_of
 from router.gateway.body import BodyBudget
 from router.gateway.exchange import Exchange
 from router.gateway.fast_reply import ReplyStarts
@@ -265,7 +266,16 @@ class Attempt:
             self._end_assignment(outcome_of_status(response.status), total_s)
         head, served_s = self._head, upstream_s - self._waited_s
         answers.ended.append(
-            (request_id, done, total_s, upstream_s, served_s, head.body_bytes, head.deadline_ms)
+            (
+                request_id,
+                done,
+                total_s,
+                upstream_s,
+                served_s,
+                head.body_bytes,
+                head.deadline_ms,
+                head.traceparent,
+            )
         )
 
     def _go_on_after(self, error: AttemptError) -> None:
@@ -389,5 +399,6 @@ class Attempt:
                     total_ms=round(total_s * 1e3, 3),
                     upstream_ms=round(upstream_s * 1e3, 3),
                     cost_usd=round(total_s * self._way.usd_per_s, 12),
+                    trace_id=trace_id_of(self._head.traceparent.decode("latin-1")),
                 )
             )

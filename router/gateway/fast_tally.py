@@ -116,7 +116,7 @@ class Answers:
         tally.metrics.record_warm(self._model, self._reason, outcome, times[:, 1], times[:, 2])
         tally.metrics.record_callers(self._tenant, self._model, outcome, times[:, 1])
         if self._status < 400:
-            for *_, served_s, size, _ in ended[-_LEARN_FROM:]:
+            for *_, served_s, size, _, _ in ended[-_LEARN_FROM:]:
                 self._learn(size, served_s)
         if tally.access_log.is_on:
             usd_per_s = self._shared.usd_per_s

@@ -133,6 +133,7 @@ class FunctionCall:
             request.request_id, request.received_at, request.protocol, request.model,
             request.version, payload_bytes=request.payload_bytes,
             deadline_ms=_deadline_ms(request), record=record,
+            traceparent=request.headers.get("traceparent", ""),
         )  # fmt: skip
         collector.result.add_done_callback(self._on_result)
 

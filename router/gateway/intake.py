@@ -248,6 +248,7 @@ class Intake:
         """The request behind a head that is understood. Raises RouterError."""
         exchange.key = intent.caller.name if intent.caller is not None else ""
         exchange.record.tenant = intent.tenant or ""
+        exchange.traceparent = intent.head.headers.get("traceparent", "")
         exchange.deadline_ms = intent.head.deadline_ms
         exchange.model, exchange.version = target.model or "", target.version
         exchange.payload_bytes = body.declared_bytes or 0

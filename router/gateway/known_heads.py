@@ -43,6 +43,7 @@ class Line(IntEnum):
     REQUEST_ID = 5
     DEADLINE = 6
     TENSORS = 7
+    TRACE = 8
 
 
 TENSORS = "inference-header-content-length"
@@ -55,6 +56,7 @@ _KINDS: dict[str, Line] = {
     "x-request-id": Line.REQUEST_ID,
     "x-router-deadline-ms": Line.DEADLINE,
     TENSORS: Line.TENSORS,
+    "traceparent": Line.TRACE,
 } | dict.fromkeys(
     # What a parser acts upon or refuses to see twice, and what says who calls and what the body is.
     HOP_BY_HOP
@@ -73,7 +75,7 @@ class Sorted(NamedTuple):
     """A head's lines, sorted. Heads with the same `key` are understood alike.
 
     The body begins at `start`. `passing` are whole lines for the backend. `request_id` is None
-    where the client sent none that can be used.
+    where the client sent none that can be used. `traceparent` is the value of that line.
     """
 
     key: bytes
@@ -82,6 +84,7 @@ class Sorted(NamedTuple):
     passing: bytes
     request_id: bytes | None
     deadline_ms: float | None
+    traceparent: bytes = b""
 
 
 class KnownHeads(Generic[T]):
@@ -167,7 +170,9 @@ def _sorted(
     key: list[bytes], passing: list[bytes], values: list[bytes], start: int
 ) -> Sorted | None:
     """Read the lines whose values are the request's own; None if one of them is no such value."""
-    _, _, _, agent, length, given_id, deadline, tensors = values
+    _, _, _, agent, length, given_id, deadline, tensors, trace = values
+    if trace:
+        passing.append(trace)
     if agent:
         passing.append(agent)
     if tensors:  # that there is such a line decides; which number it has does not
@@ -187,7 +192,10 @@ def _sorted(
             return None  # the ordinary path says so
     passing.append(b"")
     lines = b"\r\n".join(passing)
-    return Sorted(b"\r\n".join(key), start, int(digits), lines, request_id, deadline_ms)
+    traceparent = _value(trace) if trace else b""
+    return Sorted(
+        b"\r\n".join(key), start, int(digits), lines, request_id, deadline_ms, traceparent
+    )
 
 
 @lru_cache(maxsize=1024)

@@ -180,6 +180,14 @@ class ServerSettings(Section):
     access_log: Annotated[Path | Literal["stderr", "off"], FilePath(words=("stderr", "off"))] = (
         Field(default="stderr", description="where the one line per request goes")
     )
+    access_log_max_bytes: Annotated[int, Quantity(SIZE, 64 * 1024, 1024 * GIB)] = Field(
+        default=256 * MIB,
+        alias="access_log_max",
+        description="size at which the file is renamed (.1, .2, ...) and begun anew",
+    )
+    access_log_files: Annotated[int, Quantity(COUNT, 1, 1000)] = Field(
+        default=4, description="renamed files that are kept; the oldest goes"
+    )
     access_log_sample: Annotated[float, Quantity(NUMBER, 0.0, 1.0)] = Field(
         default=1.0,
         description="share of requests without an error that get a line; errors always do",

@@ -6,22 +6,18 @@ lines are then dropped and counted. The request path never waits for it.
 
 import asyncio
 import logging
-import os
-import select
-import stat
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from functools import lru_cache
-from operator import itemgetter
-from pathlib import Path
 
 import msgspec
 from msgspec.structs import replace
 
 from router.domain.clock import Clock, Sleep
+from router.domain.trace_context import trace_id_of
+from router.telemetry.log_file import LineWriter
 from router.telemetry.repeats import RepeatLimit
 
 FLUSH_INTERVAL_S = 0.1
@@ -29,12 +25,7 @@ MAX_BUFFER_BYTES = 4 << 20
 # Clients choose these lengths (request id, model, version); no line may become longer than a
 # write to a pipe that is atomic.
 MAX_TEXT_LENGTH = 128
-ATOMIC_WRITE_BYTES = select.PIPE_BUF
-_FILE_WRITE_BYTES = 1 << 20
-WRITE_TIMEOUT_S = 1.0
-STDERR_FD = 2
 _FAILED = 400
-_STAMP_OF = itemgetter(slice(len('{"ts":"2026-01-01T00:00:00.000Z"')))
 
 _CLIENT_TEXT = ("request_id", "model", "version", "tenant", "cause")
 _CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
@@ -75,14 +66,15 @@ class AccessRecord(msgspec.Struct, frozen=True, gc=False):
     asked_model: str | None = None
     error: str | None = None
     cause: str | None = None
+    trace_id: str | None = None
 
 
-Answered = tuple[bytes, float, float, float, float, int, float | None]
+Answered = tuple[bytes, float, float, float, float, int, float | None, bytes]
 """What differs between requests that are otherwise logged alike.
 
 Their id (printable ASCII, at most MAX_TEXT_LENGTH), when they ended (monotonic), and the seconds
-they took: in all, at the backend, and of the backend's own work; the bytes of their body; and the
-deadline that their client asked for, in milliseconds.
+they took: in all, at the backend, and of the backend's own work; the bytes of their body; the
+deadline that their client asked for, in milliseconds; and the value of their `traceparent`.
 """
 
 
@@ -92,6 +84,7 @@ _OWN_FIELDS = (
     (b'"total_ms":0.0,"upstream_ms":0.0', b'"total_ms":%.3f,"upstream_ms":%.3f'),
     (b'"deadline_ms":null', b'"deadline_ms":%b'),
     (b'"cost_usd":0.0', b'"cost_usd":%.6g'),
+    (b'"trace_id":null', b'"trace_id":%b'),
 )
 """What a line says of its own, in the order of the record's fields."""
 
@@ -106,7 +99,7 @@ class LineTemplate:
         self.may_be_left_out = record.status < _FAILED
         blank = replace(
             record, request_id="", payload_bytes=0, total_ms=0.0, upstream_ms=0.0,
-            deadline_ms=None, cost_usd=0.0,
+            deadline_ms=None, cost_usd=0.0, trace_id=None,
         )  # fmt: skip
         text = b'{"ts":"%b.%03dZ",' + _encode(blank)[1:].replace(b"%", b"%%") + b"\n"
         # Quotes inside of texts are escaped, so that names are found only where they are fields.
@@ -122,7 +115,7 @@ class LineTemplate:
 
         `usd_per_s` is what the request cost while it lasted.
         """
-        request_id, at, total_s, upstream_s, _, size, deadline_ms = answered
+        request_id, at, total_s, upstream_s, _, size, deadline_ms, traceparent = answered
         at += offset_s
         second = int(at)
         request_id = request_id.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
@@ -130,7 +123,9 @@ class LineTemplate:
         thousandths = (at - second) * 1000
         asked = b"null" if deadline_ms is None else msgspec.json.encode(deadline_ms)
         times, usd = (total_s * 1e3, upstream_s * 1e3), total_s * usd_per_s
-        return self._text % (stamp, thousandths, request_id, size, *times, asked, usd)
+        trace_id = trace_id_of(traceparent.decode("ascii", "replace")) if traceparent else None
+        traced = b"null" if trace_id is None else b'"%b"' % trace_id.encode()
+        return self._text % (stamp, thousandths, request_id, size, *times, asked, usd, traced)
 
 
 class AccessLog:
@@ -142,14 +137,19 @@ class AccessLog:
     """
 
     def __init__(
-        self, target: str, wall_clock: Clock, sleep: Sleep = asyncio.sleep, sample: float = 1.0
+        self,
+        target: str,
+        wall_clock: Clock,
+        sleep: Sleep = asyncio.sleep,
+        sample: float = 1.0,
+        writer: LineWriter | None = None,
     ) -> None:
         self.catch_up: Callable[[], None] = lambda: None
         self._wall_clock = wall_clock
         self._sleep = sleep
         self._sample = sample
         self._due = 0.0
-        self._writer = None if target == "off" else _Writer(target)
+        self._writer = None if target == "off" else writer or LineWriter(target)
         self._lines: list[bytes] = []
         self._bytes = 0
         self._failing = False
@@ -277,91 +277,6 @@ def _printable(record: AccessRecord) -> AccessRecord:
             if text is not None
         },
     )
-
-
-class _Writer:
-    """Appends lines to stderr or a file from any thread, and never hangs on a pipe nobody reads."""
-
-    def __init__(self, target: str) -> None:
-        self._path = None if target == "stderr" else Path(target)
-        self._lock = threading.Lock()  # a cancelled flush may still be writing when the last begins
-        self._fd: int | None = None
-        self._is_torn = False
-
-    def write(self, lines: Sequence[bytes], clock: Clock) -> tuple[OSError | None, int]:
-        """Append the lines. Returns what went wrong, if anything, and how many were written."""
-        written, give_up_at = 0, clock() + WRITE_TIMEOUT_S
-        lines = sorted(lines, key=_STAMP_OF)  # some were recorded late
-        with self._lock:
-            try:
-                fd = self._open()
-                # Appending to a file is atomic at any length, to a pipe only up to a bound.
-                is_file = stat.S_ISREG(os.fstat(fd).st_mode)
-                if self._is_torn:  # by a full disk: or the next line would become part of it
-                    self._write_all(fd, b"\n", give_up_at, clock)
-                for count, chunk in _chunks(
-                    lines, _FILE_WRITE_BYTES if is_file else ATOMIC_WRITE_BYTES
-                ):
-                    self._write_all(fd, chunk, give_up_at, clock)
-                    written += count
-            except OSError as error:
-                return error, written
-        return None, written
-
-    def close(self) -> None:
-        with self._lock:
-            self._close()
-
-    def _write_all(self, fd: int, chunk: bytes, give_up_at: float, clock: Clock) -> None:
-        """Write the chunk. Raises TimeoutError when the reader of a pipe has not made room by then.
-
-        However it ends, `_is_torn` says whether the last line has its end.
-        """
-        room = select.poll()
-        room.register(fd, select.POLLOUT)
-        while chunk:
-            # A pipe that has room takes an atomic write whole, so the write after this cannot hang.
-            if not room.poll(max(0.0, give_up_at - clock()) * 1000):
-                raise TimeoutError("nobody reads the other end")
-            size = os.write(fd, chunk)
-            self._is_torn = chunk[size - 1 : size] != b"\n"
-            chunk = chunk[size:]
-
-    def _open(self) -> int:
-        if self._path is None:
-            return STDERR_FD
-        if self._fd is not None and not _is_same_file(self._path, self._fd):
-            self._close()  # rotated: whoever renamed it has the rest
-            self._is_torn = False
-        if self._fd is None:
-            self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
-        return self._fd
-
-    def _close(self) -> None:
-        if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
-
-
-def _is_same_file(path: Path, fd: int) -> bool:
-    try:
-        return os.path.samestat(path.stat(), os.fstat(fd))
-    except FileNotFoundError:
-        return False
-
-
-def _chunks(lines: Iterable[bytes], most_bytes: int) -> Iterator[tuple[int, bytes]]:
-    """Whole lines in writes of a bounded size, so that processes do not mix theirs."""
-    chunk: list[bytes] = []
-    size = 0
-    for line in lines:
-        if chunk and size + len(line) > most_bytes:
-            yield len(chunk), b"".join(chunk)
-            chunk, size = [], 0
-        chunk.append(line)
-        size += len(line)
-    if chunk:
-        yield len(chunk), b"".join(chunk)
 
 
 class _PlainFormatter(logging.Formatter):

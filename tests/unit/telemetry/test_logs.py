@@ -12,9 +12,9 @@ import pytest
 from msgspec.structs import replace
 
 from router.domain.decision import Backend, Outcome, Reason
-from router.telemetry import logs
+from router.telemetry import log_file, logs
+from router.telemetry.log_file import ATOMIC_WRITE_BYTES, LineWriter
 from router.telemetry.logs import (
-    ATOMIC_WRITE_BYTES,
     MAX_TEXT_LENGTH,
     AccessLog,
     AccessRecord,
@@ -103,6 +103,7 @@ def test_a_line_holds_the_time_and_every_field_of_the_record() -> None:
         "asked_model": "fraud",
         "error": None,
         "cause": None,
+        "trace_id": None,
     }
 
 
@@ -148,12 +149,14 @@ def test_the_longest_line_is_still_one_atomic_write() -> None:
 def test_a_template_gives_the_line_of_the_record(
     record: AccessRecord, request_id: str, deadline_ms: float | None
 ) -> None:
-    answered = (request_id.encode(), 7.0, 0.0125, 0.011_25, 0.0, 4711, deadline_ms)
+    trace = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    answered = (request_id.encode(), 7.0, 0.0125, 0.011_25, 0.0, 4711, deadline_ms, trace)
     made = LineTemplate(record).line(answered, NOW - 7.0, usd_per_s=0.002)
 
     expected = replace(
         record, request_id=request_id, total_ms=12.5, upstream_ms=11.25,
         payload_bytes=4711, deadline_ms=deadline_ms, cost_usd=0.000_025,
+        trace_id="0af7651916cd43dd8448eb211c80319c",
     )  # fmt: skip
     assert json.loads(made) == json.loads(encode_line(expected, NOW))
     assert made.endswith(b"}\n")
@@ -161,7 +164,7 @@ def test_a_template_gives_the_line_of_the_record(
 
 
 def ended(request_id: bytes, at: float) -> Answered:
-    return request_id, at, 0.1, 0.1, 0.1, 300, None
+    return request_id, at, 0.1, 0.1, 0.1, 300, None, b""
 
 
 async def test_what_is_recorded_late_stands_where_it_happened(tmp_path: Path) -> None:
@@ -196,7 +199,7 @@ async def test_a_line_that_a_full_disk_has_cut_does_not_spoil_the_next(
         room -= written
         return written
 
-    monkeypatch.setattr("router.telemetry.logs.os.write", scarce)
+    monkeypatch.setattr("router.telemetry.log_file.os.write", scarce)
     for number in range(1, 4):
         log.record(numbered(number))
     await log.close()
@@ -275,6 +278,40 @@ async def test_a_rotated_file_is_opened_again(tmp_path: Path) -> None:
 
     assert ids((tmp_path / "access.log.1").read_text()) == ["r-1"]
     assert ids(path.read_text()) == ["r-2"]
+
+
+async def test_a_full_file_is_renamed_and_so_many_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "access.log"
+    size = len(encode_line(numbered(1), NOW))
+    log = AccessLog(str(path), lambda: NOW, writer=LineWriter(str(path), 2 * size, 2))
+    for number in range(1, 9):
+        log.record(numbered(number))
+        await log.close()
+
+    found = {name: ids((tmp_path / name).read_text()) for name in os.listdir(tmp_path)}  # noqa: PTH208
+    assert found == {
+        "access.log": ["r-7", "r-8"],
+        "access.log.1": ["r-5", "r-6"],
+        "access.log.2": ["r-3", "r-4"],
+    }
+    assert log.dropped_lines == 0
+    assert not path.stat().st_mode & 0o007
+
+
+def test_of_several_processes_one_renames_a_full_file(tmp_path: Path) -> None:
+    path = tmp_path / "access.log"
+    line = encode_line(RECORD, NOW)
+    writers = [LineWriter(str(path), len(line), 9) for _ in range(3)]
+    for writer in writers:
+        writer.write([line], lambda: 0.0)
+    writers[0].write([line], lambda: 0.0)  # renames what all have open
+    for writer in writers[1:]:
+        writer.write([line], lambda: 0.0)
+
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        "access.log", *(f"access.log.{number}" for number in range(1, 6)),
+    ]  # fmt: skip
+    assert all(len(file.read_bytes()) == len(line) for file in tmp_path.iterdir())
 
 
 async def test_an_existing_file_is_appended_to(tmp_path: Path) -> None:
@@ -361,8 +398,8 @@ async def test_a_reader_that_stopped_reading_costs_lines_and_not_the_shutdown(
     reading, writing = os.pipe()
     with os.fdopen(reading, "rb") as pipe:
         with os.fdopen(writing, "wb"):
-            monkeypatch.setattr(logs, "STDERR_FD", writing)
-            monkeypatch.setattr(logs, "WRITE_TIMEOUT_S", 0.2)
+            monkeypatch.setattr(log_file, "STDERR_FD", writing)
+            monkeypatch.setattr(log_file, "WRITE_TIMEOUT_S", 0.2)
             log = AccessLog("stderr", lambda: NOW)
             for number in range(count):
                 log.record(numbered(number))
@@ -423,4 +460,4 @@ def test_a_level_that_does_not_exist_is_refused() -> None:
 
 def test_the_standard_error_descriptor_is_the_one_of_the_process() -> None:
     assert sys.__stderr__ is not None
-    assert sys.__stderr__.fileno() == logs.STDERR_FD
+    assert sys.__stderr__.fileno() == log_file.STDERR_FD
