@@ -14,6 +14,7 @@ from router.settings.problems import KeyPath, Problem
 from router.settings.rules import RouteName, RuleSettings
 from router.settings.schema import ModelSettings, Settings
 from router.settings.server import ServerSettings
+from router.settings.sharing import unused_sharing
 from router.settings.values import is_loopback
 
 _SHOWN_MODELS = 3
@@ -52,6 +53,7 @@ def _about_pools(settings: Settings) -> Advice:
             for key in sorted({"min_replicas", "max_replicas"} & pool.model_fields_set):
                 message = "has no effect without scale: each address of urls is a replica"
                 yield ("models", index, "pool", key), message
+    yield from unused_sharing(settings)
 
 
 def _about_rules(settings: Settings) -> Advice:

@@ -23,6 +23,7 @@ from router.settings.references import wrong_references
 from router.settings.schema import Settings
 from router.settings.shape import Annotation
 from router.settings.shares import too_small_to_share
+from router.settings.sharing import wrong_sharing
 from router.settings.sources import ReadFile, Sources, read_bounded, sources_of
 from router.settings.tls import CertificateError, server_context
 from router.settings.validation import validate
@@ -120,7 +121,9 @@ def _load(reading: _Reading, document: Document) -> Loaded:
     settings = reading.validated(Settings, document, with_prices(data, prices))
     for group in ("models", "rules"):
         reading.problems += _repeated(document, (group,), "name")
-    wrong = [*wrong_references(data), *(too_small_to_share(settings) if settings else ())]
+    wrong = list(wrong_references(data))
+    if settings:
+        wrong += [*too_small_to_share(settings), *wrong_sharing(settings)]
     told = {problem.key for problem in reading.problems}
     problems = [document.problem(path, message) for path, message in wrong]
     reading.problems += [problem for problem in problems if problem.key not in told]

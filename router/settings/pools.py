@@ -259,6 +259,9 @@ class KubernetesPool(AnyPool):
         return value
 
 
+PoolName = Annotated[
+    str, Text(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", "1..63 characters of A-Z a-z 0-9 . _ -")
+]
 PoolSettings = Annotated[
     ProcessPool | StaticPool | DockerPool | KubernetesPool, Field(discriminator="kind")
 ]

@@ -12,9 +12,17 @@ Data = dict[str, Any]
 
 def with_prices(data: object, prices: PriceBook) -> object:
     """A copy of the configuration in which every backend with a known kind has a price."""
-    if not isinstance(data, dict) or not isinstance(data.get("models"), list):
+    if not isinstance(data, dict):
         return data
-    return {**data, "models": [_priced_model(model, prices) for model in data["models"]]}
+    priced = dict(data)
+    if isinstance(data.get("models"), list):
+        priced["models"] = [_priced_model(model, prices) for model in data["models"]]
+    if isinstance(data.get("pools"), dict):
+        priced["pools"] = {
+            name: _priced_pool(pool, prices) if isinstance(pool, dict) else pool
+            for name, pool in data["pools"].items()
+        }
+    return priced
 
 
 def _priced_model(model: object, prices: PriceBook) -> object:

@@ -5,15 +5,17 @@ Keys keep the user's names (the alias); field names carry the stored unit. See `
 
 from typing import Annotated
 
-from pydantic import Field, StrictBool, ValidationInfo, field_validator
+from pydantic import Field, PrivateAttr, StrictBool, ValidationInfo, field_validator
 
 from router.settings.quantities import (
     COUNT,
     DURATION,
+    GIB,
     HOUR_S,
     MILLISECONDS,
     NUMBER,
     PER_HOUR,
+    SIZE,
     Quantity,
     wrong,
 )
@@ -156,10 +158,27 @@ class AnyPool(Section):
     health: HealthSettings = Field(
         default_factory=HealthSettings, description="how the replicas are probed"
     )
+    model_memory_bytes: Annotated[int, Quantity(SIZE, 0, 4096 * GIB)] = Field(
+        default=0,
+        alias="model_memory",
+        description="of a pool in pools: memory for models in one replica, of which each takes its"
+        " sharing.memory; 0: room for all",
+    )
     service_time_s: Annotated[float, Quantity(MILLISECONDS, 0.01, 900_000)] = Field(
         default=0.05, alias="service_time_ms",
         description="expected time of a request until it has been measured",
     )  # fmt: skip
+
+    _group: str = PrivateAttr(default="")
+
+    @property
+    def group(self) -> str:
+        """Its name among the shared pools; empty for a model's own."""
+        return self._group
+
+    def is_shared_as(self, name: str) -> None:
+        """It is one of the shared pools, and has that name there."""
+        self._group = name
 
     @field_validator("max_replicas")
     @classmethod

@@ -5,6 +5,7 @@ values are frozen. This module never reads a file or the environment; `loader` d
 fills in what depends on other files (prices).
 """
 
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,7 +16,7 @@ from router.settings.extras import needs_extra
 from router.settings.functions import ServerlessSettings
 from router.settings.hedge import HedgeSettings
 from router.settings.masking import mask_secrets
-from router.settings.pools import PoolSettings
+from router.settings.pools import PoolName, PoolSettings
 from router.settings.quantities import (
     COUNT,
     DURATION,
@@ -30,11 +31,13 @@ from router.settings.retries import RetrySettings
 from router.settings.rules import RuleSettings
 from router.settings.section import Section
 from router.settings.server import ServerSettings
+from router.settings.sharing import SHARED_POOLS, SharingSettings, named
 from router.settings.values import MAX_LIST_ITEMS, FilePath, ModelName, Text, Url, Version
 
 MAX_ENTRIES = 1000
 """Most models, and most rules, in one configuration."""
 MAX_FALLBACKS = 10
+MAX_POOLS = 100
 
 Namespace = Annotated[
     str, Text(r"[A-Za-z0-9._:-]{1,100}", "1..100 characters of A-Z a-z 0-9 . _ : -")
@@ -168,7 +171,12 @@ class ModelSettings(Section):
         default=None, description="the function; a model needs this, a pool, or both"
     )
     pool: PoolSettings | None = Field(
-        default=None, validate_default=True, description="the warm replicas"
+        default=None,
+        validate_default=True,
+        description="the warm replicas: keys of its own, or the name of one of pools",
+    )
+    sharing: SharingSettings = Field(
+        default_factory=SharingSettings, description="what it takes of a pool that it shares"
     )
 
     @property
@@ -196,6 +204,16 @@ class ModelSettings(Section):
         if value is not None and info.data.get("attempts") == 1:
             raise wrong("needs attempts: 2 or more, the second one included")
         return value
+
+    @field_validator("pool", mode="before")
+    @classmethod
+    def _is_one_of_pools(cls, value: object, info: ValidationInfo) -> object:
+        if not isinstance(value, str):
+            return value
+        found: object = (info.context or {}).get(SHARED_POOLS, {}).get(value)
+        if found is None:
+            raise wrong("must be a mapping with kind, or the name of one of pools that is valid")
+        return found
 
     @field_validator("pool")
     @classmethod
@@ -229,6 +247,11 @@ class Settings(Section):
     controller: ControllerSettings = Field(
         default_factory=ControllerSettings, description="the loop that sizes the pools"
     )
+    pools: Annotated[Mapping[PoolName, PoolSettings], Field(max_length=MAX_POOLS)] = Field(
+        default={},
+        description="pools that several models share, by name: a model says pool: NAME;"
+        " each has the keys of models[].pool",
+    )
     models: tuple[ModelSettings, ...] = Field(
         min_length=1, max_length=MAX_ENTRIES, description="the models served"
     )
@@ -239,6 +262,15 @@ class Settings(Section):
     prices: Annotated[Path | None, FilePath(empty=True)] = Field(
         default=None, description="prices file; empty: the prices built in"
     )
+
+    @field_validator("pools")
+    @classmethod
+    def _may_be_referred_to(
+        cls, value: Mapping[str, PoolSettings], info: ValidationInfo
+    ) -> Mapping[str, PoolSettings]:
+        if info.context is not None:
+            info.context[SHARED_POOLS] = named(value)
+        return value
 
     @field_validator("shared_state")
     @classmethod
@@ -259,8 +291,10 @@ class Settings(Section):
     def masked(self) -> dict[str, Any]:
         """The effective settings under their configuration keys, JSON-able, secrets masked."""
         masked: dict[str, Any] = mask_secrets(self.model_dump(mode="json", by_alias=True))
-        for model in masked["models"]:
+        for model, shown in zip(self.models, masked["models"], strict=True):
+            if model.pool is not None and model.pool.group:
+                shown["pool"] = model.pool.group
             for backend in BACKENDS:
-                if model[backend] is None:
-                    del model[backend]  # a key without a value is a mistake
+                if shown[backend] is None:
+                    del shown[backend]  # a key without a value is a mistake
         return masked

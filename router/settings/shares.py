@@ -30,7 +30,8 @@ def shared(settings: Settings, number: int, of: int) -> Settings:
         }
     )
     models = tuple(_model(model, number, of) for model in settings.models)
-    return settings.model_copy(update={"server": server, "models": models})
+    pools = {name: _with_queue(pool, number, of) for name, pool in settings.pools.items()}
+    return settings.model_copy(update={"server": server, "models": models, "pools": pools})
 
 
 def _model(model: ModelSettings, number: int, of: int) -> ModelSettings:

@@ -48,7 +48,7 @@ class TestPlace:
 
     def test_nothing_moves_when_nothing_has_changed(self):
         tenants = {f"m{n}": Tenant(3 + n % 4, 0.05 * (n % 7)) for n in range(20)}
-        loaded = {str(n): [] for n in range(4)}
+        loaded: dict[str, list[str]] = {str(n): [] for n in range(4)}
         first = place(tenants, loaded, 20)
         assert placed(tenants, first, 20) == {id_: set(names) for id_, names in first.items()}
 
