@@ -30,7 +30,7 @@ from router.gateway.readiness import Readiness
 from router.gateway.server import DataPlane
 from router.gateway.status import ReloadState, StatusSources, readings
 from router.member import SNAPSHOT_PATH, Member
-from router.runtime import ModelRuntime, Runtime, RuntimeRef
+from router.runtime import GroupRuntime, ModelRuntime, Runtime, RuntimeRef
 from router.settings.loader import ConfigError, Loaded, load
 from router.settings.schema import Settings
 from router.settings.sources import Sources
@@ -65,6 +65,10 @@ _FIXED_SERVER_SETTINGS = (
     "max_header_bytes",
     "fast_path",
 )
+
+
+Owner = ModelRuntime | GroupRuntime
+"""Who may have replicas: a model with a pool of its own, or a shared pool."""
 
 
 class Gateway:
@@ -193,8 +197,8 @@ class Gateway:
             self._background.start("function host", self._host.run)
         if self._shared is not None:
             self._background.start("shared state", self._shared.run)
-        for model in self._runtime.current.models.values():
-            self._start_model(model)
+        for owner in self._runtime.current.owners:
+            self._start_pool(owner)
         self._background.start("controller", self._controller.run)
         if self._member is None or self._member.number == 1:  # one of them is enough to say it
             watch = CertificateWatch(
@@ -204,10 +208,9 @@ class Gateway:
         watcher = ConfigWatcher(self._sources, _WATCH_EVERY_S, self._on_file_change)
         self._background.start("config watcher", watcher.run)
 
-    def _start_model(self, model: ModelRuntime) -> None:
-        if model.driver is not None and model.prober is not None:
-            self._background.start(_loop_name("driver", model), model.driver.run)
-            self._background.start(_loop_name("prober", model), model.prober.run)
+    def _start_pool(self, owner: Owner) -> None:
+        for kind, run in owner.loops.items():
+            self._background.start(_loop_name(kind, owner), run)
 
     async def _start_credentials(
         self, runtime: Runtime, running: Mapping[Hashable, Refresher[Any]]
@@ -263,8 +266,10 @@ class Gateway:
             for key in old.credentials.keys() - new.credentials.keys():
                 await self._background.stop(_credential_loop(old.credentials[key]))
             for name in new.models.keys() | old.models.keys():
-                await self._replace_model(old.models.get(name), new.models.get(name))
+                await self._replace_pool(old.models.get(name), new.models.get(name))
                 await turn.pause_if_over()
+            for name in new.groups.keys() | old.groups.keys():
+                await self._replace_pool(old.groups.get(name), new.groups.get(name))
             await in_turns(self._metrics.forgetting())
             # Freed at once, what a thousand models leave behind would keep the loop.
             remains = [*old.models.values(), *old.settings.models, *loaded.document.models]
@@ -315,7 +320,7 @@ class Gateway:
             if model.pool is not None:
                 model.pool.wake = self._controller.wake
 
-    async def _replace_model(self, old: ModelRuntime | None, new: ModelRuntime | None) -> None:
+    async def _replace_pool(self, old: Owner | None, new: Owner | None) -> None:
         """Start and stop what a reload changed; what stayed the same is not touched."""
         old_driver = old.driver if old is not None else None
         new_driver = new.driver if new is not None else None
@@ -324,23 +329,22 @@ class Gateway:
         if old is not None and old_driver is not None:
             await self._retire(old)
         if new is not None:
-            self._start_model(new)
+            self._start_pool(new)
 
-    async def _retire(self, model: ModelRuntime) -> None:
+    async def _retire(self, old: Owner) -> None:
         """Let the requests of a replaced pool finish in the background, then stop its replicas."""
-        driver, prober, pool = (_loop_name(kind, model) for kind in ("driver", "prober", "pool"))
         drain_s = self._runtime.current.settings.server.drain_timeout_s
 
         async def stop_when_idle() -> None:
             give_up_at = self._parts.clock() + drain_s
-            while _is_busy(model) and self._parts.clock() < give_up_at:
+            while old.is_busy and self._parts.clock() < give_up_at:
                 await self._parts.sleep(_DRAIN_POLL_S)
-            if model.driver is not None and not model.driver.is_shared:
-                model.driver.want(0)  # also of replicas that would outlive the gateway
-            await self._background.stop(prober)
-            await self._background.stop(driver)
+            if old.driver is not None and not old.driver.is_shared:
+                old.driver.want(0)  # also of replicas that would outlive the gateway
+            for kind in reversed(tuple(old.loops)):
+                await self._background.stop(_loop_name(kind, old))
 
-        self._background.start(f"retiring {pool}", stop_when_idle)
+        self._background.start(f"retiring {_loop_name('pool', old)}", stop_when_idle)
 
     # -- shared state ------------------------------------------------------------------------------
 
@@ -363,16 +367,18 @@ class Gateway:
         """What the other gateways may know: counters, our ready replicas, our load on any."""
         endpoints: dict[str, list[SharedEndpoint]] = {}
         in_flight: dict[str, int] = {}
-        for name, model in self._runtime.current.models.items():
-            for endpoint in model.pool.endpoints.values() if model.pool is not None else ():
+        for owner in self._runtime.current.owners:
+            if owner.pool is None or owner.driver is None:
+                continue  # places on shared replicas are told of as those
+            for endpoint in owner.pool.endpoints.values():
                 in_flight[endpoint.id] = endpoint.in_flight
-                if model.driver is not None and model.driver.is_shared:
+                if owner.driver.is_shared:
                     continue  # the others find it where we did
                 if endpoint.is_local and endpoint.is_ready and not endpoint.is_draining:
                     told = SharedEndpoint(
                         endpoint.id, endpoint.address.url, endpoint.capacity, self._instance_id
                     )
-                    endpoints.setdefault(name, []).append(told)
+                    endpoints.setdefault(owner.name, []).append(told)
         canaries = {
             rule: CanaryWord(trial.digest, trial.term, trial.is_rolled_back)
             for rule, trial in self._runtime.current.trials.items()
@@ -392,13 +398,9 @@ def _credential_loop(credential: Refresher[Any]) -> str:
     return f"credential {credential.what} {id(credential):x}"
 
 
-def _loop_name(kind: str, model: ModelRuntime) -> str:
+def _loop_name(kind: str, owner: Owner) -> str:
     # A replaced pool and its successor run side by side for a while.
-    return f"{kind} {model.name} {id(model.driver):x}"
-
-
-def _is_busy(model: ModelRuntime) -> bool:
-    return model.pool is not None and bool(model.pool.in_flight or len(model.pool.queue))
+    return f"{kind} {owner.name} {id(owner.driver):x}"
 
 
 def _needs_restart(old: Runtime, new: Runtime) -> bool:

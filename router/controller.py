@@ -8,21 +8,24 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from router.backends.pool.endpoint import Endpoint
 from router.backends.pool.endpoints import Pool
 from router.domain.clock import Clock
+from router.domain.ports import PoolDriver
 from router.policy.demand import (
     USUAL_PAYLOAD_BYTES,
     PoolFacts,
     Rates,
     demand_from,
     starting_since,
+    summed,
 )
-from router.policy.sizing import Demand, Level, Sizing, SizingParams, size
+from router.policy.sizing import Demand, Level, SizingParams, size
 from router.policy.trial import CanaryTrial
 from router.policy.warm_bill import WarmBill
-from router.runtime import ModelRuntime, RuntimeRef
+from router.runtime import GroupRuntime, ModelRuntime, RuntimeRef
 from router.signals.snapshot import FleetSnapshot, SharedEndpoint
 from router.signals.window import Window
 from router.telemetry.labels import CostPart
@@ -31,6 +34,13 @@ from router.turns import Steps, at_once, in_turns
 from router.upstream.address import parse_address
 
 _log = logging.getLogger(__name__)
+
+
+class Sharing(NamedTuple):
+    """A model, and what it asks of the replicas that it shares."""
+
+    model: ModelRuntime
+    demand: Demand
 
 
 class Controller:
@@ -81,16 +91,25 @@ class Controller:
         self._last_step = now
         runtime, fleet = self._runtime.current, self._fleet()
         _follow_canaries(runtime.trials, fleet)
+        sharing: dict[str, list[Sharing]] = {name: [] for name in runtime.groups}
         for model in runtime.models.values():
-            self._step_model(model, fleet, runtime.settings.controller.window_s, dt, now)
+            demand = self._observe(model, fleet, runtime.settings.controller.window_s, dt, now)
+            if demand is not None and model.group:
+                sharing[model.group].append(Sharing(model, demand))
+            elif demand is not None:
+                self._step_model(model, demand, fleet, dt, now)
+            yield
+        for name, group in runtime.groups.items():
+            self._step_group(group, sharing[name], fleet, dt, now)
             yield
         for gone in self._windows.keys() - runtime.models.keys():
             del self._windows[gone]
             self._bills.pop(gone, None)
 
-    def _step_model(
+    def _observe(
         self, model: ModelRuntime, fleet: FleetSnapshot, window_s: float, dt: float, now: float
-    ) -> None:
+    ) -> Demand | None:
+        """What is asked of a model's pool; None if it has none."""
         window = self._windows.setdefault(model.name, Window(window_s))
         window.window_s = window_s
         totals = {
@@ -99,41 +118,83 @@ class Controller:
         totals[self._gateway_id] = model.signals.totals()
         window.add(now, totals)
         self._account_function(model, dt, leads=fleet.is_leader)
-        if model.pool is None or model.sizing_params is None:
-            return
+        if model.pool is None:
+            return None
         rates = window.rates()
         demand = demand_of(model, rates, now)
-        state = model.sizing
-        if model.driver is not None and (adopted := model.driver.take_over()):
-            state.levels = levels_of(adopted, model.sizing_params, now)
+        model.sizing.load = demand.load
+        model.sizing.arrivals_per_s = rates.arrivals
+        return demand
+
+    def _step_model(
+        self, model: ModelRuntime, demand: Demand, fleet: FleetSnapshot, dt: float, now: float
+    ) -> None:
+        assert model.pool is not None and model.sizing_params is not None  # noqa: S101, PT018
+        self._size(model, model.pool, model.sizing_params, demand, (dt, now))
+        follow(model.pool, fleet.endpoints.get(model.name, ()), fleet.peer_in_flight)
+        self._command(model, model.pool, fleet, now)
+        self._account(model, model.sizing_params, dt, now, leads=fleet.is_leader)
+
+    def _step_group(
+        self,
+        group: GroupRuntime,
+        sharing: Sequence[Sharing],
+        fleet: FleetSnapshot,
+        dt: float,
+        now: float,
+    ) -> None:
+        """Size what the models ask for together, and say who is to be loaded where."""
+        demand = summed([one.demand for one in sharing])
+        if group.pool.ready:
+            # Who waits for a model to be loaded asks for no replica.
+            demand = demand._replace(held=0)
+        group.sizing.load = demand.load
+        self._size(group, group.pool, group.sizing_params, demand, (dt, now))
+        follow(group.pool, fleet.endpoints.get(group.name, ()), fleet.peer_in_flight)
+        self._command(group, group.pool, fleet, now)
+        for one in sharing:
+            group.members.members[one.model.name].worked(one.demand.load, dt)
+        # Whoever leads changes what replicas have in memory, or two would undo each other's work.
+        leads = fleet.is_leader
+        group.residents.plan(now, may_load=leads, may_unload=leads and not group.pool.signals_stale)
+        for one in sharing:
+            _tell_member(one.model, group, now)
+        self._account_group(group, sharing, (dt, now), leads=leads)
+
+    def _size(
+        self,
+        sized: ModelRuntime | GroupRuntime,
+        pool: Pool,
+        bounds: SizingParams,
+        demand: Demand,
+        time: tuple[float, float],
+    ) -> None:
+        dt, now = time
+        state = sized.sizing
+        if sized.driver is not None and (adopted := sized.driver.take_over()):
+            state.levels = levels_of(adopted, bounds, now)
         # What starting a replica costs goes by how long starts have really taken.
-        params = replace(model.sizing_params, startup_s=model.pool.startup.mean_s)
+        params = replace(bounds, startup_s=pool.startup.mean_s)
         sizing = size(params, state.levels, demand, dt, now)
         if sizing.wanted != state.wanted:
             _log.info(
-                "model %s: %d -> %d replicas (%s, load %.2f)",
-                model.name,
+                "%s: %d -> %d replicas (%s, load %.2f)",
+                sized.title,
                 state.wanted,
                 sizing.wanted,
                 sizing.reason,
                 demand.load,
             )
         state.levels, state.wanted, state.reason = sizing.levels, sizing.wanted, sizing.reason
-        state.load = demand.load
-        state.arrivals_per_s = rates.arrivals
-        follow(model.pool, fleet.endpoints.get(model.name, ()), fleet.peer_in_flight)
-        self._command(model, fleet, sizing, now)
-        self._account(model, model.sizing_params, dt, now, leads=fleet.is_leader)
 
     def _command(
-        self, model: ModelRuntime, fleet: FleetSnapshot, sizing: Sizing, now: float
+        self, sized: ModelRuntime | GroupRuntime, pool: Pool, fleet: FleetSnapshot, now: float
     ) -> None:
-        pool, driver = model.pool, model.driver
-        assert pool is not None  # noqa: S101
+        driver, wanted = sized.driver, sized.sizing.wanted
         pool.starting_since = starting_since(
-            pool.starting_since, pool.wanted, sizing.wanted, pool.ready, now
+            pool.starting_since, pool.wanted, wanted, pool.ready, now
         )
-        pool.wanted = sizing.wanted
+        pool.wanted = wanted
         pool.signals_stale = fleet.stale(
             now, self._runtime.current.settings.shared_state.staleness_s
         )
@@ -142,10 +203,10 @@ class Controller:
         if driver.is_shared:
             if fleet.is_leader:
                 # Cut off from the others, each gateway leads and sees a part of the load.
-                driver.want(sizing.wanted, may_shrink=not pool.signals_stale)
+                driver.want(wanted, may_shrink=not pool.signals_stale)
             return
         elsewhere = sum(not endpoint.is_local for endpoint in pool.endpoints.values())
-        mine = max(0, sizing.wanted - elsewhere)
+        mine = max(0, wanted - elsewhere)
         # Only the leader starts replicas. Others keep what they run until the leader covers it.
         driver.want(mine if fleet.is_leader else min(mine, driver.billed))
 
@@ -164,19 +225,63 @@ class Controller:
         """Split what this gateway's replicas cost into busy and idle, and between tenants."""
         if model.driver is None or model.pool is None:
             return
-        # Replicas that all gateways have are on the leader's bill, and on no other.
-        is_payer = leads or not model.driver.is_shared
-        billed_s = model.driver.billed * dt if is_payer else 0.0
+        billed_s = _billed_s(model.driver, dt, leads=leads)
         used_s = model.pool.take_used_s()
         busy_s = min(max(sum(used_s.values()), 0.0), billed_s)
-        busy_usd = busy_s * params.replica_usd_per_s
-        idle_usd = (billed_s - busy_s) * params.replica_usd_per_s
+        usd_per_s = params.replica_usd_per_s
+        self._charge(model, used_s, busy_s * usd_per_s, (billed_s - busy_s) * usd_per_s, now)
+
+    def _account_group(
+        self, group: GroupRuntime, sharing: Sequence[Sharing], time: tuple[float, float], *,
+        leads: bool,
+    ) -> None:
+        """Split a group's bill: each model pays for its work, and for idle time by its work."""
+        dt, now = time
+        members, usd_per_s = group.members.members, group.sizing_params.replica_usd_per_s
+        billed_s = _billed_s(group.driver, dt, leads=leads)
+        used_s = [members[one.model.name].take_used_s() for one in sharing]
+        busy_s = [sum(used.values()) for used in used_s]
+        all_busy_s = sum(busy_s)
+        # More than is paid for where replicas that others pay for did some of it.
+        scale = min(1.0, billed_s / all_busy_s) if all_busy_s else 0.0
+        idle_usd = (billed_s - all_busy_s * scale) * usd_per_s
+        heats = [members[one.model.name].heat for one in sharing]
+        all_heat = sum(heats)
+        for one, used, busy, heat in zip(sharing, used_s, busy_s, heats, strict=True):
+            part = heat / all_heat if all_heat else 1 / len(sharing)
+            self._charge(one.model, used, busy * scale * usd_per_s, idle_usd * part, now)
+
+    def _charge(
+        self,
+        model: ModelRuntime,
+        used_s: Mapping[str, float],
+        busy_usd: float,
+        idle_usd: float,
+        now: float,
+    ) -> None:
+        """Put it on the model's bill, and its tenants'."""
         model.sizing.warm_busy_usd += busy_usd
         model.sizing.warm_idle_usd += idle_usd
         bill = self._bills.setdefault(model.name, WarmBill())
         for share in bill.split(used_s, busy_usd, idle_usd, now):
             self._metrics.add_cost(model.name, CostPart.WARM_BUSY, share.busy_usd, share.tenant)
             self._metrics.add_cost(model.name, CostPart.WARM_IDLE, share.idle_usd, share.tenant)
+
+
+def _billed_s(driver: PoolDriver, dt: float, *, leads: bool) -> float:
+    # Replicas that all gateways have are on the leader's bill, and on no other.
+    is_payer = leads or not driver.is_shared
+    return driver.billed * dt if is_payer else 0.0
+
+
+def _tell_member(model: ModelRuntime, group: GroupRuntime, now: float) -> None:
+    """What a model's own pool has to know of the replicas that it shares."""
+    pool, state, member = model.pool, model.sizing, group.members.members[model.name]
+    assert pool is not None  # noqa: S101
+    wanted = group.sizing.wanted if member.heat else 0
+    pool.starting_since = starting_since(pool.starting_since, pool.wanted, wanted, pool.ready, now)
+    pool.wanted, pool.signals_stale = wanted, group.pool.signals_stale
+    state.wanted, state.reason = wanted, group.sizing.reason
 
 
 def follow(pool: Pool, shared: Sequence[SharedEndpoint], peer_in_flight: Mapping[str, int]) -> None:

@@ -5,7 +5,7 @@ queues, estimates, counters) is shared between the old runtime and the new one b
 """
 
 import ssl
-from collections.abc import Hashable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,7 +14,9 @@ from router.admission.line import ticket_of
 from router.admission.rates import RateLimit
 from router.admission.retries import RetryBudget
 from router.backends.pool.endpoints import Pool
+from router.backends.pool.group import Group, HostPool
 from router.backends.pool.health import HealthProber
+from router.backends.pool.residents import Residents
 from router.backends.serverless.function import Function
 from router.backends.serverless.refresher import Refresher
 from router.domain.decision import Backend, Reason
@@ -26,8 +28,12 @@ from router.policy.sizing import Level, SizingParams, SizingReason
 from router.policy.trial import CanaryTrial
 from router.settings.admin_token import AdminToken
 from router.settings.keys import ApiKey, KeyRing
+from router.settings.pools import PoolSettings
 from router.settings.schema import ModelSettings, Settings
 from router.signals.memory import ModelSignals
+
+Loops = Mapping[str, Callable[[], Awaitable[None]]]
+"""Work in the background, by what it does."""
 
 
 @dataclass(slots=True)
@@ -45,11 +51,49 @@ class SizingState:
 
 
 @dataclass(frozen=True, slots=True)
+class GroupRuntime:
+    """One shared pool: its replicas, and the models that have places on them.
+
+    `pool` has the replicas as such; `source` as for a model.
+    """
+
+    name: str
+    settings: PoolSettings
+    pool: HostPool
+    driver: PoolDriver
+    prober: HealthProber
+    source: object
+    members: Group
+    residents: Residents
+    sizing: SizingState
+    sizing_params: SizingParams
+
+    @property
+    def title(self) -> str:
+        """What it is called in logs."""
+        return f"pool {self.name}"
+
+    @property
+    def loops(self) -> Loops:
+        """What keeps its replicas, and the models in them, going."""
+        return {
+            "driver": self.driver.run, "prober": self.prober.run, "models": self.residents.run
+        }  # fmt: skip
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether requests run there or wait."""
+        waiting = any(len(member.queue) for member in self.members.members.values())
+        return waiting or bool(self.pool.in_flight)
+
+
+@dataclass(frozen=True, slots=True)
 class ModelRuntime:
     """One configured model: its policy, its backends and its counters.
 
     `source` says where the pool's replicas come from: while it compares equal, a reload keeps the
-    pool, and rolls its replicas if they are to be different ones.
+    pool, and rolls its replicas if they are to be different ones. Of a shared pool, driver and
+    prober are the group's, and `pool` has the model's places.
     """
 
     settings: ModelSettings
@@ -69,6 +113,28 @@ class ModelRuntime:
     def name(self) -> str:
         """The model's name."""
         return self.settings.name
+
+    @property
+    def title(self) -> str:
+        """What it is called in logs."""
+        return f"model {self.name}"
+
+    @property
+    def loops(self) -> Loops:
+        """What keeps its replicas going; nothing for those that it shares."""
+        if self.driver is None or self.prober is None:
+            return {}
+        return {"driver": self.driver.run, "prober": self.prober.run}
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether requests run in its pool or wait there."""
+        return self.pool is not None and bool(self.pool.in_flight or len(self.pool.queue))
+
+    @property
+    def group(self) -> str:
+        """The name of the shared pool that it has places in; empty for none."""
+        return self.settings.pool.group if self.settings.pool is not None else ""
 
     @property
     def has_answered(self) -> bool:
@@ -161,8 +227,15 @@ class Runtime:
     rate_limits: dict[str, RateLimit] = field(default_factory=dict)
     credentials: Mapping[Hashable, Refresher[Any]] = field(default_factory=dict)
     trials: Mapping[str, CanaryTrial] = field(default_factory=dict)
+    groups: Mapping[str, GroupRuntime] = field(default_factory=dict)
     deciding_headers: frozenset[str] = frozenset()
     openai_paths: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+    @property
+    def owners(self) -> "Iterator[ModelRuntime | GroupRuntime]":
+        """All that may have replicas: models, and pools that several of them share."""
+        yield from self.models.values()
+        yield from self.groups.values()
 
     def over_limit_s(self, key: ApiKey, now: float) -> float:
         """Take one request of the key's rate limit: 0 if it has one left, else seconds to wait."""

@@ -4,19 +4,19 @@ from router.backends.pool.claims import Claims, claims_folder
 from router.backends.pool.docker import ContainerLauncher, ContainerSpec, EngineParams
 from router.backends.pool.supervisor import Launcher
 from router.settings.pools import AtExit, DockerPool
-from router.settings.schema import ModelSettings, Settings
+from router.settings.schema import Settings
 
 
 def container_launcher(
-    model: ModelSettings, pool: DockerPool, settings: Settings
+    owner: str, model: str, pool: DockerPool, settings: Settings
 ) -> ContainerLauncher:
-    """The launcher of a model's containers."""
+    """The launcher of the containers of a model or a shared pool, which `model` is told to."""
     engine = _engine(pool, settings)
-    return ContainerLauncher(model.name, _spec(model, pool), engine, Claims(claims_folder()))
+    return ContainerLauncher(owner, _spec(model, pool), engine, Claims(claims_folder()))
 
 
 def reconfigure_containers(
-    launcher: Launcher, model: ModelSettings, pool: DockerPool, settings: Settings
+    launcher: Launcher, model: str, pool: DockerPool, settings: Settings
 ) -> None:
     """Put new settings in force; containers that now differ are rolled."""
     assert isinstance(launcher, ContainerLauncher)  # noqa: S101
@@ -24,10 +24,10 @@ def reconfigure_containers(
     launcher.engine = _engine(pool, settings)
 
 
-def _spec(model: ModelSettings, pool: DockerPool) -> ContainerSpec:
+def _spec(model: str, pool: DockerPool) -> ContainerSpec:
     return ContainerSpec(
         image=pool.image,
-        model=model.backend_name,
+        model=model,
         command=pool.command,
         env=tuple(sorted(pool.env.items())),
         port=pool.port,
@@ -44,7 +44,7 @@ def _engine(pool: DockerPool, settings: Settings) -> EngineParams:
         url=pool.engine,
         namespace=pool.namespace,
         models=frozenset(
-            model.name
+            model.pool.group or model.name
             for model in settings.models
             if isinstance(model.pool, DockerPool)
             and (model.pool.engine, model.pool.namespace) == (pool.engine, pool.namespace)

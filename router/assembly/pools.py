@@ -8,6 +8,7 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
+from typing import Generic, TypeVar
 from urllib.parse import urlsplit
 
 from router.admission.adaptive import AdaptiveParams
@@ -25,7 +26,8 @@ from router.backends.pool.supervisor import Launcher, ReplicaSupervisor, Supervi
 from router.backends.serverless.secret_files import SecretFile
 from router.domain.clock import Clock
 from router.domain.ports import PoolDriver
-from router.runtime import ModelRuntime
+from router.policy.sizing import SizingParams
+from router.runtime import GroupRuntime, ModelRuntime
 from router.settings.pools import (
     DockerPool,
     HookAuth,
@@ -38,6 +40,8 @@ from router.settings.pools import (
 from router.settings.schema import ModelSettings, Settings
 from router.upstream.address import parse_address
 from router.upstream.client import UpstreamClient
+
+P = TypeVar("P", bound=Pool)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +57,37 @@ class PoolParts:
 
 
 @dataclass(frozen=True, slots=True)
-class PoolRuntime:
+class Owner:
+    """Whose pool it is: a model's, or that of all models which share it.
+
+    `served_as` and `version` are what the replicas load by themselves, None if they are told.
+    """
+
+    name: str
+    pool: PoolSettings
+    served_as: str | None
+    version: str | None
+    is_last_resort: bool
+
+
+def owner_of(model: ModelSettings) -> Owner:
+    """A model as the owner of its pool, which it must have."""
+    function = model.serverless
+    assert model.pool is not None  # noqa: S101  asked only for those that have one
+    return Owner(
+        name=model.name,
+        pool=model.pool,
+        served_as=model.backend_name,
+        version=model.version,
+        is_last_resort=function is None or not function.enabled,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class PoolRuntime(Generic[P]):
     """A pool and what keeps it. `source` says where its replicas come from."""
 
-    pool: Pool
+    pool: P
     driver: PoolDriver
     prober: HealthProber
     source: object
@@ -76,37 +107,42 @@ def imagine_replicas(model: ModelRuntime) -> None:
 
 
 def assemble_pool(
-    model: ModelSettings, settings: Settings, parts: PoolParts, old: ModelRuntime | None
-) -> PoolRuntime | None:
-    """The pool of a model; None if it has none."""
-    if model.pool is None:
-        return None
-    params, probe = pool_params(model), _probe_params(model, model.pool)
-    source = _source(model.pool)
-    caller = PoolCaller(parts.upstream, model.pool.timeouts.connect_s)
-    kept = _kept(old, source)
+    owner: Owner,
+    settings: Settings,
+    parts: PoolParts,
+    old: ModelRuntime | GroupRuntime | None,
+    make: type[P],
+) -> PoolRuntime[P]:
+    """A pool of that type, with what keeps its replicas."""
+    params, probe = pool_params(owner), _probe_params(owner)
+    source = _source(owner.pool)
+    caller = PoolCaller(parts.upstream, owner.pool.timeouts.connect_s)
+    kept = _kept(old, source, make)
     if kept is not None:
         kept.pool.reconfigure(params)
         kept.pool.caller = caller
         kept.prober.params = probe
-        _reconfigure(kept.driver, model, settings, probe)
+        _reconfigure(kept.driver, owner, settings, probe)
         return kept
-    pool = Pool(model.name, params, caller, parts.clock, parts.rng)
-    driver = _driver(pool, model, settings, parts, probe)
+    pool = make(owner.name, params, caller, parts.clock, parts.rng)
+    driver = _driver(pool, owner, settings, parts, probe)
     prober = HealthProber(pool, parts.upstream, probe, parts.clock)
     return PoolRuntime(pool, driver, prober, source)
 
 
-def _kept(old: ModelRuntime | None, source: object) -> PoolRuntime | None:
-    if old is None or old.pool is None or old.driver is None or old.prober is None:
+def _kept(
+    old: ModelRuntime | GroupRuntime | None, source: object, make: type[P]
+) -> PoolRuntime[P] | None:
+    if old is None or old.driver is None or old.prober is None or old.source != source:
         return None
-    return PoolRuntime(old.pool, old.driver, old.prober, source) if old.source == source else None
+    # A model that had a place in a shared pool has no driver, so it cannot get that far.
+    assert isinstance(old.pool, make)  # noqa: S101
+    return PoolRuntime(old.pool, old.driver, old.prober, source)
 
 
-def pool_params(model: ModelSettings) -> PoolParams:
-    """Bounds and priors of a model's pool."""
-    pool, function = model.pool, model.serverless
-    assert pool is not None  # noqa: S101  asked only for those that have one
+def pool_params(owner: Owner) -> PoolParams:
+    """Bounds and priors of a pool."""
+    pool = owner.pool
     ejection = pool.health.ejection
     return PoolParams(
         enabled=pool.enabled,
@@ -115,7 +151,7 @@ def pool_params(model: ModelSettings) -> PoolParams:
         max_queued_bytes=pool.queue.max_bytes,
         service_time_s=pool.service_time_s,
         startup_s=pool.startup_s,
-        is_last_resort=function is None or not function.enabled,
+        is_last_resort=owner.is_last_resort,
         slow_start_s=pool.health.slow_start_s,
         circuit=replace(
             ENDPOINT_CIRCUIT,
@@ -127,6 +163,20 @@ def pool_params(model: ModelSettings) -> PoolParams:
         if pool.adaptive is None
         else AdaptiveParams(pool.adaptive.minimum, pool.adaptive.maximum),
         outliers=OutlierParams(ejection.slower_by, ejection.least_excess_s, ejection.max_share),
+    )
+
+
+def sizing_params(pool: PoolSettings) -> SizingParams:
+    """Bounds and prices for whoever sizes the pool."""
+    is_fixed = isinstance(pool, StaticPool) and pool.scale is None
+    fixed = len(pool.urls) if isinstance(pool, StaticPool) and is_fixed else None
+    return SizingParams(
+        min_replicas=pool.min_replicas if fixed is None else fixed,
+        max_replicas=pool.max_replicas if fixed is None else fixed,
+        packing=pool.packing_ratio,
+        replica_usd_per_s=pool.price_usd_per_s,
+        startup_s=pool.startup_s,
+        min_billing_s=pool.min_billing_s,
     )
 
 
@@ -147,10 +197,9 @@ def _source(pool: PoolSettings) -> object:
 
 
 def _driver(
-    pool: Pool, model: ModelSettings, settings: Settings, parts: PoolParts, probe: ProbeParams
+    pool: Pool, owner: Owner, settings: Settings, parts: PoolParts, probe: ProbeParams
 ) -> PoolDriver:
-    of = model.pool
-    assert of is not None  # noqa: S101
+    of = owner.pool
     if isinstance(of, StaticPool):
         return _static_driver(pool, of, settings, parts)
     if isinstance(of, KubernetesPool):
@@ -158,7 +207,7 @@ def _driver(
         from router.assembly.kubernetes import kubernetes_driver  # noqa: PLC0415
 
         return kubernetes_driver(pool, of, settings, parts.upstream, parts.clock)
-    launcher = _launcher(model, of, settings, parts)
+    launcher = _launcher(owner, of, settings, parts)
     supervision = _supervision(of, settings)
     return ReplicaSupervisor(pool, parts.upstream, launcher, supervision, probe, parts.clock)
 
@@ -187,21 +236,18 @@ def _hook_target(of: ScaleSettings) -> HookTarget:
 
 
 def _launcher(
-    model: ModelSettings, of: ProcessPool | DockerPool, settings: Settings, parts: PoolParts
+    owner: Owner, of: ProcessPool | DockerPool, settings: Settings, parts: PoolParts
 ) -> Launcher:
     if isinstance(of, ProcessPool):
-        spec, logs = _process_spec(model, of, settings), _logs(of, settings)
-        return ProcessLauncher(model.name, spec, logs, parts.cores, parts.sockets)
+        spec, logs = _process_spec(owner, of, settings), _logs(of, settings)
+        return ProcessLauncher(owner.name, spec, logs, parts.cores, parts.sockets)
     from router.assembly.docker import container_launcher  # noqa: PLC0415
 
-    return container_launcher(model, of, settings)
+    return container_launcher(owner.name, owner.served_as or owner.name, of, settings)
 
 
-def _reconfigure(
-    driver: PoolDriver, model: ModelSettings, settings: Settings, probe: ProbeParams
-) -> None:
-    of = model.pool
-    assert of is not None  # noqa: S101
+def _reconfigure(driver: PoolDriver, owner: Owner, settings: Settings, probe: ProbeParams) -> None:
+    of = owner.pool
     if isinstance(of, KubernetesPool):
         from router.assembly.kubernetes import reconfigure_kubernetes  # noqa: PLC0415
 
@@ -213,9 +259,9 @@ def _reconfigure(
     if isinstance(of, DockerPool):
         from router.assembly.docker import reconfigure_containers  # noqa: PLC0415
 
-        reconfigure_containers(driver.launcher, model, of, settings)
+        reconfigure_containers(driver.launcher, owner.served_as or owner.name, of, settings)
     elif isinstance(of, ProcessPool) and isinstance(driver.launcher, ProcessLauncher):
-        driver.launcher.configured = _process_spec(model, of, settings)
+        driver.launcher.configured = _process_spec(owner, of, settings)
         driver.launcher.logs = _logs(of, settings)
     driver.reconfigure(_supervision(of, settings), probe)
 
@@ -228,30 +274,31 @@ def _supervision(pool: PoolSettings, settings: Settings) -> SupervisionParams:
     )
 
 
-def _probe_params(model: ModelSettings, pool: PoolSettings) -> ProbeParams:
-    health = pool.health
+def _probe_params(owner: Owner) -> ProbeParams:
+    health = owner.pool.health
     return ProbeParams(
         path=health.path,
         interval_s=health.interval_s,
         timeout_s=health.timeout_s,
         unhealthy_after=health.unhealthy_after,
         healthy_after=health.healthy_after,
-        metadata_path=f"/v2/models/{model.backend_name}",
+        metadata_path=f"/v2/models/{owner.served_as or owner.name}",
     )
 
 
 # -- worker processes ----------------------------------------------------------------------------
 
 
-def _process_spec(model: ModelSettings, pool: ProcessPool, settings: Settings) -> ProcessSpec:
+def _process_spec(owner: Owner, pool: ProcessPool, settings: Settings) -> ProcessSpec:
+    is_looked_for = owner.served_as is not None and not pool.command
     return ProcessSpec(
-        model=model.backend_name,
-        command=pool.command or _worker_command(model, settings),
+        model=owner.served_as or owner.name,
+        command=pool.command or _worker_command(owner, settings),
         env=dict(pool.env),
         cpus=pool.cpus,
         memory_bytes=pool.memory_bytes,
-        repository=None if pool.command else settings.workers.repository,
-        version=model.version,
+        repository=settings.workers.repository if is_looked_for else None,
+        version=owner.version,
     )
 
 
@@ -259,16 +306,19 @@ def _logs(pool: ProcessPool, settings: Settings) -> LogSpec:
     return LogSpec(settings.workers.log, pool.log_folder, pool.log_max_bytes)
 
 
-def _worker_command(model: ModelSettings, settings: Settings) -> tuple[str, ...]:
+def _worker_command(owner: Owner, settings: Settings) -> tuple[str, ...]:
     options: dict[str, object] = {
         "--repository": settings.workers.repository,
-        "--model": "{model}",
         "--listen": "unix:{socket}",
         "--threads": settings.workers.threads,
         "--max-body": settings.server.max_body_bytes,
         "--drain-s": settings.server.drain_timeout_s,
     }
-    if model.version is not None:
-        options["--version"] = model.version
+    if owner.served_as is not None:
+        options["--model"] = "{model}"
+    elif owner.pool.model_memory_bytes:
+        options["--memory"] = owner.pool.model_memory_bytes
+    if owner.version is not None:
+        options["--version"] = owner.version
     pairs = (part for name, value in options.items() for part in (name, str(value)))
     return (sys.executable, "-m", "workers.http_server", *pairs, "--exit-with-parent")

@@ -9,7 +9,7 @@ import os
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -18,24 +18,27 @@ from router.admission.hedging import HedgeParams, Hedging
 from router.admission.rates import RateLimit
 from router.admission.retries import RetryBudget
 from router.assembly.functions import CredentialBook, FunctionParts, assemble_function
-from router.assembly.pools import PoolParts, assemble_pool
+from router.assembly.groups import assemble_group, member_of
+from router.assembly.pools import PoolParts, PoolRuntime, assemble_pool, owner_of, sizing_params
 from router.assembly.rules import kept_trials, rule_of
 from router.backends.pool.confinement import Cores, available_cores
+from router.backends.pool.endpoints import Pool
 from router.backends.serverless.local_host import LocalFunctionSpec
 from router.domain.clock import Clock, Sleep
 from router.policy.decide import ModelPolicy
 from router.policy.rules import Rule, rules_for
-from router.policy.sizing import SizingParams
 from router.policy.steering import Slo
-from router.runtime import ModelRuntime, Runtime, SizingState
+from router.runtime import GroupRuntime, ModelRuntime, Runtime, SizingState
 from router.settings.functions import LocalFunction
 from router.settings.loader import Loaded
-from router.settings.pools import PoolSettings, StaticPool
 from router.settings.schema import ColdStart, ModelSettings, Settings
+from router.settings.sharing import groups_of
 from router.signals.memory import SignalBook
 from router.turns import Steps, at_once
 from router.upstream.address import Address, parse_address
 from router.upstream.client import UpstreamClient
+
+Warm = tuple[Pool | None, PoolRuntime[Pool] | None]
 
 _NOWHERE = Path("/nonexistent")
 _RETRY_BURST = 50.0
@@ -58,6 +61,13 @@ class Parts:
     rng: Random
     cores: Cores
     settled: Callable[[], None] = lambda: None
+
+    @property
+    def of_pools(self) -> PoolParts:
+        """Those that pools have a use for."""
+        return PoolParts(
+            self.upstream, self.clock, self.wall_clock, self.rng, self.cores, self.sockets
+        )
 
     @property
     def local_host(self) -> Address:
@@ -96,10 +106,15 @@ def assembling(loaded: Loaded, parts: Parts, previous: Runtime | None) -> Steps[
     yield
     old = previous.models if previous is not None else {}
     credentials = CredentialBook(previous.credentials if previous is not None else {})
-    models = {}
+    groups, models = {}, {}
+    for name, sharing in groups_of(settings).items():
+        group = previous.groups.get(name) if previous is not None else None
+        groups[name] = assemble_group(name, sharing, settings, parts.of_pools, group)
+        yield
     for model in settings.models:
         kept = old.get(model.name)
-        models[model.name] = _model(model, settings, rules, parts, credentials, kept)
+        warm = _warm(model, settings, parts, kept, groups)
+        models[model.name] = _model(model, rules, parts, credentials, kept, warm)
         yield
     limits = yield from _keeping_limits(loaded, previous)
     return Runtime(
@@ -114,6 +129,7 @@ def assembling(loaded: Loaded, parts: Parts, previous: Runtime | None) -> Steps[
         rate_limits=limits,
         credentials=credentials.used,
         trials=kept_trials(rules, previous),
+        groups=groups,
         deciding_headers=frozenset().union(*(rule.headers for rule in rules)),
         openai_paths=_openai_paths(settings),
     )
@@ -170,20 +186,13 @@ def _keeping_limits(loaded: Loaded, previous: Runtime | None) -> Steps[dict[str,
 
 def _model(
     model: ModelSettings,
-    settings: Settings,
     rules: tuple[Rule, ...],
     parts: Parts,
     credentials: CredentialBook,
     old: ModelRuntime | None,
+    warm: Warm,
 ) -> ModelRuntime:
-    pool = assemble_pool(
-        model,
-        settings,
-        PoolParts(
-            parts.upstream, parts.clock, parts.wall_clock, parts.rng, parts.cores, parts.sockets
-        ),
-        old,
-    )
+    pool, own = warm
     return ModelRuntime(
         settings=model,
         policy=ModelPolicy(rules_for(rules, model.name), _slo(model)),
@@ -196,13 +205,29 @@ def _model(
             credentials,
             old.serverless if old is not None else None,
         ),
-        pool=pool.pool if pool is not None else None,
-        driver=pool.driver if pool is not None else None,
-        prober=pool.prober if pool is not None else None,
-        source=pool.source if pool is not None else None,
-        sizing_params=_sizing_params(model.pool),
+        pool=pool,
+        driver=own.driver if own is not None else None,
+        prober=own.prober if own is not None else None,
+        source=own.source if own is not None else None,
+        sizing_params=sizing_params(model.pool) if model.pool is not None else None,
         hedging=_hedging(model, old),
     )
+
+
+def _warm(
+    model: ModelSettings,
+    settings: Settings,
+    parts: Parts,
+    old: ModelRuntime | None,
+    groups: Mapping[str, GroupRuntime],
+) -> Warm:
+    """The model's pool, and what keeps it if it is the model's alone."""
+    if model.pool is None:
+        return None, None
+    if model.pool.group:
+        return member_of(groups[model.pool.group], model, parts.of_pools), None
+    own = assemble_pool(owner_of(model), settings, parts.of_pools, old, Pool)
+    return own.pool, own
 
 
 def _retry_budget(model: ModelSettings, old: ModelRuntime | None) -> RetryBudget:
@@ -229,21 +254,6 @@ def _hedging(model: ModelSettings, old: ModelRuntime | None) -> Hedging | None:
 def _slo(model: ModelSettings) -> Slo:
     slo = model.slo
     return Slo(slo.latency_s, slo.percentile, slo.cold_start is ColdStart.ALLOW)
-
-
-def _sizing_params(pool: PoolSettings | None) -> SizingParams | None:
-    if pool is None:
-        return None
-    is_fixed = isinstance(pool, StaticPool) and pool.scale is None
-    fixed = len(pool.urls) if isinstance(pool, StaticPool) and is_fixed else None
-    return SizingParams(
-        min_replicas=pool.min_replicas if fixed is None else fixed,
-        max_replicas=pool.max_replicas if fixed is None else fixed,
-        packing=pool.packing_ratio,
-        replica_usd_per_s=pool.price_usd_per_s,
-        startup_s=pool.startup_s,
-        min_billing_s=pool.min_billing_s,
-    )
 
 
 # -- the function host ---------------------------------------------------------------------------

@@ -34,7 +34,10 @@ Middleware = Callable[..., Awaitable[web.StreamResponse]]
 
 
 class EndpointDrain(msgspec.Struct, forbid_unknown_fields=True):
-    """Which endpoint gets no new requests, or with `draining` false gets them again."""
+    """Which endpoint gets no new requests, or with `draining` false gets them again.
+
+    `model` may name a shared pool: then it is the replica, with all its models.
+    """
 
     model: str
     endpoint: str
@@ -59,19 +62,19 @@ def drain_endpoint(runtime: Runtime, question: EndpointDrain) -> dict[str, Any]:
 
     Raises ModelNotFoundError or EndpointNotFoundError.
     """
-    model = runtime.models.get(question.model)
-    if model is None:
+    owner = runtime.models.get(question.model) or runtime.groups.get(question.model)
+    if owner is None:
         raise not_found_model(question.model)
-    pool, found = model.pool, None
+    pool, found = owner.pool, None
     if pool is not None:
         found = pool.withdraw(question.endpoint, is_withdrawn=question.draining)
     if found is None:
         raise EndpointNotFoundError(
-            f"model {model.name} has no endpoint {question.endpoint[:100]!r};"
+            f"{owner.title} has no endpoint {question.endpoint[:100]!r};"
             " GET /v1/status lists those it has"
         )
     return {
-        "model": model.name,
+        "model": owner.name,
         "endpoint": found.id,
         "draining": question.draining,
         "in_flight": found.in_flight,

@@ -20,7 +20,7 @@ from router.domain.decision import Backend, Reason
 from router.gateway.certificate import described as described_certificate
 from router.gateway.server import DataPlane
 from router.gateway.trials import canary_readings, described
-from router.runtime import ModelRuntime, RuntimeRef
+from router.runtime import GroupRuntime, ModelRuntime, RuntimeRef
 from router.shadow.counts import ComparisonResult, CopyResult, ShadowCounts
 from router.signals.redis import SharedState
 from router.telemetry.labels import StallCause
@@ -65,6 +65,7 @@ def status(sources: StatusSources) -> Steps[dict[str, Any]]:
     now = sources.clock()
     return {
         "models": models,
+        "pools": [_group(group, now) for group in runtime.groups.values()],
         "canaries": [described(rule, trial, now) for rule, trial in runtime.trials.items()],
         "shadows": [_shadow(name, counts) for name, counts in _shadows(sources)],
         "shared_state": _shared_state(sources, now),
@@ -95,6 +96,7 @@ def _model(
         "replicas_wanted": sizing.wanted,
         "replicas_ready": pool.ready if pool is not None else 0,
         "replicas_billed": _billed(model),
+        "shared_pool": model.group or None,
         "sizing_reason": sizing.reason,
         "startup_s": _startup_s(pool),
         "queued": len(pool.queue) if pool is not None else 0,
@@ -110,6 +112,24 @@ def _model(
         },
         "hedge": _hedge(model.hedging),
         **_decisions(decisions),
+    }
+
+
+def _group(group: GroupRuntime, now: float) -> dict[str, Any]:
+    """A shared pool: its replicas, and which models each has loaded."""
+    sizing, pool, known = group.sizing, group.pool, group.residents.known
+    return {
+        "name": group.name,
+        "load_replicas": round(sizing.load, 4),
+        "replicas_wanted": sizing.wanted,
+        "replicas_ready": pool.ready,
+        "replicas_billed": group.driver.billed,
+        "sizing_reason": sizing.reason,
+        "startup_s": _startup_s(pool),
+        "endpoints": [
+            {**_endpoint(one, now), "models": sorted(known.get(one.id, ()))}
+            for one in _endpoints(pool)
+        ],
     }
 
 
@@ -215,6 +235,8 @@ def readings(sources: StatusSources) -> Steps[Readings]:
     for model in runtime.models.values():
         found.read(model, sources.clock())
         yield
+    for group in runtime.groups.values():
+        found.read_replicas(group, group.pool, sources.clock())
     now, shared, clients = sources.clock(), sources.shared_state, sources.data.limits
     return Readings(
         **found.by_model,
@@ -265,9 +287,14 @@ class _Found:
         found["queue_depth"][key] = len(pool.queue)
         # A pool's circuits are per endpoint: it is open when none is left.
         found["breaker_open"][key] = bool(pool.endpoints) and pool.ready == 0
-        found["replicas_wanted"][name] = model.sizing.wanted
+        self.read_replicas(model, pool, now)
+
+    def read_replicas(self, kept: ModelRuntime | GroupRuntime, pool: Pool, now: float) -> None:
+        """What is told of a pool's endpoints, under the name of its model or its own."""
+        name, found = kept.name, self.by_model
+        found["replicas_wanted"][name] = kept.sizing.wanted
         found["replicas_ready"][name] = pool.ready
-        found["replicas_billed"][name] = _billed(model)
+        found["replicas_billed"][name] = _billed(kept)
         found["pool_slots"][name] = pool.slots
         found["pool_panicking"][name] = pool.is_panicking
         found["sized_by_others"][name] = pool.is_sized_by_others
@@ -278,5 +305,5 @@ class _Found:
             states[name, endpoint.state(now)] += 1
 
 
-def _billed(model: ModelRuntime) -> int:
-    return model.driver.billed if model.driver is not None else 0
+def _billed(kept: ModelRuntime | GroupRuntime) -> int:
+    return kept.driver.billed if kept.driver is not None else 0

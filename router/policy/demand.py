@@ -4,6 +4,7 @@ Also the latency duty: whether the function alone would break the objective. Kno
 no clock; the gateway's controller and the replay both come through here.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from router.domain.snapshot import ServerlessSnapshot
@@ -47,6 +48,17 @@ def demand_from(
         # With replicas running, a queue is load like any other; without one it asks for the first.
         held=0 if pool.ready else pool.queued,
         latency_duty=breaks_objective(slo, function),
+    )
+
+
+def summed(demands: Sequence[Demand]) -> Demand:
+    """The demand of models that share replicas, as one."""
+    return Demand(
+        load=sum(demand.load for demand in demands),
+        serverless_usd_per_s=sum(demand.serverless_usd_per_s for demand in demands),
+        captive_load=sum(demand.captive_load for demand in demands),
+        held=sum(demand.held for demand in demands),
+        latency_duty=any(demand.latency_duty for demand in demands),
     )
 
 

@@ -80,9 +80,24 @@ class Endpoint:
         return (self.in_flight + self.peer_in_flight) / self.slots
 
     @property
+    def replica_capacity(self) -> int:
+        """What the whole replica is believed to work on at once."""
+        return self.capacity
+
+    @property
     def free(self) -> int:
         """Slots nobody holds."""
         return max(0, self.slots - self.in_flight - self.peer_in_flight)
+
+    def occupy(self) -> None:
+        """A request of ours begins there."""
+        self.in_flight += 1
+
+    def vacate(self) -> None:
+        """A request of ours has ended there."""
+        self.in_flight -= 1
+        if self.is_draining and self.in_flight == 0:
+            self.drained.set()
 
     def resize(self, capacity: int) -> None:
         """Believe in another capacity, unless it is learned."""

@@ -227,16 +227,23 @@ class Pool:
 
     def pump(self, now: float) -> None:
         """Hand free slots to waiting requests; called whenever an endpoint may have come free."""
-        while len(self.queue):
-            endpoint = self._choose(self.rotation.available(now), self._rng)
-            if endpoint is None:
-                # While requests wait, who failed is tried again soon, however often it failed.
-                endpoint = self.rotation.to_be_tried(now)
-            if endpoint is None:
-                return
-            self._occupy(endpoint, now)
-            if not self.queue.hand_over(endpoint):
-                self._vacate_unused(endpoint)
+        while self.hand_over_one(now):
+            pass
+
+    def hand_over_one(self, now: float) -> bool:
+        """Hand a free slot to the request whose turn it is; False if nobody waits, or none is."""
+        if not len(self.queue):
+            return False
+        endpoint = self._choose(self.rotation.available(now), self._rng)
+        if endpoint is None:
+            # While requests wait, who failed is tried again soon, however often it failed.
+            endpoint = self.rotation.to_be_tried(now)
+        if endpoint is None:
+            return False
+        self._occupy(endpoint, now)
+        if not self.queue.hand_over(endpoint):
+            self._vacate_unused(endpoint)
+        return True
 
     def takes_upload(self, request: InferenceRequest, upload: Unfinished, now: float) -> bool:
         """Whether a slot may be held for a body that is still to come (see `Uploads`).
@@ -268,17 +275,12 @@ class Pool:
         return self._choose(available, self._rng)
 
     def _occupy(self, endpoint: Endpoint, now: float) -> None:
-        endpoint.in_flight += 1
+        endpoint.occupy()
         endpoint.circuit.admit(now)
-
-    def _vacate(self, endpoint: Endpoint) -> None:
-        endpoint.in_flight -= 1
-        if endpoint.is_draining and endpoint.in_flight == 0:
-            endpoint.drained.set()
 
     def _vacate_unused(self, endpoint: Endpoint) -> None:
         endpoint.circuit.not_tried()
-        self._vacate(endpoint)
+        endpoint.vacate()
 
     def _free(self, endpoint: Endpoint) -> None:
         self._vacate_unused(endpoint)
@@ -294,7 +296,7 @@ class Pool:
 
         Returns the seconds of a whole replica that it took.
         """
-        used_s = (now - since) / endpoint.capacity
+        used_s = (now - since) / endpoint.replica_capacity
         self._used_s[tenant] += used_s
         if verdict is Verdict.OK:
             endpoint.good_answers += 1
@@ -308,7 +310,7 @@ class Pool:
             # that is only full is back with the next request of ours that it answers.
             if endpoint.circuit.failed(now):
                 self._set_aside(endpoint)
-        self._vacate(endpoint)
+        endpoint.vacate()
         if self.queue.waiters:
             self.pump(now)
         return used_s

@@ -4,7 +4,7 @@ Remembers the answer while nothing but an event can change it. Reserves no slot.
 """
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from router.admission.outliers import (
@@ -38,13 +38,14 @@ class Rotation:
     """The endpoints in traffic, of those in `endpoints`, which is the pool's own.
 
     `suspicion` is set when probes should not wait for their next round, `versions_matter` once a
-    client has asked for a version of the model.
+    client has asked for a version of the model. `on_change` is told of every change.
     """
 
     def __init__(self, endpoints: Mapping[str, Endpoint], params: RotationParams) -> None:
         self.params = params
         self.suspicion = asyncio.Event()
         self.versions_matter = False
+        self.on_change: Callable[[], None] | None = None
         self._endpoints = endpoints
         self._counts_since = 0.0
         # None when each must be asked: after a change, and while a circuit is open or an endpoint
@@ -54,6 +55,8 @@ class Rotation:
     def changed(self) -> None:
         """An endpoint came, left, or is in another state."""
         self._traffic = None
+        if self.on_change is not None:
+            self.on_change()
 
     def available(self, now: float) -> list[Endpoint]:
         """Those that take traffic."""
