@@ -1,9 +1,9 @@
 """Which models of a group are kept in the memory of which of its replicas.
 
-Bin packing with affinity: models with the most work for their memory come first, and each goes
-where it is already, else to where the least work is. What then is left of the memory takes further
-copies, so that a request finds a free slot on any replica, and at last whatever is still loaded:
-a model goes only when another one needs its room. Pure.
+Bin packing with affinity: models that requests wait for come first, then those with the most work
+for their memory, and each goes where it is already, else to where the least work is. What then is
+left of the memory takes further copies, so that a request finds a free slot on any replica, and at
+last whatever is still loaded: a model goes only when another one needs its room. Pure.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,11 +20,13 @@ wanted."""
 class Tenant(NamedTuple):
     """What a model of the group needs: memory in bytes, and how many replicas its work fills.
 
-    A model without work is loaded nowhere, but stays where it is.
+    A model without work is loaded nowhere, but stays where it is. `is_awaited` says that requests
+    wait for it which nobody else can serve.
     """
 
     memory_bytes: int
     load: float
+    is_awaited: bool = False
 
 
 def place(
@@ -39,7 +41,11 @@ def place(
     homes = frozenset().union(*(replica.before for replica in replicas.values()))
     working = sorted(
         (name for name, tenant in tenants.items() if tenant.load > 0),
-        key=lambda name: (-_density(tenants[name], is_loaded=name in homes), name),
+        key=lambda name: (
+            not tenants[name].is_awaited,
+            -_density(tenants[name], is_loaded=name in homes),
+            name,
+        ),
     )
     for name in working:
         _settle(name, tenants[name], list(replicas.values()))

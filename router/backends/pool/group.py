@@ -119,6 +119,11 @@ class MemberPool(Pool):
                 place.resize(capacity_of(host, most))
         self.rotation.changed()
 
+    @property
+    def is_awaited(self) -> bool:
+        """Whether requests wait for it to be loaded."""
+        return bool(self.queue.waiters) and not self.endpoints
+
     def settle(self, host: Endpoint) -> None:
         """It is loaded on that replica, and takes requests there."""
         self.add(Place(host, self.most))
@@ -172,7 +177,7 @@ class Group:
     def tenants(self) -> dict[str, Tenant]:
         """What each model needs, by its name in the replicas."""
         return {
-            member.served_as: Tenant(member.memory_bytes, member.heat)
+            member.served_as: Tenant(member.memory_bytes, member.heat, is_awaited=member.is_awaited)
             for member in self.members.values()
         }
 

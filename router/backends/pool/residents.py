@@ -65,7 +65,9 @@ class Residents:
         tenants = self._group.tenants()
         housed = frozenset().union(*self._wishes.values())
         is_new = self._wishes.keys() != {host.id for host in hosts}
-        homeless = any(one.load > 0 and name not in housed for name, one in tenants.items())
+        homeless = any(
+            (one.load > 0 or one.is_awaited) and name not in housed for name, one in tenants.items()
+        )
         if not is_new and not homeless and now < self._plan_again_at:
             return
         self._plan_again_at = now + _PLAN_EVERY_S

@@ -41,6 +41,10 @@ class TestPlace:
         tenants = {"new": Tenant(5, 0.25), "old": Tenant(5, 0.1)}
         assert placed(tenants, {"1": ["old"]}, 5) == {"1": {"new"}}
 
+    def test_what_requests_wait_for_comes_before_everything_else(self):
+        tenants = {"new": Tenant(5, 0.01, is_awaited=True), "old": Tenant(5, 2.0)}
+        assert placed(tenants, {"1": ["old"]}, 5) == {"1": {"new"}}
+
     def test_a_model_that_needs_several_replicas_has_them(self):
         tenants = {"hot": Tenant(5, 1.3), "warm": Tenant(5, 0.2)}
         found = placed(tenants, {"1": [], "2": [], "3": []}, 5)
