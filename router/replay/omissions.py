@@ -29,5 +29,7 @@ def _of_model(model: ModelSettings) -> Iterator[str]:
 
 
 def _of_pool(name: str, pool: PoolSettings) -> Iterator[str]:
+    if pool.group:
+        yield f"model {name}: pool: {pool.group} (its replicas are the model's alone here)"
     if pool.adaptive is not None:
         yield f"model {name}: pool.adaptive (concurrency stays as configured)"

@@ -37,7 +37,7 @@ def keys_in(node: Node | None, prefix: str = "") -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("name", ["router.yaml", "router.minimal.yaml"])
+@pytest.mark.parametrize("name", ["router.yaml", "router.minimal.yaml", "shared.yaml"])
 def test_a_bundled_configuration_loads_without_a_warning(name: str) -> None:
     assert load(CONFIG / name, {}).warnings == ()
 
