@@ -232,7 +232,11 @@ class Controller:
         self._charge(model, used_s, busy_s * usd_per_s, (billed_s - busy_s) * usd_per_s, now)
 
     def _account_group(
-        self, group: GroupRuntime, sharing: Sequence[Sharing], time: tuple[float, float], *,
+        self,
+        group: GroupRuntime,
+        sharing: Sequence[Sharing],
+        time: tuple[float, float],
+        *,
         leads: bool,
     ) -> None:
         """Split a group's bill: each model pays for its work, and for idle time by its work."""
