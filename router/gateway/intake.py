@@ -105,7 +105,7 @@ def read_intent(
     # Whoever sends the answer leaves out its body.
     asked = "GET" if method == "HEAD" else method
     path, _, query = origin_form(raw_target).partition("?")
-    protocol = protocol_of(path, headers)
+    protocol = protocol_of(path, headers, runtime.openai_paths)
     is_made = client_address.is_made(runtime.settings.server)
     head = read_head(
         headers,
@@ -210,7 +210,8 @@ class Intake:
         `client` is its connection. Raises RouterError.
         """
         method, headers = message.method, message.headers
-        exchange.protocol = protocol_of(origin_form(message.path).partition("?")[0], headers)
+        path = origin_form(message.path).partition("?")[0]
+        exchange.protocol = protocol_of(path, headers, runtime.openai_paths)
         exchange.cors = cors_headers(runtime.settings.server, method, headers)
         if exchange.cors and is_preflight(method, headers):
             return Document({})  # without a key: browsers send none with such a question

@@ -45,8 +45,9 @@ Namespace = Annotated[
 OpenAIPath = Annotated[
     str,
     Text(
-        r"/v1/(?!models(/|\Z))(?!(.*/)?\.{1,2}(/|\Z))[A-Za-z0-9._-]{1,100}(/[A-Za-z0-9._-]{1,100}){0,4}",
-        "a path below /v1/, without a query and not below /v1/models",
+        r"(?!/v1/models(/|\Z))(?!/v2(\Z|/(models|health|repository|trace|logging|[a-z]+memory)(/|\Z)))"
+        r"(?!.*/\.{1,2}(/|\Z))(/[A-Za-z0-9._-]{1,100}){1,5}",
+        "a path of 1..5 parts, without a query, and none that OIP or /v1/models has",
     ),
 ]
 RedisUrl = Annotated[str, Url(("redis", "rediss", "unix"), credentials=True, empty=True)]
@@ -150,7 +151,7 @@ class ModelSettings(Section):
     )
     openai_paths: Annotated[tuple[OpenAIPath, ...], Field(max_length=MAX_LIST_ITEMS)] = Field(
         default=(),
-        description="paths of its server beside those of OpenAI's API, such as /v1/score, to which"
+        description="paths of its server beside those of OpenAI's API, such as /score, to which"
         " requests with the model's name in their body are passed on",
     )
     attempts: Annotated[int, Quantity(COUNT, 1, 5)] = Field(

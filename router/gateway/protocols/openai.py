@@ -34,7 +34,8 @@ _PATHS = {
 }
 """Also rerank, which stands beside OpenAI's at many model servers."""
 _WITH_ANY_VERB = {"audio", "images"}
-_MODELS = "/v1/models"
+_BASE = "/v1/"
+_MODELS = f"{_BASE}models"
 _CLIENT = "x-stainless-lang"
 """What OpenAI's clients send with each request, and nobody else does."""
 
@@ -55,9 +56,9 @@ class OpenAI(WireProtocol):
     media = frozenset({FORM})
 
     def path(self, action: str, model: str, version: str | None) -> str:
-        """What stands after `/v1`: paths name no model, bodies do."""
+        """The path, as it stands after `/v1/` or else whole: paths name no model, bodies do."""
         del model, version
-        return f"/v1/{quote(action)}"
+        return quote(action if action.startswith("/") else _BASE + action)
 
     def error_document(self, message: str, code: str, status: int) -> dict[str, object]:
         """An object of a closed shape."""
@@ -68,22 +69,24 @@ class OpenAI(WireProtocol):
         """Whether it is under `/v1`; what is about models, only for clients of OpenAI's."""
         if path == _MODELS or path.startswith(f"{_MODELS}/"):
             return _CLIENT in headers and not path.endswith(":predict")
-        return path.startswith("/v1/")
+        return path.startswith(_BASE)
 
     def resolve(self, question: Question) -> Target | Document:
         """What the path asks for. Raises NotFoundError and its like."""
-        version, *action = question.segments
-        if action[:1] == ["models"]:
-            return listed(question, action[1:])
-        has_verb = len(action) == 2 and action[0] in _WITH_ANY_VERB and action[1]
-        path = "/".join(action)
-        only = None
-        if version != "v1" or not (has_verb or tuple(action) in _PATHS):
-            only = question.runtime.openai_paths.get(f"/{version}/{path}")
-            if only is None:
-                raise NotFoundError("this path is not part of the API")
+        path, only = "/" + "/".join(question.segments), None
+        match question.segments:
+            case ["v1", "models", *parts]:
+                return listed(question, parts)
+            case ["v1", verb, what] if verb in _WITH_ANY_VERB and what:
+                pass
+            case ["v1", *action] if tuple(action) in _PATHS:
+                pass
+            case _:
+                only = question.runtime.openai_paths.get(path)
+                if only is None:
+                    raise NotFoundError("this path is not part of the API")
         require(question.method, "POST")
-        return Target(self, path, None, only=only)
+        return Target(self, path.removeprefix(_BASE), None, only=only)
 
     def check_head(self, headers: Mapping[str, str]) -> None:
         """Raise UnsupportedMediaError for a body that cannot be read as it comes."""

@@ -265,8 +265,8 @@ async def test_statistics_of_all_models_are_what_the_gateway_has_counted(tmp_pat
 
 
 @pytest.mark.parametrize("fast_path", [True, False], ids=["fast", "ordinary"])
-async def test_a_configured_path_is_passed_on_for_the_models_that_have_it(tmp_path, fast_path):
-    score = "/v1/custom/score"
+@pytest.mark.parametrize("score", ["/v1/custom/score", "/score", "/v2/rerank"])
+async def test_a_configured_path_is_for_the_models_that_have_it(tmp_path, score, fast_path):
     form_type = {"content-type": "multipart/form-data; boundary=b"}
     model: Any = {"openai_paths": [score], "served_as": "theirs"}
     server = {"fast_path": fast_path}
@@ -279,7 +279,7 @@ async def test_a_configured_path_is_passed_on_for_the_models_that_have_it(tmp_pa
             without = await gateway.infer(b'{"model": "n"}', score)
             assert (without.status, without.json()["error"]["code"]) == (404, "not_found")
         sent = await gateway.request("POST", score, form('name="model"\r\n\r\nm'), form_type)
-        unknown = await gateway.infer(b'{"model": "m"}', "/v1/custom")
+        unknown = await gateway.infer(b'{"model": "m"}', score + "/x")
         wrong = await gateway.request("GET", score)
         received = [(each.target, each.body) for each in gateway.warm[0].received]
     assert (sent.status, unknown.status, wrong.status) == (200, 404, 405)

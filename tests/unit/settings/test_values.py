@@ -4,6 +4,8 @@ from typing import Annotated, Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
+from router.settings.schema import OpenAIPath
+from router.settings.server import Origin
 from router.settings.values import (
     BASE_DIR,
     Address,
@@ -136,3 +138,36 @@ def test_one_text_or_a_list_is_a_tuple(value: object, texts: tuple[str, ...]) ->
 def test_what_would_change_or_match_nothing_is_no_text_list(value: object) -> None:
     with pytest.raises(ValidationError, match=r"a text or a list of 1\.\.100 texts"):
         read(Annotated[tuple[str, ...], TextList()], value)
+
+
+@pytest.mark.parametrize("path", ["/score", "/v1/score", "/v2/rerank", "/a/b/c/d/e", "/v1/a.b_c-d"])
+def test_a_path_of_a_models_server_may_be_added(path: str) -> None:
+    assert read(OpenAIPath, path) == path
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "score", "/", "/v1/", "/score?x", "/a//b", "/a/../b", "/a/.", "/%2e", "/a b", "/v1/models",
+        "/v1/models/x", "/v2", "/v2/models/m/infer", "/v2/health", "/v2/repository/index",
+        "/v2/systemsharedmemory", "/a/b/c/d/e/f", "", 7,
+    ],
+)  # fmt: skip
+def test_a_path_that_others_have_or_nobody_can_is_refused(path: object) -> None:
+    with pytest.raises(ValidationError, match=r"a path of 1\.\.5 parts|in quotes"):
+        read(OpenAIPath, path)
+
+
+@pytest.mark.parametrize(
+    "origin", ["*", "https://a.example", "http://localhost:3000", "http://[::1]:80", "app://x"]
+)
+def test_an_origin_is_as_browsers_send_it(origin: str) -> None:
+    assert read(Origin, origin) == origin
+
+
+@pytest.mark.parametrize(
+    "origin", ["null", "a.example", "https://A.example", "https://a/", "https://*.a", "", 7]
+)
+def test_another_origin_is_refused(origin: object) -> None:
+    with pytest.raises(ValidationError, match="scheme://host"):
+        read(Origin, origin)
