@@ -44,7 +44,7 @@ FRONTS = {
 }
 # Installed with some packages and never used by a running function.
 UNUSED = (
-    "*/tests", "*/test", "*/__pycache__", "numpy/*/tests", "bin", "onnxruntime/tools",
+    "*/tests", "*/test", "numpy/*/tests", "bin", "onnxruntime/tools",
     "onnxruntime/transformers", "onnxruntime/quantization", "onnxruntime/datasets",
 )  # fmt: skip
 
@@ -69,7 +69,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     model = arguments.repository / arguments.model
     if not model.is_dir():
-        sys.stderr.write(f"{model}: no such model\n")
+        sys.stderr.write(
+            f"{model}: no such model; a repository has NAME/VERSION/model.onnx, and"
+            " `make .demo/.models` makes one with the demo's models\n"
+        )
         return 2
     if arguments.platform == "lambda/image" and (problem := over(size_bytes(model), LAMBDA_IMAGE)):
         sys.stderr.write(f"{problem}\n")
@@ -126,6 +129,7 @@ def install(folder: Path, python: str, arch: str) -> None:
     subprocess.run(  # noqa: S603  a fixed command with checked options
         [
             *(sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"),
+            "--no-compile",  # what is compiled has dates in it, and the bundle differs each time
             *("--target", str(folder), "--only-binary", ":all:", "--python-version", python),
             *(part for tag in platforms for part in ("--platform", tag)),
             *("--implementation", "cp", "-r", str(folder / "requirements.txt")),

@@ -26,6 +26,7 @@ def wrong_references(data: object) -> Iterator[tuple[KeyPath, str]]:
     known = {index: name for index, name in names.items() if isinstance(name, str)}
     yield from wrong_fallbacks(known, chains)
     yield from _empty_backends(models)
+    yield from _sized_twice(models)
     for path, name in _named_by_rules(data):
         if name not in known.values():
             yield path, "is not the name of a configured model"
@@ -37,6 +38,22 @@ def _empty_backends(models: list[tuple[int, dict[str, object]]]) -> Iterator[tup
         for key in BACKENDS:
             if key in model and model[key] is None:
                 yield ("models", index, key), "is empty: leave it out, or say what it is"
+
+
+def _sized_twice(models: list[tuple[int, dict[str, object]]]) -> Iterator[tuple[KeyPath, str]]:
+    """Deployments that two models' pools would size, each against the other."""
+    sized: dict[tuple[str, str, str], object] = {}
+    for index, model in models:
+        pool = model.get("pool")
+        if not isinstance(pool, dict) or pool.get("size") == "external":
+            continue
+        deployment = pool.get("deployment")
+        if not isinstance(deployment, str):
+            continue
+        where = (str(pool.get("kubeconfig")), str(pool.get("namespace")), deployment)
+        first = sized.setdefault(where, model.get("name"))
+        if first != model.get("name"):
+            yield ("models", index, "pool", "deployment"), f"is sized for model {first} already"
 
 
 def _named_by_rules(data: object) -> Iterator[tuple[KeyPath, str]]:

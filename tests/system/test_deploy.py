@@ -206,6 +206,15 @@ def test_the_chart_is_valid(profile: str, tmp_path: Path):
     run(*kubernetes_validate(), manifests)
 
 
+def test_the_chart_refuses_models_that_would_share_a_deployment(tmp_path: Path):
+    values = tmp_path / "values.yaml"
+    pool = {"image": "worker:1", "maxReplicas": 1}
+    models = [{"name": name, "pool": pool} for name in ("fraud.v1", "fraud-v1")]
+    values.write_text(yaml.safe_dump({"models": models}))
+    with pytest.raises(AssertionError, match=r"models fraud\.v1 and fraud-v1 would share"):
+        run(helm(), "template", "x", CHART, "--values", values)
+
+
 @pytest.mark.parametrize("profile", PROFILES)
 def test_every_pod_is_restricted(profile: str):
     for name, spec in pod_specs(rendered(profile)):

@@ -211,6 +211,19 @@ async def test_a_container_that_dies_or_hangs_loses_no_request_and_is_replaced(
     assert every == now, "nothing is left of the victim"
 
 
+async def test_what_a_container_wrote_before_it_ended_is_in_the_log(
+    start_gateway: StartGateway, config: dict[str, Any]
+):
+    config["models"][0]["pool"]["command"] = ["--model", "nosuchmodel"]
+    gateway = start_gateway(config)
+    async with asyncio.timeout(40):
+        while "it wrote last: " not in gateway.log:
+            await asyncio.sleep(0.1)
+    (line, *_) = [line for line in gateway.log.splitlines() if "it wrote last: " in line]
+    assert "exited with status" in line
+    assert "nosuchmodel" in line.partition("it wrote last: ")[2]
+
+
 async def test_a_new_image_is_rolled_out_without_a_failed_request(
     start_gateway: StartGateway,
     config: dict[str, Any],

@@ -36,6 +36,8 @@ _CALL_S = 30.0
 _PULL_S = 1800.0
 _ASK_AGAIN_S = 1.0
 _SHORT_ID = 12
+_LAST_LINES = 5
+_LAST_CHARS = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +98,19 @@ class ContainerInstance:
             except (aiohttp.ClientError, OSError, ValueError):
                 pass  # the engine is restarting: its containers may well run on
             else:
-                return f"exited with status {answer.get('StatusCode')}"
+                return f"exited with status {answer.get('StatusCode')}{await self._last_words()}"
             await asyncio.sleep(_ASK_AGAIN_S)
+
+    async def _last_words(self) -> str:
+        """What it wrote before it ended, for who looks for the cause; nothing if it is gone."""
+        container = self._engine.containers.container(self._container)
+        try:
+            async with _engine_call("show a container's log", _CALL_S):
+                lines = await container.log(stdout=True, stderr=True, tail=_LAST_LINES)
+        except ReplicaFailedError:
+            return ""
+        text = last_words(lines)
+        return f"; it wrote last: {text}" if text else ""
 
     async def end(self, patience_s: float) -> None:
         """Stop, and remove. Raises ReplicaFailedError while the engine does not do it."""
@@ -251,6 +264,13 @@ class ContainerLauncher:
 
 def _name_of(names: Sequence[str]) -> str:
     return names[0].lstrip("/")
+
+
+def last_words(lines: Sequence[str]) -> str:
+    """The end of a container's output on one line, without what could forge another."""
+    text = " | ".join(line.strip() for line in lines if line.strip())
+    shown = "".join(char if char.isprintable() else " " for char in text)
+    return shown if len(shown) <= _LAST_CHARS else f"...{shown[-_LAST_CHARS:]}"
 
 
 def creation(spec: ContainerSpec, labels: Mapping[str, str]) -> dict[str, Any]:

@@ -63,5 +63,7 @@ async def test_a_zip_leaves_room_for_a_model(tmp_path: Path, arch: str) -> None:
     )
     with zipfile.ZipFile(out) as archive:
         unzipped = sum(entry.file_size for entry in archive.infolist())
+        compiled = [name for name in archive.namelist() if name.endswith(".pyc")]
+    assert not compiled, "two bundles of the same would differ"
     assert out.stat().st_size < 50 * MIB, "it could be uploaded without S3"
     assert unzipped < 130 * MIB

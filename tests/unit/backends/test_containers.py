@@ -13,6 +13,7 @@ from router.backends.pool.docker import (
     EngineParams,
     address_of,
     creation,
+    last_words,
 )
 from router.backends.pool.supervisor import ReplicaFailedError
 
@@ -118,3 +119,10 @@ async def test_an_engine_that_is_not_there_is_a_failed_replica():
     with pytest.raises(ReplicaFailedError, match="did not list containers: Cannot connect"):
         await subject.open()
     await subject.close()
+
+
+def test_the_last_words_of_a_container_are_one_bounded_line():
+    assert last_words(["no such model\n", "\n", "bye\r\x1b[31m\n"]) == "no such model | bye  [31m"
+    long = last_words(["x" * 10_000, "the cause\n"])
+    assert long.endswith("the cause")
+    assert len(long) < 600

@@ -35,7 +35,8 @@ def dashboard_queries() -> Iterator[str]:
     for annotation in DASHBOARD["annotations"]["list"]:
         yield annotation["expr"]
     for variable in DASHBOARD["templating"]["list"]:
-        yield variable["query"]["query"]
+        if variable["type"] == "query":
+            yield variable["query"]["query"]
 
 
 def alert_rules() -> list[dict[str, Any]]:
@@ -90,7 +91,11 @@ def test_dashboard_and_datasource_fit_together():
     )
     (uid,) = {datasource["uid"] for datasource in source["datasources"]}
     named = {panel["datasource"]["uid"] for panel in DASHBOARD["panels"] if "datasource" in panel}
-    assert named == {uid}
+    assert named == {"${datasource}"}
+    chosen, *others = DASHBOARD["templating"]["list"]
+    assert (chosen["name"], chosen["type"]) == ("datasource", "datasource")
+    assert chosen["current"]["value"] == uid, "a Grafana with another one may choose"
+    assert {variable["datasource"]["uid"] for variable in others} == {"${datasource}"}
 
 
 def test_every_alert_says_how_urgent_it_is_and_what_it_is():

@@ -83,7 +83,9 @@ def test_an_unknown_model_is_a_usage_error(
 ) -> None:
     arguments = ["google", "--repository", str(tmp_path), "--model", "nope", "--out", "x"]
     assert bundle.main(arguments) == 2
-    assert "no such model" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "no such model" in told
+    assert "make .demo/.models" in told, "how to get one"
 
 
 def test_a_zip_over_the_limit_is_refused_before_it_is_made(

@@ -42,3 +42,17 @@ def test_keys_for_models_that_do_not_exist_are_warned_of() -> None:
         (str(BASE / "keys.yaml"), 2, "[1].models", "matches no model (mymodle)"),
         (str(BASE / "keys.yaml"), 2, "[1].models", "matches no model (other-*)"),
     ]
+
+
+def test_two_models_do_not_size_one_deployment() -> None:
+    pool = "kind: kubernetes, service: s, deployment: d"
+    text = (
+        "models:\n"
+        f"  - {{name: a, slo: {{latency_ms: 1}}, pool: {{{pool}, namespace: one}}}}\n"
+        f"  - {{name: b, slo: {{latency_ms: 1}}, pool: {{{pool}, namespace: two}}}}\n"
+        f"  - {{name: c, slo: {{latency_ms: 1}}, pool: {{{pool}, namespace: one}}}}\n"
+        f"  - {{name: d, slo: {{latency_ms: 1}}, pool: {{{pool}, namespace: one, size: external}}}}"
+    )
+    (problem,) = problems_of(text)
+    assert problem.startswith("router.yaml:4: models[2].pool.deployment = d, is sized for")
+    assert "model a already" in problem
