@@ -132,7 +132,7 @@ def test_kserves_client(gateway: GatewayProcess):
         "live": True, "ready": True, "model_ready": True,
         "json": (2 * X).tolist(), "json_id": "r-1",
         "binary": (2 * X).tolist(), "binary_id": "r-1",
-        "v1": (2 * X).tolist(),
+        "v1": (2 * X).tolist(), "v1_live": True, "v1_model_ready": True,
     }  # fmt: skip
 
 

@@ -38,6 +38,8 @@ async def main(url: str, model: str) -> dict[str, Any]:
     async with InferenceRESTClient(RESTConfig(protocol="v1")) as client:
         answer = await client.infer(url, {"instances": X.tolist()}, model)
         found["v1"] = answer["predictions"]
+        found["v1_live"] = await client.is_server_live(url)
+        found["v1_model_ready"] = await client.is_model_ready(url, model)
     return found
 
 

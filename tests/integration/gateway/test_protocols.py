@@ -161,6 +161,11 @@ async def test_a_head_request_gets_the_head_of_what_a_get_would(tmp_path, path):
     assert set(received) <= {"GET"}
 
 
+async def test_the_root_tells_kserves_client_that_the_server_lives(tmp_path):
+    async with Harness(tmp_path, warm=[ok()]) as gateway:
+        assert (await gateway.request("GET", "/")).json()["status"] == "alive"
+
+
 async def test_openais_clients_get_their_shape_for_an_unknown_model(tmp_path):
     async with Harness(tmp_path, warm=[ok()]) as gateway:
         reply = await gateway.request("GET", "/v1/models/x", headers={"x-stainless-lang": "python"})
