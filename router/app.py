@@ -29,6 +29,8 @@ from router.gateway.listener import Listener
 from router.gateway.readiness import Readiness
 from router.gateway.server import DataPlane
 from router.gateway.status import ReloadState, StatusSources, readings
+from router.jobs.runner import Calling
+from router.jobs.service import Jobs
 from router.member import SNAPSHOT_PATH, Member
 from router.runtime import GroupRuntime, ModelRuntime, Runtime, RuntimeRef
 from router.settings.loader import ConfigError, Loaded, load
@@ -111,6 +113,7 @@ class Gateway:
             self._runtime, director, Telemetry(self._metrics, self._access_log), parts.clock,
             instance_id, parts.upstream,
         )  # fmt: skip
+        self._jobs = self._make_jobs(director) if settings.jobs.directory is not None else None
         self._shared = self._shared_state() if settings.shared_state.redis_url else None
         self._controller = Controller(
             self._runtime, self._fleet, self._metrics, parts.clock, instance_id
@@ -199,6 +202,8 @@ class Gateway:
             self._background.start("shared state", self._shared.run)
         for owner in self._runtime.current.owners:
             self._start_pool(owner)
+        if self._jobs is not None:
+            self._background.start("jobs", self._jobs.run)
         self._background.start("controller", self._controller.run)
         if self._member is None or self._member.number == 1:  # one of them is enough to say it
             watch = CertificateWatch(
@@ -232,11 +237,26 @@ class Gateway:
         _log.info("draining: %d requests in flight", self._data.in_flight)
         listener.close()
         data.pre_shutdown()
+        if self._jobs is not None:
+            self._jobs.runner.is_draining = True
         give_up_at = self._parts.clock() + timeout_s
-        while self._data.in_flight and self._parts.clock() < give_up_at:
+        while self._in_flight and self._parts.clock() < give_up_at:
             await self._parts.sleep(_DRAIN_POLL_S)
         if self._data.in_flight:
             _log.warning("%d requests did not end in time and are cut off", self._data.in_flight)
+
+    @property
+    def _in_flight(self) -> int:
+        """Requests and jobs that have not ended; jobs that are cut off are begun again."""
+        return self._data.in_flight + (self._jobs.runner.in_flight if self._jobs else 0)
+
+    def _make_jobs(self, director: Director) -> Jobs:
+        parts, data = self._parts, self._data
+        calling = Calling(director, data.intake, data.bodies, parts.clock, parts.rng)
+        settings = self._runtime.current.settings
+        jobs = Jobs(settings, self._runtime, calling, parts.wall_clock, self._instance_id)
+        data.later = jobs.front
+        return jobs
 
     # -- configuration -----------------------------------------------------------------------------
 
@@ -304,7 +324,7 @@ class Gateway:
             )  # fmt: skip
         if old is not None and _needs_restart(old, new):
             _log.warning(
-                "listeners, processes, access log and shared state change at the next start"
+                "listeners, processes, access log, shared state and jobs change at the next start"
             )
         self._metrics.configure(
             new.models,
@@ -405,6 +425,8 @@ def _loop_name(kind: str, owner: Owner) -> str:
 
 def _needs_restart(old: Runtime, new: Runtime) -> bool:
     before, after = old.settings, new.settings
+    if before.jobs != after.jobs:
+        return True
     return before.shared_state != after.shared_state or any(
         getattr(before.server, name) != getattr(after.server, name)
         for name in _FIXED_SERVER_SETTINGS

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from math import inf
 
-from aiohttp import web
+from aiohttp import MultipartReader, web
 
 from router.domain.clock import Clock
 from router.domain.errors import (
@@ -119,6 +119,16 @@ class Body:
 
     def __exit__(self, *exception: object) -> None:
         self._budget.release(self._reserved)
+
+    @property
+    def is_held(self) -> bool:
+        """Whether it was here from the beginning, so that there is nothing to read."""
+        return self._given is None
+
+    def form(self) -> MultipartReader:
+        """The parts of a form, as they come. Raises ValueError for what is none."""
+        self._say_continue()
+        return MultipartReader(self._arrival.message.headers, self._arrival.payload)
 
     @property
     def _arrival(self) -> Arrival:

@@ -102,6 +102,25 @@ def read_intent(
     is_ready: bool,
 ) -> Intent:
     """Understand a head. Raises RouterError."""
+    identified = partial(identify, runtime)
+    line = method, raw_target
+    return resolved_intent(line, headers, runtime, now, caller=identified, is_ready=is_ready)
+
+
+def resolved_intent(
+    line: tuple[str, str],
+    headers: CIMultiDictProxy[str],
+    runtime: Runtime,
+    now: float,
+    *,
+    caller: Callable[[str | None], ApiKey | None],
+    is_ready: bool,
+) -> Intent:
+    """As `read_intent`; `line` is method and target, `caller` says who it is that has such a key.
+
+    Raises RouterError.
+    """
+    method, raw_target = line
     # Whoever sends the answer leaves out its body.
     asked = "GET" if method == "HEAD" else method
     path, _, query = origin_form(raw_target).partition("?")
@@ -114,11 +133,11 @@ def read_intent(
         dropped=client_address.NAMES if is_made else frozenset(),
     )
     # Before the path is looked at: a stranger learns nothing of the models that there are.
-    caller = None if path.startswith(_OPEN_PATHS) else identify(runtime, head.key)
-    target = protocol.resolve(Question(asked, segments_of(path), runtime, caller, now, is_ready))
+    known = None if path.startswith(_OPEN_PATHS) else caller(head.key)
+    target = protocol.resolve(Question(asked, segments_of(path), runtime, known, now, is_ready))
     if isinstance(target, Target) and target.model is None:
         target.protocol.check_head(head.headers)
-    return Intent(target, head, caller, asked, clean_query(query))
+    return Intent(target, head, known, asked, clean_query(query))
 
 
 def request_of(
@@ -272,7 +291,7 @@ class Intake:
         if content is None:
             if not exchange.is_resumed:
                 self._director.check(_chain(intent, asked, model, request, runtime))
-            if _may_stream(model, target, request):
+            if not body.is_held and _may_stream(model, target, request):
                 request = replace(request, kept_bytes=WINDOW_BYTES)
                 upload = await self._upload(body, exchange, runtime)
                 chain = _chain(intent, asked, model, request, runtime)

@@ -66,6 +66,8 @@ _KINDS: dict[str, Line] = {
     },
     Line.DECIDES,
 )  # fmt: skip
+_SPECIAL = "prefer"
+"""A head with it is not among the common ones: its client may want to be answered later."""
 _DECIDING_STARTS = (OURS, "proxy-", "sec-websocket-")
 
 T = TypeVar("T")
@@ -160,7 +162,10 @@ class KnownHeads(Generic[T]):
     def _kind_of_name(self, name: bytes) -> Line | None:
         if not _TOKEN.fullmatch(name):
             return None
-        kind = self.kind_of(name.decode("ascii").lower())
+        lower = name.decode("ascii").lower()
+        if lower == _SPECIAL:
+            return None
+        kind = self.kind_of(lower)
         if len(self._names) < _MAX_NAMES:
             self._names[name] = kind
         return kind

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
 from itertools import count
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 from aiohttp import web
@@ -20,7 +20,7 @@ from router.dispatch.outcomes import outcome_of
 from router.domain.clock import Clock
 from router.domain.decision import Outcome
 from router.domain.errors import RouterError
-from router.domain.ports import Payload
+from router.domain.ports import BackendResponse, Payload
 from router.gateway.body import Body, BodyBudget, HeldBody
 from router.gateway.client_limits import ClientLimits, connections_of
 from router.gateway.connection import ClientConnection, Data
@@ -44,6 +44,20 @@ _log = logging.getLogger(__name__)
 
 _READ_BUFFER_BYTES = 64 * 1024
 """A connection stops reading when it holds twice that much of an ordinary request's body."""
+
+
+class Later(Protocol):
+    """Who has the requests that are answered later, and the paths that are about them."""
+
+    def takes(self, message: RawRequestMessage) -> bool:
+        """Whether a request may be the business of `answer`."""
+        ...
+
+    async def answer(
+        self, message: RawRequestMessage, body: Body, exchange: Exchange, runtime: Runtime
+    ) -> BackendResponse | None:
+        """The answer; None for a request that is one for now all the same. Raises RouterError."""
+        ...
 
 
 class GatewayServer(web.Server):
@@ -75,7 +89,7 @@ class DataPlane:
         self._director = director
         self._telemetry = telemetry
         self._clock = clock
-        self._intake = Intake(director, telemetry.metrics, clock)
+        self.intake = Intake(director, telemetry.metrics, clock)
         self.shadows = Shadows(director, telemetry.metrics, clock)
         prefix = instance_id.encode("ascii")
         self._ids = (b"%b-%x" % (prefix, number) for number in count(1))
@@ -87,6 +101,7 @@ class DataPlane:
             if settings.fast_path
             else None
         )
+        self.later: Later | None = None
         self.is_draining = False
         self._ordinary_in_flight = 0
 
@@ -182,7 +197,11 @@ class DataPlane:
     ) -> None:
         runtime = self._runtime.current
         with body:
-            taken = await self._intake.take(
+            if self.later is not None and self.later.takes(message):
+                reply = await self.later.answer(message, body, exchange, runtime)
+                if reply is not None:
+                    return await self._give(out, reply, exchange)
+            taken = await self.intake.take(
                 message, client, body, exchange, runtime, is_ready=not self.is_draining
             )
             if isinstance(taken, Document):
@@ -191,6 +210,16 @@ class DataPlane:
                 out.whole(taken.status, _JSON + headers, msgspec.json.encode(taken.content))
             else:
                 await self._serve(out, taken, exchange, runtime)
+            return None
+
+    async def _give(self, out: Direct, reply: BackendResponse, exchange: Exchange) -> None:
+        """Send an answer that no backend gives now."""
+        exchange.status = reply.status
+        headers = [*reply.headers, *exchange.headers(self._clock())]
+        if reply.rest is None:
+            out.whole(reply.status, headers, reply.body)
+        else:
+            await out.stream(reply, headers)
 
     async def _answer_known(
         self, out: Direct, known: KnownHead, head: Sorted, content: bytes, exchange: Exchange
@@ -199,7 +228,7 @@ class DataPlane:
             exchange.protocol, exchange.cors = known.target.protocol, known.cors
             intent, runtime = known.intent(head), known.runtime
             exchange.request_id = intent.head.request_id or exchange.request_id
-            taken = await self._intake.understood(intent, known.target, body, exchange, runtime)
+            taken = await self.intake.understood(intent, known.target, body, exchange, runtime)
             await self._serve(out, taken, exchange, runtime)
 
     async def _serve(self, out: Direct, taken: Taken, exchange: Exchange, runtime: Runtime) -> None:

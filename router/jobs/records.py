@@ -11,8 +11,8 @@ import msgspec
 
 NAME_SEPARATOR = "|"
 """In no name of a model, a tenant or a batch."""
-NOBODY = "-"
-"""The tenant of calls to a gateway without keys; no key's tenant is called so alone."""
+NOBODY = "~"
+"""The tenant of calls to a gateway without keys; no key's tenant can be called so."""
 
 
 class State(StrEnum):
@@ -132,6 +132,16 @@ class End(msgspec.Struct, frozen=True):
     at: float
     result: Result
     cost_usd: float = 0.0
+
+
+def plain(text: str) -> str:
+    """A piece of a head as it can be written down: what came need not be UTF-8."""
+    return text.encode("utf-8", "surrogateescape").decode("latin-1")
+
+
+def as_it_came(text: str) -> str:
+    """What `plain` was made of."""
+    return text.encode("latin-1").decode("utf-8", "surrogateescape")
 
 
 def lane_of(model: str, tenant: str, batch: str, window_s: float) -> str:

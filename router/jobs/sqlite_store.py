@@ -219,6 +219,8 @@ class SqliteStore:
     # -- the thread ------------------------------------------------------------------------------
 
     def _connect(self) -> None:
+        if self._connection is not None:
+            return
         self._file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         connection = self._connection = sqlite3.connect(
             self._file, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False

@@ -15,6 +15,7 @@ from pydantic import Field, StrictBool, ValidationInfo, field_validator, model_v
 from router.settings.extras import needs_extra
 from router.settings.functions import ServerlessSettings
 from router.settings.hedge import HedgeSettings
+from router.settings.jobs import JobsSettings
 from router.settings.masking import mask_secrets
 from router.settings.pools import PoolName, PoolSettings
 from router.settings.quantities import (
@@ -252,6 +253,9 @@ class Settings(Section):
         default={},
         description="pools that several models share, by name: a model says pool: NAME;"
         " each has the keys of models[].pool",
+    )
+    jobs: JobsSettings = Field(
+        default_factory=JobsSettings, description="calls that are answered later, and batches"
     )
     models: tuple[ModelSettings, ...] = Field(
         min_length=1, max_length=MAX_ENTRIES, description="the models served"

@@ -164,6 +164,13 @@ class Harness:
             await asyncio.wait({self._running})
         self._running.result()
 
+    async def restart(self) -> None:
+        """Stop, and start again with the file as it is now."""
+        await self.stop()
+        self._stop = asyncio.Event()
+        await self._start()
+        await self._until_ready()
+
     def begin_to_stop(self) -> None:
         """What a signal does, without waiting."""
         self._stop.set()

@@ -1,0 +1,89 @@
+"""A request that is answered later, and the same request again when its turn has come.
+
+What the client sent is kept as it came, without its key: whose call it is, is kept by name.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from multidict import CIMultiDict, CIMultiDictProxy
+
+from router.dispatch.chain import Link
+from router.domain.errors import UnauthorizedError
+from router.domain.request import Priority
+from router.gateway.body import Body
+from router.gateway.exchange import Exchange
+from router.gateway.intake import Intake, resolved_intent
+from router.gateway.protocols.base import Target
+from router.jobs.records import Spec, as_it_came, plain
+from router.runtime import Runtime
+from router.settings.keys import ApiKey
+
+_DROPPED = frozenset(
+    {"authorization", "connection", "content-length", "cookie", "expect", "host",
+     "idempotency-key", "keep-alive", "prefer", "proxy-authorization", "te", "trailer",
+     "transfer-encoding", "upgrade", "x-api-key", "x-router-deadline-ms"}
+)  # fmt: skip
+MAX_PREFER_CHARS = 1000
+
+
+def wants_later(headers: Mapping[str, str]) -> bool:
+    """Whether a client prefers to be answered later (RFC 7240)."""
+    preferred = headers.get("prefer", "")[:MAX_PREFER_CHARS].lower().split(",")
+    return any(one.partition(";")[0].strip() == "respond-async" for one in preferred)
+
+
+def kept_headers(headers: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    """What of a request's head the call needs; secrets are not among it."""
+    return tuple(
+        (plain(name), plain(value)) for name, value in headers if name.lower() not in _DROPPED
+    )
+
+
+def fingerprint(target: str, body: bytes) -> str:
+    """Tells whether two requests with the same Idempotency-Key are the same."""
+    return hashlib.sha256(target.encode("utf-8", "surrogateescape") + b"\0" + body).hexdigest()
+
+
+def caller_of(runtime: Runtime, spec: Spec) -> ApiKey | None:
+    """The key under which the call was made. Raises UnauthorizedError if it is no more."""
+    if runtime.keys.is_open:
+        return None
+    caller = runtime.keys.named(spec.key)
+    if caller is None:
+        raise UnauthorizedError("the API key that the call was made with is not known any more")
+    return caller
+
+
+async def links_of(
+    spec: Spec,
+    body: Body,
+    exchange: Exchange,
+    runtime: Runtime,
+    intake: Intake,
+    *,
+    due: float | None,
+) -> tuple[Link, ...]:
+    """The models that may answer a call, in their order. Raises RouterError.
+
+    `due` is the deadline of one that is forced to begin; else only the first model's own replicas
+    are asked.
+    """
+    lines = [(as_it_came(name), as_it_came(value)) for name, value in spec.headers]
+    headers = CIMultiDictProxy(CIMultiDict(lines))
+    exchange.record.is_counted = True  # its caller's rate is taken, and the sizing owes it nothing
+    intent = resolved_intent(
+        (spec.method, as_it_came(spec.target)), headers, runtime, exchange.received_at,
+        caller=lambda _: caller_of(runtime, spec), is_ready=True,
+    )  # fmt: skip
+    assert isinstance(intent.target, Target)  # noqa: S101  nothing else was accepted
+    taken = await intake.understood(intent, intent.target, body, exchange, runtime)
+    links = tuple(
+        replace(link, request=replace(link.request, priority=Priority.LOW, deadline=due))
+        for link in taken.chain
+    )
+    if due is not None:
+        return links
+    alone = replace(links[0].model, serverless=None)
+    return (replace(links[0], model=alone),)

@@ -1,0 +1,114 @@
+"""Which jobs begin now, and on what. Pure.
+
+Real-time comes first: a job gets a slot that it most likely will not want as long as the job has
+it. What is paid already is free, so jobs wait for it as long as their windows allow; what has to
+begin now in order to end in time is decided like any request, by the same arithmetic, and counted
+by the sizing like one. Lanes that are forced go first, in the order of their latest start; the free
+slots are shared by the tenants, and each tenant's go to the lane that has to start first.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil, sqrt
+
+from router.jobs.records import Lane
+
+_TURN_OVER = 0.63
+"""Of the requests in flight, the share that ends while one more is served: 1 - 1/e."""
+_SPREADS = 1.3
+"""About one time in ten, real-time wants more than its mean and so many standard deviations."""
+_SLACK = 1.5
+_MARGIN_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What jobs of one model find now.
+
+    `free` slots are paid for and to spare. `paid` more may begin where a window forces it. A job
+    is expected to take `service_s`, and `width` of them can run at once in the end.
+    """
+
+    free: int
+    paid: int
+    service_s: float
+    width: int
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """So many jobs of a lane may begin; `is_forced` says that they may cost something."""
+
+    lane: str
+    count: int
+    is_forced: bool
+
+
+def spare_slots(slots: int, in_flight: int, waiting: int, load: float) -> int:
+    """Slots that real-time most likely leaves for as long as it takes to serve one request.
+
+    `in_flight` of its requests have slots, `waiting` have none, and `load` (arrivals a second times
+    seconds of service) is how many have one on average.
+    """
+    if waiting:
+        return 0
+    drift = max(0.0, (load - in_flight) * _TURN_OVER)
+    spread = sqrt(load * _TURN_OVER + in_flight * _TURN_OVER * (1.0 - _TURN_OVER))
+    return max(0, slots - ceil(in_flight + drift + _SPREADS * spread))
+
+
+def work_s(waiting: int, room: Room) -> float:
+    """How long so many jobs take once all of `width` is theirs."""
+    return ceil(waiting / max(1, room.width)) * room.service_s
+
+
+def latest_starts(lanes: Sequence[Lane], room: Room) -> dict[str, float]:
+    """When the jobs of each lane have to begin, those of other lanes that are due before included.
+
+    The estimate may be wrong by half before anything is late.
+    """
+    starts: dict[str, float] = {}
+    waiting = 0
+    for lane in sorted(lanes, key=lambda one: one.due_at):
+        waiting += lane.waiting
+        starts[lane.name] = lane.due_at - _SLACK * work_s(waiting, room) - _MARGIN_S
+    return starts
+
+
+def earliest_end(lanes: Sequence[Lane], due_at: float, jobs: int, room: Room, now: float) -> float:
+    """When so many more jobs can be done at the latest, after all that is due before them."""
+    waiting = sum(lane.waiting for lane in lanes if lane.due_at <= due_at)
+    return now + _SLACK * work_s(waiting + jobs, room)
+
+
+def plan(lanes: Sequence[Lane], room: Room, running: Mapping[str, int], now: float) -> list[Grant]:
+    """What of one model's lanes begins now; `running` jobs of each tenant have."""
+    starts = latest_starts(lanes, room)
+    in_order = sorted(lanes, key=lambda one: (starts[one.name], one.name))
+    forced, others = list[Grant](), list[Lane]()
+    paid = room.free + room.paid
+    for lane in in_order:
+        count = min(lane.waiting, paid) if starts[lane.name] <= now else 0
+        if count:
+            forced.append(Grant(lane.name, count, is_forced=True))
+            paid -= count
+        if lane.waiting > count:
+            others.append(Lane(lane.name, lane.waiting - count, lane.due_at))
+    used = sum(grant.count for grant in forced)
+    return forced + _shared(others, room.free - used, running)
+
+
+def _shared(lanes: Sequence[Lane], free: int, running: Mapping[str, int]) -> list[Grant]:
+    """Free slots one by one: to the tenant that has fewest, to its most urgent lane."""
+    has = {lane.tenant: running.get(lane.tenant, 0) for lane in lanes}
+    left = {lane.name: lane.waiting for lane in lanes}
+    granted: dict[str, int] = {}
+    for _ in range(max(0, free)):
+        open_lanes = [lane for lane in lanes if left[lane.name]]
+        if not open_lanes:
+            break
+        lane = min(open_lanes, key=lambda one: has[one.tenant])  # the first of them is most urgent
+        has[lane.tenant] += 1
+        left[lane.name] -= 1
+        granted[lane.name] = granted.get(lane.name, 0) + 1
+    return [Grant(name, count, is_forced=False) for name, count in granted.items()]

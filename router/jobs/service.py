@@ -1,0 +1,70 @@
+"""All of a gateway's jobs: put together, opened, run and closed."""
+
+import asyncio
+import logging
+
+from router.domain.clock import Clock
+from router.domain.errors import NotDurableError
+from router.jobs.answers import contents_of
+from router.jobs.front import Front
+from router.jobs.objects import Objects
+from router.jobs.redis_store import RedisStore
+from router.jobs.runner import Calling, Place, Runner
+from router.jobs.sqlite_store import SqliteStore
+from router.jobs.store import JobStore
+from router.runtime import RuntimeRef
+from router.settings.schema import Settings
+
+_log = logging.getLogger(__name__)
+
+_RETRY_S = 1.0
+_SWEEP_EVERY_S = 60.0
+_SWEPT_AT_ONCE = 500
+_PART_KEPT_S = 24 * 3600.0
+
+
+class Jobs:
+    """The jobs of one gateway process. Only made where `jobs.directory` is set."""
+
+    def __init__(
+        self, settings: Settings, runtime: RuntimeRef, calling: Calling, wall_clock: Clock,
+        name: str,
+    ) -> None:  # fmt: skip
+        directory = settings.jobs.directory
+        assert directory is not None  # noqa: S101  there would be no jobs
+        store: JobStore = (
+            RedisStore(settings.jobs.redis_url, settings.shared_state.namespace)
+            if settings.jobs.redis_url
+            else SqliteStore(directory / "jobs.sqlite")
+        )
+        self._place = Place(
+            store, Objects(directory / "objects"), runtime, settings.jobs, wall_clock
+        )
+        self.runner = Runner(self._place, calling, {}, name)
+        self.front = Front(self._place, self.runner, {})
+
+    async def run(self) -> None:
+        """Work until cancelled; a store that cannot be reached is tried again and again."""
+        try:
+            while True:
+                try:
+                    await self._place.objects.open()
+                    await self._place.store.open()
+                    async with asyncio.TaskGroup() as group:
+                        group.create_task(self.runner.run())
+                        group.create_task(self._sweep())
+                except* NotDurableError as errors:
+                    _log.warning("jobs stand still: %s", errors.exceptions[0])
+                await asyncio.sleep(_RETRY_S)
+        finally:
+            await self._place.store.close()
+
+    async def _sweep(self) -> None:
+        place = self._place
+        while True:
+            now = place.wall_clock()
+            before = now - place.settings.retention_s
+            while gone := await place.store.sweep(before, _SWEPT_AT_ONCE):
+                await place.objects.remove(*contents_of(gone))
+            await place.objects.sweep(now - _PART_KEPT_S)
+            await asyncio.sleep(_SWEEP_EVERY_S)

@@ -1,0 +1,3 @@
+from tests.integration.gateway.conftest import made_up_credentials
+
+__all__ = ["made_up_credentials"]
