@@ -6,7 +6,7 @@ The one place that starts and stops things. Decides nothing about requests.
 import asyncio
 import logging
 import socket
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from router.backends.serverless.refresher import Refresher
 from router.background import Background
 from router.controller import Controller
 from router.dispatch.director import Director
+from router.domain.events import EventKind, told
 from router.gateway.admin import AdminPort, stream_reply
 from router.gateway.admin_access import AdminAccess, admin_guard
 from router.gateway.certificate import CertificateWatch
@@ -33,6 +34,7 @@ from router.jobs.runner import Calling
 from router.jobs.service import Jobs
 from router.member import SNAPSHOT_PATH, Member
 from router.runtime import GroupRuntime, ModelRuntime, Runtime, RuntimeRef
+from router.settings.changes import Change, changes
 from router.settings.loader import ConfigError, Loaded, load
 from router.settings.schema import Settings
 from router.settings.sources import Sources
@@ -41,6 +43,7 @@ from router.settings.watcher import ConfigWatcher
 from router.signals.records import Publication
 from router.signals.redis import SharedState, SharedStateConfig
 from router.signals.snapshot import ALONE, CanaryWord, FleetSnapshot, SharedEndpoint
+from router.telemetry.events import EventBook
 from router.telemetry.exposition import encoded
 from router.telemetry.log_file import LineWriter
 from router.telemetry.logs import AccessLog
@@ -55,6 +58,7 @@ HOST_UP_WITHIN_S = 30.0
 _CREDENTIALS_WITHIN_S = 5.0
 _DRAIN_POLL_S = 0.02
 _CUT_OFF_S = 1.0
+_MOST_CHANGES_TOLD = 200
 """After the drain: time for the last bytes of answers that have ended."""
 _FIXED_SERVER_SETTINGS = (
     "listen",
@@ -121,6 +125,7 @@ class Gateway:
         # One host serves all processes, and is the parent's.
         self._host = function_host(settings, parts) if member is None else None
         self._reloads = ReloadState(parts.wall_clock())
+        self._events = EventBook()
         sources = StatusSources(
             self._runtime, self._data, self._access_log, self._shared, self._reloads, parts.clock,
             parts.wall_clock,
@@ -129,7 +134,7 @@ class Gateway:
         )  # fmt: skip
         self._metrics.readings = lambda: readings(sources)
         self._admin = AdminPort(
-            sources, Readiness(self._runtime, self._host), self._metrics, self.reload
+            sources, Readiness(self._runtime, self._host), self._metrics, self.reload, self._events
         )
         self._take_up(None, self._runtime.current)
 
@@ -139,6 +144,7 @@ class Gateway:
         Raises OSError if a port cannot be opened.
         """
         server = self._runtime.current.settings.server
+        self._events.attach()
         data = self._data.server()
         listener = self._listener = Listener(
             data, self._data.limits, lambda: self._runtime.current.tls
@@ -167,6 +173,7 @@ class Gateway:
             await self._background.stop_all()
             await self._parts.upstream.close()
             await admin.cleanup()
+            self._events.detach()
 
     def _admin_app(self) -> web.Application:
         if self._member is None:
@@ -260,8 +267,8 @@ class Gateway:
 
     # -- configuration -----------------------------------------------------------------------------
 
-    async def reload(self) -> str:
-        """Load the file again and put it in force; returns its hash.
+    async def reload(self, who: str = "API") -> str:
+        """Load the file again, as somebody asked, and put it in force; returns its hash.
 
         Raises ConfigError, and changes nothing, if it is not valid.
         """
@@ -272,14 +279,19 @@ class Gateway:
                 self._sources = error.sources
                 self._reloads.last_error = str(error)
                 self._metrics.record_reload(succeeded=False, at=self._wall_clock())
-                _log.error("the configuration is not valid and was not taken up:\n%s", error)
+                _log.error(
+                    "the configuration is not valid and was not taken up:\n%s", error,
+                    extra=told(EventKind.CONFIG, who=who, problems=len(error.problems)),
+                )  # fmt: skip
                 raise
             self._sources = loaded.sources
             loaded = self._as_member(loaded)
             new = await in_turns(assembling(loaded, self._parts, self._runtime.current))
             # Before requests need them; one that does not come holds nothing up for long.
             await self._start_credentials(new, self._runtime.current.credentials)
-            old = self._runtime.swap(new)
+            old = self._runtime.current
+            found = await asyncio.to_thread(changes, old.settings, new.settings, old.keys, new.keys)
+            self._runtime.swap(new)
             turn = Turn()
             self._take_up(old, new)
             await turn.pause_if_over()
@@ -299,7 +311,11 @@ class Gateway:
                 await turn.pause_if_over()
             self._parts.settled()
             self._reloads.loaded_at, self._reloads.last_error = self._wall_clock(), None
-            _log.info("configuration %s is in force", new.content_hash[:12])
+            _tell_changes(found, who)
+            _log.info(
+                "configuration %s is in force", new.content_hash[:12],
+                extra=told(EventKind.CONFIG, who=who, changes=len(found), hash=new.content_hash),
+            )  # fmt: skip
             return new.content_hash
 
     def _as_member(self, loaded: Loaded) -> Loaded:
@@ -307,7 +323,7 @@ class Gateway:
 
     async def _on_file_change(self) -> Sources:
         try:
-            await self.reload()
+            await self.reload("file")
         except ConfigError as error:
             return error.sources
         return self._sources
@@ -431,6 +447,16 @@ def _needs_restart(old: Runtime, new: Runtime) -> bool:
         getattr(before.server, name) != getattr(after.server, name)
         for name in _FIXED_SERVER_SETTINGS
     )
+
+
+def _tell_changes(found: Sequence[Change], who: str) -> None:
+    for key, old, new in found[:_MOST_CHANGES_TOLD]:
+        _log.info(
+            "configuration: %s: %s -> %s (%s)", key, old, new, who,
+            extra=told(EventKind.CONFIG, key=key, old=old, new=new, who=who),
+        )  # fmt: skip
+    if len(found) > _MOST_CHANGES_TOLD:
+        _log.info("configuration: %d more keys changed", len(found) - _MOST_CHANGES_TOLD)
 
 
 def _objective(model: ModelRuntime) -> Objective:

@@ -16,8 +16,9 @@ from rich.console import Console
 from router import __version__
 from router.assembly.pools import imagine_replicas
 from router.assembly.runtime import assemble, new_parts
-from router.commands.admin_client import AdminError, AdminPort, token_option
+from router.commands.admin_client import ADMIN_URL, AdminError, AdminPort, token_option
 from router.commands.cold import measure_cold
+from router.commands.events import events
 from router.commands.exits import fail, load_or_exit
 from router.commands.model_check import broken_models, missing_models
 from router.commands.platform_check import certificate_warning, platform_warnings
@@ -31,8 +32,6 @@ from router.gateway.protocols.oip import OIP
 from router.gateway.protocols.registry import PROTOCOLS
 from router.settings.loader import ConfigError, Loaded, load
 
-_ADMIN = "http://127.0.0.1:9090"
-
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="hybrid-router")
@@ -42,6 +41,7 @@ def main() -> None:
 
 main.add_command(serve)
 main.add_command(serve_process)
+main.add_command(events)
 main.add_command(replay)
 main.add_command(diff)
 main.add_command(measure)
@@ -150,7 +150,7 @@ def _print_explanation(document: dict[str, Any], asked: object) -> None:
 
 
 @main.command()
-@click.option("--admin", default=_ADMIN, show_default=True, metavar="URL", help="Admin port.")
+@click.option("--admin", default=ADMIN_URL, show_default=True, metavar="URL", help="Admin port.")
 @token_option
 @click.option("--once", is_flag=True, help="Print once, as without a terminal.")
 @click.option("--json", "as_json", is_flag=True, help="Print the document instead of a table.")

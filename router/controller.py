@@ -13,6 +13,7 @@ from typing import NamedTuple
 from router.backends.pool.endpoint import Endpoint
 from router.backends.pool.endpoints import Pool
 from router.domain.clock import Clock
+from router.domain.events import EventKind, told
 from router.domain.ports import PoolDriver
 from router.policy.demand import (
     USUAL_PAYLOAD_BYTES,
@@ -22,7 +23,7 @@ from router.policy.demand import (
     starting_since,
     summed,
 )
-from router.policy.sizing import Demand, Level, SizingParams, size
+from router.policy.sizing import Demand, Level, Sizing, SizingParams, size
 from router.policy.trial import CanaryTrial
 from router.policy.warm_bill import WarmBill
 from router.runtime import GroupRuntime, ModelRuntime, RuntimeRef
@@ -177,14 +178,7 @@ class Controller:
         params = replace(bounds, startup_s=pool.startup.mean_s)
         sizing = size(params, state.levels, demand, dt, now)
         if sizing.wanted != state.wanted:
-            _log.info(
-                "%s: %d -> %d replicas (%s, load %.2f)",
-                sized.title,
-                state.wanted,
-                sizing.wanted,
-                sizing.reason,
-                demand.load,
-            )
+            _tell_sizing(sized, params, sizing, demand)
         state.levels, state.wanted, state.reason = sizing.levels, sizing.wanted, sizing.reason
 
     def _command(
@@ -288,6 +282,31 @@ def _tell_member(model: ModelRuntime, group: GroupRuntime, now: float) -> None:
     state.wanted, state.reason = wanted, group.sizing.reason
 
 
+def _tell_sizing(
+    sized: ModelRuntime | GroupRuntime, params: SizingParams, sizing: Sizing, demand: Demand
+) -> None:
+    """Log another number of replicas with the arithmetic that asks for it."""
+    wanted_before, arrivals_per_s = sized.sizing.wanted, sized.sizing.arrivals_per_s
+    # The level that turned: the last one of those that are wanted, or the first that is not.
+    level = max(sizing.wanted, wanted_before) - 1
+    counter_usd = sizing.levels[level].counter_usd if level < len(sizing.levels) else 0.0
+    _log.info(
+        "%s: %d -> %d replicas (%s, load %.2f replicas from %.2f requests/s; replica %d:"
+        " counter %.4g of %.4g USD)",
+        sized.title, wanted_before, sizing.wanted, sizing.reason, demand.load, arrivals_per_s,
+        level + 1, counter_usd, params.beta_usd(0.0),
+        extra=told(
+            EventKind.SIZING, sized.name, before=wanted_before, after=sizing.wanted,
+            reason=sizing.reason, load=round(demand.load, 4),
+            arrivals_per_s=round(arrivals_per_s, 3), counter_usd=round(counter_usd, 9),
+            beta_usd=round(params.beta_usd(0.0), 9),
+            serverless_usd_per_s=round(demand.serverless_usd_per_s, 9),
+            replica_usd_per_s=params.replica_usd_per_s, captive_load=round(demand.captive_load, 4),
+            held=demand.held, latency_duty=demand.latency_duty,
+        ),
+    )  # fmt: skip
+
+
 def follow(pool: Pool, shared: Sequence[SharedEndpoint], peer_in_flight: Mapping[str, int]) -> None:
     """Bring the pool's remote endpoints in line with what the other gateways run."""
     known = {endpoint.id: endpoint for endpoint in pool.endpoints.values()}
@@ -296,11 +315,11 @@ def follow(pool: Pool, shared: Sequence[SharedEndpoint], peer_in_flight: Mapping
         endpoint.peer_in_flight = peer_in_flight.get(endpoint.id, 0)
         if not endpoint.is_local and endpoint.id not in wanted:
             pool.remove(endpoint.id)
-    for told in shared:
-        if told.id not in known:
+    for theirs in shared:
+        if theirs.id not in known:
             # Ready once our own probe says so: what a peer reaches, we may not.
-            address = parse_address(told.url)
-            pool.add(Endpoint(told.id, address, told.concurrency, is_local=False))
+            address = parse_address(theirs.url)
+            pool.add(Endpoint(theirs.id, address, theirs.concurrency, is_local=False))
 
 
 def levels_of(replicas: int, params: SizingParams, now: float) -> tuple[Level, ...]:
@@ -327,4 +346,7 @@ def _follow_canaries(trials: Mapping[str, CanaryTrial], fleet: FleetSnapshot) ->
         words = fleet.canaries.get(rule, ())
         if trial.hear((word.term, word.is_out) for word in words if word.canary == trial.digest):
             state = "rolled back" if trial.is_rolled_back else "resumed"
-            _log.warning("canary of rule %s is %s, as by another gateway", rule, state)
+            _log.warning(
+                "canary of rule %s is %s, as by another gateway", rule, state,
+                extra=told(EventKind.CANARY, trial.canary.stable_model, rule=rule, state=state),
+            )  # fmt: skip

@@ -104,6 +104,7 @@ def _params(model: str, settings: ServerlessSettings) -> FunctionParams:
     takes_events = isinstance(settings, LocalFunction | AwsLambda)
     return FunctionParams(
         endpoint_id=f"{model}-fn",
+        model=model,
         enabled=settings.enabled,
         limits=ServerlessLimits(
             settings.limits.max_payload_bytes,

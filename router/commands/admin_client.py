@@ -10,6 +10,7 @@ import click
 
 from router.settings.sources import read_bounded
 
+ADMIN_URL = "http://127.0.0.1:9090"
 _TIMEOUT = aiohttp.ClientTimeout(total=5.0)
 
 

@@ -24,7 +24,7 @@ from router.commands.cold_measure import (
 )
 from router.commands.exits import fail
 from router.settings.loader import ConfigError, load
-from router.telemetry.logs import configure_logging
+from router.telemetry.own_log import configure_logging
 
 
 @click.command("measure-cold")

@@ -27,7 +27,7 @@ from router.processes.children import READY_LINE
 from router.processes.lifetime import die_with_parent
 from router.processes.parent import Launch, Parent, ProcessesFailedError
 from router.settings.loader import Loaded
-from router.telemetry.logs import configure_logging
+from router.telemetry.own_log import configure_logging
 
 OnReady = Callable[[str, str], None]
 _SWITCH_S = 0.0005
@@ -42,9 +42,16 @@ _SWITCH_S = 0.0005
     type=click.Choice(["debug", "info", "warning", "error"]),
     help="Least severe events that are logged.",
 )
-def serve(config: Path, log_level: str) -> None:
+@click.option(
+    "--log-format",
+    default="text",
+    show_default=True,
+    type=click.Choice(["text", "json"]),
+    help="Lines for people, or JSON with the numbers of events.",
+)
+def serve(config: Path, log_level: str, log_format: str) -> None:
     """Run the gateway until SIGTERM or Ctrl-C, then finish what was accepted."""
-    configure_logging(log_level)
+    configure_logging(log_level, log_format)
     loaded = load_or_exit(config)
 
     def on_ready(data_url: str, admin_url: str) -> None:
@@ -58,17 +65,18 @@ def serve(config: Path, log_level: str) -> None:
         if loaded.settings.server.processes == 1:
             _run(_serve(config, loaded, Path(folder), on_ready))
         else:
-            launch = Launch(config, os.environ, log_level)
+            launch = Launch(config, os.environ, log_level, log_format)
             _run(_serve_by_processes(launch, loaded, Path(folder), on_ready))
 
 
 @click.command(hidden=True)
 @click.option("--config", required=True, type=click.Path(path_type=Path))
 @click.option("--log-level", required=True)
+@click.option("--log-format", required=True)
 @click.option("--member", required=True, help="What the parent tells, as JSON.")
-def serve_process(config: Path, log_level: str, member: str) -> None:
+def serve_process(config: Path, log_level: str, log_format: str, member: str) -> None:
     """Run one of the processes of `serve`, which starts them."""
-    configure_logging(log_level)
+    configure_logging(log_level, log_format)
     told = Member.decode(member)
     die_with_parent(told.parent)
 

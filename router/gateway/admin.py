@@ -15,6 +15,8 @@ from router.domain.errors import (
     InvalidRequestError,
     RouterError,
 )
+from router.gateway.events import EVENTS_PATH, search_of
+from router.gateway.events import document as events_document
 from router.gateway.explain import ExplainQuestion, explain
 from router.gateway.protocols.oip import OIP
 from router.gateway.readiness import DRAINING, Readiness, document
@@ -23,6 +25,7 @@ from router.gateway.status import StatusSources, status
 from router.gateway.trials import CanaryQuestion, act
 from router.runtime import Runtime
 from router.settings.loader import ConfigError
+from router.telemetry.events import EventBook
 from router.telemetry.exposition import Snapshot
 from router.telemetry.metrics import Metrics
 from router.telemetry.text import TextFormat
@@ -89,6 +92,7 @@ class AdminPort:
     readiness: Readiness
     metrics: Metrics
     reload: Callable[[], Awaitable[str]]
+    events: EventBook
 
     def application(self, *middlewares: Middleware) -> web.Application:
         """The aiohttp application that serves them, behind what decides who may ask."""
@@ -97,6 +101,7 @@ class AdminPort:
         app.router.add_get("/readyz", self._ready)
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/v1/status", self._status)
+        app.router.add_get(EVENTS_PATH, self._events)
         app.router.add_get("/v1/config", self._config)
         app.router.add_post("/v1/explain", self._explain)
         app.router.add_post("/v1/reload", self._reload)
@@ -119,6 +124,10 @@ class AdminPort:
 
     async def _status(self, _request: web.Request) -> web.Response:
         return json_reply(await in_turns(status(self.sources)))
+
+    async def _events(self, request: web.Request) -> web.Response:
+        search = search_of(request.query)
+        return json_reply(events_document(self.events.find(search), search))
 
     async def _config(self, _request: web.Request) -> web.Response:
         return json_reply(self.sources.runtime.current.settings.masked())

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from router.domain.clock import Clock, Sleep
+from router.domain.events import EventKind, told
 
 WARN_AHEAD_S = 14 * 86_400.0
 _LOOK_EVERY_S = 60.0
@@ -56,4 +57,5 @@ class CertificateWatch:
         day = (expires_at, int((expires_at - now) // _DAY_S))
         if day != self._told:
             self._told = day
-            _log.warning("%s", warning)
+            facts = told(EventKind.CERTIFICATE, expires_at=expires_at)
+            _log.warning("%s", warning, extra=facts)

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from router.domain.errors import NotFoundError
+from router.domain.events import EventKind, told
 from router.policy.canary import Side
 from router.policy.rollback import Tally
 from router.policy.trial import CanaryTrial
@@ -43,7 +44,8 @@ def act(runtime: Runtime, question: CanaryQuestion, now: float) -> dict[str, Any
         raise NotFoundError(f"no rule {question.rule[:100]!r} with a canary is configured")
     changed = trial.roll_back() if question.action is CanaryAction.ROLL_BACK else trial.resume()
     if changed:
-        _log.warning("canary of rule %s: %s, as asked", question.rule, question.action)
+        facts = told(EventKind.CANARY, trial.canary.stable_model, rule=question.rule)
+        _log.warning("canary of rule %s: %s, as asked", question.rule, question.action, extra=facts)
     return described(question.rule, trial, now)
 
 

@@ -8,6 +8,7 @@ import logging
 from dataclasses import dataclass
 
 from router.domain.decision import Outcome, TraceStep
+from router.domain.events import EventKind, told
 from router.domain.request import InferenceRequest
 from router.policy.canary import Shadow, Side, side_of
 from router.policy.rules import Rule, first_match
@@ -45,7 +46,8 @@ class Assignment:
             return
         finding = self.trial.record(self.side, latency_s if outcome is Outcome.OK else None, now)
         if finding is not None:
-            _log.error("canary of rule %s is rolled back: %s", self.rule, finding.text)
+            facts = told(EventKind.CANARY, self.trial.canary.stable_model, rule=self.rule)
+            _log.error("canary of rule %s is rolled back: %s", self.rule, finding.text, extra=facts)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,10 +19,13 @@ from router.gateway.admin import (
     reload_reply,
 )
 from router.gateway.admin_access import AdminAccess, admin_guard
+from router.gateway.events import EVENTS_PATH, search_of
+from router.gateway.events import document as events_document
 from router.gateway.readiness import DRAINING, FunctionHost, document, missing_host
 from router.processes.fleet import Reply, ask_all, ask_one
 from router.processes.merge import ProcessState, merged_status
 from router.settings.loader import Loaded
+from router.telemetry.events import Event, Search
 from router.telemetry.exposition import Snapshot
 from router.telemetry.metrics import build_info
 
@@ -64,6 +67,10 @@ class Fleet(Protocol):
         """Every process with its status document."""
         ...
 
+    async def events(self, search: Search) -> list[Event]:
+        """What all processes and the parent itself tell."""
+        ...
+
     async def reload(self) -> str:
         """Load the configuration in all processes."""
         ...
@@ -90,6 +97,7 @@ class FleetAdmin:
         app.router.add_get("/readyz", self._ready)
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/v1/status", self._status)
+        app.router.add_get(EVENTS_PATH, self._events)
         app.router.add_get("/v1/config", self._config)
         app.router.add_post("/v1/explain", self._explain)
         app.router.add_post("/v1/reload", self._reload)
@@ -131,6 +139,10 @@ class FleetAdmin:
     async def _status(self, _request: web.Request) -> web.Response:
         merged = merged_status(await self._fleet.states())
         return json_reply(merged, 200 if merged["models"] else 503)
+
+    async def _events(self, request: web.Request) -> web.Response:
+        search = search_of(request.query)
+        return json_reply(events_document(await self._fleet.events(search), search))
 
     async def _config(self, _request: web.Request) -> web.Response:
         return json_reply(self._fleet.loaded.settings.masked())

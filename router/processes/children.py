@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from router.backends.child_process import end, kill
 from router.domain.clock import Clock
+from router.domain.events import EventKind, told
 
 _log = logging.getLogger(__name__)
 
@@ -70,9 +71,11 @@ class Child:
             return
         self._misses = 0 if has_answered else self._misses + 1
         if self._misses == 1:
-            _log.warning("gateway process %d does not answer", self.number)
+            facts = told(EventKind.PROCESS, process=self.number)
+            _log.warning("gateway process %d does not answer", self.number, extra=facts)
         if self._misses == _HUNG_AFTER_MISSES:
-            _log.error("gateway process %d hangs and is killed", self.number)
+            facts = told(EventKind.PROCESS, process=self.number)
+            _log.error("gateway process %d hangs and is killed", self.number, extra=facts)
             kill(self._process)
 
     @property
@@ -93,6 +96,7 @@ class Child:
             _log.error(
                 "gateway process %d ended with status %s and is started again in %.1f s",
                 self.number, status, pause_s,
+                extra=told(EventKind.PROCESS, process=self.number, restarts=self.restarts),
             )  # fmt: skip
             self.restarts += 1
             with suppress(TimeoutError):

@@ -6,7 +6,7 @@ A process that does not answer in time is left out, and says so in no answer of 
 import asyncio
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from typing import Any
 import aiohttp
 import msgspec
 
+from router.gateway.events import EventsDocument
+from router.telemetry.events import Event
 from router.telemetry.exposition import Snapshot
 
 _WITHIN_S = 2.0
@@ -67,6 +69,15 @@ async def ask_one(
     except (aiohttp.ClientError, OSError) as error:  # a time-out is an OSError
         _log.info("a gateway process did not answer %s: %s", path, type(error).__name__)
         return None
+
+
+def events_of(replies: Mapping[int, Reply]) -> list[Sequence[Event]]:
+    """The events that processes have told."""
+    return [
+        msgspec.json.decode(reply.body, type=EventsDocument).events
+        for reply in replies.values()
+        if reply.status == 200
+    ]
 
 
 def snapshots_of(replies: Mapping[int, Reply]) -> dict[int, Snapshot]:

@@ -20,18 +20,22 @@ from aiohttp import web
 from router.app import HOST_UP_WITHIN_S, function_host, listen_admin, url_of
 from router.assembly.runtime import Parts, local_functions
 from router.background import Background
+from router.domain.events import EventKind, told
 from router.gateway.admin import EndpointDrain
+from router.gateway.events import path_of
 from router.gateway.listener import bind
 from router.member import SNAPSHOT_PATH, Member
 from router.processes.admin import FleetAdmin
 from router.processes.children import Child
-from router.processes.fleet import Reply, ask_all, ask_one, snapshots_of
+from router.processes.fleet import Reply, ask_all, ask_one, events_of, snapshots_of
 from router.processes.heartbeat import listen_to
 from router.processes.merge import ProcessState
 from router.processes.store import EmbeddedStore, StoreFailedError
 from router.settings.loader import ConfigError, Loaded, load
 from router.settings.sources import Sources
 from router.settings.watcher import ConfigWatcher
+from router.telemetry.events import Event, EventBook, Search
+from router.telemetry.events import merged as merged_events
 from router.telemetry.exposition import Snapshot, counted, merged
 
 _log = logging.getLogger(__name__)
@@ -49,11 +53,12 @@ class ProcessesFailedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """How the processes are started: settings file, its environment, least severe events logged."""
+    """How the processes are started: settings file, its environment, what is logged and how."""
 
     path: Path
     environment: Mapping[str, str]
     log_level: str
+    log_format: str = "text"
 
 
 class Parent:
@@ -75,6 +80,7 @@ class Parent:
         self._children: list[Child] = []
         self._seen: dict[int, Snapshot] = {}
         self._ended = Snapshot()
+        self._events = EventBook()
         self._drained: dict[tuple[str, str], EndpointDrain] = {}
 
     async def run(self, stop: asyncio.Event, on_ready: Callable[[str, str], None]) -> None:
@@ -83,6 +89,7 @@ class Parent:
         Raises OSError if a port cannot be opened, ProcessesFailedError if nothing comes up.
         """
         server = self.loaded.settings.server
+        self._events.attach()
         reserved = await _reserve(server.listen.host, server.listen.port)
         admin = web.AppRunner(
             FleetAdmin(self).application(), access_log=None, shutdown_timeout=_CUT_OFF_S
@@ -113,6 +120,7 @@ class Parent:
             await admin.cleanup()
             for held in reserved:
                 held.close()
+            self._events.detach()
 
     # -- processes -----------------------------------------------------------------------------
 
@@ -146,7 +154,8 @@ class Parent:
             redis_url="" if settings.shared_state.redis_url else self._store.url,
         )
         launch = self._launch
-        options = ("--config", str(launch.path), "--log-level", launch.log_level)
+        logging = ("--log-level", launch.log_level, "--log-format", launch.log_format)
+        options = ("--config", str(launch.path), *logging)
         place = ("--member", member.encode())
         return [sys.executable, "-m", "router", "serve-process", *options, *place]
 
@@ -174,7 +183,8 @@ class Parent:
             await child.is_ready.wait()
 
     def _on_child_ready(self, child: Child) -> None:
-        _log.info("gateway process %d is ready (pid %s)", child.number, child.pid)
+        facts = told(EventKind.PROCESS, process=child.number, pid=child.pid)
+        _log.info("gateway process %d is ready (pid %s)", child.number, child.pid, extra=facts)
         if self.is_draining:  # one that was started again has not heard of it
             self._background.start(f"draining {child.number}", self._drain_again)
         if self._drained:
@@ -235,6 +245,11 @@ class Parent:
             ProcessState(child.number, child.pid, child.restarts, documents.get(child.number))
             for child in self._children
         ]
+
+    async def events(self, search: Search) -> list[Event]:
+        """What all processes and the parent itself tell."""
+        replies = await ask_all(self.sockets, "GET", path_of(search))
+        return merged_events([self._events.find(search), *events_of(replies)], search.most)
 
     async def drain(self) -> int:
         """Take all processes out of rotation; returns their requests in flight."""

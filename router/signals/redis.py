@@ -15,6 +15,7 @@ from redis.asyncio.client import Pipeline
 from redis.exceptions import RedisError
 
 from router.domain.clock import Clock, Sleep
+from router.domain.events import EventKind, told
 from router.signals.records import (
     FIELDS,
     MAX_FIELD_BYTES,
@@ -167,7 +168,8 @@ class SharedState:
         self.last_ok_at = started_at
         if self._degraded:
             self._degraded = False
-            _log.info("shared state: reachable again")
+            facts = told(EventKind.SHARED_STATE, failed=self.flushes_failed)
+            _log.info("shared state: reachable again", extra=facts)
         return True
 
     async def _exchange(self, started_at: float) -> FleetSnapshot:
@@ -260,7 +262,10 @@ class SharedState:
             self._degraded = True
             is_bug = not isinstance(error, RedisError | OSError)
             name = type(error).__name__
-            _log.warning("shared state: not reached, %s: %s", name, error, exc_info=is_bug)
+            _log.warning(
+                "shared state: not reached, %s: %s", name, error, exc_info=is_bug,
+                extra=told(EventKind.SHARED_STATE, failed=self.flushes_failed),
+            )  # fmt: skip
 
     def _act_alone_if_stale(self) -> None:
         """Lead when nothing was heard for too long; the endpoints last known stay in use."""

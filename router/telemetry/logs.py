@@ -1,4 +1,4 @@
-"""The access log (one JSON line for each request) and the set-up of the process's own log.
+"""The access log: one JSON line for each request.
 
 Decides what is kept of text that clients chose, and what is lost when the target cannot keep up:
 lines are then dropped and counted. The request path never waits for it.
@@ -6,8 +6,6 @@ lines are then dropped and counted. The request path never waits for it.
 
 import asyncio
 import logging
-import sys
-import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -16,9 +14,9 @@ import msgspec
 from msgspec.structs import replace
 
 from router.domain.clock import Clock, Sleep
+from router.domain.events import EventKind, told
 from router.domain.trace_context import trace_id_of
 from router.telemetry.log_file import LineWriter
-from router.telemetry.repeats import RepeatLimit
 
 FLUSH_INTERVAL_S = 0.1
 MAX_BUFFER_BYTES = 4 << 20
@@ -28,7 +26,6 @@ MAX_TEXT_LENGTH = 128
 _FAILED = 400
 
 _CLIENT_TEXT = ("request_id", "model", "version", "tenant", "cause")
-_CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
 
 _log = logging.getLogger(__name__)
 
@@ -228,9 +225,13 @@ class AccessLog:
         error, written = await asyncio.to_thread(self._writer.write, lines, clock)
         self.dropped_lines += len(lines) - written
         if error is not None and not self._failing:
-            _log.error("access log: lines are being lost: %s", error)
+            facts = told(EventKind.LOG, lost=self.dropped_lines)
+            _log.error("access log: lines are being lost: %s", error, extra=facts)
         elif error is None and self._failing:
-            _log.warning("access log: written again; %d lines were lost so far", self.dropped_lines)
+            _log.warning(
+                "access log: written again; %d lines were lost so far", self.dropped_lines,
+                extra=told(EventKind.LOG, lost=self.dropped_lines),
+            )  # fmt: skip
         self._failing = error is not None
 
 
@@ -277,25 +278,3 @@ def _printable(record: AccessRecord) -> AccessRecord:
             if text is not None
         },
     )
-
-
-class _PlainFormatter(logging.Formatter):
-    """`time level logger message`, times in UTC; one line each, whatever the message contains."""
-
-    converter = staticmethod(time.gmtime)
-    default_time_format = "%Y-%m-%dT%H:%M:%S"
-    default_msec_format = "%s.%03dZ"
-
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
-        return super().formatMessage(record).translate(_CONTROL)
-
-
-def configure_logging(level: str) -> None:
-    """Send the process's own log events of `level` and above to stderr, as plain lines.
-
-    Replaces what was configured before. Raises ValueError for a level that does not exist.
-    """
-    handler = logging.StreamHandler(sys.stderr)
-    handler.addFilter(RepeatLimit())
-    handler.setFormatter(_PlainFormatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 from router.domain import errors
 from router.domain.decision import REASON_HELP
 from router.domain.errors import RouterError
+from router.domain.events import EVENT_HELP
 from router.gateway.responses import STATUS
 from router.settings.reference import markdown, reference
 from router.telemetry.families import reference_table
@@ -26,6 +27,7 @@ def tables() -> dict[tuple[str, str], str]:
         ("README.md", "reasons"): _reasons(),
         ("README.md", "errors"): _errors(),
         ("README.md", "metrics"): reference_table(),
+        ("README.md", "events"): _events(),
         ("README.md", "failures"): failures(),
         ("config/REFERENCE.md", "configuration"): markdown(reference()),
     }
@@ -46,6 +48,11 @@ def _pattern(name: str) -> re.Pattern[str]:
 def _reasons() -> str:
     rows = [f"| `{reason}` | {told} |" for reason, told in REASON_HELP.items()]
     return "\n".join(["| reason | meaning |", "|---|---|", *rows])
+
+
+def _events() -> str:
+    rows = [f"| `{kind}` | {told} |" for kind, told in EVENT_HELP.items()]
+    return "\n".join(["| kind | what is told |", "|---|---|", *rows])
 
 
 def _errors() -> str:

@@ -127,6 +127,23 @@ def test_status_and_explain_of_a_running_gateway(start_gateway: StartGateway, re
     assert "=> serverless  reason below_break_even  rule implicit-default" in asked.stdout
 
 
+def test_events_of_a_running_gateway(start_gateway: StartGateway, repository: Path):
+    gateway = start_gateway(settings(repository, model("mlp", pool={"min_replicas": 1})))
+    ask = ("events", "--admin", gateway.admin)
+    done = run(*ask, "--kind", "sizing")
+    assert done.returncode == 0
+    assert "Z sizing       model mlp: 0 -> 1 replicas (min_replicas" in done.stdout
+    events = [
+        json.loads(line) for line in run(*ask, "--json", "--model", "mlp").stdout.splitlines()
+    ]
+    assert {event["model"] for event in events} == {"mlp"}
+    sizing = next(event for event in events if event["kind"] == "sizing")
+    assert {"before", "after", "load", "counter_usd", "beta_usd"} <= sizing["facts"].keys()
+    nowhere = run("events", "--admin", "http://127.0.0.1:1")
+    assert nowhere.returncode == 1
+    assert "no gateway answers" in nowhere.stderr
+
+
 def test_ports_in_use_are_told(start_gateway: StartGateway, repository: Path, tmp_path: Path):
     gateway = start_gateway(settings(repository, model("mlp")))
     config = tmp_path / "same.yaml"

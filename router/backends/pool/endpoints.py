@@ -7,7 +7,7 @@ Picking and reserving is one step without an await in between.
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -23,6 +23,7 @@ from router.backends.pool.lease import PoolLease
 from router.backends.pool.rotation import Rotation, RotationParams
 from router.domain.clock import Clock
 from router.domain.decision import Verdict
+from router.domain.events import EventKind, Fact, told
 from router.domain.request import InferenceRequest
 from router.domain.snapshot import PoolSnapshot
 from router.policy.estimates import DurationEstimate, ServiceTimes
@@ -309,7 +310,8 @@ class Pool:
             # One that refuses is always free: unless set aside, it would draw all traffic. One
             # that is only full is back with the next request of ours that it answers.
             if endpoint.circuit.failed(now):
-                self._set_aside(endpoint)
+                facts = {"pause_s": round(endpoint.circuit.open_for_s(now), 1)}
+                self._set_aside(endpoint, "its attempts fail", facts)
         endpoint.vacate()
         if self.queue.waiters:
             self.pump(now)
@@ -342,11 +344,14 @@ class Pool:
         if sum(endpoint.errors.values()) == MIN_ANSWERS:
             self.rotation.suspicion.set()
 
-    def _set_aside(self, endpoint: Endpoint) -> None:
+    def _set_aside(self, endpoint: Endpoint, why: str, facts: Mapping[str, Fact]) -> None:
         self.ejections += 1
         self.rotation.changed()
         self.rotation.suspicion.set()
-        _log.info("model %s: endpoint %s is set aside", self.model, endpoint.id)
+        _log.info(
+            "model %s: endpoint %s is set aside: %s", self.model, endpoint.id, why,
+            extra=told(EventKind.EJECTION, self.model, endpoint=endpoint.id, why=why, **facts),
+        )  # fmt: skip
 
     # -- what drivers and probes say ---------------------------------------------------------------
 
@@ -357,12 +362,16 @@ class Pool:
         """
         erring = list(self.rotation.erring(now))
         for endpoint in erring:
+            errors, good = sum(endpoint.errors.values()), endpoint.good_answers
             endpoint.set_aside_as_erring(now)
-            self._set_aside(endpoint)
+            facts: dict[str, Fact] = {"errors": errors, "good_answers": good}
+            self._set_aside(endpoint, f"{errors} errors beside {good} good answers", facts)
         slow = list(self.rotation.far_slower(self.service_times, now))
         for endpoint in slow:
+            mean_s = sum(seconds for _, seconds in endpoint.recent) / len(endpoint.recent)
             endpoint.set_aside_as_slow(now)
-            self._set_aside(endpoint)
+            why = f"far slower than the others, {mean_s * 1e3:.1f} ms of late"
+            self._set_aside(endpoint, why, {"mean_ms": round(mean_s * 1e3, 3)})
         return len(erring) + len(slow)
 
     def add(self, endpoint: Endpoint) -> None:

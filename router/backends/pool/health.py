@@ -13,6 +13,7 @@ from router.backends.pool.endpoints import Pool
 from router.backends.pool.versions import versions_of
 from router.domain.clock import Clock
 from router.domain.errors import AttemptError
+from router.domain.events import EventKind, told
 from router.upstream.address import Address
 from router.upstream.client import Call, UpstreamClient
 
@@ -111,7 +112,13 @@ class HealthProber:
         if streak < self._streak_needed(endpoint, verdict):
             return
         self._streaks[endpoint.id] = 0
-        _log.info("endpoint %s is %s", endpoint.id, "ready" if verdict else "not ready")
+        _log.info(
+            "endpoint %s is %s", endpoint.id, "ready" if verdict else "not ready",
+            extra=told(
+                EventKind.REPLICA, self._pool.model, endpoint=endpoint.id, is_ready=verdict,
+                probes=streak,
+            ),
+        )  # fmt: skip
         self._pool.mark_ready(endpoint.id, is_ready=verdict)
         self._versions_due_at = 0.0  # it may have come back as another one
         if not verdict:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from router.backends.pool.endpoint import Endpoint
 from router.backends.pool.endpoints import Pool
+from router.domain.events import EventKind, told
 from router.upstream.address import Address
 from router.upstream.client import UpstreamClient
 
@@ -63,4 +64,5 @@ class Membership:
         self._pool.remove(id_)
         self._upstream.abort(endpoint.address)
         self._leaving.pop(id_, None)
-        _log.info("model %s: replica %s has left", self._pool.model, id_)
+        facts = told(EventKind.REPLICA, self._pool.model, endpoint=id_)
+        _log.info("model %s: replica %s has left", self._pool.model, id_, extra=facts)

@@ -19,6 +19,7 @@ from router.backends.pool.endpoint import Endpoint
 from router.backends.pool.endpoints import Pool
 from router.backends.pool.health import ProbeParams, is_ready
 from router.domain.clock import Clock
+from router.domain.events import EventKind, told
 from router.upstream.address import Address
 from router.upstream.client import UpstreamClient
 
@@ -262,7 +263,8 @@ class ReplicaSupervisor:
     def _report(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome is not None else None
         self._pool.missing = str(error) if isinstance(error, ModelMissingError) else ""
-        _log.warning("model %s: a replica failed: %s", self._pool.model, error)
+        facts = told(EventKind.REPLICA, self._pool.model)
+        _log.warning("model %s: a replica failed: %s", self._pool.model, error, extra=facts)
 
     async def _live(self, place: _Place) -> None:
         """One replica from launch to end. Raises ReplicaFailedError or OSError if it was brief."""
@@ -312,7 +314,8 @@ class ReplicaSupervisor:
         place.in_service = True
         self._changed.set()
         verb = "ready" if started is not None else "adopted"
-        _log.info("model %s: replica %s is %s", self._pool.model, instance.id, verb)
+        facts = told(EventKind.REPLICA, self._pool.model, endpoint=instance.id)
+        _log.info("model %s: replica %s is %s", self._pool.model, instance.id, verb, extra=facts)
         return True
 
     async def _serve(self, place: _Place, instance: Instance) -> str:
@@ -334,7 +337,8 @@ class ReplicaSupervisor:
             ended.cancel()
         if not failure:
             return ""
-        _log.warning("replica %s %s and is replaced", instance.id, failure)
+        facts = told(EventKind.REPLICA, self._pool.model, endpoint=instance.id)
+        _log.warning("replica %s %s and is replaced", instance.id, failure, extra=facts)
         return failure if self._clock() - since < _SETTLED_S else ""
 
     async def _end(self, place: _Place) -> None:

@@ -20,6 +20,7 @@ from router.backends.serverless.cold_starts import FirstByteStep, FirstSeen, Ini
 from router.domain.clock import Clock
 from router.domain.decision import Verdict
 from router.domain.errors import AttemptError, ModelFailedError, UpstreamRejectedError
+from router.domain.events import EventKind, told
 from router.domain.ports import BackendResponse, Payload, Upload
 from router.domain.request import InferenceRequest
 from router.domain.snapshot import ServerlessLimits, ServerlessSnapshot
@@ -99,6 +100,7 @@ class FunctionParams:
     min_billed_s: float = 0.0
     billing_step_s: float = 0.0
     kept_warm: KeptWarm = KeptWarm()
+    model: str = ""
 
     def price_usd(self, billed_s: float, *, is_kept: bool = False) -> float:
         """What a call of that duration costs, by the platform's least and rounded duration.
@@ -317,9 +319,15 @@ class Function:
             self._closed_at = now
             if now - self._said_at >= _SAY_EVERY_S:
                 self._said_at = now
+                pause_s = self.circuit.open_for_s(now)
+                kind = EventKind.THROTTLED if lease.pause_s else EventKind.CIRCUIT
                 _log.warning(
                     "function %s: its circuit opens, no calls for %.1f s: %s",
-                    self.params.endpoint_id, self.circuit.open_for_s(now), lease.failure,
+                    self.params.endpoint_id, pause_s, lease.failure,
+                    extra=told(
+                        kind, self.params.model, pause_s=round(pause_s, 1),
+                        opened=self.circuit.opened, in_flight=self.in_flight,
+                    ),
                 )  # fmt: skip
         self.queue.send_away()
 
@@ -329,6 +337,9 @@ class Function:
             _log.info(
                 "function %s: its circuit closes, a call was answered after %.1f s",
                 self.params.endpoint_id, now - self._closed_at,
+                extra=told(
+                    EventKind.CIRCUIT, self.params.model, open_s=round(now - self._closed_at, 1)
+                ),
             )  # fmt: skip
         self._closed_at = None
 

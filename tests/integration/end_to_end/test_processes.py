@@ -158,6 +158,15 @@ async def test_a_reload_reaches_all(gateway: GatewayProcess):
                 assert reply.status != 404
 
 
+async def test_what_happened_is_told_once_for_all_of_them(gateway: GatewayProcess):
+    await until_both_answer(gateway)
+    events = (await gateway.get("/v1/events"))["events"]
+    texts = [event["text"] for event in events]
+    assert len(texts) == len(set(texts)) > 2
+    assert {"process", "sizing"} <= {event["kind"] for event in events}
+    assert [event["id"] for event in events] == sorted(event["id"] for event in events)
+
+
 async def test_a_bad_reload_is_refused_and_changes_nothing(gateway: GatewayProcess):
     await until_both_answer(gateway)
     before = (await gateway.get("/v1/status"))["config"]["hash"]

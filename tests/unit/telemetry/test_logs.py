@@ -20,9 +20,9 @@ from router.telemetry.logs import (
     AccessRecord,
     Answered,
     LineTemplate,
-    configure_logging,
     encode_line,
 )
+from router.telemetry.own_log import configure_logging
 
 NOW = 1_790_000_000.25
 RECORD = AccessRecord(
