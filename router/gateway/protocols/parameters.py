@@ -14,7 +14,8 @@ from router.domain.errors import InvalidRequestError
 from router.domain.request import Priority
 from router.gateway.protocols.json_fields import PART_BYTES, find_fields_in_turns, parts_of
 
-_MAX_UNPACKED_BYTES = 16 * 1024 * 1024
+_MAX_UNPACKED_BYTES = 64 * 1024 * 1024
+"""As much as a body has by default that comes unpacked; a second's work, done bit by bit."""
 _FREE_BYTES = 1024 * 1024
 _MAX_RATIO = 100
 """JSON of numbers shrinks to a tenth; what shrinks more may do so up to `_FREE_BYTES`."""

@@ -1,6 +1,7 @@
 import gzip
 import json
 import zlib
+from random import Random
 
 import pytest
 
@@ -95,3 +96,12 @@ async def test_parameters(body, headers, expected):
 async def test_what_is_refused(body, headers):
     with pytest.raises(InvalidRequestError, match="not a valid inference request"):
         await read_parameters(body, headers)
+
+
+@pytest.mark.parametrize("coding", ["identity", "deflate"])
+async def test_they_are_found_behind_more_than_16_mib(coding):
+    text = Random(7).randbytes(1 << 16).hex().encode() * 150
+    body = b'{"inputs": ["%b"], "parameters": {"timeout": 7}}' % text
+    assert len(body) > 18 << 20
+    sent = zlib.compress(body, 1) if coding == "deflate" else body
+    assert (await read_parameters(sent, {"content-encoding": coding})).timeout == 7
