@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from router import __version__
 from router.admission.rates import TakenElsewhere
+from router.assembly.quality import watched
 from router.assembly.runtime import Parts, assemble, assembling, host_command, local_functions
 from router.backends.serverless.local_host import LocalFunctionHost
 from router.backends.serverless.refresher import Refresher
@@ -30,6 +31,7 @@ from router.gateway.listener import Listener
 from router.gateway.readiness import Readiness
 from router.gateway.server import DataPlane
 from router.gateway.status import ReloadState, StatusSources, readings
+from router.gateway.watching import WatchedQuality
 from router.jobs.runner import Calling
 from router.jobs.service import Jobs
 from router.member import SNAPSHOT_PATH, Member
@@ -40,6 +42,7 @@ from router.settings.schema import Settings
 from router.settings.sources import Sources
 from router.settings.values import Address as ListenAddress
 from router.settings.watcher import ConfigWatcher
+from router.signals.notes import Notes
 from router.signals.records import Publication
 from router.signals.redis import SharedState, SharedStateConfig
 from router.signals.snapshot import ALONE, CanaryWord, FleetSnapshot, SharedEndpoint
@@ -122,6 +125,9 @@ class Gateway:
         self._controller = Controller(
             self._runtime, self._fleet, self._metrics, parts.clock, instance_id
         )
+        self._quality = WatchedQuality(
+            parts.quality, self._runtime, self._quality_notes(), lambda: self._fleet().peers
+        )
         # One host serves all processes, and is the parent's.
         self._host = function_host(settings, parts) if member is None else None
         self._reloads = ReloadState(parts.wall_clock())
@@ -131,6 +137,7 @@ class Gateway:
             parts.wall_clock,
             lambda: self._watch.longest_s,
             self._metrics.decisions,
+            self._quality,
         )  # fmt: skip
         self._metrics.readings = lambda: readings(sources)
         self._admin = AdminPort(
@@ -171,6 +178,7 @@ class Gateway:
             self._data.limits.close()
             await self._data.shadows.close()
             await self._background.stop_all()
+            self._parts.quality.close()
             await self._parts.upstream.close()
             await admin.cleanup()
             self._events.detach()
@@ -212,6 +220,7 @@ class Gateway:
         if self._jobs is not None:
             self._background.start("jobs", self._jobs.run)
         self._background.start("controller", self._controller.run)
+        self._background.start("quality", self._quality.run)
         if self._member is None or self._member.number == 1:  # one of them is enough to say it
             watch = CertificateWatch(
                 lambda: self._runtime.current.tls_expires_at, self._wall_clock, self._parts.sleep
@@ -349,6 +358,7 @@ class Gateway:
         )
         self._metrics.record_reload(succeeded=True, at=self._wall_clock())
         self._parts.book.retain(new.models)
+        self._quality.take_up(watched(new.settings))
         self._data.shadows.retain(new)
         if self._host is not None:
             self._host.declare(local_functions(new.settings), new.settings.workers.log)
@@ -384,9 +394,9 @@ class Gateway:
 
     # -- shared state ------------------------------------------------------------------------------
 
-    def _shared_state(self) -> SharedState:
+    def _shared_config(self) -> SharedStateConfig:
         settings = self._runtime.current.settings.shared_state
-        config = SharedStateConfig(
+        return SharedStateConfig(
             settings.redis_url,
             settings.namespace,
             self._instance_id,
@@ -394,7 +404,14 @@ class Gateway:
             settings.operation_timeout_s,
             settings.staleness_s,
         )
-        return SharedState(config, self._publication, self._parts.clock, self._parts.sleep)
+
+    def _shared_state(self) -> SharedState:
+        return SharedState(
+            self._shared_config(), self._publication, self._parts.clock, self._parts.sleep
+        )
+
+    def _quality_notes(self) -> Notes | None:
+        return Notes(self._shared_config(), "quality") if self._shared is not None else None
 
     def _fleet(self) -> FleetSnapshot:
         return self._shared.snapshot if self._shared is not None else ALONE
@@ -416,7 +433,7 @@ class Gateway:
                     )
                     endpoints.setdefault(owner.name, []).append(told)
         canaries = {
-            rule: CanaryWord(trial.digest, trial.term, trial.is_rolled_back)
+            rule: CanaryWord(trial.digest, trial.term, trial.is_rolled_back, trial.step)
             for rule, trial in self._runtime.current.trials.items()
         }
         return Publication(self._parts.book.totals(), endpoints, in_flight, self._taken(), canaries)

@@ -350,3 +350,11 @@ def _follow_canaries(trials: Mapping[str, CanaryTrial], fleet: FleetSnapshot) ->
                 "canary of rule %s is %s, as by another gateway", rule, state,
                 extra=told(EventKind.CANARY, trial.canary.stable_model, rule=rule, state=state),
             )  # fmt: skip
+        steps = [w.step for w in words if (w.canary, w.term) == (trial.digest, trial.term)]
+        if trial.follow(max(steps, default=0)):
+            _log.warning(
+                "canary of rule %s is promoted, as by another gateway", rule,
+                extra=told(
+                    EventKind.CANARY, trial.canary.stable_model, rule=rule, state="promoted"
+                ),
+            )  # fmt: skip

@@ -26,6 +26,8 @@ from router.policy.decide import ModelPolicy, State
 from router.policy.estimates import believed_s
 from router.policy.sizing import Level, SizingParams, SizingReason
 from router.policy.trial import CanaryTrial
+from router.quality.quality import Quality, unwatched
+from router.quality.tap import Tap
 from router.settings.admin_token import AdminToken
 from router.settings.keys import ApiKey, KeyRing
 from router.settings.pools import PoolSettings
@@ -94,6 +96,7 @@ class ModelRuntime:
     `source` says where the pool's replicas come from: while it compares equal, a reload keeps the
     pool, and rolls its replicas if they are to be different ones. Of a shared pool, driver and
     prober are the group's, and `pool` has the model's places.
+    `tap` says which requests are sampled for their quality, None if none are.
     """
 
     settings: ModelSettings
@@ -108,6 +111,7 @@ class ModelRuntime:
     source: object = None
     sizing_params: SizingParams | None = None
     hedging: Hedging | None = None
+    tap: Tap | None = None
 
     @property
     def name(self) -> str:
@@ -153,6 +157,16 @@ class ModelRuntime:
     def replica_usd_per_s(self) -> float:
         """What a warm replica costs; 0 without a pool."""
         return self.sizing_params.replica_usd_per_s if self.sizing_params is not None else 0.0
+
+    @property
+    def samples_next(self) -> bool:
+        """Whether a sample is taken of its next request: no shortcut may have that."""
+        return self.tap is not None and self.tap.left <= 0
+
+    def pass_sample(self) -> None:
+        """Count a request of which no sample is taken."""
+        if self.tap is not None:
+            self.tap.left -= 1
 
     def addressed(self, request: InferenceRequest, version: str | None) -> InferenceRequest:
         """A request for another model or version as one for this; its body stays as it is."""
@@ -230,6 +244,7 @@ class Runtime:
     groups: Mapping[str, GroupRuntime] = field(default_factory=dict)
     deciding_headers: frozenset[str] = frozenset()
     openai_paths: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    quality: Quality = field(default_factory=unwatched)
 
     @property
     def owners(self) -> "Iterator[ModelRuntime | GroupRuntime]":

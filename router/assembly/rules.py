@@ -5,13 +5,13 @@ Given the runtime in force, a canary's trial goes on as long as its settings sta
 
 from router.domain.decision import Backend
 from router.domain.request import Priority
-from router.policy.canary import Canary, Shadow, Sticky
+from router.policy.canary import Canary, Promotion, Shadow, Sticky
 from router.policy.rollback import RollbackParams
 from router.policy.rules import Glob, Match, Route, Rule
 from router.policy.trial import CanaryTrial
 from router.runtime import Runtime
 from router.settings.rules import PriorityName, RouteName, RuleSettings, Weights
-from router.settings.traffic import RollbackSettings, ShadowSettings
+from router.settings.traffic import PromotionSettings, RollbackSettings, ShadowSettings
 
 
 def kept_trials(rules: tuple[Rule, ...], previous: Runtime | None) -> dict[str, CanaryTrial]:
@@ -75,6 +75,7 @@ def _canary(rule: RuleSettings) -> Canary | None:
         sticky=Sticky(canary.sticky.partition(":")[0]),
         header=canary.sticky_header,
         rollback=_rollback(canary.rollback) if canary.rollback.enabled else None,
+        promotion=_promotion(canary.promote_after),
     )
 
 
@@ -86,7 +87,16 @@ def _rollback(rollback: RollbackSettings) -> RollbackParams:
         latency_margin=rollback.latency_margin,
         latency_quantile=rollback.latency_percentile / 100,
         confidence=rollback.confidence,
+        accuracy_margin=rollback.accuracy.margin if rollback.accuracy is not None else None,
+        drift_psi=rollback.drift.psi if rollback.drift is not None else None,
     )
+
+
+def _promotion(promotion: PromotionSettings | None) -> Promotion | None:
+    if promotion is None:
+        return None
+    steps = tuple(share / 100 for share in promotion.steps)
+    return Promotion(promotion.time_s, promotion.requests, promotion.labels, steps)
 
 
 def _shadow(shadow: ShadowSettings | None) -> Shadow | None:

@@ -10,7 +10,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
@@ -20,6 +20,7 @@ from router.admission.retries import RetryBudget
 from router.assembly.functions import CredentialBook, FunctionParts, assemble_function
 from router.assembly.groups import assemble_group, member_of
 from router.assembly.pools import PoolParts, PoolRuntime, assemble_pool, owner_of, sizing_params
+from router.assembly.quality import quality_params
 from router.assembly.rules import kept_trials, rule_of
 from router.backends.pool.confinement import Cores, available_cores
 from router.backends.pool.endpoints import Pool
@@ -28,6 +29,7 @@ from router.domain.clock import Clock, Sleep
 from router.policy.decide import ModelPolicy
 from router.policy.rules import Rule, rules_for
 from router.policy.steering import Slo
+from router.quality.quality import Quality
 from router.runtime import GroupRuntime, ModelRuntime, Runtime, SizingState
 from router.settings.functions import LocalFunction
 from router.settings.loader import Loaded
@@ -61,6 +63,7 @@ class Parts:
     rng: Random
     cores: Cores
     settled: Callable[[], None] = lambda: None
+    quality: Quality = field(default_factory=lambda: Quality(Random(), time.time))  # noqa: S311
 
     @property
     def of_pools(self) -> PoolParts:
@@ -122,6 +125,7 @@ def assembling(loaded: Loaded, parts: Parts, previous: Runtime | None) -> Steps[
         models=models,
         keys=loaded.keys,
         content_hash=loaded.content_hash,
+        quality=parts.quality,
         warnings=tuple(str(warning) for warning in loaded.warnings),
         tls=loaded.tls,
         admin_token=loaded.admin_token,
@@ -211,6 +215,7 @@ def _model(
         source=own.source if own is not None else None,
         sizing_params=sizing_params(model.pool) if model.pool is not None else None,
         hedging=_hedging(model, old),
+        tap=parts.quality.tap(model.name, quality_params(model.quality)),
     )
 
 

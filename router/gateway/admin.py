@@ -23,6 +23,7 @@ from router.gateway.readiness import DRAINING, Readiness, document
 from router.gateway.responses import error_answer, not_found_model
 from router.gateway.status import StatusSources, status
 from router.gateway.trials import CanaryQuestion, act
+from router.gateway.watching import QualityQuestion
 from router.runtime import Runtime
 from router.settings.loader import ConfigError
 from router.telemetry.events import EventBook
@@ -107,6 +108,8 @@ class AdminPort:
         app.router.add_post("/v1/reload", self._reload)
         app.router.add_post("/v1/drain", self._drain)
         app.router.add_post("/v1/canary", self._canary)
+        app.router.add_get("/v1/quality", self._quality)
+        app.router.add_post("/v1/quality", self._quality_action)
         return app
 
     async def _health(self, _request: web.Request) -> web.Response:
@@ -150,6 +153,18 @@ class AdminPort:
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             return json_reply({"error": f"the question is not valid: {error}"}, 400)
         return json_reply(act(self.sources.runtime.current, question, self.sources.clock()))
+
+    async def _quality(self, request: web.Request) -> web.Response:
+        """How good the models are; `?model=` names one of them."""
+        return json_reply(await self.sources.quality.shown(request.query.get("model")))
+
+    async def _quality_action(self, request: web.Request) -> web.Response:
+        """Have a version's baseline learned anew."""
+        try:
+            question = msgspec.json.decode(await request.read(), type=QualityQuestion)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            return json_reply({"error": f"the question is not valid: {error}"}, 400)
+        return json_reply(await self.sources.quality.act(question))
 
     async def _drain(self, request: web.Request) -> web.Response:
         """Take one endpoint out of rotation, or the whole gateway.

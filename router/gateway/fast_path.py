@@ -159,7 +159,7 @@ class FastPath:
         if type(route) is Fork:
             assert head.request_id is not None  # noqa: S101  see `completed`
             route = route.route(head.request_id)
-        if not isinstance(route, Route):
+        if not isinstance(route, Route) or route.model.samples_next:
             return None
         now = self._clock()
         reason = route.reason(now, head.deadline_ms)

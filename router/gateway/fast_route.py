@@ -82,7 +82,7 @@ class Fork:
         name, trial, shadow = request_id.decode("ascii"), self._trial, self._rule.shadow
         side = Side.STABLE
         if trial is not None and not trial.is_rolled_back:
-            side = side_by(trial.canary, self._rule.name, self._key or own_key(name))
+            side = side_by(trial.current, self._rule.name, self._key or own_key(name))
         if side is Side.STABLE and shadow is not None and is_copied(shadow, name):
             return None
         return self._by_side[side]
@@ -179,7 +179,10 @@ class KnownHead:
             return None
         caller = self._intent.caller
         is_special = (
-            model.needs_director or model.policy.may_divert or not function.caller.is_simple
+            model.needs_director
+            or model.samples_next
+            or model.policy.may_divert
+            or not function.caller.is_simple
         )
         may_use_it = caller is None or may_use(caller, model.name)
         return model if may_use_it and not is_special else None
@@ -306,6 +309,7 @@ class Route:
 
     def count_arrival(self) -> None:
         """As `ModelRuntime.count_arrival`, before long and with the estimates read before."""
+        self.model.pass_sample()
         if not self._arrived:
             self._tally.expect(self)
         self._arrived += 1

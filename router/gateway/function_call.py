@@ -77,6 +77,7 @@ class FunctionCalls:
         if (lease := model.serverless.try_reserve(request, now)) is None:
             return None
         lease.begin(request)
+        model.pass_sample()
         collector = self._upstream.begin(address, call, until)
         self._count(model, request, decision, now)
         return FunctionCall(self, client, request, Placed(model, decision, lease), collector)

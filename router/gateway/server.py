@@ -36,6 +36,7 @@ from router.gateway.listener import descriptors
 from router.gateway.protocols.base import Document
 from router.gateway.relay import Headers
 from router.gateway.responses import ErrorAnswer, error_answer, outcome_of_status
+from router.gateway.sampling import Sampling, sampling
 from router.runtime import Runtime, RuntimeRef
 from router.shadow.copies import Copy, Shadows
 from router.upstream.client import UpstreamClient
@@ -234,8 +235,10 @@ class DataPlane:
     async def _serve(self, out: Direct, taken: Taken, exchange: Exchange, runtime: Runtime) -> None:
         copy = self._copy(taken, exchange, runtime)
         body = taken.body if copy is None else copy.body
+        sample = None if exchange.is_resumed else _sampling(taken, body, exchange, runtime)
+        body = body if sample is None else sample.body
         try:
-            await self._served(out, taken, body, exchange, copy)
+            await self._served(out, taken, body, exchange, (copy, sample))
         except BaseException:
             if copy is not None:
                 copy.drop()
@@ -244,6 +247,8 @@ class DataPlane:
             copy.drop()  # another model has answered
         elif copy is not None:
             copy.send()
+        if sample is not None:
+            sample.send(exchange.record)
 
     def _copy(self, taken: Taken, exchange: Exchange, runtime: Runtime) -> Copy | None:
         """What a shadow will get of the request, once the client has its answer."""
@@ -258,12 +263,13 @@ class DataPlane:
         taken: Taken,
         body: Payload,
         exchange: Exchange,
-        copy: Copy | None,
+        watching: tuple[Copy | None, Sampling | None],
     ) -> None:
         record = exchange.record
         async with self._director.serve(taken.chain, body, record) as response:
-            if copy is not None:
-                copy.watch(response)
+            for watcher in watching:
+                if watcher is not None:
+                    watcher.watch(response)
             exchange.status = response.status
             exchange.outcome = outcome_of_status(response.status)
             headers = exchange.relayed(response.headers) + exchange.headers(self._clock())
@@ -279,3 +285,8 @@ _JSON = [("content-type", "application/json")]
 async def _never(_: web.BaseRequest) -> web.StreamResponse:
     """What aiohttp would call for each request; its connections here answer by themselves."""
     raise NotImplementedError
+
+
+def _sampling(taken: Taken, body: Payload, exchange: Exchange, runtime: Runtime) -> Sampling | None:
+    link = taken.chain[0]
+    return sampling(runtime.quality, link.model, link.request, body, exchange.assignment)

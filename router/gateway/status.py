@@ -20,6 +20,7 @@ from router.domain.decision import Backend, Reason
 from router.gateway.certificate import described as described_certificate
 from router.gateway.server import DataPlane
 from router.gateway.trials import canary_readings, described
+from router.gateway.watching import WatchedQuality
 from router.runtime import GroupRuntime, ModelRuntime, RuntimeRef
 from router.shadow.counts import ComparisonResult, CopyResult, ShadowCounts
 from router.signals.redis import SharedState
@@ -52,6 +53,7 @@ class StatusSources:
     wall_clock: Clock
     stalls: Callable[[], Mapping[StallCause, float]]
     decisions: Callable[[], Steps[dict[str, dict[tuple[Backend, Reason], int]]]]
+    quality: WatchedQuality
 
 
 def status(sources: StatusSources) -> Steps[dict[str, Any]]:
@@ -255,6 +257,7 @@ def readings(sources: StatusSources) -> Steps[Readings]:
         handshakes_failed_total=clients.handshakes_failed,
         waits_timed_out_total={str(wait): count for wait, count in clients.timed_out.items()},
         canaries=canary_readings(runtime.trials),
+        quality=sources.quality.reading(),
         shadows=[
             ShadowReading(name, _told(found.copies), _told(found.comparisons), found.max_difference)
             for name, found in _shadows(sources)

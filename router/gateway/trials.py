@@ -61,6 +61,8 @@ def described(rule: str, trial: CanaryTrial, now: float) -> dict[str, Any]:
         "state": "rolled_back" if finding is not None else "running",
         "share_percent": round(trial.share * 100, 3),
         "configured_share_percent": round(canary.share * 100, 3),
+        "promotions": trial.step,
+        "labels": dict(trial.labels),
         "fault": finding.fault if finding is not None else None,
         "finding": finding.text if finding is not None else None,
         "rollbacks": trial.rollbacks,

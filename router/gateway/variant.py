@@ -37,14 +37,20 @@ class Assignment:
         return TraceStep("canary", self.rule, told)
 
     def ended(self, outcome: Outcome, latency_s: float, now: float) -> None:
-        """Count how the request ended; reports a rollback.
+        """Count how the request ended; reports a rollback, and a larger share.
 
         An error of the client's counts as well: a canary that refuses what the stable side takes is
         broken, and what both refuse makes no difference.
         """
         if outcome in _NOBODYS_FAULT:
             return
+        step = self.trial.step
         finding = self.trial.record(self.side, latency_s if outcome is Outcome.OK else None, now)
+        if self.trial.step != step:
+            share = self.trial.share
+            _log.warning(
+                "canary of rule %s is promoted: it gets %.4g of the requests", self.rule, share
+            )
         if finding is not None:
             facts = told(EventKind.CANARY, self.trial.canary.stable_model, rule=self.rule)
             _log.error("canary of rule %s is rolled back: %s", self.rule, finding.text, extra=facts)
@@ -97,5 +103,5 @@ def assignment_of(runtime: Runtime, rule: Rule, request: InferenceRequest) -> As
     if trial is None:
         return None
     is_out = trial.is_rolled_back
-    side = Side.STABLE if is_out else side_of(trial.canary, rule.name, request)
+    side = Side.STABLE if is_out else side_of(trial.current, rule.name, request)
     return Assignment(rule.name, side, trial)

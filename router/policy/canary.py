@@ -33,7 +33,7 @@ class Canary:
 
     `stable_model` is the one that the rule is about. `model` None means the same one, `version`
     None that the request names none. `header` is the one that counts with `Sticky.HEADER`.
-    `rollback` None: nobody watches.
+    `rollback` None: nobody watches. `promotion` None: the share stays as it is.
     """
 
     stable_model: str
@@ -43,6 +43,20 @@ class Canary:
     sticky: Sticky = Sticky.REQUEST
     header: str = ""
     rollback: RollbackParams | None = None
+    promotion: "Promotion | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class Promotion:
+    """When a canary's share grows: to the next of `steps` (0..1) that is larger.
+
+    Each step lasts `after_s` and has that many requests of the canary, and labels of its answers.
+    """
+
+    after_s: float
+    requests: int
+    labels: int
+    steps: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,8 @@ class Fault(StrEnum):
 
     ERRORS = "errors"
     LATENCY = "latency"
+    ACCURACY = "accuracy"
+    DRIFT = "drift"
     ASKED = "asked"
     HEARD = "heard"
 
@@ -33,6 +35,9 @@ class RollbackParams:
 
     `error_margin` is absolute (0.01: one request in a hundred), `latency_margin` relative, at the
     `latency_quantile`. `confidence` is that of each look; `min_requests` holds for either side.
+    `accuracy_margin` (absolute, of answers that labels call wrong) and `drift_psi` (of the answers'
+    distribution) are judged by `quality.rollout`, where `confidence` is that of all looks together;
+    None: not at all.
     """
 
     min_requests: int
@@ -41,6 +46,8 @@ class RollbackParams:
     latency_margin: float
     latency_quantile: float
     confidence: float
+    accuracy_margin: float | None = None
+    drift_psi: float | None = None
 
 
 @dataclass(slots=True)

@@ -103,6 +103,8 @@ class FleetAdmin:
         app.router.add_post("/v1/reload", self._reload)
         app.router.add_post("/v1/drain", self._drain)
         app.router.add_post("/v1/canary", self._canary)
+        app.router.add_get("/v1/quality", self._quality)
+        app.router.add_post("/v1/quality", self._quality_action)
         return app
 
     def _access(self) -> AdminAccess:
@@ -148,9 +150,20 @@ class FleetAdmin:
         return json_reply(self._fleet.loaded.settings.masked())
 
     async def _explain(self, request: web.Request) -> web.Response:
-        question = await request.read()
+        return await self._any("POST", "/v1/explain", await request.read())
+
+    async def _quality(self, request: web.Request) -> web.Response:
+        """Each process knows what all of them have found, a few seconds late."""
+        return await self._any("GET", request.path_qs)
+
+    async def _quality_action(self, request: web.Request) -> web.Response:
+        """Asked of all, for each process learns a baseline; that of the first one holds."""
+        return await self._all("/v1/quality", await request.read())
+
+    async def _any(self, method: str, path: str, question: bytes = b"") -> web.Response:
+        """The answer of the first process that gives one."""
         for socket in self._fleet.sockets.values():
-            reply = await ask_one(socket, "POST", "/v1/explain", question)
+            reply = await ask_one(socket, method, path, question)
             if reply is not None:
                 return web.Response(
                     status=reply.status, body=reply.body, content_type="application/json"
@@ -159,7 +172,11 @@ class FleetAdmin:
 
     async def _canary(self, request: web.Request) -> web.Response:
         """Every process has a trial of its own: what is asked for is asked of all."""
-        replies = await ask_all(self._fleet.sockets, "POST", "/v1/canary", await request.read())
+        return await self._all("/v1/canary", await request.read())
+
+    async def _all(self, path: str, question: bytes) -> web.Response:
+        """The worst answer of all processes."""
+        replies = await ask_all(self._fleet.sockets, "POST", path, question)
         if not replies:
             return json_reply({"error": _NOBODY}, 503)
         worst = max(replies.values(), key=lambda reply: reply.status)

@@ -64,6 +64,11 @@ class Bins:
         counts[0] = values.size - finite.size
         return counts
 
+    def count_at_most(self, value: float, counts: Array) -> int:
+        """How many of those counted are in the value's cell or in one before it."""
+        (cell,) = np.flatnonzero(self.count(np.array([value])))
+        return int(counts[1 : cell + 1].sum())
+
     @property
     def names(self) -> list[str]:
         """What each cell holds, for people."""

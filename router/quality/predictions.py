@@ -113,22 +113,29 @@ def class_name(index: int, classes: tuple[str, ...]) -> str:
     return classes[index] if 0 <= index < len(classes) else str(index)
 
 
-def judge(reading: Reading, prediction: Prediction, label: object, scores: Scores) -> float:
-    """Count a prediction and its label; returns the loss (0 right, 1 wrong).
+def truth_of(reading: Reading, label: object) -> str | float:
+    """What a label says: the name of a class or a number.
 
-    Raises LabelError for a label that says nothing about such a prediction.
+    Raises LabelError for one that says nothing about such a model's answers.
     """
+    if reading.task is Task.NONE:
+        raise LabelError("this model has no task that labels fit: send a score, or correct")
     if reading.task is Task.REGRESSION:
         if isinstance(label, bool) or not isinstance(label, int | float):
             raise LabelError("the label of this model is a number")
-        truth = _finite(label)
-        scores.predicted(truth, prediction.value, reading.tolerance)
-        return float(abs(truth - prediction.value) > reading.tolerance)
+        return _finite(label)
     if not isinstance(label, str | int):
         raise LabelError("the label of this model is the name or the index of a class")
-    truth_name = _label_name(label, reading.classes)
-    scores.classified(_classified(truth_name, prediction, reading.classes))
-    return float(truth_name != prediction.label)
+    return _label_name(label, reading.classes)
+
+
+def judge(reading: Reading, prediction: Prediction, truth: str | float, scores: Scores) -> float:
+    """Count a prediction and what was true; returns the loss (0 right, 1 wrong)."""
+    if isinstance(truth, float):
+        scores.predicted(truth, prediction.value, reading.tolerance)
+        return float(abs(truth - prediction.value) > reading.tolerance)
+    scores.classified(_classified(truth, prediction, reading.classes))
+    return float(truth != prediction.label)
 
 
 def _finite(label: float) -> float:

@@ -19,8 +19,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 MAX_PAIRS = 400
 """Most different (truth, prediction) pairs that are told apart; the rest is one."""
 OTHER = "other"
-_CALIBRATION_BINS = 15
-_SCORE_BINS = 128
+CALIBRATION_BINS = 15
+SCORE_BINS = 128
 _RESAMPLES = 200
 _LEAST_PROBABILITY = 1e-15
 _CONFIDENCE = 0.95
@@ -89,8 +89,8 @@ class Scores:
 
     rewards: Mean = field(default_factory=Mean)
     pairs: dict[tuple[str, str], int] = field(default_factory=dict)
-    calibration: Array = field(default_factory=lambda: np.zeros((3, _CALIBRATION_BINS)))
-    by_score: Array = field(default_factory=lambda: np.zeros((2, _SCORE_BINS), np.int64))
+    calibration: Array = field(default_factory=lambda: np.zeros((3, CALIBRATION_BINS)))
+    by_score: Array = field(default_factory=lambda: np.zeros((2, SCORE_BINS), np.int64))
     log_loss: Mean = field(default_factory=Mean)
     brier: Mean = field(default_factory=Mean)
     absolute: Mean = field(default_factory=Mean)
@@ -107,13 +107,13 @@ class Scores:
         self.rewards.add(float(is_right))
         self._pair((found.truth, found.predicted), 1)
         if found.confidence is not None:
-            at = min(_CALIBRATION_BINS - 1, int(found.confidence * _CALIBRATION_BINS))
+            at = min(CALIBRATION_BINS - 1, int(found.confidence * CALIBRATION_BINS))
             self.calibration[:, at] += (1, found.confidence, is_right)
         if found.p_truth is not None:
             self.log_loss.add(-log(max(found.p_truth, _LEAST_PROBABILITY)))
             self.brier.add(found.squares - 2 * found.p_truth + 1)
         if found.p_positive is not None:
-            at = min(_SCORE_BINS - 1, int(found.p_positive * _SCORE_BINS))
+            at = min(SCORE_BINS - 1, int(found.p_positive * SCORE_BINS))
             self.by_score[int(found.is_positive), at] += 1
 
     def predicted(self, truth: float, value: float, tolerance: float) -> None:
@@ -144,12 +144,12 @@ def metrics(scores: Scores) -> dict[str, Metric]:
     """All that the labels allow to say, by name."""
     found: dict[str, Metric | None] = {}
     if scores.pairs:
-        found["accuracy"] = _share(scores.rewards)
+        found["accuracy"] = share_of(scores.rewards)
         found |= _by_class(scores.pairs)
     elif scores.absolute.count:
-        found["within_tolerance"] = _share(scores.rewards)
+        found["within_tolerance"] = share_of(scores.rewards)
     elif scores.rewards.count:
-        found["mean_score"] = _share(scores.rewards)
+        found["mean_score"] = share_of(scores.rewards)
     found["log_loss"], found["brier"] = scores.log_loss.metric, scores.brier.metric
     found["mae"], found["mape"] = scores.absolute.metric, scores.relative.metric
     found["rmse"] = _root(scores.square.metric)
@@ -160,7 +160,8 @@ def metrics(scores: Scores) -> dict[str, Metric]:
     return {name: metric for name, metric in found.items() if metric is not None}
 
 
-def _share(rewards: Mean) -> Metric:
+def share_of(rewards: Mean) -> Metric:
+    """The mean of rewards, of which there are some, with Wilson's interval."""
     # Of fractions between 0 and 1 the variance is at most that of as many zeros and ones.
     count, share = rewards.count, rewards.total / rewards.count
     low, high = wilson(share * count, count, _Z)  # type: ignore[arg-type]

@@ -62,6 +62,8 @@ class _Output(msgspec.Struct):
 
 class _Answer(msgspec.Struct):
     outputs: list[_Output]
+    id: str | None = None
+    model_version: str | None = None
 
 
 class _Request(msgspec.Struct):
@@ -76,16 +78,30 @@ class _Instances(msgspec.Struct):
     instances: list[Any]
 
 
+class Read(NamedTuple):
+    """An answer's outputs by name, and what it says of itself; empty where it does not."""
+
+    outputs: dict[str, Tensor]
+    id: str = ""
+    version: str = ""
+
+
 def outputs_of(form: AnswerForm, answer: Answer) -> dict[str, Tensor]:
     """The outputs by name. Raises UnreadableAnswerError."""
+    return answer_of(form, answer).outputs
+
+
+def answer_of(form: AnswerForm, answer: Answer) -> Read:
+    """All that an answer says. Raises UnreadableAnswerError."""
     with _as_unreadable():
         body = plain(form, answer.headers, answer.body)
         if form is AnswerForm.PREDICTIONS:
             found = msgspec.json.decode(body, type=_Predictions).predictions
-            return {"predictions": _numbers(found)}
+            return Read({"predictions": _numbers(found)})
         split = _split(body, answer.headers)
         document = msgspec.json.decode(body[:split], type=_Answer)
-        return _named(document.outputs, memoryview(body)[split:])
+        outputs = _named(document.outputs, memoryview(body)[split:])
+        return Read(outputs, document.id or "", document.model_version or "")
 
 
 def inputs_of(form: AnswerForm, headers: Mapping[str, str], body: bytes) -> dict[str, Tensor]:

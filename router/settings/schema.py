@@ -18,6 +18,7 @@ from router.settings.hedge import HedgeSettings
 from router.settings.jobs import JobsSettings
 from router.settings.masking import mask_secrets
 from router.settings.pools import PoolName, PoolSettings
+from router.settings.quality import QualitySettings
 from router.settings.quantities import (
     COUNT,
     DURATION,
@@ -168,6 +169,9 @@ class ModelSettings(Section):
     fallback: Annotated[tuple[ModelName, ...], Field(max_length=MAX_FALLBACKS)] = Field(
         default=(),
         description="models that answer, in this order, when this one cannot; without loops",
+    )
+    quality: QualitySettings | None = Field(
+        default=None, description="watching inputs, answers and labels; absent: nobody looks"
     )
     serverless: ServerlessSettings | None = Field(
         default=None, description="the function; a model needs this, a pool, or both"

@@ -4,6 +4,7 @@ Which model a name stands for is checked in `references`; nothing here looks at 
 """
 
 import re
+from itertools import pairwise
 from typing import Annotated
 
 from pydantic import Field, StrictBool, ValidationInfo, field_validator
@@ -24,6 +25,46 @@ from router.settings.values import ModelName, Text, Version
 
 _STICKY = r"request|tenant|header:[A-Za-z0-9!#$%&'*+.^_`|~-]{1,200}"
 Percent = Annotated[float, Quantity(NUMBER, 0, 100)]
+
+
+class AccuracySettings(Section):
+    """Labels that say whether the canary is wrong more often."""
+
+    margin: Annotated[float, Quantity(NUMBER, 0, 0.99)] = Field(
+        default=0.02, description="how much larger its share of wrong answers may be"
+    )
+
+
+class DriftSettings(Section):
+    """Whether the canary's answers are distributed otherwise."""
+
+    psi: Annotated[float, Quantity(NUMBER, 0, 10)] = Field(
+        default=0.2, description="population stability index up to which they may differ"
+    )
+
+
+class PromotionSettings(Section):
+    """A canary that nothing speaks against gets a larger share, step by step."""
+
+    time_s: Annotated[float, Quantity(DURATION, 1.0, 30 * 24 * HOUR_S)] = Field(
+        default=HOUR_S, alias="time", description="each step lasts so long at least"
+    )
+    requests: Annotated[int, Quantity(COUNT, 1, 100_000_000)] = Field(
+        default=500, description="and has so many requests of the canary's"
+    )
+    labels: Annotated[int, Quantity(COUNT, 0, 100_000_000)] = Field(
+        default=0, description="and so many labels of its answers"
+    )
+    steps: Annotated[tuple[Percent, ...], Field(min_length=1, max_length=20)] = Field(
+        default=(10, 25, 50, 100), description="the shares that follow, in percent"
+    )
+
+    @field_validator("steps")
+    @classmethod
+    def _grow(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if any(after <= before for before, after in pairwise(value)):
+            raise wrong("must grow")
+        return value
 
 
 class RollbackSettings(Section):
@@ -48,6 +89,12 @@ class RollbackSettings(Section):
     confidence: Annotated[float, Quantity(NUMBER, 0.9, 0.999999)] = Field(
         default=0.999, description="certainty that a look needs to roll the canary back"
     )
+    accuracy: AccuracySettings | None = Field(
+        default=None, description="judging it by labels; needs `quality` of both models"
+    )
+    drift: DriftSettings | None = Field(
+        default=None, description="judging it by its answers; needs `quality` of both models"
+    )
 
 
 class CanarySettings(Section):
@@ -69,6 +116,9 @@ class CanarySettings(Section):
     )
     rollback: RollbackSettings = Field(
         default_factory=RollbackSettings, description="when the canary is taken out by itself"
+    )
+    promote_after: PromotionSettings | None = Field(
+        default=None, description="when its share grows by itself; absent: never"
     )
 
     @field_validator("version")

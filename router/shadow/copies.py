@@ -16,11 +16,11 @@ from router.domain.errors import DeadlineExceededError, RouterError
 from router.domain.ports import BackendResponse, Payload
 from router.domain.request import InferenceRequest
 from router.policy.canary import Shadow, draw, is_copied
+from router.quality.keeping import Keeper, KeptAnswer, KeptUpload, kept_body
 from router.quality.tensors import Answer
 from router.runtime import ModelRuntime, Runtime
 from router.shadow.compare import compare
 from router.shadow.counts import ComparisonResult, CopyResult, ShadowCounts
-from router.shadow.keeping import Keeper, KeptAnswer, KeptUpload, kept_body
 from router.telemetry.metrics import Metrics
 
 _log = logging.getLogger(__name__)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from router.shadow.keeping import ByteBudget
+from router.quality.keeping import ByteBudget
 
 
 class CopyResult(StrEnum):

@@ -91,10 +91,11 @@ class _Endpoint(msgspec.Struct, frozen=True, gc=False):
     concurrency: _Concurrency
 
 
-class _Canary(msgspec.Struct, frozen=True, gc=False):
+class _Canary(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     canary: _Digest
     term: _Count
     is_out: bool
+    step: _Count = 0
 
 
 _T = TypeVar("_T")
@@ -162,7 +163,7 @@ def decode(owner: str, fields: Mapping[bytes, bytes]) -> PeerRecord:
         in_flight=in_flight,
         taken=taken,
         canaries={
-            rule: CanaryWord(found.canary, found.term, found.is_out)
+            rule: CanaryWord(found.canary, found.term, found.is_out, found.step)
             for rule, found in canaries.items()
         },
     )

@@ -37,12 +37,14 @@ class CanaryWord(NamedTuple):
     """What one gateway says about a canary, for those that have the same one configured.
 
     `canary` is a digest of its settings. The word with the higher `term` holds, and of two with the
-    same term the one that is out: whoever resumes a canary begins a new term.
+    same term the one that is out: whoever resumes a canary begins a new term. `step` counts the
+    promotions in that term.
     """
 
     canary: str
     term: int
     is_out: bool
+    step: int = 0
 
 
 @dataclass(frozen=True, slots=True)

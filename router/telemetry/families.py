@@ -372,6 +372,57 @@ SHADOW_MAX_DIFFERENCE = Family(
     "Largest difference of two numbers that a comparison with the shadow has found.",
     Across.MOST,
 )
+QUALITY_SAMPLES = Family(
+    "router_quality_samples_total",
+    Kind.COUNTER,
+    ("model", "result"),
+    "Requests that were to be sampled: read, or not (unreadable, too_large, busy, failed).",
+)
+QUALITY_LABELS = Family(
+    "router_quality_labels_total",
+    Kind.COUNTER,
+    ("model", "result"),
+    "Labels that clients sent: counted, or not (unknown, invalid, busy); without a model where no"
+    " answer was found.",
+)
+QUALITY_PENDING = Family(
+    "router_quality_pending_answers",
+    Kind.GAUGE,
+    (),
+    "Answers that wait for their labels.",
+)
+QUALITY_JUDGED = Family(
+    "router_quality_judged_total",
+    Kind.COUNTER,
+    ("model", "version", "side"),
+    "Answers that labels or scores have judged, by version and side (all, stable, canary, shadow).",
+)
+QUALITY_RIGHT = Family(
+    "router_quality_right_total",
+    Kind.COUNTER,
+    ("model", "version", "side"),
+    "The sum of their scores: 1 for each that was right.",
+)
+QUALITY_ALARMS = Family(
+    "router_quality_alarms_total",
+    Kind.COUNTER,
+    ("model", "version", "test"),
+    "Features found to be distributed otherwise than in the baseline, by the test that says so.",
+)
+QUALITY_DRIFTING = Family(
+    "router_quality_drifting_features",
+    Kind.GAUGE,
+    ("model", "version"),
+    "Features that the last window of samples found changed.",
+    Across.MOST,
+)
+QUALITY_PSI = Family(
+    "router_quality_largest_psi",
+    Kind.GAUGE,
+    ("model", "version"),
+    "Largest population stability index of a feature in the last window.",
+    Across.MOST,
+)
 TASKS = Family(
     "router_tasks",
     Kind.GAUGE,
@@ -444,6 +495,14 @@ FAMILIES: tuple[Family, ...] = (
     SHADOW_DURATION,
     SHADOW_COMPARISONS,
     SHADOW_MAX_DIFFERENCE,
+    QUALITY_SAMPLES,
+    QUALITY_LABELS,
+    QUALITY_PENDING,
+    QUALITY_JUDGED,
+    QUALITY_RIGHT,
+    QUALITY_ALARMS,
+    QUALITY_DRIFTING,
+    QUALITY_PSI,
     TASKS,
     LOOP_STALL,
     BUILD_INFO,

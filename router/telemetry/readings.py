@@ -32,6 +32,20 @@ class ShadowReading:
 
 
 @dataclass(frozen=True, slots=True)
+class QualityReading:
+    """The quality of all models, by the labels of the families."""
+
+    samples_total: Series = field(default_factory=dict)
+    labels_total: Series = field(default_factory=dict)
+    judged_total: Series = field(default_factory=dict)
+    right_total: Series = field(default_factory=dict)
+    alarms_total: Series = field(default_factory=dict)
+    drifting: Series = field(default_factory=dict)
+    largest_psi: Series = field(default_factory=dict)
+    pending: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Readings:
     """All of it.
 
@@ -65,6 +79,7 @@ class Readings:
     waits_timed_out_total: Mapping[str, int] = field(default_factory=dict)
     canaries: Sequence[CanaryReading] = ()
     shadows: Sequence[ShadowReading] = ()
+    quality: QualityReading = field(default_factory=QualityReading)
 
 
 def counter_series(readings: Readings) -> Iterator[tuple[str, Series]]:
@@ -116,6 +131,15 @@ def counter_series(readings: Readings) -> Iterator[tuple[str, Series]]:
         families.CANARY_ROLLBACKS.name,
         {(found.model, found.rule): found.rollbacks_total for found in readings.canaries},
     )
+    yield from _quality_counters(readings.quality)
+
+
+def _quality_counters(quality: QualityReading) -> Iterator[tuple[str, Series]]:
+    yield families.QUALITY_SAMPLES.name, quality.samples_total
+    yield families.QUALITY_LABELS.name, quality.labels_total
+    yield families.QUALITY_JUDGED.name, quality.judged_total
+    yield families.QUALITY_RIGHT.name, quality.right_total
+    yield families.QUALITY_ALARMS.name, quality.alarms_total
 
 
 def gauge_series(readings: Readings) -> Iterator[tuple[str, Series]]:
@@ -132,6 +156,9 @@ def gauge_series(readings: Readings) -> Iterator[tuple[str, Series]]:
         {(model, state): value for (model, state), value in readings.endpoints.items()},
     )
     yield families.TASKS.name, {(): readings.tasks}
+    yield families.QUALITY_PENDING.name, {(): readings.quality.pending}
+    yield families.QUALITY_DRIFTING.name, readings.quality.drifting
+    yield families.QUALITY_PSI.name, readings.quality.largest_psi
     yield (
         families.CERTIFICATE_EXPIRY.name,
         ({} if readings.certificate_expires_at is None else {(): readings.certificate_expires_at}),

@@ -5,12 +5,17 @@ from urllib.parse import unquote
 
 from router.gateway.protocols.anthropic import ANTHROPIC
 from router.gateway.protocols.base import WireProtocol
+from router.gateway.protocols.feedback import FEEDBACK
 from router.gateway.protocols.kserve_v1 import KSERVE_V1
 from router.gateway.protocols.oip import OIP
 from router.gateway.protocols.openai import OPENAI
 
 PROTOCOLS: tuple[WireProtocol, ...] = (ANTHROPIC, OPENAI, KSERVE_V1, OIP)
 """The first that owns a path has it; the last is asked for what no other one knows."""
+
+
+_OWN: tuple[WireProtocol, ...] = (FEEDBACK,)
+"""What clients ask the gateway itself, and no model."""
 
 
 def protocol_of(
@@ -23,4 +28,5 @@ def protocol_of(
     text = unquote(path)
     if text in openai_paths:
         return OPENAI
-    return next((found for found in PROTOCOLS if found.owns(text, headers)), PROTOCOLS[-1])
+    known = (*_OWN, *PROTOCOLS)
+    return next((found for found in known if found.owns(text, headers)), PROTOCOLS[-1])

@@ -13,6 +13,7 @@ from router.quality.predictions import (
     Task,
     judge,
     predictions_of,
+    truth_of,
 )
 from router.quality.scores import MAX_PAIRS, Classified, Scores, metrics
 from router.quality.tensors import Tensor
@@ -29,7 +30,7 @@ def judged(probabilities, labels, reading=BINARY):
     scores = Scores()
     for row, label in zip(probabilities, labels, strict=True):
         (prediction,) = predictions_of(reading, {"y": tensor([row])})
-        judge(reading, prediction, int(label), scores)
+        judge(reading, prediction, truth_of(reading, int(label)), scores)
     return scores
 
 
@@ -81,7 +82,7 @@ def test_metrics_of_numbers_are_scikit_learns():
     truth, value = rng.normal(5, 1, 300), rng.normal(5, 1, 300)
     scores, reading = Scores(), Reading(Task.REGRESSION, tolerance=0.5)
     for label, each in zip(truth, value, strict=True):
-        judge(reading, Prediction(value=float(each)), float(label), scores)
+        judge(reading, Prediction(value=float(each)), truth_of(reading, float(label)), scores)
     found = metrics(scores)
     assert found["mae"].value == pytest.approx(theirs.mean_absolute_error(truth, value))
     assert found["rmse"].value == pytest.approx(theirs.root_mean_squared_error(truth, value))
@@ -124,6 +125,7 @@ def test_a_thousand_classes_are_told_apart_as_far_as_there_is_room():
 @pytest.mark.parametrize(
     ("reading", "label"),
     [
+        (Reading(), "1"),
         (BINARY, None),
         (BINARY, [1]),
         (BINARY, 1.5),
@@ -135,11 +137,9 @@ def test_a_thousand_classes_are_told_apart_as_far_as_there_is_room():
         (Reading(Task.REGRESSION), json.loads("1e999")),
     ],
 )
-def test_a_label_that_says_nothing_is_refused_and_not_counted(reading, label):
-    scores = Scores()
+def test_a_label_that_says_nothing_is_refused(reading, label):
     with pytest.raises(LabelError):
-        judge(reading, Prediction("0"), label, scores)
-    assert metrics(scores) == {}
+        truth_of(reading, label)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from router.domain.decision import Backend, Outcome, Reason
 from router.telemetry.families import BUCKETS_S, FAMILIES, Kind, reference_table
 from router.telemetry.labels import AttemptResult, CostPart, HedgeResult, StallCause
 from router.telemetry.metrics import Metrics, Objective
-from router.telemetry.readings import CanaryReading, Readings, ShadowReading
+from router.telemetry.readings import CanaryReading, QualityReading, Readings, ShadowReading
 from router.turns import Steps, at_once
 
 
@@ -46,6 +46,7 @@ def record_one_of_each(metrics: Metrics, model: str = "fraud") -> None:
 
 
 FRAUD_POOL = {"model": "fraud", "backend": "pool"}
+FRAUD_1 = {"model": "fraud", "version": "1"}
 
 
 @pytest.mark.parametrize(
@@ -210,6 +211,16 @@ READINGS = Readings(
     waits_timed_out_total={"header": 18},
     shadows=[ShadowReading("fraud", {"ok": 21}, {"match": 22}, 0.5)],
     canaries=[CanaryReading("fraud", "r", 0.25, 19, {("canary", "failed"): 20})],
+    quality=QualityReading(
+        {("fraud", "read"): 31},
+        {("fraud", "counted"): 32},
+        {("fraud", "1", "all"): 33},
+        {("fraud", "1", "all"): 30.5},
+        {("fraud", "1", "chi_square"): 34},
+        {("fraud", "1"): 35},
+        {("fraud", "1"): 0.25},
+        36,
+    ),
 )
 
 
@@ -240,6 +251,14 @@ READINGS = Readings(
             {"model": "fraud", "rule": "r", "side": "canary", "result": "failed"},
             20,
         ),
+        ("router_quality_samples_total", {"model": "fraud", "result": "read"}, 31),
+        ("router_quality_labels_total", {"model": "fraud", "result": "counted"}, 32),
+        ("router_quality_judged_total", FRAUD_1 | {"side": "all"}, 33),
+        ("router_quality_right_total", FRAUD_1 | {"side": "all"}, 30.5),
+        ("router_quality_alarms_total", FRAUD_1 | {"test": "chi_square"}, 34),
+        ("router_quality_drifting_features", FRAUD_1, 35),
+        ("router_quality_largest_psi", FRAUD_1, 0.25),
+        ("router_quality_pending_answers", {}, 36),
         ("router_shared_state_flushes_total", {"result": "ok"}, 9),
         ("router_shared_state_flushes_total", {"result": "failed"}, 10),
         ("router_shared_state_dropped_records_total", {}, 11),
