@@ -14,7 +14,6 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from router import __version__
-from router.admission.rates import TakenElsewhere
 from router.assembly.quality import watched
 from router.assembly.runtime import Parts, assemble, assembling, host_command, local_functions
 from router.backends.serverless.local_host import LocalFunctionHost
@@ -35,6 +34,7 @@ from router.gateway.watching import WatchedQuality
 from router.jobs.runner import Calling
 from router.jobs.service import Jobs
 from router.member import SNAPSHOT_PATH, Member
+from router.publisher import Publisher
 from router.runtime import GroupRuntime, ModelRuntime, Runtime, RuntimeRef
 from router.settings.changes import Change, changes
 from router.settings.loader import ConfigError, Loaded, load
@@ -43,9 +43,8 @@ from router.settings.sources import Sources
 from router.settings.values import Address as ListenAddress
 from router.settings.watcher import ConfigWatcher
 from router.signals.notes import Notes
-from router.signals.records import Publication
 from router.signals.redis import SharedState, SharedStateConfig
-from router.signals.snapshot import ALONE, CanaryWord, FleetSnapshot, SharedEndpoint
+from router.signals.snapshot import ALONE, FleetSnapshot
 from router.telemetry.events import EventBook
 from router.telemetry.exposition import encoded
 from router.telemetry.log_file import LineWriter
@@ -101,7 +100,6 @@ class Gateway:
         self._instance_id = instance_id
         self._background = Background()
         self._reloading = asyncio.Lock()
-        self._elsewhere = TakenElsewhere()
         self._sources = loaded.sources
         settings = loaded.settings
         self._runtime = RuntimeRef(assemble(loaded, parts))
@@ -121,6 +119,9 @@ class Gateway:
             instance_id, parts.upstream,
         )  # fmt: skip
         self._jobs = self._make_jobs(director) if settings.jobs.directory is not None else None
+        self._publisher = Publisher(
+            self._runtime, parts.book, self._fleet, instance_id, parts.clock
+        )
         self._shared = self._shared_state() if settings.shared_state.redis_url else None
         self._controller = Controller(
             self._runtime, self._fleet, self._metrics, parts.clock, instance_id
@@ -359,6 +360,7 @@ class Gateway:
         self._metrics.record_reload(succeeded=True, at=self._wall_clock())
         self._parts.book.retain(new.models)
         self._quality.take_up(watched(new.settings))
+        self._publisher.look_at_all()
         self._data.shadows.retain(new)
         if self._host is not None:
             self._host.declare(local_functions(new.settings), new.settings.workers.log)
@@ -407,7 +409,7 @@ class Gateway:
 
     def _shared_state(self) -> SharedState:
         return SharedState(
-            self._shared_config(), self._publication, self._parts.clock, self._parts.sleep
+            self._shared_config(), self._publisher.changes, self._parts.clock, self._parts.sleep
         )
 
     def _quality_notes(self) -> Notes | None:
@@ -415,35 +417,6 @@ class Gateway:
 
     def _fleet(self) -> FleetSnapshot:
         return self._shared.snapshot if self._shared is not None else ALONE
-
-    def _publication(self) -> Publication:
-        """What the other gateways may know: counters, our ready replicas, our load on any."""
-        endpoints: dict[str, list[SharedEndpoint]] = {}
-        in_flight: dict[str, int] = {}
-        for owner in self._runtime.current.owners:
-            if owner.pool is None or owner.driver is None:
-                continue  # places on shared replicas are told of as those
-            for endpoint in owner.pool.endpoints.values():
-                in_flight[endpoint.id] = endpoint.in_flight
-                if owner.driver.is_shared:
-                    continue  # the others find it where we did
-                if endpoint.is_local and endpoint.is_ready and not endpoint.is_draining:
-                    told = SharedEndpoint(
-                        endpoint.id, endpoint.address.url, endpoint.capacity, self._instance_id
-                    )
-                    endpoints.setdefault(owner.name, []).append(told)
-        canaries = {
-            rule: CanaryWord(trial.digest, trial.term, trial.is_rolled_back, trial.step)
-            for rule, trial in self._runtime.current.trials.items()
-        }
-        return Publication(self._parts.book.totals(), endpoints, in_flight, self._taken(), canaries)
-
-    def _taken(self) -> dict[str, int]:
-        """What was let through here by API key, after hearing what the others have let through."""
-        runtime = self._runtime.current
-        new = self._elsewhere.since_last(self._fleet().taken)
-        runtime.taken_elsewhere(new, self._parts.clock())
-        return {name: limit.taken for name, limit in runtime.rate_limits.items()}
 
 
 def _credential_loop(credential: Refresher[Any]) -> str:

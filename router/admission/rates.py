@@ -56,7 +56,7 @@ class TakenElsewhere:
         new: dict[str, int] = {}
         for peer, counts in peers.items():
             before = self._seen.get(peer)
-            if before is None:
+            if before is None or before is counts:
                 continue
             for key, count in counts.items():
                 known = before.get(key, 0)

@@ -54,6 +54,7 @@ class PoolParts:
     rng: Random
     cores: Cores
     sockets: Path
+    changed: set[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +125,7 @@ def assemble_pool(
         kept.prober.params = probe
         _reconfigure(kept.driver, owner, settings, probe)
         return kept
-    pool = make(owner.name, params, caller, parts.clock, parts.rng)
+    pool = make(owner.name, params, caller, parts.clock, parts.rng, parts.changed)
     driver = _driver(pool, owner, settings, parts, probe)
     prober = HealthProber(pool, parts.upstream, probe, parts.clock)
     return PoolRuntime(pool, driver, prober, source)

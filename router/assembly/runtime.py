@@ -69,8 +69,9 @@ class Parts:
     def of_pools(self) -> PoolParts:
         """Those that pools have a use for."""
         return PoolParts(
-            self.upstream, self.clock, self.wall_clock, self.rng, self.cores, self.sockets
-        )
+            self.upstream, self.clock, self.wall_clock, self.rng, self.cores, self.sockets,
+            self.book.changed,
+        )  # fmt: skip
 
     @property
     def local_host(self) -> Address:

@@ -10,11 +10,18 @@ from router.signals.snapshot import ModelTotals
 
 
 class ModelSignals:
-    """The running totals of one model; the fields are those of `ModelTotals`."""
+    """The running totals of one model; the fields are those of `ModelTotals`.
 
-    __slots__ = ("arrivals", "captive", "captive_work_s", "serverless_usd", "work_s")
+    When they grow, the model's name goes into `changed`.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = (
+        "_changed", "_name", "arrivals", "captive", "captive_work_s", "serverless_usd", "work_s",
+    )  # fmt: skip
+
+    def __init__(self, name: str = "", changed: set[str] | None = None) -> None:
+        self._name = name
+        self._changed: set[str] = set() if changed is None else changed
         self.arrivals = 0
         self.work_s = 0.0
         self.serverless_usd = 0.0
@@ -25,6 +32,7 @@ class ModelSignals:
         self, work_s: float, serverless_usd: float, is_captive: bool, requests: int = 1
     ) -> None:
         """Count requests: what each asks of the pool and costs on serverless, and its freedom."""
+        self._changed.add(self._name)
         self.arrivals += requests
         self.work_s += requests * work_s
         self.serverless_usd += requests * serverless_usd
@@ -40,12 +48,17 @@ class ModelSignals:
 
 
 class SignalBook:
-    """The signals of all configured models; outlives a reload, so that totals keep growing."""
+    """The signals of all configured models; outlives a reload, so that totals keep growing.
 
-    __slots__ = ("_models",)
+    `changed` are the models of which the other gateways may have something new to hear: whoever
+    changes what they are told adds to it, so that nobody has to look at all models to find out.
+    """
+
+    __slots__ = ("_models", "changed")
 
     def __init__(self) -> None:
         self._models: dict[str, ModelSignals] = {}
+        self.changed: set[str] = set()
 
     def model(self, name: str) -> ModelSignals:
         """The signals of a configured model, new at its first mention.
@@ -53,11 +66,16 @@ class SignalBook:
         Callers pass names from the configuration only (never from a request) and keep the result,
         so the book is as large as the configuration.
         """
-        return self._models.setdefault(name, ModelSignals())
+        found = self._models.get(name)
+        if found is None:
+            found = self._models[name] = ModelSignals(name, self.changed)
+            self.changed.add(name)
+        return found
 
     def retain(self, names: Iterable[str]) -> None:
         """Forget every model that is not in `names`; call it once a reload has taken effect."""
         wanted = set(names)
+        self.changed.update(self._models.keys() - wanted)
         self._models = {name: found for name, found in self._models.items() if name in wanted}
 
     def totals(self) -> dict[str, ModelTotals]:

@@ -1,14 +1,15 @@
 """The record a gateway keeps in the shared state: its fields, how they are written and validated.
 
-Decides what of a peer's record may be believed. A record is believed whole or not at all, because
-its owner writes it in one step. Never talks to Redis, and never raises anything but RecordError.
+Decides what of a peer's record, and of its changes, may be believed. What is written in one step is
+believed whole or not at all. Never talks to Redis, and never raises anything but RecordError.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
-from typing import Annotated, NamedTuple, TypeVar
+from typing import Annotated, Generic, NamedTuple, TypeVar
 
 import msgspec
 
@@ -16,6 +17,8 @@ from router.signals.snapshot import CanaryWord, ModelTotals, SharedEndpoint
 
 FIELDS = ("totals", "endpoints", "in_flight", "taken", "canaries")
 """The fields of a record; those that another release may have beside them are not read."""
+KEPT_CHANGES = 64
+"""So many of its last changes a record has beside its fields."""
 MAX_FIELD_BYTES = 1 << 20
 MAX_ID_BYTES = 128
 MAX_COUNT = 2**53
@@ -52,18 +55,18 @@ class RecordError(ValueError):
 
 
 class Publication(NamedTuple):
-    """What a gateway tells the others about itself.
+    """What a gateway tells the others about itself: what is new since it did so last.
 
     `endpoints` are its own ready replicas by model; `in_flight` counts its requests by endpoint,
     on its own replicas and on the others'. `taken` counts what it has let through by API key.
-    `canaries` is by rule.
+    `canaries` is by rule. None says that there is nothing any more.
     """
 
-    totals: Mapping[str, ModelTotals]
-    endpoints: Mapping[str, Sequence[SharedEndpoint]]
-    in_flight: Mapping[str, int]
-    taken: Mapping[str, int] = MappingProxyType({})
-    canaries: Mapping[str, CanaryWord] = MappingProxyType({})
+    totals: Mapping[str, ModelTotals | None]
+    endpoints: Mapping[str, Sequence[SharedEndpoint] | None]
+    in_flight: Mapping[str, int | None]
+    taken: Mapping[str, int | None] = MappingProxyType({})
+    canaries: Mapping[str, CanaryWord | None] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +101,32 @@ class _Canary(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     step: _Count = 0
 
 
+class _TotalsRow(_Totals, frozen=True, gc=False, array_like=True):
+    """The same without names: changes are written and read all the time."""
+
+
+class _Change(msgspec.Struct, frozen=True, gc=False):
+    totals: dict[_Name, _TotalsRow | None] = {}
+    endpoints: dict[_Name, list[_Endpoint] | None] = {}
+    in_flight: dict[_Id, _InFlight | None] = {}
+    taken: dict[_Name, _Count | None] = {}
+    canaries: dict[_Name, _Canary | None] = {}
+
+
+_AnyTotals = TypeVar("_AnyTotals", _Totals, _TotalsRow)
+
+
+class _Told(msgspec.Struct, Generic[_AnyTotals], frozen=True, omit_defaults=True):
+    totals: Mapping[str, _AnyTotals | None] = {}
+    endpoints: Mapping[str, list[_Endpoint] | None] = {}
+    in_flight: Mapping[str, int | None] = {}
+    taken: Mapping[str, int | None] = {}
+    canaries: Mapping[str, _Canary | None] = {}
+
+
 _T = TypeVar("_T")
+_V = TypeVar("_V")
+_CHANGE = msgspec.json.Decoder(_Change)
 _TOTALS = msgspec.json.Decoder(dict[_Name, _Totals])
 _ENDPOINTS = msgspec.json.Decoder(dict[_Name, list[_Endpoint]])
 _CANARIES = msgspec.json.Decoder(dict[_Name, _Canary])
@@ -113,23 +141,33 @@ def gateway_id(member: bytes) -> str:
     return member.decode("ascii")
 
 
-def encode(publication: Publication) -> dict[str, bytes]:
-    """The hash fields of a gateway's own record; one JSON object each, readable with redis-cli."""
-    totals = {model: _Totals(*value) for model, value in publication.totals.items()}
-    endpoints = {
-        model: [_Endpoint(found.id, found.url, found.concurrency) for found in replicas]
-        for model, replicas in publication.endpoints.items()
-        if replicas
-    }
-    return {
-        "totals": msgspec.json.encode(totals),
-        "endpoints": msgspec.json.encode(endpoints),
-        "in_flight": msgspec.json.encode(publication.in_flight),
-        "taken": msgspec.json.encode(dict(publication.taken)),
-        "canaries": msgspec.json.encode(
-            {rule: _Canary(*word) for rule, word in publication.canaries.items()}
-        ),
-    }
+def encode(said: Publication) -> dict[str, bytes]:
+    """The hash fields of a gateway's own record; one JSON object each, readable with redis-cli.
+
+    `said` is all that it has to say.
+    """
+    told = _told(said, _Totals)
+    return {name: msgspec.json.encode(getattr(told, name)) for name in FIELDS}
+
+
+def encode_change(said: Publication) -> bytes:
+    """What has changed in a gateway's own record, as one JSON object; null is what is gone."""
+    return msgspec.json.encode(_told(said, _TotalsRow))
+
+
+def _told(said: Publication, totals: Callable[..., _AnyTotals]) -> "_Told[_AnyTotals]":
+    return _Told(
+        {model: value and totals(*value) for model, value in said.totals.items()},
+        {
+            model: [_Endpoint(each.id, each.url, each.concurrency) for each in found]
+            if found
+            else None
+            for model, found in said.endpoints.items()
+        },
+        dict(said.in_flight),
+        dict(said.taken),
+        {rule: word and _Canary(*word) for rule, word in said.canaries.items()},
+    )
 
 
 def decode(owner: str, fields: Mapping[bytes, bytes]) -> PeerRecord:
@@ -144,29 +182,56 @@ def decode(owner: str, fields: Mapping[bytes, bytes]) -> PeerRecord:
     taken = _decode_field("taken", {b"taken": b"{}", **fields}, _TAKEN)
     canaries = _decode_field("canaries", {b"canaries": b"{}", **fields}, _CANARIES)
     return PeerRecord(
-        totals={
-            model: ModelTotals(
-                found.arrivals,
-                found.work_s,
-                found.serverless_usd,
-                found.captive,
-                found.captive_work_s,
-            )
-            for model, found in totals.items()
-        },
-        endpoints={
-            model: tuple(
-                SharedEndpoint(found.id, found.url, found.concurrency, owner) for found in replicas
-            )
-            for model, replicas in endpoints.items()
-        },
+        totals={model: _totals(found) for model, found in totals.items()},
+        endpoints={model: _endpoints(owner, found) for model, found in endpoints.items()},
         in_flight=in_flight,
         taken=taken,
-        canaries={
-            rule: CanaryWord(found.canary, found.term, found.is_out, found.step)
-            for rule, found in canaries.items()
-        },
+        canaries={rule: _word(found) for rule, found in canaries.items()},
     )
+
+
+def changed(owner: str, record: PeerRecord, raw: bytes) -> PeerRecord:
+    """The record after one of its owner's changes. Raises RecordError when that is wrong."""
+    change = _decode_field("change", {b"change": raw}, _CHANGE)
+    return PeerRecord(
+        totals=_updated(record.totals, change.totals, _totals),
+        endpoints=_updated(record.endpoints, change.endpoints, partial(_endpoints, owner)),
+        in_flight=_updated(record.in_flight, change.in_flight, int),
+        taken=_updated(record.taken, change.taken, int),
+        canaries=_updated(record.canaries, change.canaries, _word),
+    )
+
+
+def _updated(
+    known: Mapping[str, _V], change: Mapping[str, _T | None], made: Callable[[_T], _V]
+) -> Mapping[str, _V]:
+    if not change:
+        return known
+    updated = dict(known)
+    for name, value in change.items():
+        if value is None:
+            updated.pop(name, None)
+        else:
+            updated[name] = made(value)
+    return updated
+
+
+def _totals(found: _Totals) -> ModelTotals:
+    return ModelTotals(
+        found.arrivals,
+        found.work_s,
+        found.serverless_usd,
+        found.captive,
+        found.captive_work_s,
+    )
+
+
+def _endpoints(owner: str, found: Iterable[_Endpoint]) -> tuple[SharedEndpoint, ...]:
+    return tuple(SharedEndpoint(each.id, each.url, each.concurrency, owner) for each in found)
+
+
+def _word(found: _Canary) -> CanaryWord:
+    return CanaryWord(found.canary, found.term, found.is_out, found.step)
 
 
 def _decode_field(

@@ -7,85 +7,40 @@ It never runs on the request path: readers look at `SharedState.snapshot`, a pla
 
 import asyncio
 import logging
+import secrets
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain
+from typing import Any, Final
 
 from redis.asyncio.client import Pipeline
 from redis.exceptions import RedisError
 
 from router.domain.clock import Clock, Sleep
 from router.domain.events import EventKind, told
+from router.signals.own_record import OwnRecord, Told
+from router.signals.peers import Answer, Peers
 from router.signals.records import (
     FIELDS,
+    KEPT_CHANGES,
     MAX_FIELD_BYTES,
     MAX_ID_BYTES,
-    PeerRecord,
     Publication,
     RecordError,
-    decode,
-    encode,
     gateway_id,
 )
 from router.signals.redis_client import redis_client
-from router.signals.snapshot import CanaryWord, FleetSnapshot, SharedEndpoint
+from router.signals.scripts import JOIN, LEAD, READ, RESIGN, TELL, Script
+from router.signals.snapshot import FleetSnapshot
 
 MAX_PEERS = 64
 MAX_READ_BYTES = 16 << 20
-"""What the records of all peers may have together, at every exchange; the rest is left out."""
+"""What the records of all peers may have together; the rest is left out."""
 MAX_BACKOFF_S = 1.0
 # Connecting, logging in and two pipelines: each step may take the operation timeout, and no more.
 OPERATIONS_PER_FLUSH = 5
 
-# KEYS: members. ARGV: own id, expiry in ms, most ids to return, most bytes of one; a longer one is
-# returned empty. Redis's clock dates the members,
-# because the gateways' clocks may disagree; entries from its future (a clock set back) go too.
-_JOIN = """
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local expiry = tonumber(ARGV[2])
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('(%.0f', now - expiry))
-redis.call('ZREMRANGEBYSCORE', KEYS[1], string.format('(%.0f', now), '+inf')
-redis.call('ZADD', KEYS[1], string.format('%.0f', now), ARGV[1])
-redis.call('PEXPIRE', KEYS[1], expiry)
-local ids = redis.call('ZREVRANGE', KEYS[1], 0, tonumber(ARGV[3]) - 1)
-for i, id in ipairs(ids) do
-  if #id > tonumber(ARGV[4]) then ids[i] = '' end
-end
-return ids
-"""
-# KEYS: records. ARGV: most bytes of a field, most bytes in all, names of the fields. Looks at sizes
-# before it reads, so that whatever somebody else has written there never comes over the wire.
-# Returns for each record its values, or the reason why it is not read: empty if it is gone.
-_READ = """
-local most, left = tonumber(ARGV[1]), tonumber(ARGV[2])
-local names = {unpack(ARGV, 3)}
-local function judged(key)
-  local bytes = 0
-  for _, name in ipairs(names) do
-    local size = redis.pcall('HSTRLEN', key, name)
-    if type(size) ~= 'number' then return 'not a hash' end
-    if size > most then return string.format('%s: %.0f bytes, at most %.0f', name, size, most) end
-    bytes = bytes + size
-  end
-  if bytes == 0 then return redis.call('EXISTS', key) == 1 and 'without its fields' or '' end
-  if bytes > left then return string.format('%.0f bytes, and only %.0f left', bytes, left) end
-  left = left - bytes
-  return redis.call('HMGET', key, unpack(names))
-end
-local found = {}
-for i, key in ipairs(KEYS) do found[i] = judged(key) end
-return found
-"""
-# KEYS: leader. ARGV: own id, lease in ms. Only the holder extends the lease.
-_LEAD = """
-if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return 1 end
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-redis.call('PEXPIRE', KEYS[1], ARGV[2])
-return 1
-"""
-# KEYS: leader. ARGV: own id.
-_RESIGN = "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end"
+_FIRST_NUMBERS: Final = 1 << 50
+_SCRIPTS: Final = (JOIN, TELL, LEAD, READ)
 
 _Command = tuple[str | bytes | int, ...]
 _log = logging.getLogger(__name__)
@@ -111,8 +66,9 @@ class SharedStateConfig:
 class SharedState:
     """Keeps `snapshot` current while `run` runs; nothing else of it is for the request path.
 
-    `flushes_ok`, `flushes_failed` and `dropped_records` only grow; `last_ok_at` is monotonic
-    seconds, None before the first success. Raises ValueError for a URL that is not one of Redis.
+    `publish` returns what is new since it was called last. `flushes_ok`, `flushes_failed` and
+    `dropped_records` only grow; `last_ok_at` is monotonic seconds, None before the first success.
+    Raises ValueError for a URL that is not one of Redis.
     """
 
     def __init__(
@@ -130,13 +86,18 @@ class SharedState:
         self._members_key = f"{config.namespace}:gateways"
         self._leader_key = f"{config.namespace}:leader"
         self._degraded = False
-        # What each peer has said last, and what was made of it: most say the same for long.
-        self._heard: dict[str, tuple[list[bytes | None], PeerRecord]] = {}
+        self._own = OwnRecord(secrets.randbelow(_FIRST_NUMBERS))
+        self._peers = Peers()
+        self._are_scripts_loaded = False
         self.snapshot = FleetSnapshot({}, {}, {}, is_leader=False, taken_at=clock())
         self.flushes_ok = 0
         self.flushes_failed = 0
-        self.dropped_records = 0
         self.last_ok_at: float | None = None
+
+    @property
+    def dropped_records(self) -> int:
+        """What others have written, and was not believed."""
+        return self._peers.dropped
 
     async def run(self) -> None:
         """Exchange signals until cancelled, then leave, so that another can lead at once.
@@ -173,56 +134,61 @@ class SharedState:
         return True
 
     async def _exchange(self, started_at: float) -> FleetSnapshot:
-        members, leads = await self._announce()
-        peers = await self._read_peers(members)
-        return FleetSnapshot(
-            peers={peer: record.totals for peer, record in peers.items()},
-            endpoints=_merged_endpoints(peers.values()),
-            peer_in_flight=_summed_in_flight(peers.values()),
-            is_leader=leads,
-            taken_at=started_at,
-            taken={peer: record.taken for peer, record in peers.items()},
-            canaries=_gathered_words(peers.values()),
-        )
+        known = list(self.snapshot.peers)
+        are_loaded, self._are_scripts_loaded = self._are_scripts_loaded, False
+        news = self._own.take(self._publish())
+        commands: list[_Command] = []
+        if not are_loaded:
+            commands += [("SCRIPT", "LOAD", found.text) for found in _SCRIPTS]
+        commands += [*self._telling(news), *self._joining(), self._reading(known)]
+        *_, was_told, members, leads, answers = await self._execute(commands)
+        self._are_scripts_loaded = True
+        if news.after is None or was_told == 1:
+            self._own.written()
+        else:
+            self._own.lost()
+        peers = self._peer_ids(members)
+        await self._hear(known, answers)
+        if new := [peer for peer in peers if peer not in known]:
+            (answers,) = await self._execute([self._reading(new)])
+            await self._hear(new, answers)
+        self._peers.retain(peers)
+        return self._peers.snapshot(is_leader=leads == 1, taken_at=started_at)
 
-    async def _announce(self) -> tuple[Sequence[bytes], bool]:
-        """Write the own record, and learn who is there and whether this gateway leads."""
-        config, own_id = self._config, self._config.gateway_id
-        lease_ms = round(config.staleness_s * 1000)
-        # Longer than the longest pause between two tries, or a short outage would look like an end.
-        expiry_ms = lease_ms + round(MAX_BACKOFF_S * 1000)
-        own_key = self._record_key(own_id)
-        fields: list[str | bytes] = []
-        for name, value in encode(self._publish()).items():
-            fields += (name, value)
-        commands: list[_Command] = [
-            ("DEL", own_key),
-            ("HSET", own_key, *fields),
-            ("PEXPIRE", own_key, expiry_ms),
-            ("EVAL", _JOIN, 1, self._members_key, own_id, expiry_ms, MAX_PEERS + 1, MAX_ID_BYTES),
-            ("EVAL", _LEAD, 1, self._leader_key, own_id, lease_ms),
-        ]
+    async def _execute(self, commands: Iterable[_Command]) -> list[Any]:
         async with self._redis.pipeline(transaction=True) as pipe:
-            answers = await _queued(pipe, commands).execute()
-        return answers[-2], answers[-1] == 1
+            return await _queued(pipe, commands).execute()
 
-    async def _read_peers(self, members: Sequence[bytes]) -> dict[str, PeerRecord]:
-        peer_ids = self._peer_ids(members)
-        if not peer_ids:
-            return {}
-        keys = [self._record_key(peer_id) for peer_id in peer_ids]
-        bounds = (MAX_FIELD_BYTES, MAX_READ_BYTES, *FIELDS)
-        commands: list[_Command] = [("EVAL", _READ, len(keys), *keys, *bounds)]
-        async with self._redis.pipeline(transaction=False) as pipe:
-            (answers,) = await _queued(pipe, commands).execute()
-        peers = {}
-        self._heard = {peer: said for peer, said in self._heard.items() if peer in peer_ids}
-        for peer_id, answer in zip(peer_ids, answers, strict=True):
-            record = self._believed(peer_id, answer)
-            if record is not None:
-                peers[peer_id] = record
+    def _telling(self, news: Told) -> list[_Command]:
+        """Write what is new in the own record; the last answer is 1 if that was done."""
+        key = self._record_key(self._config.gateway_id)
+        if news.after is not None:
+            bounds = (self._expiry_ms, KEPT_CHANGES, news.after, news.head)
+            return [_called(TELL, [key], *bounds, *news.fields)]
+        return [
+            ("DEL", key),
+            ("HSET", key, *news.fields),
+            ("PEXPIRE", key, self._expiry_ms),
+        ]
+
+    def _joining(self) -> list[_Command]:
+        """Learn who is there, and whether this gateway leads."""
+        own_id, bounds = self._config.gateway_id, (MAX_PEERS + 1, MAX_ID_BYTES)
+        return [
+            _called(JOIN, [self._members_key], own_id, self._expiry_ms, *bounds),
+            _called(LEAD, [self._leader_key], own_id, self._lease_ms),
+        ]
+
+    def _reading(self, peers: Sequence[str]) -> _Command:
+        left = max(0, MAX_READ_BYTES - self._peers.held_bytes)
+        bounds = (MAX_FIELD_BYTES, left, KEPT_CHANGES, len(FIELDS))
+        known = [self._peers.known(peer) for peer in peers]
+        return _called(READ, [self._record_key(peer) for peer in peers], *bounds, *FIELDS, *known)
+
+    async def _hear(self, peers: Sequence[str], answers: Sequence[Answer]) -> None:
+        for peer, answer in zip(peers, answers, strict=True):
+            self._peers.hear(peer, answer)
             await asyncio.sleep(0)  # requests have their turn between two records
-        return peers
 
     def _peer_ids(self, members: Sequence[bytes]) -> list[str]:
         ids = []
@@ -230,31 +196,8 @@ class SharedState:
             try:
                 ids.append(gateway_id(member))
             except RecordError as error:
-                self._drop("a member", error)
+                self._peers.drop("a member", error)
         return sorted(peer for peer in ids if peer != self._config.gateway_id)
-
-    def _believed(self, peer_id: str, answer: list[bytes | None] | bytes) -> PeerRecord | None:
-        if not answer:  # it left, or its record expired, after we read the members
-            return None
-        if isinstance(answer, bytes):
-            self._drop(peer_id, RecordError(f"not read: {answer.decode()}"))
-            return None
-        heard = self._heard.get(peer_id)
-        if heard is not None and heard[0] == answer:
-            return heard[1]
-        values = zip(FIELDS, answer, strict=True)
-        fields = {name.encode(): value for name, value in values if value is not None}
-        try:
-            record = decode(peer_id, fields)
-        except RecordError as error:
-            self._drop(peer_id, error)
-            return None
-        self._heard[peer_id] = answer, record
-        return record
-
-    def _drop(self, owner: str, error: Exception) -> None:
-        self.dropped_records += 1
-        _log.debug("shared state: record of %s dropped: %s", owner, error)
 
     def _failed(self, error: Exception) -> None:
         self.flushes_failed += 1
@@ -285,7 +228,7 @@ class SharedState:
         """Give up the lease and the record; a Redis that does not answer forgets them by itself."""
         own_id = self._config.gateway_id
         commands: list[_Command] = [
-            ("EVAL", _RESIGN, 1, self._leader_key, own_id),
+            ("EVAL", RESIGN.text, 1, self._leader_key, own_id),
             ("DEL", self._record_key(own_id)),
             ("ZREM", self._members_key, own_id),
         ]
@@ -299,6 +242,15 @@ class SharedState:
 
     def _record_key(self, owner: str) -> str:
         return f"{self._config.namespace}:gateway:{owner}"
+
+    @property
+    def _lease_ms(self) -> int:
+        return round(self._config.staleness_s * 1000)
+
+    @property
+    def _expiry_ms(self) -> int:
+        # Longer than the longest pause between two tries, or a short outage would look like an end.
+        return self._lease_ms + round(MAX_BACKOFF_S * 1000)
 
     @property
     def _budget_s(self) -> float:
@@ -316,30 +268,11 @@ def _raise_if_cancelled() -> None:
         raise asyncio.CancelledError
 
 
+def _called(script: Script, keys: Sequence[str], *arguments: str | bytes | int) -> _Command:
+    return ("EVALSHA", script.digest, len(keys), *keys, *arguments)
+
+
 def _queued(pipe: Pipeline, commands: Iterable[_Command]) -> Pipeline:
     for command in commands:
         pipe.pipeline_execute_command(*command)  # type: ignore[no-untyped-call]
     return pipe
-
-
-def _merged_endpoints(
-    records: Iterable[PeerRecord],
-) -> dict[str, tuple[SharedEndpoint, ...]]:
-    merged: dict[str, list[SharedEndpoint]] = {}
-    for model, replicas in chain.from_iterable(found.endpoints.items() for found in records):
-        merged.setdefault(model, []).extend(replicas)
-    return {model: tuple(replicas) for model, replicas in merged.items()}
-
-
-def _gathered_words(records: Iterable[PeerRecord]) -> dict[str, tuple[CanaryWord, ...]]:
-    words: dict[str, list[CanaryWord]] = {}
-    for rule, word in chain.from_iterable(found.canaries.items() for found in records):
-        words.setdefault(rule, []).append(word)
-    return {rule: tuple(said) for rule, said in words.items()}
-
-
-def _summed_in_flight(records: Iterable[PeerRecord]) -> dict[str, int]:
-    summed: dict[str, int] = {}
-    for endpoint_id, count in chain.from_iterable(found.in_flight.items() for found in records):
-        summed[endpoint_id] = summed.get(endpoint_id, 0) + count
-    return summed

@@ -63,8 +63,16 @@ class Pool:
     """All endpoints of one model, and the requests that wait for them."""
 
     def __init__(
-        self, model: str, params: PoolParams, caller: PoolCaller, clock: Clock, rng: Random
+        self,
+        model: str,
+        params: PoolParams,
+        caller: PoolCaller,
+        clock: Clock,
+        rng: Random,
+        changed: set[str] | None = None,
     ) -> None:
+        """The model's name goes into `changed` when other gateways may want to hear of the pool."""
+        self.changed: set[str] = set() if changed is None else changed
         self.model = model
         self.params = params
         self.wanted = 0
@@ -99,7 +107,7 @@ class Pool:
             endpoint.circuit.params = params.circuit
             endpoint.learns_within(params.adaptive)
         self.rotation.params = _rotation_params(params)
-        self.rotation.changed()
+        self._members_changed()
 
     # -- what the policy sees ------------------------------------------------------------------
 
@@ -276,6 +284,7 @@ class Pool:
         return self._choose(available, self._rng)
 
     def _occupy(self, endpoint: Endpoint, now: float) -> None:
+        self.changed.add(self.model)
         endpoint.occupy()
         endpoint.circuit.admit(now)
 
@@ -330,6 +339,7 @@ class Pool:
         self.service_times.observe(payload_bytes, served_s)
         endpoint.recent.append((payload_bytes, served_s))
         if endpoint.limit is not None:
+            self.changed.add(self.model)
             endpoint.answered(endpoint.limit, payload_bytes, served_s)
 
     def erred(self, endpoint: Endpoint, request: InferenceRequest) -> None:
@@ -346,12 +356,16 @@ class Pool:
 
     def _set_aside(self, endpoint: Endpoint, why: str, facts: Mapping[str, Fact]) -> None:
         self.ejections += 1
-        self.rotation.changed()
+        self._members_changed()
         self.rotation.suspicion.set()
         _log.info(
             "model %s: endpoint %s is set aside: %s", self.model, endpoint.id, why,
             extra=told(EventKind.EJECTION, self.model, endpoint=endpoint.id, why=why, **facts),
         )  # fmt: skip
+
+    def _members_changed(self) -> None:
+        self.changed.add(self.model)
+        self.rotation.changed()
 
     # -- what drivers and probes say ---------------------------------------------------------------
 
@@ -380,7 +394,7 @@ class Pool:
         endpoint.learns_within(self.params.adaptive)
         self.endpoints[endpoint.id] = endpoint
         self.exploration.renewed()
-        self.rotation.changed()
+        self._members_changed()
 
     def mark_ready(self, endpoint_id: str, *, is_ready: bool) -> None:
         """A probe's verdict. A good one re-admits an endpoint that was set aside."""
@@ -392,7 +406,7 @@ class Pool:
             endpoint.begin(self._clock())
         endpoint.is_ready = is_ready
         self.has_answered = self.has_answered or is_ready
-        self.rotation.changed()
+        self._members_changed()
         if is_ready:
             self.pump(self._clock())
 
@@ -400,7 +414,7 @@ class Pool:
         """Send nothing new there; the event is set once nothing is in flight."""
         endpoint = self.endpoints[endpoint_id]
         endpoint.is_draining = True
-        self.rotation.changed()
+        self._members_changed()
         if endpoint.in_flight == 0:
             endpoint.drained.set()
         return endpoint.drained
@@ -416,7 +430,7 @@ class Pool:
         """The endpoint was being drained, and is to stay after all."""
         endpoint = self.endpoints[endpoint_id]
         endpoint.is_draining, endpoint.drained = False, asyncio.Event()
-        self.rotation.changed()
+        self._members_changed()
 
     def withdraw(self, endpoint_id: str, *, is_withdrawn: bool) -> Endpoint | None:
         """An operator's wish: nothing new there, or again; None if there is no such endpoint."""
@@ -426,14 +440,14 @@ class Pool:
         if endpoint.is_withdrawn and not is_withdrawn:
             endpoint.begin(self._clock())
         endpoint.is_withdrawn = is_withdrawn
-        self.rotation.changed()
+        self._members_changed()
         self._pump_now()
         return endpoint
 
     def remove(self, endpoint_id: str) -> None:
         """The endpoint is gone; attempts under way there fail by themselves."""
         self.endpoints.pop(endpoint_id, None)
-        self.rotation.changed()
+        self._members_changed()
 
     @property
     def is_panicking(self) -> bool:

@@ -101,7 +101,7 @@ class MemberPool(Pool):
         rng: Random,
         group: "Group",
     ) -> None:
-        super().__init__(model, params, caller, clock, rng)
+        super().__init__(model, params, caller, clock, rng, group.hosts.changed)
         self.served_as = model
         self.memory_bytes = 0
         self.most = 0

@@ -24,6 +24,7 @@ class Gateway:
         self.endpoints: dict[str, list[SharedEndpoint]] = {}
         self.in_flight: dict[str, int] = {}
         self.staleness_s = staleness_s
+        self._told = Publication({}, {}, {})
         config = SharedStateConfig(
             redis_url=url,
             namespace=NAMESPACE,
@@ -35,7 +36,13 @@ class Gateway:
         self.state = SharedState(config, self.publication, time.monotonic, asyncio.sleep)
 
     def publication(self) -> Publication:
-        return Publication(self.book.totals(), self.endpoints, self.in_flight)
+        """All of it every time, and what was there the last time and is gone."""
+        self._told = Publication(
+            dict.fromkeys(self._told.totals) | self.book.totals(),
+            dict.fromkeys(self._told.endpoints) | self.endpoints,
+            dict.fromkeys(self._told.in_flight) | self.in_flight,
+        )
+        return self._told
 
     @property
     def leads(self) -> bool:

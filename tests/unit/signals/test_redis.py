@@ -8,9 +8,9 @@ from contextlib import suppress
 
 import pytest
 
-from router.signals.records import FIELDS, Publication, encode
+from router.signals.records import Publication
 from router.signals.redis import MAX_BACKOFF_S, SharedState, SharedStateConfig
-from router.signals.snapshot import FleetSnapshot, ModelTotals
+from router.signals.snapshot import FleetSnapshot
 
 NOTHING = Publication({}, {}, {})
 
@@ -131,17 +131,3 @@ def test_a_wrong_url_is_refused_without_quoting_it(url: str) -> None:
 
     assert "cret" not in str(raised.value)
     assert raised.value.__cause__ is None
-
-
-def test_a_peer_that_says_the_same_again_is_not_decoded_again() -> None:
-    state = make_state("redis://127.0.0.1:1", FakeTime(1.0))
-
-    def said(arrivals: int) -> list[bytes | None]:
-        fields = encode(Publication({"m": ModelTotals(arrivals)}, {}, {}))
-        return [fields[name] for name in FIELDS]
-
-    first = state._believed("peer", said(1))
-    assert state._believed("peer", said(1)) is first
-    changed = state._believed("peer", said(2))
-    assert changed is not None
-    assert changed.totals["m"].arrivals == 2
