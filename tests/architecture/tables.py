@@ -15,6 +15,7 @@ from router.domain.events import EVENT_HELP
 from router.gateway.responses import STATUS
 from router.settings.reference import markdown, reference
 from router.telemetry.families import reference_table
+from tests.architecture.paths import table as paths
 from tests.integration.failures.matrix import table as failures
 
 ROOT = Path(__file__).parents[2]
@@ -25,6 +26,7 @@ def tables() -> dict[tuple[str, str], str]:
     """Every generated table by file and name."""
     return {
         ("README.md", "reasons"): _reasons(),
+        ("README.md", "paths"): paths(),
         ("README.md", "errors"): _errors(),
         ("README.md", "metrics"): reference_table(),
         ("README.md", "events"): _events(),
