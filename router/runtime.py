@@ -149,11 +149,6 @@ class ModelRuntime:
         )
 
     @property
-    def needs_director(self) -> bool:
-        """Whether a free slot on a warm replica is not all that its common request needs."""
-        return self.settings.read_parameters or self.hedging is not None
-
-    @property
     def replica_usd_per_s(self) -> float:
         """What a warm replica costs; 0 without a pool."""
         return self.sizing_params.replica_usd_per_s if self.sizing_params is not None else 0.0

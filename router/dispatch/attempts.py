@@ -3,6 +3,7 @@
 Decides nothing: which backend and whether again is the director's business.
 """
 
+from collections.abc import Awaitable
 from dataclasses import dataclass, field
 
 from router.backends.pool.endpoints import Pool
@@ -19,6 +20,25 @@ from router.telemetry.metrics import Metrics
 
 
 @dataclass(slots=True)
+class Try:
+    """One attempt: why it goes where it goes, the slot it holds, and how long it took."""
+
+    decision: Decision
+    lease: Lease
+    took_s: float = 0.0
+
+
+@dataclass(slots=True)
+class Running:
+    """A first attempt that was sent at `started` and is slow, and a second one to race it."""
+
+    first: Try
+    answer: Awaitable[BackendResponse]
+    started: float
+    second: Try
+
+
+@dataclass(slots=True)
 class Record:
     """What happened to a request, as it goes along; ends up in headers, log and metrics.
 
@@ -26,7 +46,8 @@ class Record:
     place of the one asked for, `earlier_attempts` and `earlier_queue_s` what came before that.
     `ruled_out` are those of `failed` that would fail this request again for certain.
     `whole_body` is a body that was to come and then had to be kept. `is_counted` says that its
-    arrival is known, and what it takes of its caller's rate taken. `tenant` pays `cost_usd`: calls
+    arrival is known, and what it takes of its caller's rate taken. `running` are attempts that are
+    under way when the director gets the request. `tenant` pays `cost_usd`: calls
     as billed, and the seconds of slots at the price of their replicas.
     """
 
@@ -47,6 +68,7 @@ class Record:
     whole_body: bytes | None = None
     is_counted: bool = False
     tenant: str = ""
+    running: Running | None = None
 
     @property
     def tries(self) -> int:
@@ -69,15 +91,6 @@ class Record:
         self.avoid.clear()
 
 
-@dataclass(slots=True)
-class Try:
-    """One attempt: why it goes where it goes, the slot it holds, and how long it took."""
-
-    decision: Decision
-    lease: Lease
-    took_s: float = 0.0
-
-
 class Attempts:
     """Sends attempts and releases their slots, each exactly once."""
 
@@ -94,10 +107,18 @@ class Attempts:
         timeout_s = timeout_s_of(model, tried.decision.backend)
         if request.deadline is not None:
             timeout_s = min(timeout_s, request.deadline - started)
+        sending = tried.lease.send(request, body, max(timeout_s, 0.001))
+        return await self.under_way(model, request, tried, record, sending, started)
+
+    async def under_way(
+        self, model: ModelRuntime, request: InferenceRequest, tried: Try, record: Record,
+        sending: Awaitable[BackendResponse], started: float,
+    ) -> BackendResponse:  # fmt: skip
+        """As `send`, for an attempt that is being sent since `started`."""
         result = AttemptResult.CANCELLED
         response = None
         try:
-            response = await tried.lease.send(request, body, max(timeout_s, 0.001))
+            response = await sending
         except AttemptError as error:
             late = request.deadline is not None and self._clock() >= request.deadline
             # A client's short deadline says nothing about the backend's health.

@@ -48,7 +48,7 @@ class Director:
         self._rng = rng
         self._sleep = sleep
         self._attempts = Attempts(metrics, clock)
-        self._hedger = Hedger(self._attempts, metrics, clock)
+        self.hedger = Hedger(self._attempts, metrics, clock)
 
     @asynccontextmanager
     async def serve(
@@ -140,27 +140,23 @@ class Director:
         has_stand_in: bool,
     ) -> Answer:
         error, record.carried = record.carried, None
+        running, record.running = record.running, None
         while True:
-            if error is not None and record.decision is not None:
-                can_resend = isinstance(body, bytes) or body.is_untouched
-                await self._recover(model, request, error, record, can_resend=can_resend)
-            self._check_deadline(request)
-            decision, body = await self._decided(
-                model, request, body, record, has_stand_in=has_stand_in
-            )
-            tried, error = await self._reserve(model, request, decision, record), None
-            if tried is None:
-                continue
-            if not isinstance(body, bytes) and not tried.lease.may_wait_for(request, body):
-                # Too many slots wait for their clients already: it gets one once it is complete.
-                tried.lease.release(Verdict.UNTRIED, self._clock(), None)
-                body = record.whole_body = await body.whole()
-                continue
-            record.attempts += 1
-            record.endpoint_id = tried.lease.endpoint_id
-            started = self._clock()
+            if running is None:
+                tried, body = await self._placed(
+                    model, request, body, record, error, has_stand_in=has_stand_in
+                )
+                error = None
+                if tried is None:
+                    continue
+                started = self._clock()
+                answer = self.hedger.answer(model, request, body, tried, record)
+            else:
+                started = running.started
+                answer = self.hedger.overtake(model, request, body, running, record)
+                running = None
             try:
-                tried, response = await self._hedger.answer(model, request, body, tried, record)
+                tried, response = await answer
             except AttemptError as failure:
                 error = failure
             else:
@@ -170,6 +166,36 @@ class Director:
                 return tried, response
             finally:
                 record.upstream_s += self._clock() - started
+
+    async def _placed(
+        self,
+        model: ModelRuntime,
+        request: InferenceRequest,
+        body: Payload,
+        record: Record,
+        error: AttemptError | None,
+        *,
+        has_stand_in: bool,
+    ) -> tuple[Try | None, Payload]:
+        """The slot for the next attempt, and the body for it; no slot: to be asked again."""
+        if error is not None and record.decision is not None:
+            can_resend = isinstance(body, bytes) or body.is_untouched
+            await self._recover(model, request, error, record, can_resend=can_resend)
+        self._check_deadline(request)
+        decision, body = await self._decided(
+            model, request, body, record, has_stand_in=has_stand_in
+        )
+        tried = await self._reserve(model, request, decision, record)
+        if tried is None:
+            return None, body
+        if not isinstance(body, bytes) and not tried.lease.may_wait_for(request, body):
+            # Too many slots wait for their clients already: it gets one once it is complete.
+            tried.lease.release(Verdict.UNTRIED, self._clock(), None)
+            body = record.whole_body = await body.whole()
+            return None, body
+        record.attempts += 1
+        record.endpoint_id = tried.lease.endpoint_id
+        return tried, body
 
     async def _decided(
         self,

@@ -7,7 +7,7 @@ is the arithmetic of `admission.hedging`; where is the policy's.
 import asyncio
 
 from router.admission.hedging import Hedging
-from router.dispatch.attempts import Attempts, Record, Try, slots_of
+from router.dispatch.attempts import Attempts, Record, Running, Try, slots_of
 from router.domain.clock import Clock
 from router.domain.decision import Backend, Decision, Reason
 from router.domain.errors import RouterError
@@ -49,18 +49,35 @@ class Hedger:
             delay_s = hedging.delay_s(first.decision.backend, request.payload_bytes)
             if delay_s is None or record.tries > 1 or await race.is_decided(delay_s):
                 return await race.winner()
-            second = self._second(model, hedging, request, first)
+            second = self.second(model, hedging, request, first)
             if second is None:
                 return await race.winner()
-            record.attempts += 1
-            race.start(second)
-            return await self._hedged(model, race)
+            return await self._hedged(model, race, second)
         finally:
-            await race.finish()
-            for tried in race.told:
-                hedging.observe(tried.decision.backend, request.payload_bytes, tried.took_s)
+            await self._finish(hedging, race)
 
-    async def _hedged(self, model: ModelRuntime, race: "_Race") -> Answer:
+    async def overtake(
+        self, model: ModelRuntime, request: InferenceRequest, body: Payload, running: Running,
+        record: Record,
+    ) -> Answer:  # fmt: skip
+        """As `answer`, for a first attempt that was sent before and has proved slow."""
+        assert model.hedging is not None  # noqa: S101  it has a second attempt
+        race = _Race(self._attempts, model, request, body, record)
+        try:
+            race.go_on_with(running)
+            return await self._hedged(model, race, running.second)
+        finally:
+            await self._finish(model.hedging, race)
+
+    @staticmethod
+    async def _finish(hedging: Hedging, race: "_Race") -> None:
+        await race.finish()
+        for tried in race.told:
+            hedging.observe(tried.decision.backend, race.payload_bytes, tried.took_s)
+
+    async def _hedged(self, model: ModelRuntime, race: "_Race", second: Try) -> Answer:
+        race.record.attempts += 1
+        race.start(second)
         result = HedgeResult.CANCELLED
         try:
             tried, response = await race.winner()
@@ -73,7 +90,7 @@ class Hedger:
         finally:
             self._metrics.record_hedge(model.name, result)
 
-    def _second(
+    def second(
         self, model: ModelRuntime, hedging: Hedging, request: InferenceRequest, first: Try
     ) -> Try | None:
         """A slot for a second attempt, within the budget; None if there is none."""
@@ -130,15 +147,29 @@ class _Race:
     ) -> None:  # fmt: skip
         self._attempts = attempts
         self._facts = model, request, body
-        self._record = record
+        self.record = record
         self._running: list[tuple[Try, asyncio.Task[BackendResponse]]] = []
         self._winner: asyncio.Task[BackendResponse] | None = None
         self.told: list[Try] = []
 
     def start(self, tried: Try) -> None:
         """One more attempt."""
-        sending = self._attempts.send(*self._facts, tried, self._record)
+        sending = self._attempts.send(*self._facts, tried, self.record)
         self._running.append((tried, asyncio.create_task(sending)))
+
+    def go_on_with(self, running: Running) -> None:
+        """The first attempt, which is under way."""
+        model, request, _ = self._facts
+        tried = running.first
+        sending = self._attempts.under_way(
+            model, request, tried, self.record, running.answer, running.started
+        )
+        self._running.append((tried, asyncio.create_task(sending)))
+
+    @property
+    def payload_bytes(self) -> int:
+        """The size of the request."""
+        return self._facts[1].payload_bytes
 
     async def is_decided(self, within_s: float) -> bool:
         """Whether all have ended within that time."""
@@ -155,7 +186,7 @@ class _Race:
                     self._winner = task
                     return tried, task.result()
         for tried, _ in self._running[1:]:
-            self._record.avoid.add(tried.lease.endpoint_id)
+            self.record.avoid.add(tried.lease.endpoint_id)
         return self._running[0][0], self._running[0][1].result()
 
     async def finish(self) -> None:
@@ -169,7 +200,7 @@ class _Race:
             if _is_answered(task):  # at the same time as the winner
                 model, *_ = self._facts
                 result = AttemptResult.OK
-                await self._attempts.end(model, tried, self._record, result, task.result())
+                await self._attempts.end(model, tried, self.record, result, task.result())
         if self._winner is not None:
             # Not those that failed: that is no measure of how long an answer takes.
             self.told = [t for t, task in self._running if task.cancelled() or _is_answered(task)]

@@ -84,8 +84,8 @@ class Direct:
 
     def client_gone(self) -> None:
         """The client has closed its connection: so does everybody's work end."""
-        if self._task is not None:
-            self._task.cancel()
+        if self._task is not None:  # whose first step is due before this: it may hold slots
+            asyncio.get_running_loop().call_soon(self._task.cancel)
 
     # -- the answer ------------------------------------------------------------------------------
 

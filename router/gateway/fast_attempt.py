@@ -13,13 +13,14 @@ from msgspec.structs import replace
 from router.backends.pool.endpoint import Endpoint
 from router.backends.refusal import refusal_of, verdict_of_answer
 from router.dispatch.attempts import Record, verdict_of
+from router.dispatch.hedging import Hedger
 from router.dispatch.outcomes import outcome_of
 from router.domain.clock import Clock
 from router.domain.decision import Backend, Outcome, Reason, Verdict
 from router.domain.errors import AttemptError, ConnectFailedError, ResponseLostError
 from router.domain.trace_context import trace_id_of
 from router.gateway.body import BodyBudget
-from router.gateway.exchange import Exchange
+from router.gateway.exchange import Exchange, Telemetry
 from router.gateway.fast_reply import ReplyStarts
 from router.gateway.fast_route import Route
 from router.gateway.fast_stream import AnswerStream, Reader
@@ -29,6 +30,7 @@ from router.gateway.responses import outcome_of_status
 from router.telemetry.labels import AttemptResult, attempt_result
 from router.upstream.client import UpstreamClient
 from router.upstream.connection import Connection
+from router.upstream.deadlines import DeadlineWheel
 from router.upstream.response_head import ResponseHead
 
 MAX_ANSWER_BYTES = 64 * 1024
@@ -37,6 +39,8 @@ OWN_LINES = b"%bx-request-id: %b\r\nserver-timing: router;dur=%.3f, upstream;dur
 _VARIABLE_LINES = OWN_LINES + b"content-length: %d\r\n\r\n"
 _VARIABLE_LINES_OF_STREAM = OWN_LINES + b"%b\r\n\r\n"
 _NO_CONTENT = 204
+_HEDGE_TICK_S = 0.002
+"""How coarse the wheel of hedges is: what is to be hedged is often a matter of milliseconds."""
 _BAD = 400
 CLOSE = b"connection: close\r\n"
 
@@ -79,12 +83,20 @@ class Ground:
     """What all attempts share: where they send, count and log, and what they hold."""
 
     def __init__(
-        self, upstream: UpstreamClient, tally: Tally, bodies: BodyBudget, clock: Clock
+        self,
+        upstream: UpstreamClient,
+        telemetry: Telemetry,
+        bodies: BodyBudget,
+        clock: Clock,
+        hedger: Hedger,
     ) -> None:
         self.clock = clock
-        self.tally = tally
-        self.metrics = tally.metrics
-        self.access_log = tally.access_log
+        self.hedger = hedger
+        self.hedges = DeadlineWheel(clock, _HEDGE_TICK_S)
+        self.telemetry = telemetry
+        self.tally = Tally(telemetry, clock)
+        self.metrics = telemetry.metrics
+        self.access_log = telemetry.access_log
         self.upstream = upstream
         self.bodies = bodies
         self.in_flight = 0
@@ -98,7 +110,7 @@ class Attempt:
         "_body", "_client", "_connection", "_endpoint", "_ground", "_head", "_is_connected",
         "_reason",
         "_request_id", "_response", "_route", "_sent", "_started", "_stream", "_tick", "_waited_s",
-        "_way",
+        "_way", "_wheel",
     )  # fmt: skip
 
     def __init__(
@@ -143,7 +155,8 @@ class Attempt:
     def _wait_for_connection(self) -> None:
         """Nothing to do meanwhile, but for a deadline."""
         if self._head.deadline_ms is not None:
-            self._tick = self._ground.upstream.wheel.arm(self._bounded(inf), self)
+            self._wheel = self._ground.upstream.wheel
+            self._tick = self._wheel.arm(self._bounded(inf), self)
 
     def expire(self) -> None:
         """The client's deadline has passed before there was a connection."""
@@ -371,8 +384,11 @@ class Attempt:
         ground = self._ground
         ground.in_flight -= 1
         ground.bodies.release(self._held_bytes)
+        self._disarm()
+
+    def _disarm(self) -> None:
         if self._tick is not None:
-            ground.upstream.wheel.disarm(self._tick, self)
+            self._wheel.disarm(self._tick, self)
             self._tick = None
 
     def _settle(self, verdict: Verdict, result: AttemptResult, now: float) -> float:

@@ -17,17 +17,15 @@ from dataclasses import replace
 
 from aiohttp.http_parser import RawRequestMessage
 
-from router.domain.clock import Clock
 from router.domain.decision import Verdict
 from router.domain.errors import RouterError
 from router.domain.request import InferenceRequest
 from router.domain.snapshot import ServerlessLimits
 from router.gateway import client_address, cors
-from router.gateway.body import STREAM_ABOVE_BYTES, WINDOW_BYTES, BodyBudget
-from router.gateway.exchange import Telemetry
+from router.gateway.body import STREAM_ABOVE_BYTES, WINDOW_BYTES
 from router.gateway.fast_attempt import Attempt, Ground
+from router.gateway.fast_hedge import Hedged
 from router.gateway.fast_route import Assigned, Fork, KnownHead, Route, Routes
-from router.gateway.fast_tally import Tally
 from router.gateway.fast_upload import Sender, Upload
 from router.gateway.function_call import Client, FunctionCall, FunctionCalls
 from router.gateway.intake import read_intent
@@ -38,7 +36,6 @@ from router.policy.canary import Side
 from router.policy.rules import Rule, first_match
 from router.policy.warm import prepare
 from router.runtime import ModelRuntime, Runtime, RuntimeRef
-from router.upstream.client import UpstreamClient
 
 MAX_BODY_BYTES = STREAM_ABOVE_BYTES
 _NEVER_FAST = ("expect", "upgrade", "transfer-encoding")
@@ -51,20 +48,10 @@ Known = tuple[KnownHead, Sorted]
 class FastPath:
     """Serves what it can; one for all connections of a data plane."""
 
-    def __init__(
-        self,
-        runtime: RuntimeRef,
-        upstream: UpstreamClient,
-        telemetry: Telemetry,
-        bodies: BodyBudget,
-        clock: Clock,
-        ids: Iterator[bytes],
-    ) -> None:
-        self._tally = Tally(telemetry, clock)
-        self._ground = Ground(upstream, self._tally, bodies, clock)
-        self._calls = FunctionCalls(upstream, telemetry, bodies, clock)
-        self._bodies = bodies
-        self._clock = clock
+    def __init__(self, runtime: RuntimeRef, ground: Ground, ids: Iterator[bytes]) -> None:
+        self._ground = ground
+        self._calls = FunctionCalls(ground)
+        self._clock = ground.clock
         self._runtime = runtime
         self._ids = ids
         self._of: Runtime | None = None
@@ -166,7 +153,7 @@ class FastPath:
         if reason is None:
             return None
         room = WINDOW_BYTES if is_long else len(body)
-        if not self._bodies.has_room(room) or (endpoint := route.reserve(now)) is None:
+        if not self._ground.bodies.has_room(room) or (endpoint := route.reserve(now)) is None:
             return None
         upload = Upload(self._ground, client, head, route, reason) if is_long else None
         may_wait = upload is None or size == len(body)
@@ -179,7 +166,8 @@ class FastPath:
             route.pool.release(endpoint, Verdict.UNTRIED, now, now)
             return None
         route.count_arrival()
-        attempt = upload or Attempt(self._ground, client, head, route, reason)
+        kind = Hedged if route.hedges else Attempt
+        attempt = upload or kind(self._ground, client, head, route, reason)
         attempt.begin(endpoint, body, head.request_id or next(self._ids), now)
         return attempt
 
@@ -247,6 +235,8 @@ class FastPath:
     ) -> tuple[Route | None, bool]:
         """The route to one model; whether all requests of about that size have the same."""
         asked = assigned.asked_model if assigned is not None else model.name
+        if assigned is not None and model.hedging is not None:
+            return None, True  # the side may be another one by the time of a second attempt
         if not known.may_go_to(model, asked):
             return None, True
         first, last = model.policy.alike(request.payload_bytes)
@@ -261,7 +251,7 @@ class FastPath:
         if warm is None:
             return None, is_for_all
         timeout_s = known.body_timeout_s
-        route = Route(model, request, warm, self._tally, timeout_s, assigned)
+        route = Route(model, request, warm, self._ground.tally, timeout_s, assigned)
         return route, is_for_all
 
 

@@ -178,12 +178,10 @@ class KnownHead:
         if model is None or function is None or not function.params.enabled:
             return None
         caller = self._intent.caller
-        is_special = (
-            model.needs_director
-            or model.samples_next
-            or model.policy.may_divert
-            or not function.caller.is_simple
+        needs_director = (
+            model.settings.read_parameters or model.samples_next or model.hedging is not None
         )
+        is_special = needs_director or model.policy.may_divert or not function.caller.is_simple
         may_use_it = caller is None or may_use(caller, model.name)
         return model if may_use_it and not is_special else None
 
@@ -203,7 +201,7 @@ class KnownHead:
 
     def may_go_to(self, model: ModelRuntime, asked: str) -> bool:
         """Whether requests that ask for a model of that name may go to a replica of this one."""
-        if model.pool is None or not model.pool.params.enabled or model.needs_director:
+        if model.pool is None or not model.pool.params.enabled or model.settings.read_parameters:
             return False
         if not self.target.is_for(asked):
             return False  # which the client is told
@@ -265,6 +263,11 @@ class Route:
         self._reason: Reason | None = None
         self._explores = False
 
+    @property
+    def hedges(self) -> bool:
+        """Whether a slow attempt gets a second one beside it."""
+        return self.model.hedging is not None and self.request.is_idempotent
+
     def reason(self, now: float, deadline_ms: float | None) -> Reason | None:
         """Why the pool has the request, if that is certain (see `policy.warm`)."""
         if now >= self._fresh_until:
@@ -318,7 +321,10 @@ class Route:
         """Count what has arrived."""
         model, arrived = self.model, self._arrived
         self._arrived = 0
-        model.budget.deposit(tally.clock(), arrived)
+        now = tally.clock()
+        model.budget.deposit(now, arrived)
+        if model.hedging is not None:
+            model.hedging.budget.deposit(now, arrived)
         model.signals.arrived(self._work_s, self._price_usd, self.warm.is_captive, arrived)
 
     def decision(self, reason: Reason) -> Decision:

@@ -11,23 +11,20 @@ from typing import Protocol as Interface
 from router.backends.serverless.function import Function, FunctionLease
 from router.dispatch.attempts import Attempts, Record, Try, timeout_s_of
 from router.dispatch.outcomes import outcome_of
-from router.domain.clock import Clock
 from router.domain.decision import Backend, Decision, Outcome, Reason
 from router.domain.errors import AttemptError, ResponseLostError, RouterError
 from router.domain.ports import BackendResponse
 from router.domain.request import InferenceRequest
-from router.gateway.body import BodyBudget
 from router.gateway.direct import Client as DirectClient
 from router.gateway.direct import Direct, answer_head
-from router.gateway.exchange import Exchange, Telemetry
-from router.gateway.fast_attempt import Carried
+from router.gateway.exchange import Exchange
+from router.gateway.fast_attempt import Carried, Ground
 from router.gateway.fast_route import KnownHead
 from router.gateway.known_heads import Sorted
 from router.gateway.responses import outcome_of_status
 from router.policy.decide import decide
 from router.runtime import ModelRuntime
 from router.telemetry.labels import AttemptResult, attempt_result
-from router.upstream.client import UpstreamClient
 from router.upstream.response import Collector, UpstreamResponse
 
 
@@ -42,15 +39,13 @@ class Client(DirectClient, Interface):
 class FunctionCalls:
     """Begins calls; one for all connections of a data plane."""
 
-    def __init__(
-        self, upstream: UpstreamClient, telemetry: Telemetry, bodies: BodyBudget, clock: Clock
-    ) -> None:
-        self.bodies = bodies
-        self.telemetry = telemetry
-        self.clock = clock
-        self.attempts = Attempts(telemetry.metrics, clock)
+    def __init__(self, ground: Ground) -> None:
+        self.bodies = ground.bodies
+        self.telemetry = ground.telemetry
+        self.clock = ground.clock
+        self.attempts = Attempts(ground.metrics, ground.clock)
         self.in_flight = 0
-        self._upstream = upstream
+        self._upstream = ground.upstream
 
     def begin(
         self, client: Client, known: KnownHead, head: Sorted, request_id: str, body: bytes

@@ -26,7 +26,7 @@ from router.gateway.client_limits import ClientLimits, connections_of
 from router.gateway.connection import ClientConnection, Data
 from router.gateway.direct import Client, Direct
 from router.gateway.exchange import Exchange, Telemetry
-from router.gateway.fast_attempt import Carried
+from router.gateway.fast_attempt import Carried, Ground
 from router.gateway.fast_path import FastPath
 from router.gateway.fast_route import KnownHead
 from router.gateway.framing import Arrival
@@ -97,11 +97,8 @@ class DataPlane:
         settings = runtime.current.settings.server
         self.bodies = BodyBudget(settings.max_buffered_bytes)
         self.limits = ClientLimits(runtime, clock, self.bodies, connections_of(descriptors()))
-        self.fast_path = (
-            FastPath(runtime, upstream, telemetry, self.bodies, clock, self._ids)
-            if settings.fast_path
-            else None
-        )
+        ground = Ground(upstream, telemetry, self.bodies, clock, director.hedger)
+        self.fast_path = FastPath(runtime, ground, self._ids) if settings.fast_path else None
         self.later: Later | None = None
         self.is_draining = False
         self._ordinary_in_flight = 0

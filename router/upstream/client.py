@@ -6,8 +6,9 @@ no proxy setting, keeps no cookie, and decodes no body.
 
 import asyncio
 import ssl
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from router.domain.clock import Clock
 from router.domain.errors import AttemptError, ConnectFailedError, ResponseLostError
@@ -119,6 +120,16 @@ class UpstreamClient:
         if connection is None:
             pool.wait(waiter)
         return connection
+
+    def taken_over(self, connection: Connection) -> Coroutine[Any, Any, UpstreamResponse]:
+        """The answer of an exchange that somebody else began, as `send` would return it.
+
+        It must not have given anything yet. A stale connection is not made up for.
+        """
+        result = asyncio.get_running_loop().create_future()
+        collector = Collector(connection, self._limits.buffer_bytes, self._make_stream, result)
+        connection.redirect(collector)
+        return _answer(collector)
 
     def forget(self, address: Address, waiter: Waiter) -> None:
         """The waiter does not need a connection any more."""

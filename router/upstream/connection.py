@@ -201,6 +201,10 @@ class Connection(asyncio.Protocol):
         self._writable = self._loop.create_future()
         return self._writable
 
+    def redirect(self, sink: Sink) -> None:
+        """Give `sink` the answer of the exchange under way, of which nothing has been given yet."""
+        self._sink = sink
+
     def set_deadline(self, deadline: float) -> None:
         """Let the exchange under way fail after `deadline`."""
         self._deadline = deadline

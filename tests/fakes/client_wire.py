@@ -15,12 +15,14 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from router.backends.pool.endpoint import Endpoint
+from router.dispatch.hedging import Hedger
 from router.domain.errors import AttemptError, RouterError
 from router.gateway.body import BodyBudget
 from router.gateway.client_limits import ClientLimits
 from router.gateway.connection import ClientConnection
 from router.gateway.direct import Direct
 from router.gateway.exchange import Telemetry
+from router.gateway.fast_attempt import Ground
 from router.gateway.fast_path import FastPath
 from router.gateway.framing import Arrival
 from router.gateway.intake import Intent, read_intent
@@ -169,10 +171,10 @@ class Gateway:
         self.ref = RuntimeRef(self.runtime)
         self.replicas = Replicas()
         self.bodies = BodyBudget(1 << 30)
-        self.fast = Recording(
-            self.ref, cast(UpstreamClient, self.replicas), telemetry, self.bodies, clock,
-            (b"%d" % number for number in count()),
-        )  # fmt: skip
+        ground = Ground(
+            cast(UpstreamClient, self.replicas), telemetry, self.bodies, clock, cast(Hedger, None)
+        )
+        self.fast = Recording(self.ref, ground, (b"%d" % number for number in count()))
         self.limits = ClientLimits(self.ref, clock, self.bodies, possible=1000)
 
     def wire(self, *, fast: bool) -> "Wire":

@@ -6,6 +6,7 @@ from router.domain.ports import BackendResponse, Payload
 from router.domain.request import InferenceRequest
 from router.upstream.address import Address
 from router.upstream.client import Call, UpstreamClient
+from router.upstream.response import UpstreamResponse
 
 
 class PoolCaller:
@@ -29,7 +30,11 @@ class PoolCaller:
             is_idempotent=request.is_idempotent,
             connect_timeout_s=self.connect_timeout_s,
         )
-        response = await self._upstream.send(address, call, timeout_s=timeout_s)
+        return await self.understood(await self._upstream.send(address, call, timeout_s=timeout_s))
+
+    @staticmethod
+    async def understood(response: UpstreamResponse) -> BackendResponse:
+        """The replica's answer, if it is one of the model's. Raises AttemptError."""
         if (
             refusal := refusal_of(response.status, response.body, "a replica", response.headers)
         ) is not None:

@@ -184,6 +184,10 @@ class Pool:
             self._occupy(endpoint, now)
         return endpoint
 
+    def lease_of(self, endpoint: Endpoint, since: float) -> PoolLease:
+        """A lease for a slot that `reserve_warm` has given."""
+        return PoolLease(self, endpoint, self.caller, self._clock, since)
+
     async def reserve(
         self, request: InferenceRequest, timeout_s: float, avoid: Collection[str] = ()
     ) -> PoolLease:

@@ -1,5 +1,6 @@
 """A reserved slot of one replica: the attempt that uses it, and what is learned when it ends."""
 
+from collections.abc import Awaitable
 from typing import Protocol
 
 from router.admission.uploads import Unfinished
@@ -9,6 +10,7 @@ from router.domain.clock import Clock
 from router.domain.decision import Verdict
 from router.domain.ports import BackendResponse, Payload, Upload
 from router.domain.request import InferenceRequest
+from router.upstream.response import UpstreamResponse
 
 
 class Keeper(Protocol):
@@ -75,13 +77,25 @@ class PoolLease:
     ) -> BackendResponse:
         """Send to the endpoint."""
         started = self._clock()
-        self._request = request
-        self._payload_bytes = request.payload_bytes if request.is_inference else None
+        self._note(request)
         response = await self._caller.send(self._endpoint.address, request, body, timeout_s)
         self._served_s = self._clock() - started
         if not isinstance(body, bytes):
             self._served_s -= body.waited_s  # a slow client says nothing about the replica
         return response
+
+    async def taken_over(
+        self, request: InferenceRequest, answer: Awaitable[UpstreamResponse], started: float
+    ) -> BackendResponse:
+        """As `send`, for a request that is under way at the endpoint since `started`."""
+        self._note(request)
+        response = await self._caller.understood(await answer)
+        self._served_s = self._clock() - started
+        return response
+
+    def _note(self, request: InferenceRequest) -> None:
+        self._request = request
+        self._payload_bytes = request.payload_bytes if request.is_inference else None
 
     def release(self, verdict: Verdict, now: float, response: BackendResponse | None) -> float:
         """Free the slot; learn the endpoint's health, the model's service time, what was used."""

@@ -173,3 +173,37 @@ async def test_a_call_over_a_connection_that_the_platform_had_closed_is_made_ane
         reply = await gateway.infer(x_router_backend="serverless")
     assert (reply.status, reply.headers["x-router-attempts"]) == (200, "1")
     assert (roads.taken["function"], roads.taken["direct"]) == (1, 1)
+
+
+async def test_so_does_one_of_a_model_that_hedges_as_long_as_it_is_quick(tmp_path, monkeypatch):
+    async with Harness(tmp_path, warm=[ok(), ok()], model={"hedge": {}}) as gateway:
+        await gateway.infer()
+        roads = Roads(gateway, monkeypatch)
+        replies = await send(gateway)
+    assert {reply.status for reply in replies} == {200}
+    assert roads.taken["pool"] == REQUESTS
+
+
+async def test_one_that_is_slow_goes_on_in_a_task_with_both_attempts(tmp_path, monkeypatch):
+    """And is one request: answered, logged and counted once, whoever leaves when."""
+    slow = Gate()
+    model = {"hedge": {"budget": 0.5}}
+    async with Harness(tmp_path, warm=[ok(), ok()], model=model) as gateway:
+        for _ in range(50):
+            await gateway.infer()
+        roads = Roads(gateway, monkeypatch)
+        for each in gateway.warm:
+            each.behave = slow
+        reply = asyncio.create_task(gateway.infer(x_request_id="slow"))
+        await gateway.until(lambda: gateway.pool.in_flight == 2)
+        left = asyncio.create_task(gateway.infer(x_request_id="left"))
+        await gateway.until(lambda: gateway.pool.in_flight == 4)
+        left.cancel()
+        await gateway.until(lambda: gateway.pool.in_flight == 2)
+        slow.opened.set()
+        answer = await reply
+        lines = [await gateway.logged(each) for each in ("slow", "left")]
+        await gateway.until(lambda: gateway.pool.in_flight == gateway.in_flight == 0)
+    assert (answer.status, answer.headers["x-router-attempts"]) == (200, "2")
+    assert [(line["status"], line["attempts"]) for line in lines] == [(200, 2), (499, 2)]
+    assert roads.taken == {"pool": 2, "direct": 2}
