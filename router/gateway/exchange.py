@@ -32,7 +32,8 @@ class Exchange:
     """What is known of a request so far. `read_s` is time spent waiting for its body.
 
     `model` and `version` are those that answer; `asked_model` is the one that the client named,
-    where another one might have answered. `key` is the name of the caller's key, `error` what the
+    where another one might have answered. `is_copied` says that a shadow is to get a copy of a
+    request that is resumed. `key` is the name of the caller's key, `error` what the
     gateway itself answered. `cors` is what browsers are told, in the answer's head.
     """
 
@@ -54,6 +55,7 @@ class Exchange:
     outcome: Outcome = Outcome.OK
     cors: list[tuple[str, str]] = field(default_factory=list)
     error: Exception | None = None
+    is_copied: bool = False
 
     @property
     def is_resumed(self) -> bool:

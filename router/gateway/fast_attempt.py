@@ -27,6 +27,7 @@ from router.gateway.fast_stream import AnswerStream, Reader
 from router.gateway.fast_tally import Tally
 from router.gateway.known_heads import Sorted
 from router.gateway.responses import outcome_of_status
+from router.shadow.copies import Shadows
 from router.telemetry.labels import AttemptResult, attempt_result
 from router.upstream.client import UpstreamClient
 from router.upstream.connection import Connection
@@ -68,15 +69,21 @@ class Client(Reader, Interface):
 
 @dataclass(frozen=True, slots=True)
 class Carried:
-    """A request that began on the fast path and goes on as an ordinary one."""
+    """A request that began on the fast path and goes on as an ordinary one.
+
+    `is_copied` says that a shadow was to get a copy of it, and still is.
+    """
 
     request_id: str
     received_at: float
     record: Record
+    is_copied: bool = False
 
     def exchange(self) -> Exchange:
         """The request as the ordinary path goes on with it."""
-        return Exchange(self.request_id, self.received_at, record=self.record)
+        return Exchange(
+            self.request_id, self.received_at, record=self.record, is_copied=self.is_copied
+        )
 
 
 class Ground:
@@ -89,8 +96,10 @@ class Ground:
         bodies: BodyBudget,
         clock: Clock,
         hedger: Hedger,
+        shadows: Shadows,
     ) -> None:
         self.clock = clock
+        self.shadows = shadows
         self.hedger = hedger
         self.hedges = DeadlineWheel(clock, _HEDGE_TICK_S)
         self.telemetry = telemetry
@@ -146,6 +155,11 @@ class Attempt:
         else:
             self._body = body
             self._wait_for_connection()
+
+    @property
+    def _is_copied(self) -> bool:
+        """Whether a shadow gets a copy."""
+        return False
 
     @property
     def _held_bytes(self) -> int:
@@ -309,7 +323,8 @@ class Attempt:
             if self._is_late:  # a client's short deadline says nothing about the replica's health
                 result = AttemptResult.CANCELLED
             record.cost_usd += self._settle(verdict_of(result), result, now)
-        self._client.hand_over(Carried(self._request_id.decode("ascii"), self._started, record))
+        name = self._request_id.decode("ascii")
+        self._client.hand_over(Carried(name, self._started, record, self._is_copied))
 
     def _begin_stream(self, head: ResponseHead) -> None:
         ground, route = self._ground, self._route

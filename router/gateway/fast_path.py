@@ -24,6 +24,7 @@ from router.domain.snapshot import ServerlessLimits
 from router.gateway import client_address, cors
 from router.gateway.body import STREAM_ABOVE_BYTES, WINDOW_BYTES
 from router.gateway.fast_attempt import Attempt, Ground
+from router.gateway.fast_copy import Copied
 from router.gateway.fast_hedge import Hedged
 from router.gateway.fast_route import Assigned, Fork, KnownHead, Route, Routes
 from router.gateway.fast_upload import Sender, Upload
@@ -32,10 +33,11 @@ from router.gateway.intake import read_intent
 from router.gateway.known_heads import KnownHeads, Sorted
 from router.gateway.protocols.base import Target
 from router.gateway.variant import Assignment, assigned_variant
-from router.policy.canary import Side
+from router.policy.canary import Shadow, Side
 from router.policy.rules import Rule, first_match
 from router.policy.warm import prepare
 from router.runtime import ModelRuntime, Runtime, RuntimeRef
+from router.shadow.copies import Copy
 
 MAX_BODY_BYTES = STREAM_ABOVE_BYTES
 _NEVER_FAST = ("expect", "upgrade", "transfer-encoding")
@@ -142,11 +144,8 @@ class FastPath:
         is_long = size > MAX_BODY_BYTES
         if size > known.max_body_bytes or (is_long and known.target.model is None):
             return None  # it is refused, or the model is in the body
-        route = self._route(known, size, body)
-        if type(route) is Fork:
-            assert head.request_id is not None  # noqa: S101  see `completed`
-            route = route.route(head.request_id)
-        if not isinstance(route, Route) or route.model.samples_next:
+        route, shadow = self._drawn(known, head, body)
+        if route is None or (shadow is not None and (is_long or route.hedges)):
             return None
         now = self._clock()
         reason = route.reason(now, head.deadline_ms)
@@ -166,10 +165,34 @@ class FastPath:
             route.pool.release(endpoint, Verdict.UNTRIED, now, now)
             return None
         route.count_arrival()
-        kind = Hedged if route.hedges else Attempt
-        attempt = upload or kind(self._ground, client, head, route, reason)
+        copy = None if shadow is None else self._copy(shadow, known, route, head, body)
+        if copy is not None:
+            attempt: Attempt = Copied(self._ground, client, head, route, reason, copy)
+        else:
+            kind = Hedged if route.hedges else Attempt
+            attempt = upload or kind(self._ground, client, head, route, reason)
         attempt.begin(endpoint, body, head.request_id or next(self._ids), now)
         return attempt
+
+    def _copy(
+        self, shadow: Shadow, known: KnownHead, route: Route, head: Sorted, body: bytes
+    ) -> Copy | None:
+        """What the shadow will get, if there is room for it."""
+        name = (head.request_id or b"").decode("ascii")
+        request = known.one_request(route.model, head, name, self._clock())
+        return self._ground.shadows.begin(shadow, known.runtime, request, body)
+
+    def _drawn(
+        self, known: KnownHead, head: Sorted, body: bytes
+    ) -> tuple[Route | None, Shadow | None]:
+        """The request's route, and the shadow that gets a copy of it."""
+        shadow, route = None, self._route(known, head.body_bytes, body)
+        if type(route) is Fork:
+            assert head.request_id is not None  # noqa: S101  see `completed`
+            route, shadow = route.route(head.request_id)
+        if not isinstance(route, Route) or route.model.samples_next:
+            return None, None
+        return route, shadow
 
     def _route(self, known: KnownHead, size: int, body: bytes) -> Route | Fork | None:
         name = known.target.model

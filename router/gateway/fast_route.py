@@ -25,7 +25,7 @@ from router.gateway.known_heads import TENSORS, Sorted, read_line
 from router.gateway.protocols.base import Target
 from router.gateway.responses import outcome_of_status
 from router.gateway.variant import Assignment
-from router.policy.canary import Side, is_copied, key_of, own_key, side_by
+from router.policy.canary import Shadow, Side, is_copied, key_of, own_key, side_by
 from router.policy.rules import Rule
 from router.policy.trial import CanaryTrial
 from router.policy.warm import Warm
@@ -60,7 +60,7 @@ class Assigned(NamedTuple):
 class Fork:
     """The routes of requests under a rule that diverts some: each is drawn by its id.
 
-    A side without a route, and who gets a copy for a shadow, are not for the shortcut.
+    A side without a route is not for the shortcut.
     """
 
     __slots__ = ("_by_side", "_key", "_rule", "_trial")
@@ -77,15 +77,15 @@ class Fork:
         self._key = None if trial is None else key_of(trial.canary, request)
         self._by_side = by_side
 
-    def route(self, request_id: bytes) -> "Route | None":
-        """The one of the request with that id."""
+    def route(self, request_id: bytes) -> "tuple[Route | None, Shadow | None]":
+        """The one of the request with that id, and who gets a copy of it."""
         name, trial, shadow = request_id.decode("ascii"), self._trial, self._rule.shadow
         side = Side.STABLE
         if trial is not None and not trial.is_rolled_back:
             side = side_by(trial.current, self._rule.name, self._key or own_key(name))
-        if side is Side.STABLE and shadow is not None and is_copied(shadow, name):
-            return None
-        return self._by_side[side]
+        if side is not Side.STABLE or shadow is None or not is_copied(shadow, name):
+            shadow = None
+        return self._by_side[side], shadow
 
 
 class Routes:

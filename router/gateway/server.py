@@ -97,7 +97,7 @@ class DataPlane:
         settings = runtime.current.settings.server
         self.bodies = BodyBudget(settings.max_buffered_bytes)
         self.limits = ClientLimits(runtime, clock, self.bodies, connections_of(descriptors()))
-        ground = Ground(upstream, telemetry, self.bodies, clock, director.hedger)
+        ground = Ground(upstream, telemetry, self.bodies, clock, director.hedger, self.shadows)
         self.fast_path = FastPath(runtime, ground, self._ids) if settings.fast_path else None
         self.later: Later | None = None
         self.is_draining = False
@@ -249,7 +249,7 @@ class DataPlane:
 
     def _copy(self, taken: Taken, exchange: Exchange, runtime: Runtime) -> Copy | None:
         """What a shadow will get of the request, once the client has its answer."""
-        if taken.shadow is None or exchange.is_resumed:
+        if taken.shadow is None or (exchange.is_resumed and not exchange.is_copied):
             return None
         request = taken.chain[0].request
         return self.shadows.begin(taken.shadow, runtime, request, taken.body)

@@ -87,35 +87,47 @@ class KeptUpload:
         return b"".join(self._parts)
 
 
-class KeptAnswer:
+class KeptParts:
+    """What passes of an answer, kept as far as there is room."""
+
+    def __init__(self, keeper: Keeper) -> None:
+        self._keeper = keeper
+        self._parts: list[bytes] | None = []
+
+    def keep(self, part: bytes) -> None:
+        """This has passed."""
+        if self._parts is None:
+            return
+        if self._keeper.reserve(len(part)):
+            self._parts.append(part)
+        else:
+            self._parts = None
+
+    @property
+    def content(self) -> bytes | None:
+        """What has passed, None if there was no room for it."""
+        return None if self._parts is None else b"".join(self._parts)
+
+
+class KeptAnswer(KeptParts):
     """The rest of an answer that is passed on as it comes, and kept as far as there is room."""
 
     def __init__(self, rest: AsyncIterator[bytes], keeper: Keeper) -> None:
+        super().__init__(keeper)
         self._rest = rest
-        self._keeper = keeper
-        self._parts: list[bytes] | None = []
 
     def __aiter__(self) -> "KeptAnswer":
         return self
 
     async def __anext__(self) -> bytes:
         chunk = await anext(self._rest)
-        if self._parts is not None:
-            if self._keeper.reserve(len(chunk)):
-                self._parts.append(chunk)
-            else:
-                self._parts = None
+        self.keep(chunk)
         return chunk
 
     async def aclose(self) -> None:
         """Drop what has not been read."""
         if hasattr(self._rest, "aclose"):
             await self._rest.aclose()
-
-    @property
-    def content(self) -> bytes | None:
-        """What has passed, None if there was no room for it."""
-        return None if self._parts is None else b"".join(self._parts)
 
 
 def kept_body(body: Payload) -> bytes | None:

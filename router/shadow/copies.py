@@ -16,7 +16,7 @@ from router.domain.errors import DeadlineExceededError, RouterError
 from router.domain.ports import BackendResponse, Payload
 from router.domain.request import InferenceRequest
 from router.policy.canary import Shadow, draw, is_copied
-from router.quality.keeping import Keeper, KeptAnswer, KeptUpload, kept_body
+from router.quality.keeping import Keeper, KeptAnswer, KeptParts, KeptUpload, kept_body
 from router.quality.tensors import Answer
 from router.runtime import ModelRuntime, Runtime
 from router.shadow.compare import compare
@@ -49,7 +49,7 @@ class Copy:
         self._order = order
         self.body = body if isinstance(body, bytes) else KeptUpload(body)
         self._answer: BackendResponse | None = None
-        self._rest: KeptAnswer | None = None
+        self._rest: KeptParts | None = None
 
     def watch(self, response: BackendResponse) -> None:
         """Keep the client's answer, if it is to be compared, as it passes."""
@@ -57,6 +57,17 @@ class Copy:
             return
         if response.rest is not None:
             self._rest = response.rest = KeptAnswer(response.rest, self._order.keeper)
+        self._keep(response)
+
+    def parts(self, response: BackendResponse) -> KeptParts:
+        """As `watch`, for who passes on by itself what comes after `response`, and says so."""
+        kept = KeptParts(self._order.keeper)
+        if self._order.is_compared:
+            self._rest = kept
+            self._keep(response)
+        return kept
+
+    def _keep(self, response: BackendResponse) -> None:
         if self._order.keeper.reserve(len(response.body)):
             self._answer = response
 

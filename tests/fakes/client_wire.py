@@ -31,6 +31,7 @@ from router.gateway.relay import Headers
 from router.gateway.responses import ErrorAnswer, error_answer
 from router.gateway.server import GatewayServer
 from router.runtime import Runtime, RuntimeRef
+from router.shadow.copies import Shadows
 from router.telemetry.logs import AccessLog
 from router.telemetry.metrics import Metrics
 from router.upstream.address import parse_address
@@ -172,7 +173,12 @@ class Gateway:
         self.replicas = Replicas()
         self.bodies = BodyBudget(1 << 30)
         ground = Ground(
-            cast(UpstreamClient, self.replicas), telemetry, self.bodies, clock, cast(Hedger, None)
+            cast(UpstreamClient, self.replicas),
+            telemetry,
+            self.bodies,
+            clock,
+            cast(Hedger, None),
+            cast(Shadows, None),
         )
         self.fast = Recording(self.ref, ground, (b"%d" % number for number in count()))
         self.limits = ClientLimits(self.ref, clock, self.bodies, possible=1000)

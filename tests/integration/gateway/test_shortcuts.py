@@ -17,6 +17,7 @@ import yaml
 
 from tests.fakes.upstreams import Gate, hangs_up, ok
 from tests.integration.gateway.test_canary import two_models
+from tests.integration.gateway.test_shadow import settled, shadowed
 from tests.integration.harness import Harness
 
 REQUESTS = 20
@@ -207,3 +208,30 @@ async def test_one_that_is_slow_goes_on_in_a_task_with_both_attempts(tmp_path, m
     assert (answer.status, answer.headers["x-router-attempts"]) == (200, "2")
     assert [(line["status"], line["attempts"]) for line in lines] == [(200, 2), (499, 2)]
     assert roads.taken == {"pool": 2, "direct": 2}
+
+
+async def test_so_does_one_that_a_shadow_gets_a_copy_of(tmp_path, monkeypatch):
+    async with shadowed(tmp_path, ok(b"{}"), ok(b"{}")) as (gateway, upstream):
+        await gateway.infer()
+        roads = Roads(gateway, monkeypatch)
+        replies = await send(gateway)
+        found = await settled(gateway, REQUESTS + 1)
+        copied = [received.headers["x-request-id"] for received in upstream.received]
+    assert {reply.status for reply in replies} == {200}
+    assert roads.taken == {"pool": REQUESTS}
+    assert found["copies"]["ok"] == REQUESTS + 1
+    assert sorted(copied[1:]) == sorted(f"r-{n}" for n in range(REQUESTS))
+
+
+async def test_one_that_fails_at_first_is_copied_once(tmp_path):
+    answers = iter([ok(), hangs_up(), ok()])
+
+    async def behave(received):
+        return await next(answers)(received)
+
+    async with shadowed(tmp_path, behave, ok(b"{}")) as (gateway, upstream):
+        await gateway.infer()
+        reply = await gateway.infer(x_request_id="again")
+        found = await settled(gateway, 2)
+    assert reply.status == 200
+    assert found["copies"]["ok"] == len(upstream.received) == 2
