@@ -35,6 +35,8 @@ def _spec(model: str, pool: DockerPool) -> ContainerSpec:
         cpus=pool.cpus,
         network=pool.network,
         volumes=pool.volumes,
+        gpus=pool.gpus,
+        shm_bytes=pool.shm_bytes,
         restricted=pool.restricted,
     )
 
@@ -49,5 +51,6 @@ def _engine(pool: DockerPool, settings: Settings) -> EngineParams:
             if isinstance(model.pool, DockerPool)
             and (model.pool.engine, model.pool.namespace) == (pool.engine, pool.namespace)
         ),
+        registry_file=pool.registry_file,
         outlives_gateway=pool.at_exit is AtExit.KEEP,
     )

@@ -181,6 +181,19 @@ class DockerPool(AnyPool):
     cpus: Annotated[float, Quantity(NUMBER, 0, 1024)] = Field(
         default=0, description="CPU limit of a replica, in cores; 0: none"
     )
+    gpus: Annotated[int, Quantity(COUNT, 0, 64)] = Field(
+        default=0, description="GPUs of a replica, chosen by the engine; 0: none"
+    )
+    shm_bytes: Annotated[int, Quantity(SIZE, 0, 4096 * GIB)] = Field(
+        default=0,
+        alias="shm_size",
+        description="size of /dev/shm, which Triton and PyTorch share tensors in; 0: the engine's",
+    )
+    registry_file: Annotated[Path | None, FilePath(empty=True)] = Field(
+        default=None,
+        description="logins of registries, as `docker login` writes them (config.json with auths), "
+        "read at each pull; empty: none",
+    )
     network: NetworkName = Field(
         default="",
         description="network in which replicas are reached by their address; "

@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from hashlib import sha256
+from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
@@ -47,6 +48,7 @@ class ContainerSpec:
     `model` is the name by which the container knows its model.
     `memory_bytes` and `cpus` are limits, 0 for none. Without a `network`, the container's port is
     published on the loopback interface; with one, the container is reached by its address there.
+    `gpus` of the engine's choice, and `shm_bytes` of /dev/shm (0: what the engine gives), are its.
     `restricted` takes away the writable root file system, capabilities and privilege gain.
     """
 
@@ -60,11 +62,13 @@ class ContainerSpec:
     network: str
     volumes: tuple[str, ...]
     restricted: bool
+    gpus: int = 0
+    shm_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class EngineParams:
-    """Which engine, and how our containers are told from others'.
+    """Which engine, how our containers are told from others', and who may pull their images.
 
     `namespace` must be this gateway's alone on that engine. Containers of models that are not in
     `models` are leftovers.
@@ -74,6 +78,7 @@ class EngineParams:
     namespace: str
     models: frozenset[str]
     outlives_gateway: bool
+    registry_file: Path | None = None
 
 
 class ContainerInstance:
@@ -194,7 +199,8 @@ class ContainerLauncher:
                 if error.status != 404:
                     raise
                 _log.info("model %s: pulling image %s", self._model, image)
-                await self._client.images.pull(image, timeout=None)  # bounded above
+                login = await asyncio.to_thread(login_for, image, self.engine.registry_file)
+                await self._client.images.pull(image, auth=login, timeout=None)  # bounded above
 
     async def launch(self, number: str) -> ContainerInstance:
         """Create and start a container."""
@@ -266,6 +272,27 @@ def _name_of(names: Sequence[str]) -> str:
     return names[0].lstrip("/")
 
 
+def login_for(image: str, file: Path | None) -> dict[str, str] | None:
+    """What `docker login` wrote of the image's registry; None without a login.
+
+    Raises ReplicaFailedError, without the file's text, if there is no such file in Docker's form.
+    """
+    registry, slash, _ = image.partition("/")
+    if file is None or not slash:
+        return None
+    try:
+        logins = json.loads(file.read_text())["auths"]
+        found = logins.get(registry) or logins.get(f"https://{registry}")
+        if not found:
+            return None
+        if token := found.get("identitytoken"):
+            return {"identitytoken": token}
+        return {"auth": found["auth"]}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        told = error.strerror if isinstance(error, OSError) else "it has no logins in Docker's form"
+        raise ReplicaFailedError(f"{file} could not be used for a pull: {told}") from error
+
+
 def last_words(lines: Sequence[str]) -> str:
     """The end of a container's output on one line, without what could forge another."""
     text = " | ".join(line.strip() for line in lines if line.strip())
@@ -284,6 +311,10 @@ def creation(spec: ContainerSpec, labels: Mapping[str, str]) -> dict[str, Any]:
         "Binds": list(spec.volumes),
         "RestartPolicy": {"Name": "no"},
     }
+    if spec.gpus:
+        host["DeviceRequests"] = [{"Count": spec.gpus, "Capabilities": [["gpu"]]}]
+    if spec.shm_bytes:
+        host["ShmSize"] = spec.shm_bytes
     if spec.network:
         host["NetworkMode"] = spec.network
     else:

@@ -14,6 +14,7 @@ from router.backends.pool.docker import (
     address_of,
     creation,
     last_words,
+    login_for,
 )
 from router.backends.pool.supervisor import ReplicaFailedError
 
@@ -126,3 +127,33 @@ def test_the_last_words_of_a_container_are_one_bounded_line():
     long = last_words(["x" * 10_000, "the cause\n"])
     assert long.endswith("the cause")
     assert len(long) < 600
+
+
+def test_gpus_and_shared_memory_are_asked_for_only_where_they_are_wanted():
+    host = creation(replace(SPEC, gpus=2, shm_bytes=1 << 30), {})["HostConfig"]
+    assert host["DeviceRequests"] == [{"Count": 2, "Capabilities": [["gpu"]]}]
+    assert host["ShmSize"] == 1 << 30
+    assert not {"DeviceRequests", "ShmSize"} & set(creation(SPEC, {})["HostConfig"])
+
+
+def test_an_image_is_pulled_with_the_login_of_its_registry(tmp_path: Path):
+    file = tmp_path / "config.json"
+    file.write_text(
+        '{"auths": {"ghcr.io": {"auth": "dTpw"}, "r.example:5000": {"identitytoken": "t"}}}'
+    )
+    assert login_for("ghcr.io/acme/worker:1", file) == {"auth": "dTpw"}
+    assert login_for("r.example:5000/worker:1", file) == {"identitytoken": "t"}
+    assert login_for("quay.io/acme/worker:1", file) is None
+    assert login_for("worker:1", file) is None
+    assert login_for("ghcr.io/acme/worker:1", None) is None
+
+
+@pytest.mark.parametrize("text", [None, "secret", "[]", '{"auths": {"ghcr.io": "secret"}}'])
+def test_a_file_without_logins_is_told_without_its_text(tmp_path: Path, text: str | None):
+    file = tmp_path / "config.json"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(ReplicaFailedError) as caught:
+        login_for("ghcr.io/acme/worker:1", file)
+    assert "config.json" in str(caught.value)
+    assert "secret" not in str(caught.value)
