@@ -14,7 +14,8 @@ from router.domain.errors import AttemptError, OwnWords, UpstreamBrokenError, Up
 
 _OVER_IN_QUEUE = frozenset({"Request timeout expired"})
 """Triton words a request's own `timeout` with the status of a full queue (503)."""
-_TOLD = {"content-type", "content-encoding", "retry-after", "retry-after-ms", "x-should-retry"}
+_PAUSES = frozenset({"retry-after", "retry-after-ms", "x-should-retry"})
+_OF_BODIES = frozenset({"content-type", "content-encoding"})
 _NOT_IMPLEMENTED = 501
 _LONGEST_ERROR_BYTES = 64 * 1024
 """Reading more would hold up the event loop."""
@@ -48,15 +49,15 @@ def refusal_of(
             return None
 
 
-def _own_words(status: int, headers: Iterable[tuple[str, str]], body: bytes) -> OwnWords | None:
-    if not body or len(body) > _LONGEST_ERROR_BYTES:
-        return None
-    kept = tuple((name, value) for name, value in headers if _is_for_the_client(name.lower()))
-    return OwnWords(status, kept, body)
-
-
-def _is_for_the_client(name: str) -> bool:
-    return name in _TOLD or name.startswith("x-ratelimit-")
+def _own_words(status: int, headers: Iterable[tuple[str, str]], body: bytes) -> OwnWords:
+    is_told = 0 < len(body) <= _LONGEST_ERROR_BYTES
+    names = _PAUSES | _OF_BODIES if is_told else _PAUSES
+    kept = tuple(
+        (name, value)
+        for name, value in headers
+        if name.lower() in names or name.lower().startswith("x-ratelimit-")
+    )
+    return OwnWords(status, kept, body if is_told else b"")
 
 
 def verdict_of_answer(status: int) -> Verdict:

@@ -211,7 +211,10 @@ class TimeLimitError(UpstreamTimeoutError):
 
 @dataclass(frozen=True, slots=True)
 class OwnWords:
-    """How a backend itself words a refusal that is meant for the client, and its headers."""
+    """How a backend itself words a refusal that is meant for the client, and its headers.
+
+    Without a `body` the gateway words it.
+    """
 
     status: int
     headers: tuple[tuple[str, str], ...]

@@ -15,6 +15,7 @@ from router.domain.errors import (
     HeadTooLargeError,
     MethodNotAllowedError,
     ModelNotFoundError,
+    OwnWords,
     PayloadTooLargeError,
     RateLimitedError,
     RouterError,
@@ -77,10 +78,7 @@ def not_found_model(model: str) -> ModelNotFoundError:
 def error_answer(error: Exception, protocol: Protocol) -> ErrorAnswer:
     """The response for an error, in the shape of the protocol the client speaks."""
     if isinstance(error, UpstreamRejectedError) and error.own_words is not None:
-        words = error.own_words
-        return ErrorAnswer(
-            words.status, [*words.headers, ("x-router-error", error.code)], words.body, closes=False
-        )
+        return _in_own_words(error, error.own_words, protocol)
     code, message = code_of(error), cause_of(error)
     status = STATUS[code]
     headers = [("content-type", "application/json"), ("x-router-error", code)]
@@ -93,6 +91,15 @@ def error_answer(error: Exception, protocol: Protocol) -> ErrorAnswer:
     body = msgspec.json.encode(protocol.error_document(message, code, status))
     closes = isinstance(error, _UNREAD)
     return ErrorAnswer(status, headers, body, closes)
+
+
+def _in_own_words(error: UpstreamRejectedError, words: OwnWords, protocol: Protocol) -> ErrorAnswer:
+    headers, body = [*words.headers, ("x-router-error", error.code)], words.body
+    if not body:
+        headers.append(("content-type", "application/json"))
+        document = protocol.error_document(str(error), error.code, words.status)
+        body = msgspec.json.encode(document)
+    return ErrorAnswer(words.status, headers, body, closes=False)
 
 
 def code_of(error: Exception) -> str:

@@ -175,6 +175,21 @@ async def test_a_replicas_429_reaches_the_client_in_its_own_words(tmp_path, fast
         assert reply.headers["x-router-error"] == "upstream_busy"
 
 
+@pytest.mark.parametrize("body", [b"", b"x" * 100_000], ids=["nothing", "too much"])
+async def test_a_429_without_words_is_worded_in_the_clients_protocol(tmp_path, body):
+    async def behave(received):
+        return Answer(429, body, (("retry-after", "7"), ("content-type", "text/html")))
+
+    async with Harness(tmp_path, warm=[behave]) as gateway:
+        plain = await gateway.infer()
+        chat = await gateway.infer(b'{"model": "m"}', "/v1/chat/completions")
+    assert "busy" in plain.json()["error"]
+    assert "busy" in chat.json()["error"]["message"]
+    for reply in (plain, chat):
+        assert (reply.status, reply.headers.getall("retry-after")) == (429, ["7"])
+        assert reply.headers.getall("content-type") == ["application/json"]
+
+
 async def test_a_429_of_one_place_is_not_told_where_another_serves(tmp_path):
     async with Harness(tmp_path, warm=[busy(), ok(b"{}")]) as gateway:
         replies = [await gateway.infer() for _ in range(4)]
