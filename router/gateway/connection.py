@@ -77,7 +77,8 @@ class ClientConnection(RequestHandler):
 
     __slots__ = (
         "_arrival", "_attempt", "_begun", "_charged", "_closes", "_data", "_fast", "_held",
-        "_is_closing_after", "_is_cut_short", "_is_lingering", "_is_skipping", "_later", "_limits",
+        "_is_closing_after", "_is_cut_short", "_is_lingering", "_is_skipping",
+        "_is_throwing_away", "_later", "_limits",
         "_patience", "_raw", "_stops", "_upload", "_wait",
     )  # fmt: skip
     _parser: Any
@@ -98,6 +99,7 @@ class ClientConnection(RequestHandler):
         self._is_cut_short = False
         self._is_lingering = False
         self._is_skipping = False
+        self._is_throwing_away = False
         self._stops = False
         self._raw = b""
         self._held = b""
@@ -420,13 +422,21 @@ class ClientConnection(RequestHandler):
 
     def _skip(self) -> None:
         arrival = self._arrival
-        if arrival is None:
+        if arrival is None or self._is_throwing_away:
             return
         if arrival.payload.exception() is not None:
             self._linger()
             return
-        arrival.payload.read_nowait()  # which may have the parser go on, and this be called
-        if self._parser.is_between_requests and self._arrival is arrival:
+        # To read may have the parser go on, and this be called: what that brings is read here.
+        self._is_throwing_away = True
+        try:
+            while arrival.payload.exception() is None and arrival.payload.read_nowait():
+                continue
+        finally:
+            self._is_throwing_away = False
+        if arrival.payload.exception() is not None:
+            self._linger()
+        elif self._parser.is_between_requests and self._arrival is arrival:
             self._is_skipping, self._arrival = False, None
             self._stop_patience()
             self._wait.idle()

@@ -30,6 +30,7 @@ from router.gateway.intake import Intake
 from router.gateway.protocols.registry import protocol_of
 from router.jobs.answers import cause_of, collected, refused
 from router.jobs.calls import links_of
+from router.jobs.lines import body_of
 from router.jobs.objects import Objects
 from router.jobs.records import End, Job, Kind, Lane, Result, State
 from router.jobs.schedule import Room, plan, spare_slots
@@ -260,7 +261,7 @@ class Runner:
                 return found
             state, result = found
         else:
-            state = State.DONE
+            state = State.DEAD if job.batch and result.status >= 400 else State.DONE
         return End(
             job.id, job.attempt, state, self._place.wall_clock(), result, exchange.record.cost_usd
         )
@@ -279,7 +280,8 @@ class Runner:
         if isinstance(error, RouterError) and is_answer and job.spec.kind is Kind.CALL:
             paths = self._place.runtime.current.openai_paths
             protocol = protocol_of(job.spec.target.partition("?")[0], dict(job.spec.headers), paths)
-            return State.DONE, refused(error, protocol, request_id)
+            state = State.DEAD if job.batch else State.DONE  # a batch has a file of its errors
+            return state, refused(error, protocol, request_id)
         if not isinstance(error, RouterError):
             _log.error("job %s failed", job.id, exc_info=error)
         if job.attempt >= self._place.settings.attempts:
@@ -292,6 +294,8 @@ class Runner:
         content = spec.body
         if spec.payload:
             content = await self._place.objects.read(spec.payload, spec.start, spec.length)
+        if job.batch:
+            content = body_of(content)
         with HeldBody(content, calling.bodies, calling.clock) as body:
             due = calling.clock() + job.due_at - self._place.wall_clock() if is_paid else None
             links = await links_of(spec, body, exchange, runtime, calling.intake, due=due)

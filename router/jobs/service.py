@@ -6,6 +6,8 @@ import logging
 from router.domain.clock import Clock
 from router.domain.errors import NotDurableError
 from router.jobs.answers import contents_of
+from router.jobs.batches import Batches
+from router.jobs.files import Files
 from router.jobs.front import Front
 from router.jobs.objects import Objects
 from router.jobs.redis_store import RedisStore
@@ -19,6 +21,7 @@ _log = logging.getLogger(__name__)
 
 _RETRY_S = 1.0
 _SWEEP_EVERY_S = 60.0
+_LOOK_EVERY_S = 0.5
 _SWEPT_AT_ONCE = 500
 _PART_KEPT_S = 24 * 3600.0
 
@@ -40,8 +43,11 @@ class Jobs:
         self._place = Place(
             store, Objects(directory / "objects"), runtime, settings.jobs, wall_clock
         )
-        self.runner = Runner(self._place, calling, {}, name)
-        self.front = Front(self._place, self.runner, {})
+        self._files = Files(self._place)
+        self._batches = Batches(self._place, self._files)
+        self.runner = Runner(self._place, calling, self._batches.steps, name)
+        rooms = {"files": self._files.answer, "batches": self._batches.answer}
+        self.front = Front(self._place, self.runner, rooms)
 
     async def run(self) -> None:
         """Work until cancelled; a store that cannot be reached is tried again and again."""
@@ -53,11 +59,17 @@ class Jobs:
                     async with asyncio.TaskGroup() as group:
                         group.create_task(self.runner.run())
                         group.create_task(self._sweep())
+                        group.create_task(self._look_after_batches())
                 except* NotDurableError as errors:
                     _log.warning("jobs stand still: %s", errors.exceptions[0])
                 await asyncio.sleep(_RETRY_S)
         finally:
             await self._place.store.close()
+
+    async def _look_after_batches(self) -> None:
+        while True:
+            await self._batches.look_after()
+            await asyncio.sleep(_LOOK_EVERY_S)
 
     async def _sweep(self) -> None:
         place = self._place
@@ -66,5 +78,7 @@ class Jobs:
             before = now - place.settings.retention_s
             while gone := await place.store.sweep(before, _SWEPT_AT_ONCE):
                 await place.objects.remove(*contents_of(gone))
+            await self._batches.sweep(before)
+            await self._files.sweep(before)
             await place.objects.sweep(now - _PART_KEPT_S)
             await asyncio.sleep(_SWEEP_EVERY_S)
