@@ -179,7 +179,7 @@ class Gateway:
             self._data.limits.close()
             await self._data.shadows.close()
             await self._background.stop_all()
-            self._parts.quality.close()
+            await self._parts.quality.close()
             await self._parts.upstream.close()
             await admin.cleanup()
             self._events.detach()

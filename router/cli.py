@@ -22,6 +22,7 @@ from router.commands.events import events
 from router.commands.exits import fail, load_or_exit
 from router.commands.model_check import broken_models, missing_models
 from router.commands.platform_check import certificate_warning, platform_warnings
+from router.commands.quality import quality
 from router.commands.replay import diff, measure, replay
 from router.commands.serve import serve, serve_process
 from router.commands.status_view import show_live, show_once
@@ -42,6 +43,7 @@ def main() -> None:
 main.add_command(serve)
 main.add_command(serve_process)
 main.add_command(events)
+main.add_command(quality)
 main.add_command(replay)
 main.add_command(diff)
 main.add_command(measure)

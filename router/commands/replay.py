@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sys
 from pathlib import Path
 
 import click
@@ -10,6 +11,7 @@ from rich.console import Console
 from router.assembly.runtime import assemble, new_parts
 from router.commands.admin_client import AdminError, AdminPort, token_option
 from router.commands.exits import fail
+from router.commands.quality import replay_quality
 from router.replay.arrivals import Span
 from router.replay.command import (
     SAMPLE,
@@ -76,6 +78,10 @@ class _Pairs(click.ParamType[tuple[str, str]]):
 )  # fmt: skip
 @click.option("--baselines/--no-baselines", default=True, help="Compare with other policies.")
 @click.option(
+    "--quality", "with_quality", is_flag=True,
+    help="TRACE is a log of samples (quality.keep): show what watching would have found in it.",
+)  # fmt: skip
+@click.option(
     "--suggest", is_flag=True,
     help="Search for better settings on the first part of the trace, and check them on the rest.",
 )  # fmt: skip
@@ -97,6 +103,7 @@ def replay(  # noqa: PLR0913, PLR0917 - one parameter for each option
     interval: str,
     train_share: float,
     baselines: bool,
+    with_quality: bool,
     suggest: bool,
 ) -> None:
     """Show what a trace would have cost, and how slow it would have been, under a configuration.
@@ -104,6 +111,8 @@ def replay(  # noqa: PLR0913, PLR0917 - one parameter for each option
     Runs every request through the router's own policy under a virtual clock, and compares with what
     you would do otherwise and with the least that any policy could pay.
     """
+    if with_quality:
+        sys.exit(0 if replay_quality(config, Path(trace), json_path, Console()) else 1)
     if suggest and (timeline or plot):
         raise click.UsageError("--suggest writes neither --timeline nor --plot, only --json")
     request = Request(

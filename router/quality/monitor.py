@@ -84,9 +84,16 @@ class Monitor:
             if wanted.keep is not None and name not in self._stores:
                 self._stores[name] = SampleStore(wanted.keep, name)
 
+    def close(self) -> None:
+        """Close what is open."""
+        for store in self._stores.values():
+            store.close()
+
     def _forget(self, name: str) -> None:
         self._given.pop(name, None)
-        self._stores.pop(name, None)
+        store = self._stores.pop(name, None)
+        if store is not None:
+            store.close()
         self.subjects = {key: each for key, each in self.subjects.items() if key[0] != name}
 
     def _read_baseline(self, name: str, path: str) -> None:

@@ -203,9 +203,10 @@ class Quality:
                 self.summary = await self.ask(summary_of)
             await asyncio.sleep(_SUMMARY_EVERY_S)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """End the thread, once it has ended what it does now."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        await asyncio.to_thread(self._thread.shutdown, cancel_futures=True)
+        await asyncio.to_thread(self._monitor.close)
 
 
 def unwatched() -> Quality:

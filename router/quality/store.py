@@ -46,7 +46,7 @@ class SampleStore:
             if not self._has_failed:
                 _log.error("samples of %s are not kept: %s", origin.model, error)
             self._has_failed = True
-            self._close()
+            self.close()
         else:
             self._written += len(line)
             self._has_failed = False
@@ -73,7 +73,7 @@ class SampleStore:
         is_full = self._written + size > self._params.max_bytes // _SEGMENTS
         is_old = now - self._began > self._params.max_age_s / _SEGMENTS
         if self._file is not None and (is_full or is_old):
-            self._close()
+            self.close()
         if self._file is None:
             folder = Path(self._params.folder)
             folder.mkdir(parents=True, exist_ok=True)
@@ -93,7 +93,8 @@ class SampleStore:
             if left < 0 or now - found.st_mtime > self._params.max_age_s:
                 path.unlink(missing_ok=True)
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Close the file; the next sample begins another one."""
         if self._file is not None:
             self._file.close()
         self._file = None
