@@ -35,7 +35,7 @@ from router.upstream.head import open_head
 from router.upstream.response_head import ResponseHead
 
 _MAX_KNOWN = 512
-_ESTIMATES_FRESH_S = 0.1
+ESTIMATES_FRESH_S = 0.1
 _OWN = ("x-request-id", TENSORS)
 _OWN_LINES = b"%b%bx-request-id: %b\r\nContent-Length: %d\r\n\r\n"
 
@@ -116,13 +116,16 @@ class KnownHead:
     Of its headers it has those that decide, by `decides`; the others are different each time.
     `is_drawn` says that a request's id may decide, too. `cors` is what its answers tell browsers,
     and `tells_client` that backends are told what is seen of the client. `is_indirect`: no request
-    with such a head is for the shortcut.
+    with such a head is for the shortcut. `decisions` are those of late for its model's function
+    (see `function_call`).
     """
 
     __slots__ = (
         "_intent",
+        "_shared",
         "body_timeout_s",
         "cors",
+        "decisions",
         "is_drawn",
         "is_indirect",
         "max_body_bytes",
@@ -149,6 +152,8 @@ class KnownHead:
         is_seen = self.tells_client and runtime.deciding_headers & client_address.NAMES
         self.is_indirect = bool(self.cors or is_seen)
         self.routes: dict[str, Routes] = {}
+        self._shared: dict[str, InferenceRequest] = {}
+        self.decisions: dict[int, tuple[float, Decision]] = {}
         asked = [target.model] if target.model is not None else runtime.models
         self.is_drawn = any(
             model.policy.may_divert for name in asked if (model := runtime.models.get(name))
@@ -156,19 +161,23 @@ class KnownHead:
 
     def intent(self, head: Sorted) -> Intent:
         """What one of its heads says, with the lines that are its own."""
+        request_id = None if head.request_id is None else head.request_id.decode("ascii")
+        own = replace(
+            self._intent.head, headers=self._headers(head), request_id=request_id,
+            deadline_ms=head.deadline_ms,
+        )  # fmt: skip
+        return replace(self._intent, head=own)
+
+    def _headers(self, head: Sorted) -> dict[str, str]:
         headers = dict(self._intent.head.headers)
         headers.pop(TENSORS, None)  # another request's: this one's is among the lines
         for line in head.passing.split(b"\r\n")[:-1]:
             name, value = read_line(line)
             before = headers.get(name)
             headers[name] = value if before is None else f"{before}, {value}"
-        request_id = None
         if head.request_id is not None:
-            request_id = headers["x-request-id"] = head.request_id.decode("ascii")
-        own = replace(
-            self._intent.head, headers=headers, request_id=request_id, deadline_ms=head.deadline_ms
-        )
-        return replace(self._intent, head=own)
+            headers["x-request-id"] = head.request_id.decode("ascii")
+        return headers
 
     @property
     def function_model(self) -> ModelRuntime | None:
@@ -189,9 +198,15 @@ class KnownHead:
         self, model: ModelRuntime, head: Sorted, request_id: str, now: float
     ) -> InferenceRequest:
         """The facts of one request to that model; its body tells nothing more."""
-        exchange = Exchange(request_id, now, payload_bytes=head.body_bytes)
-        intent = self.intent(head)
-        return request_of(intent, self.target, model, self.runtime, exchange, stream=False)
+        shared = self._shared.get(model.name)
+        if shared is None:
+            shared = self.request(model, 0)
+            remember(self._shared, model.name, shared)
+        deadline = None if head.deadline_ms is None else now + head.deadline_ms / 1e3
+        return replace(
+            shared, request_id=request_id, payload_bytes=head.body_bytes, received_at=now,
+            headers=self._headers(head), deadline=deadline,
+        )  # fmt: skip
 
     def routes_to(self, name: str) -> Routes:
         """The routes to a model, from now on."""
@@ -290,7 +305,7 @@ class Route:
 
     def _refresh(self, now: float) -> None:
         """Read the estimates; they move slowly, and reading them costs as much as a decision."""
-        self._fresh_until = now + _ESTIMATES_FRESH_S
+        self._fresh_until = now + ESTIMATES_FRESH_S
         size = self.request.payload_bytes
         self._work_s = self.model.believed_work_s(size)
         self._pool_upper_s = self.pool.service_times.estimate(size).upper_s

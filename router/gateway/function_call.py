@@ -5,6 +5,7 @@ the director; how a call is made and what its answer means is the function's bus
 """
 
 import asyncio
+from bisect import bisect_right
 from typing import NamedTuple
 from typing import Protocol as Interface
 
@@ -19,7 +20,7 @@ from router.gateway.direct import Client as DirectClient
 from router.gateway.direct import Direct, answer_head
 from router.gateway.exchange import Exchange
 from router.gateway.fast_attempt import Carried, Ground
-from router.gateway.fast_route import KnownHead
+from router.gateway.fast_route import ESTIMATES_FRESH_S, KnownHead
 from router.gateway.known_heads import Sorted
 from router.gateway.responses import outcome_of_status
 from router.policy.decide import decide
@@ -55,7 +56,7 @@ class FunctionCalls:
         if model is None or not self.bodies.has_room(len(body)):
             return None
         request = known.one_request(model, head, request_id, now)
-        decision = _decided(model, request, now)
+        decision = _remembered(known, model, request, now)
         if decision is None:
             return None
         assert model.serverless is not None  # noqa: S101  it was decided for
@@ -239,6 +240,27 @@ class FunctionCall:
 
     def _finish(self) -> None:
         self._exchange.finish(self._calls.clock(), self._calls.telemetry)
+
+
+def _remembered(
+    known: KnownHead, model: ModelRuntime, request: InferenceRequest, now: float
+) -> Decision | None:
+    """The decision, if it is for the function at once.
+
+    Where there is no pool, all that could change it for a request of about that size, given that a
+    slot is free, are estimates; they move slowly.
+    """
+    if model.pool is not None or request.deadline is not None:
+        return _decided(model, request, now)
+    kind = bisect_right(model.policy.sizes, request.payload_bytes)
+    until, known_decision = known.decisions.get(kind, (0.0, None))
+    if known_decision is not None and now < until:
+        return known_decision
+    decision = _decided(model, request, now)
+    is_drawn = any(rule.route.serverless_share is not None for rule in model.policy.rules)
+    if decision is not None and not is_drawn:
+        known.decisions[kind] = now + ESTIMATES_FRESH_S, decision
+    return decision
 
 
 def _decided(model: ModelRuntime, request: InferenceRequest, now: float) -> Decision | None:
