@@ -173,11 +173,19 @@ class ModelRuntime:
 
         `is_captive` as in `policy.decide.captive`.
         """
-        self.budget.deposit(now)
         price_usd, work_s = 0.0, self.believed_work_s(payload_bytes)
         if self.serverless is not None and not is_captive:
             price_usd = self.serverless.expected_price_usd(payload_bytes)
-        self.signals.arrived(work_s, price_usd, is_captive)
+        self.arrived(now, work_s, price_usd, is_captive)
+
+    def arrived(
+        self, now: float, work_s: float, price_usd: float, is_captive: bool, requests: int = 1
+    ) -> None:
+        """Count requests that are alike: for the sizing, and for who may be tried again."""
+        self.budget.deposit(now, requests)
+        if self.hedging is not None:
+            self.hedging.budget.deposit(now, requests)
+        self.signals.arrived(work_s, price_usd, is_captive, requests)
 
     def believed_work_s(self, payload_bytes: int) -> float:
         """What a request of that size is believed to ask of the pool; 0 without one."""

@@ -80,6 +80,10 @@ class Record:
         """Time in queues of the model that has the request now, all waits together."""
         return self.queue_s - self.earlier_queue_s
 
+    def was_untried(self) -> None:
+        """The only attempt met a connection that the other side had closed: there was none."""
+        self.attempts, self.decision = 0, None
+
     def pass_to(self, model: str) -> None:
         """Another model gets the request; what failed before tells nothing about its backends."""
         self.passed_to = model

@@ -125,8 +125,6 @@ class Director:
         now = self._clock()
         is_captive = captive(request, model.state(request, now, {}).serverless)
         model.count_arrival(request.payload_bytes, now, is_captive)
-        if model.hedging is not None:
-            model.hedging.budget.deposit(now)
 
     # -- one answer, by as many attempts as are allowed ------------------------------------------
 

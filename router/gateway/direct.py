@@ -15,7 +15,7 @@ from router.domain.ports import BackendResponse
 from router.gateway.body import STREAM_ABOVE_BYTES
 from router.gateway.fast_attempt import CLOSE
 from router.gateway.framing import Arrival
-from router.gateway.relay import Headers, reply_head
+from router.gateway.relay import LAST_CHUNK, Headers, chunk, reply_head
 from router.gateway.responses import ErrorAnswer
 
 _BODYLESS = frozenset({204, 304})
@@ -126,7 +126,7 @@ class Direct:
         except AttemptError:
             self._client.abort()
             raise
-        self._client.reply(b"0\r\n\r\n" if is_chunked else b"")
+        self._client.reply(LAST_CHUNK if is_chunked else b"")
 
     @property
     def _is_head(self) -> bool:
@@ -141,7 +141,7 @@ class Direct:
 
     async def _send(self, part: bytes, *, is_chunked: bool) -> None:
         client = self._client
-        client.send_part(b"%x\r\n%b\r\n" % (len(part), part) if is_chunked else part)
+        client.send_part(chunk(part) if is_chunked else part)
         while not client.takes_more:
             self._writable = asyncio.get_running_loop().create_future()
             await self._writable

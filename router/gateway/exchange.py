@@ -13,7 +13,7 @@ from router.domain.trace_context import trace_id_of
 from router.gateway.cors import TOLD_HERE
 from router.gateway.protocols.oip import OIP
 from router.gateway.relay import is_relayed
-from router.gateway.responses import cause_of, code_of
+from router.gateway.responses import CLIENT_CLOSED, cause_of, code_of
 from router.gateway.variant import Assignment, Variant
 from router.telemetry.logs import AccessLog, AccessRecord
 from router.telemetry.metrics import Metrics
@@ -124,38 +124,44 @@ class Exchange:
             record.tenant, self.answered_by, self.outcome, total_s - self.read_s,
             is_cold=bool(record.cold_start),
         )  # fmt: skip
-        code = None if self.error is None else code_of(self.error)
-        if code is not None:
+        if self.error is not None and (code := code_of(self.error)) is not None:
             metrics.record_refusal(self.key, code)
-        telemetry.access_log.record(
-            AccessRecord(
-                request_id=self.request_id,
-                protocol=self.protocol.name,
-                model=self.answered_by,
-                version=self.version if record.passed_to is None else None,
-                tenant=record.tenant or None,
-                payload_bytes=self.payload_bytes,
-                backend=backend,
-                reason=decision.reason if decision is not None else None,
-                rule=decision.rule if decision is not None else None,
-                endpoint=record.endpoint_id or None,
-                attempts=record.attempts,
-                status=self.status,
-                outcome=self.outcome,
-                cold_start=record.cold_start,
-                total_ms=round(total_s * 1e3, 3),
-                upstream_ms=round(record.upstream_s * 1e3, 3),
-                queue_ms=round(record.queue_s * 1e3, 3),
-                deadline_ms=self.deadline_ms,
-                cost_usd=round(record.cost_usd, 12),
-                asked_model=self.asked_model or (self.model if record.passed_to else None),
-                error=code,
-                cause=None if self.error is None else cause_of(self.error),
-                trace_id=trace_id_of(self.traceparent) if self.traceparent else None,
-            )
-        )
+        telemetry.access_log.record(self.access_record(total_s))
         if self.assignment is not None:
             self.assignment.ended(self._assigned_outcome, total_s - self.read_s, now)
+
+    def access_record(self, total_s: float) -> AccessRecord:
+        """What is logged of it."""
+        record, decision, error = self.record, self.record.decision, self.error
+        return AccessRecord(
+            request_id=self.request_id,
+            protocol=self.protocol.name,
+            model=self.answered_by,
+            version=self.version if record.passed_to is None else None,
+            tenant=record.tenant or None,
+            payload_bytes=self.payload_bytes,
+            backend=decision.backend if decision is not None else None,
+            reason=decision.reason if decision is not None else None,
+            rule=decision.rule if decision is not None else None,
+            endpoint=record.endpoint_id or None,
+            attempts=record.attempts,
+            status=self.status,
+            outcome=self.outcome,
+            cold_start=record.cold_start,
+            total_ms=round(total_s * 1e3, 3),
+            upstream_ms=round(record.upstream_s * 1e3, 3),
+            queue_ms=round(record.queue_s * 1e3, 3),
+            deadline_ms=self.deadline_ms,
+            cost_usd=round(record.cost_usd, 12),
+            asked_model=self.asked_model or (self.model if record.passed_to else None),
+            error=None if error is None else code_of(error),
+            cause=None if error is None else cause_of(error),
+            trace_id=trace_id_of(self.traceparent) if self.traceparent else None,
+        )
+
+    def client_left(self) -> None:
+        """The client went away before it had its answer."""
+        self.outcome, self.status = Outcome.CLIENT_CLOSED, CLIENT_CLOSED
 
     @property
     def _assigned_outcome(self) -> Outcome:

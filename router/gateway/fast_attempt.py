@@ -26,7 +26,7 @@ from router.gateway.fast_route import Route
 from router.gateway.fast_stream import AnswerStream, Reader
 from router.gateway.fast_tally import Tally
 from router.gateway.known_heads import Sorted
-from router.gateway.responses import outcome_of_status
+from router.gateway.responses import CLIENT_CLOSED, outcome_of_status
 from router.shadow.copies import Shadows
 from router.telemetry.labels import AttemptResult, attempt_result
 from router.upstream.client import UpstreamClient
@@ -263,7 +263,7 @@ class Attempt:
         self._settle(Verdict.CANCELLED, AttemptResult.CANCELLED, now)
         total_s, upstream_s = now - self._started, now - self._sent
         self._count(Outcome.CLIENT_CLOSED, total_s, upstream_s)
-        self._log(499, Outcome.CLIENT_CLOSED, total_s, upstream_s)
+        self._log(CLIENT_CLOSED, Outcome.CLIENT_CLOSED, total_s, upstream_s)
 
     # -- ways out -------------------------------------------------------------------------------
 
@@ -316,7 +316,7 @@ class Attempt:
         took_s = now - self._sent
         if is_lost and self._connection.was_no_attempt(took_s, is_idempotent=is_idempotent):
             # The replica had closed an idle connection: it has neither failed nor been tried.
-            record.attempts, record.decision = 0, None
+            record.was_untried()
             record.cost_usd += self._settle(Verdict.UNTRIED, AttemptResult.CANCELLED, now)
         else:
             record.carried = error

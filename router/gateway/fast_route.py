@@ -13,6 +13,7 @@ from router.backends.forwarding import forwarded_headers
 from router.backends.pool.endpoint import Endpoint
 from router.backends.pool.endpoints import Pool
 from router.backends.serverless.function import Function
+from router.dispatch.attempts import Record
 from router.domain.decision import Backend, Decision, Outcome, Reason
 from router.domain.request import InferenceRequest
 from router.gateway import client_address
@@ -37,6 +38,7 @@ from router.upstream.response_head import ResponseHead
 _MAX_KNOWN = 512
 ESTIMATES_FRESH_S = 0.1
 _OWN = ("x-request-id", TENSORS)
+_OWN_OF_REPLIES = ("x-request-id", "server-timing")
 _OWN_LINES = b"%b%bx-request-id: %b\r\nContent-Length: %d\r\n\r\n"
 
 K = TypeVar("K")
@@ -334,13 +336,9 @@ class Route:
 
     def fold(self, tally: Tally) -> None:
         """Count what has arrived."""
-        model, arrived = self.model, self._arrived
-        self._arrived = 0
-        now = tally.clock()
-        model.budget.deposit(now, arrived)
-        if model.hedging is not None:
-            model.hedging.budget.deposit(now, arrived)
-        model.signals.arrived(self._work_s, self._price_usd, self.warm.is_captive, arrived)
+        arrived, self._arrived = self._arrived, 0
+        is_captive = self.warm.is_captive
+        self.model.arrived(tally.clock(), self._work_s, self._price_usd, is_captive, arrived)
 
     def decision(self, reason: Reason) -> Decision:
         """The decision, without the predictions that only `explain` shows."""
@@ -386,16 +384,20 @@ class Way:
 
     def reply_lines(self, reason: Reason) -> bytes:
         """The lines of a reply that name the decision."""
-        lines = (
-            f"x-router-backend: {Backend.POOL}\r\nx-router-reason: {reason}\r\n"
-            f"x-router-endpoint: {self._endpoint.id}\r\nx-router-attempts: 1\r\n"
-        )
-        request = self._route.request
-        if self._route.assigned is not None:
-            lines += f"x-router-model: {request.model}\r\n"
-            if request.version is not None:
-                lines += f"x-router-model-version: {request.version}\r\n"
-        return lines.encode()
+        headers = self._exchange(reason).headers(0.0)
+        lines = [f"{name}: {value}\r\n" for name, value in headers if name not in _OWN_OF_REPLIES]
+        return "".join(lines).encode()
+
+    def _exchange(self, reason: Reason) -> Exchange:
+        """A request on this way; its id and times are still to be filled in."""
+        route, request = self._route, self._route.request
+        decision = route.decision(reason)
+        record = Record(decision, self._endpoint.id, attempts=1, tenant=request.tenant or "")
+        return Exchange(
+            "", 0.0, request.protocol, request.model, request.version,
+            asked_model=route.assigned.asked_model if route.assigned is not None else None,
+            payload_bytes=request.payload_bytes, record=record,
+        )  # fmt: skip
 
     @property
     def request(self) -> InferenceRequest:
@@ -420,26 +422,6 @@ class Way:
 
     def access_record(self, reason: Reason, status: int, outcome: Outcome) -> AccessRecord:
         """What is logged of a request; its id and times are still to be filled in."""
-        request, assigned = self._route.request, self._route.assigned
-        return AccessRecord(
-            request_id="",
-            protocol=request.protocol.name,
-            model=request.model,
-            version=request.version,
-            tenant=request.tenant,
-            payload_bytes=request.payload_bytes,
-            backend=Backend.POOL,
-            reason=reason,
-            rule=self._route.warm.rule,
-            endpoint=self._endpoint.id,
-            attempts=1,
-            status=status,
-            outcome=outcome,
-            cold_start=None,
-            total_ms=0.0,
-            upstream_ms=0.0,
-            queue_ms=0.0,
-            deadline_ms=None,
-            cost_usd=0.0,
-            asked_model=assigned.asked_model if assigned is not None else None,
-        )
+        exchange = self._exchange(reason)
+        exchange.status, exchange.outcome = status, outcome
+        return exchange.access_record(0.0)

@@ -6,6 +6,7 @@ Decides its framing towards the client, and stops the upstream while the client 
 from typing import Protocol
 
 from router.domain.clock import Clock
+from router.gateway.relay import LAST_CHUNK, chunk
 from router.upstream.connection import Connection
 from router.upstream.response_head import ResponseHead
 
@@ -50,12 +51,12 @@ class AnswerStream:
     @property
     def end(self) -> bytes:
         """What follows the last byte of the body."""
-        return b"0\r\n\r\n" if self._is_chunked else b""
+        return LAST_CHUNK if self._is_chunked else b""
 
     def push(self, data: bytes) -> None:
         """Pass on what came."""
         if self._is_chunked:
-            data = b"%x\r\n%b\r\n" % (len(data), data)
+            data = chunk(data)
         self._client.send_part(data)
         self._connection.set_deadline(self._clock() + self._idle_s)
         if not self._client.takes_more:

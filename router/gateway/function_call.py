@@ -12,7 +12,7 @@ from typing import Protocol as Interface
 from router.backends.serverless.function import Function, FunctionLease
 from router.dispatch.attempts import Attempts, Record, Try, timeout_s_of
 from router.dispatch.outcomes import outcome_of
-from router.domain.decision import Backend, Decision, Outcome, Reason
+from router.domain.decision import Backend, Decision, Reason
 from router.domain.errors import AttemptError, ResponseLostError, RouterError
 from router.domain.ports import BackendResponse
 from router.domain.request import InferenceRequest
@@ -149,7 +149,7 @@ class FunctionCall:
         self._collector.result.remove_done_callback(self._on_result)
         self._collector.cancel()
         self._end(AttemptResult.CANCELLED, None)
-        self._exchange.outcome, self._exchange.status = Outcome.CLIENT_CLOSED, 499
+        self._exchange.client_left()
         self._finish()
 
     # -- the answer ------------------------------------------------------------------------------
@@ -192,7 +192,7 @@ class FunctionCall:
             result = attempt_result(error)
             self._exchange.outcome = outcome_of(error)
         except BaseException:
-            self._exchange.outcome, self._exchange.status = Outcome.CLIENT_CLOSED, 499
+            self._exchange.client_left()
             raise
         finally:
             await response.close()
@@ -216,7 +216,7 @@ class FunctionCall:
         if is_lost and self._collector.was_no_attempt(
             now - self._started, is_idempotent=idempotent
         ):
-            record.attempts, record.decision = 0, None
+            record.was_untried()
             self._lease.may_have_run = False
             result = AttemptResult.CANCELLED
         else:

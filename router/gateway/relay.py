@@ -15,6 +15,14 @@ _PHRASES = {int(status): status.phrase for status in HTTPStatus}
 _SET_BY_US = HOP_BY_HOP | {"content-length", "x-request-id", "server-timing", "server"}
 
 
+LAST_CHUNK = b"0\r\n\r\n"
+
+
+def chunk(part: bytes) -> bytes:
+    """A part of an answer whose length is not known, as it goes on the wire."""
+    return b"%x\r\n%b\r\n" % (len(part), part)
+
+
 def is_relayed(name: str) -> bool:
     """Whether a header of the backend is passed on; not what another gateway says of itself."""
     lower = name.lower()

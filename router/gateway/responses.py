@@ -55,6 +55,8 @@ STATUS: Mapping[str, int] = {
     "loop_detected": 508,
 }
 
+CLIENT_CLOSED = STATUS["client_closed"]
+"""What is logged of a request whose client left; nobody is sent it."""
 INTERNAL_ERROR = "internal error; the request id identifies it in the gateway's log"
 
 _UNREAD = (PayloadTooLargeError, BodyTimeoutError, BrokenBodyError, HeadTooLargeError)

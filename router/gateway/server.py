@@ -147,8 +147,8 @@ class DataPlane:
         self._ordinary_in_flight += 1
         try:
             await self._answered(exchange, out, answer)
-        except asyncio.CancelledError as error:
-            exchange.outcome, exchange.status = outcome_of(error), 499
+        except asyncio.CancelledError:
+            exchange.client_left()
             raise
         finally:
             self._ordinary_in_flight -= 1
