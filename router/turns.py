@@ -25,9 +25,14 @@ class Turn:
     def __init__(self) -> None:
         self._ends_at = perf_counter() + TURN_S
 
+    @property
+    def is_over(self) -> bool:
+        """Whether it is time for everybody else."""
+        return perf_counter() >= self._ends_at
+
     async def pause_if_over(self) -> None:
         """Let everybody else run once, if the turn is over; then it is the next one."""
-        if perf_counter() >= self._ends_at:
+        if self.is_over:
             await asyncio.sleep(0)
             self._ends_at = perf_counter() + TURN_S
 

@@ -3,7 +3,7 @@
 Local by default; changes nothing but on reload, drain and a word about a canary.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -132,8 +132,9 @@ class AdminPort:
         search = search_of(request.query)
         return json_reply(events_document(self.events.find(search), search))
 
-    async def _config(self, _request: web.Request) -> web.Response:
-        return json_reply(self.sources.runtime.current.settings.masked())
+    async def _config(self, request: web.Request) -> web.StreamResponse:
+        shown = await in_turns(self.sources.runtime.current.settings.masking())
+        return await stream_reply(request, json_chunks(shown), "application/json")
 
     async def _explain(self, request: web.Request) -> web.Response:
         try:
@@ -189,6 +190,27 @@ def json_reply(document: object, status_: int = 200) -> web.Response:
     """A document as the admin port answers it."""
     body = msgspec.json.encode(document)
     return web.Response(status=status_, body=body, content_type="application/json")
+
+
+def json_chunks(document: Mapping[str, object]) -> Iterator[bytes]:
+    """An object as JSON, piece by piece; its lists are encoded entry by entry, and emptied.
+
+    Freed at once, the entries would keep the loop about as long as encoding them at once.
+    """
+    separator = b"{"
+    for name, value in document.items():
+        yield separator + msgspec.json.encode(name) + b":"
+        separator = b","
+        if not isinstance(value, list) or not value:
+            yield msgspec.json.encode(value)
+            continue
+        value.reverse()
+        before = b"["
+        for _ in range(len(value)):
+            yield before + msgspec.json.encode(value.pop())
+            before = b","
+        yield b"]"
+    yield b"}" if document else b"{}"
 
 
 async def metrics_reply(

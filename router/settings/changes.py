@@ -11,6 +11,7 @@ import msgspec
 from router.settings.keys import KeyRing
 from router.settings.masking import MASK
 from router.settings.schema import Settings
+from router.turns import at_once
 
 MAX_VALUE = 100
 _ABSENT = "absent"
@@ -40,8 +41,7 @@ def _without_the_same(one: Settings, other: Settings) -> Settings:
 
 
 def _raw(settings: Settings) -> Mapping[str, Any]:
-    dumped: Mapping[str, Any] = settings.model_dump(mode="json", by_alias=True)
-    return dumped
+    return at_once(settings.dumping())
 
 
 def _keys(ring: KeyRing) -> tuple[Mapping[str, Any], Mapping[str, Any]]:

@@ -35,6 +35,7 @@ from router.settings.section import Section
 from router.settings.server import ServerSettings
 from router.settings.sharing import SHARED_POOLS, SharingSettings, named
 from router.settings.values import MAX_LIST_ITEMS, FilePath, ModelName, Text, Url, Version
+from router.turns import Steps, at_once
 
 MAX_ENTRIES = 1000
 """Most models, and most rules, in one configuration."""
@@ -297,13 +298,32 @@ class Settings(Section):
         # A default path starts at the configuration file only if its group is validated.
         return {"workers": None, **data} if isinstance(data, dict) else data
 
-    def masked(self) -> dict[str, Any]:
-        """The effective settings under their configuration keys, JSON-able, secrets masked."""
-        masked: dict[str, Any] = mask_secrets(self.model_dump(mode="json", by_alias=True))
-        for model, shown in zip(self.models, masked["models"], strict=True):
+    def dumping(self) -> Steps[dict[str, Any]]:
+        """The effective settings under their configuration keys, JSON-able, model by model."""
+        dumped = self._without_models()
+        for model in self.models:
+            dumped["models"].append(model.model_dump(mode="json", by_alias=True))
+            yield
+        return dumped
+
+    def masking(self) -> Steps[dict[str, Any]]:
+        """As `dumping`, with secrets masked, and every key as it may be written."""
+        masked: dict[str, Any] = mask_secrets(self._without_models())
+        for model in self.models:
+            shown: dict[str, Any] = mask_secrets(model.model_dump(mode="json", by_alias=True))
             if model.pool is not None and model.pool.group:
                 shown["pool"] = model.pool.group
             for backend in BACKENDS:
                 if shown[backend] is None:
                     del shown[backend]  # a key without a value is a mistake
+            masked["models"].append(shown)
+            yield
         return masked
+
+    def masked(self) -> dict[str, Any]:
+        """The result of `masking`, where nothing else has to go on."""
+        return at_once(self.masking())
+
+    def _without_models(self) -> dict[str, Any]:
+        shell = self.model_copy(update={"models": ()})
+        return {**shell.model_dump(mode="json", by_alias=True), "models": []}

@@ -120,7 +120,7 @@ async def length_of(gateway: Harness, path: str) -> int:
         return sum([len(some) async for some in response.content.iter_any()])
 
 
-@pytest.mark.parametrize("path", ["/metrics", "/v1/status"])
+@pytest.mark.parametrize("path", ["/metrics", "/v1/status", "/v1/config"])
 async def test_a_large_document_is_made_in_turns(gateway: Harness, path, monkeypatch):
     async with traffic(gateway):
         with watched(monkeypatch) as longest:
