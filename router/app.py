@@ -22,15 +22,15 @@ from router.background import Background
 from router.controller import Controller
 from router.dispatch.director import Director
 from router.domain.events import EventKind, told
-from router.gateway.admin import AdminPort, stream_reply
-from router.gateway.admin_access import AdminAccess, admin_guard
-from router.gateway.certificate import CertificateWatch
+from router.gateway.admin.admin_access import AdminAccess, admin_guard
+from router.gateway.admin.certificate import CertificateWatch
+from router.gateway.admin.port import AdminPort, stream_reply
+from router.gateway.admin.status import ReloadState, StatusSources, readings
+from router.gateway.admin.watching import WatchedQuality
 from router.gateway.exchange import Telemetry
-from router.gateway.listener import Listener
+from router.gateway.http.listener import Listener
 from router.gateway.readiness import Readiness
 from router.gateway.server import DataPlane
-from router.gateway.status import ReloadState, StatusSources, readings
-from router.gateway.watching import WatchedQuality
 from router.jobs.runner import Calling
 from router.jobs.service import Jobs
 from router.member import SNAPSHOT_PATH, Member

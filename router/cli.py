@@ -27,8 +27,8 @@ from router.commands.replay import diff, measure, replay
 from router.commands.serve import serve, serve_process
 from router.commands.status_view import show_live, show_once
 from router.domain.errors import RouterError
-from router.gateway.explain import ExplainQuestion
-from router.gateway.explain import explain as explain_from
+from router.gateway.admin.explain import ExplainQuestion
+from router.gateway.admin.explain import explain as explain_from
 from router.gateway.protocols.oip import OIP
 from router.gateway.protocols.registry import PROTOCOLS
 from router.settings.loader import ConfigError, Loaded, load

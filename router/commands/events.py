@@ -10,7 +10,7 @@ import click
 from router.commands.admin_client import ADMIN_URL, AdminError, AdminPort, token_option
 from router.commands.exits import fail
 from router.domain.events import EventKind
-from router.gateway.events import path_of
+from router.gateway.admin.events import path_of
 from router.telemetry.events import MOST_EVENTS, Search
 
 _EVERY_S = 1.0

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
-from router.gateway.certificate import warning_of
+from router.gateway.admin.certificate import warning_of
 from router.settings.fit import missing_extra, unlikely_sizes
 from router.settings.functions import (
     AzureFunction,

@@ -21,7 +21,7 @@ from router.app import Gateway, hostname
 from router.assembly.runtime import new_parts
 from router.backends.child_process import socket_folder
 from router.commands.exits import fail, load_or_exit
-from router.gateway.listener import use_all_descriptors
+from router.gateway.http.listener import use_all_descriptors
 from router.member import Member
 from router.processes.children import READY_LINE
 from router.processes.lifetime import die_with_parent

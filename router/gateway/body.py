@@ -18,7 +18,7 @@ from router.domain.errors import (
     PayloadTooLargeError,
     ShedError,
 )
-from router.gateway.framing import Arrival, RefusedError
+from router.gateway.http.framing import Arrival, RefusedError
 
 STREAM_ABOVE_BYTES = 64 * 1024
 """A longer body need not be kept."""

@@ -13,10 +13,10 @@ from aiohttp.helpers import rfc822_formatted_time
 from router.domain.errors import AttemptError
 from router.domain.ports import BackendResponse
 from router.gateway.body import STREAM_ABOVE_BYTES
-from router.gateway.fast_attempt import CLOSE
-from router.gateway.framing import Arrival
+from router.gateway.http.framing import Arrival
 from router.gateway.relay import LAST_CHUNK, Headers, chunk, reply_head
 from router.gateway.responses import ErrorAnswer
+from router.gateway.shortcut.fast_attempt import CLOSE
 
 _BODYLESS = frozenset({204, 304})
 

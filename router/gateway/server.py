@@ -22,21 +22,21 @@ from router.domain.decision import Outcome
 from router.domain.errors import RouterError
 from router.domain.ports import BackendResponse, Payload
 from router.gateway.body import Body, BodyBudget, HeldBody
-from router.gateway.client_limits import ClientLimits, connections_of
-from router.gateway.connection import ClientConnection, Data
 from router.gateway.direct import Client, Direct
 from router.gateway.exchange import Exchange, Telemetry
-from router.gateway.fast_attempt import Carried, Ground
-from router.gateway.fast_path import FastPath
-from router.gateway.fast_route import KnownHead
-from router.gateway.framing import Arrival
+from router.gateway.http.client_limits import ClientLimits, connections_of
+from router.gateway.http.connection import ClientConnection, Data
+from router.gateway.http.framing import Arrival
+from router.gateway.http.listener import descriptors
 from router.gateway.intake import Intake, Taken
-from router.gateway.known_heads import Sorted
-from router.gateway.listener import descriptors
 from router.gateway.protocols.base import Document
 from router.gateway.relay import Headers
 from router.gateway.responses import ErrorAnswer, error_answer, outcome_of_status
 from router.gateway.sampling import Sampling, sampling
+from router.gateway.shortcut.fast_attempt import Carried, Ground
+from router.gateway.shortcut.fast_path import FastPath
+from router.gateway.shortcut.fast_route import KnownHead
+from router.gateway.shortcut.known_heads import Sorted
 from router.runtime import Runtime, RuntimeRef
 from router.shadow.copies import Copy, Shadows
 from router.upstream.client import UpstreamClient

@@ -10,7 +10,10 @@ from typing import Protocol
 from aiohttp import web
 
 from router import __version__
-from router.gateway.admin import (
+from router.gateway.admin.admin_access import AdminAccess, admin_guard
+from router.gateway.admin.events import EVENTS_PATH, search_of
+from router.gateway.admin.events import document as events_document
+from router.gateway.admin.port import (
     EndpointDrain,
     application,
     drain_question,
@@ -18,9 +21,6 @@ from router.gateway.admin import (
     metrics_reply,
     reload_reply,
 )
-from router.gateway.admin_access import AdminAccess, admin_guard
-from router.gateway.events import EVENTS_PATH, search_of
-from router.gateway.events import document as events_document
 from router.gateway.readiness import DRAINING, FunctionHost, document, missing_host
 from router.processes.fleet import Reply, ask_all, ask_one
 from router.processes.merge import ProcessState, merged_status

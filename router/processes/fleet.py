@@ -14,7 +14,7 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from router.gateway.events import EventsDocument
+from router.gateway.admin.events import EventsDocument
 from router.telemetry.events import Event
 from router.telemetry.exposition import Snapshot
 

@@ -21,9 +21,9 @@ from router.app import HOST_UP_WITHIN_S, function_host, listen_admin, url_of
 from router.assembly.runtime import Parts, local_functions
 from router.background import Background
 from router.domain.events import EventKind, told
-from router.gateway.admin import EndpointDrain
-from router.gateway.events import path_of
-from router.gateway.listener import bind
+from router.gateway.admin.events import path_of
+from router.gateway.admin.port import EndpointDrain
+from router.gateway.http.listener import bind
 from router.member import SNAPSHOT_PATH, Member
 from router.processes.admin import FleetAdmin
 from router.processes.children import Child

@@ -1,4 +1,4 @@
-"""What `router.gateway.connection` and `framing` rely on in aiohttp, and no documentation promises.
+"""What `gateway.http.connection` and `framing` rely on in aiohttp, and no documentation promises.
 
 If one of these fails after an upgrade of aiohttp, read those modules before changing the test.
 """
@@ -19,8 +19,8 @@ from aiohttp.http_exceptions import BadHttpMessage, HttpProcessingError
 from aiohttp.http_parser import HttpRequestParser
 from aiohttp.web_protocol import RequestHandler
 
-from router.gateway import connection
-from router.gateway.connection import ClientConnection
+from router.gateway.http import connection
+from router.gateway.http.connection import ClientConnection
 from tests.fakes.client_wire import MemoryTransport
 
 BUFFER = 1024

@@ -18,18 +18,18 @@ from router.backends.pool.endpoint import Endpoint
 from router.dispatch.hedging import Hedger
 from router.domain.errors import AttemptError, RouterError
 from router.gateway.body import BodyBudget
-from router.gateway.client_limits import ClientLimits
-from router.gateway.connection import ClientConnection
 from router.gateway.direct import Direct
 from router.gateway.exchange import Telemetry
-from router.gateway.fast_attempt import Ground
-from router.gateway.fast_path import FastPath
-from router.gateway.framing import Arrival
+from router.gateway.http.client_limits import ClientLimits
+from router.gateway.http.connection import ClientConnection
+from router.gateway.http.framing import Arrival
 from router.gateway.intake import Intent, read_intent
 from router.gateway.protocols.oip import OIP
 from router.gateway.relay import Headers
 from router.gateway.responses import ErrorAnswer, error_answer
 from router.gateway.server import GatewayServer
+from router.gateway.shortcut.fast_attempt import Ground
+from router.gateway.shortcut.fast_path import FastPath
 from router.runtime import Runtime, RuntimeRef
 from router.shadow.copies import Shadows
 from router.telemetry.logs import AccessLog

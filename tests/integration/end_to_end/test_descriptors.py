@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from router.gateway.client_limits import connections_of
+from router.gateway.http.client_limits import connections_of
 from tests.integration.end_to_end.gateway import GatewayProcess, eventually
 from tests.integration.end_to_end.models import model, settings
 

@@ -16,7 +16,7 @@ from weakref import WeakSet
 import pytest
 
 import router.gateway.server
-from router.gateway.connection import ClientConnection
+from router.gateway.http.connection import ClientConnection
 from tests.fakes.upload_server import Arrival, UploadServer, upload_server
 from tests.fakes.upstreams import ok
 from tests.integration.harness import INFER, Harness

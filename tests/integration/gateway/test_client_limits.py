@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from router.gateway.client_limits import Wait
+from router.gateway.http.client_limits import Wait
 from tests.fakes.upstreams import Answer, Gate, ok
 from tests.integration.harness import INFER, Harness
 

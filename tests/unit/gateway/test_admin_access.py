@@ -2,7 +2,7 @@
 
 import pytest
 
-from router.gateway.admin_access import AdminAccess, AdminHead, refusal_of
+from router.gateway.admin.admin_access import AdminAccess, AdminHead, refusal_of
 from router.settings.admin_token import AdminToken
 from router.settings.server import ServerSettings
 

@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from router.gateway.certificate import CertificateWatch, described, warning_of
+from router.gateway.admin.certificate import CertificateWatch, described, warning_of
 
 DAY = 86_400.0
 END = 1000 * DAY

@@ -2,7 +2,7 @@
 
 import pytest
 
-from router.gateway.client_limits import connections_of
+from router.gateway.http.client_limits import connections_of
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from router.gateway.exchange import Telemetry
-from router.gateway.fast_tally import Tally
+from router.gateway.shortcut.fast_tally import Tally
 from router.telemetry.logs import AccessLog
 from router.telemetry.metrics import Metrics
 from router.turns import TURN_S

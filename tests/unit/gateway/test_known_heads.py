@@ -4,7 +4,7 @@ from typing import TypeVar
 
 import pytest
 
-from router.gateway.known_heads import MAX_HEAD_BYTES, KnownHeads
+from router.gateway.shortcut.known_heads import MAX_HEAD_BYTES, KnownHeads
 
 LINES = (b"Host: gateway", b"Content-Type: application/json", b"Content-Length: 7")
 TRACE = b"traceparent: 00-%032x-%016x-01"

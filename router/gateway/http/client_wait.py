@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Protocol
 
-from router.gateway.client_limits import ClientLimits, Wait
+from router.gateway.http.client_limits import ClientLimits, Wait
 
 
 class Waiting(Protocol):

@@ -15,15 +15,15 @@ from router.domain.errors import (
     InvalidRequestError,
     RouterError,
 )
-from router.gateway.events import EVENTS_PATH, search_of
-from router.gateway.events import document as events_document
-from router.gateway.explain import ExplainQuestion, explain
+from router.gateway.admin.events import EVENTS_PATH, search_of
+from router.gateway.admin.events import document as events_document
+from router.gateway.admin.explain import ExplainQuestion, explain
+from router.gateway.admin.status import StatusSources, status
+from router.gateway.admin.trials import CanaryQuestion, act
+from router.gateway.admin.watching import QualityQuestion
 from router.gateway.protocols.oip import OIP
 from router.gateway.readiness import DRAINING, Readiness, document
 from router.gateway.responses import error_answer, not_found_model
-from router.gateway.status import StatusSources, status
-from router.gateway.trials import CanaryQuestion, act
-from router.gateway.watching import QualityQuestion
 from router.runtime import Runtime
 from router.settings.loader import ConfigError
 from router.telemetry.events import EventBook

@@ -18,12 +18,12 @@ from router.domain.errors import (
     UpstreamTimeoutError,
 )
 from router.gateway.body import WINDOW_BYTES, allowed_s, slow_body
-from router.gateway.fast_attempt import CLOSE, OWN_LINES, Attempt, Client, Ground
-from router.gateway.fast_route import Route
-from router.gateway.fast_stream import AnswerStream
-from router.gateway.known_heads import Sorted
 from router.gateway.relay import error_bytes
 from router.gateway.responses import error_answer
+from router.gateway.shortcut.fast_attempt import CLOSE, OWN_LINES, Attempt, Client, Ground
+from router.gateway.shortcut.fast_route import Route
+from router.gateway.shortcut.fast_stream import AnswerStream
+from router.gateway.shortcut.known_heads import Sorted
 from router.telemetry.labels import AttemptResult, attempt_result
 from router.upstream.connection import Connection
 from router.upstream.response_head import ResponseHead

@@ -20,11 +20,11 @@ from router.gateway import client_address
 from router.gateway.access import may_use
 from router.gateway.cors import cors_headers
 from router.gateway.exchange import Exchange
-from router.gateway.fast_tally import Answers, Tally
 from router.gateway.intake import Intent, request_of
-from router.gateway.known_heads import TENSORS, Sorted, read_line
 from router.gateway.protocols.base import Target
 from router.gateway.responses import outcome_of_status
+from router.gateway.shortcut.fast_tally import Answers, Tally
+from router.gateway.shortcut.known_heads import TENSORS, Sorted, read_line
 from router.gateway.variant import Assignment
 from router.policy.canary import Shadow, Side, is_copied, key_of, own_key, side_by
 from router.policy.rules import Rule

@@ -21,12 +21,12 @@ from router.domain.errors import AttemptError, ConnectFailedError, ResponseLostE
 from router.domain.trace_context import trace_id_of
 from router.gateway.body import BodyBudget
 from router.gateway.exchange import Exchange, Telemetry
-from router.gateway.fast_reply import ReplyStarts
-from router.gateway.fast_route import Route
-from router.gateway.fast_stream import AnswerStream, Reader
-from router.gateway.fast_tally import Tally
-from router.gateway.known_heads import Sorted
 from router.gateway.responses import CLIENT_CLOSED, outcome_of_status
+from router.gateway.shortcut.fast_reply import ReplyStarts
+from router.gateway.shortcut.fast_route import Route
+from router.gateway.shortcut.fast_stream import AnswerStream, Reader
+from router.gateway.shortcut.fast_tally import Tally
+from router.gateway.shortcut.known_heads import Sorted
 from router.shadow.copies import Shadows
 from router.telemetry.labels import AttemptResult, attempt_result
 from router.upstream.client import UpstreamClient

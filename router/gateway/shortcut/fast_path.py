@@ -23,15 +23,15 @@ from router.domain.request import InferenceRequest
 from router.domain.snapshot import ServerlessLimits
 from router.gateway import client_address, cors
 from router.gateway.body import STREAM_ABOVE_BYTES, WINDOW_BYTES
-from router.gateway.fast_attempt import Attempt, Ground
-from router.gateway.fast_copy import Copied
-from router.gateway.fast_hedge import Hedged
-from router.gateway.fast_route import Assigned, Fork, KnownHead, Route, Routes
-from router.gateway.fast_upload import Sender, Upload
-from router.gateway.function_call import Client, FunctionCall, FunctionCalls
 from router.gateway.intake import read_intent
-from router.gateway.known_heads import KnownHeads, Sorted
 from router.gateway.protocols.base import Target
+from router.gateway.shortcut.fast_attempt import Attempt, Ground
+from router.gateway.shortcut.fast_copy import Copied
+from router.gateway.shortcut.fast_hedge import Hedged
+from router.gateway.shortcut.fast_route import Assigned, Fork, KnownHead, Route, Routes
+from router.gateway.shortcut.fast_upload import Sender, Upload
+from router.gateway.shortcut.function_call import Client, FunctionCall, FunctionCalls
+from router.gateway.shortcut.known_heads import KnownHeads, Sorted
 from router.gateway.variant import Assignment, assigned_variant
 from router.policy.canary import Shadow, Side
 from router.policy.rules import Rule, first_match

@@ -19,10 +19,10 @@ from router.domain.request import InferenceRequest
 from router.gateway.direct import Client as DirectClient
 from router.gateway.direct import Direct, answer_head
 from router.gateway.exchange import Exchange
-from router.gateway.fast_attempt import Carried, Ground
-from router.gateway.fast_route import ESTIMATES_FRESH_S, KnownHead
-from router.gateway.known_heads import Sorted
 from router.gateway.responses import outcome_of_status
+from router.gateway.shortcut.fast_attempt import Carried, Ground
+from router.gateway.shortcut.fast_route import ESTIMATES_FRESH_S, KnownHead
+from router.gateway.shortcut.known_heads import Sorted
 from router.policy.decide import decide
 from router.runtime import ModelRuntime
 from router.telemetry.labels import AttemptResult, attempt_result

@@ -16,7 +16,7 @@ from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import StreamReader
 
 from router.domain.errors import HeadTooLargeError, RouterError, ShedError, UnsupportedError
-from router.gateway.chunks import ChunkedExtent
+from router.gateway.http.chunks import ChunkedExtent
 
 _VERSIONS = (HttpVersion10, HttpVersion11)
 _END = b"\r\n\r\n"

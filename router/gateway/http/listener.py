@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 
-from router.gateway.client_limits import ClientLimits, Wait
+from router.gateway.http.client_limits import ClientLimits, Wait
 from router.telemetry.repeats import BY_STRANGERS
 
 _log = logging.getLogger(__name__)

@@ -3,10 +3,10 @@
 from router.domain.decision import Reason
 from router.domain.errors import AttemptError
 from router.domain.ports import BackendResponse
-from router.gateway.fast_attempt import Attempt, Client, Ground
-from router.gateway.fast_route import Route
-from router.gateway.fast_stream import AnswerStream
-from router.gateway.known_heads import Sorted
+from router.gateway.shortcut.fast_attempt import Attempt, Client, Ground
+from router.gateway.shortcut.fast_route import Route
+from router.gateway.shortcut.fast_stream import AnswerStream
+from router.gateway.shortcut.known_heads import Sorted
 from router.quality.keeping import KeptParts
 from router.shadow.copies import Copy
 from router.upstream.response_head import ResponseHead

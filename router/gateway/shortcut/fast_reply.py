@@ -3,8 +3,8 @@
 from aiohttp.helpers import rfc822_formatted_time
 
 from router.domain.decision import Reason
-from router.gateway.fast_route import ReplyStart, Way, remember
 from router.gateway.relay import SERVER, is_relayed
+from router.gateway.shortcut.fast_route import ReplyStart, Way, remember
 from router.upstream.response_head import ResponseHead
 
 _DATE_FRESH_S = 0.5

@@ -9,7 +9,7 @@ from dataclasses import replace
 from router.admission.hedging import Hedging
 from router.dispatch.attempts import Running, Try
 from router.domain.decision import Backend
-from router.gateway.fast_attempt import Attempt, Carried
+from router.gateway.shortcut.fast_attempt import Attempt, Carried
 from router.upstream.connection import Connection
 from router.upstream.response_head import ResponseHead
 

@@ -17,18 +17,18 @@ from aiohttp.web_protocol import RequestHandler
 
 from router.domain.errors import HeadTooLargeError, InvalidRequestError, RouterError
 from router.gateway.body import STREAM_ABOVE_BYTES, WINDOW_BYTES, BodyBudget
-from router.gateway.client_limits import ClientLimits, Wait
-from router.gateway.client_wait import ClientWait
 from router.gateway.direct import Client, Direct
-from router.gateway.fast_attempt import CLOSE, Attempt, Carried
-from router.gateway.fast_path import FastPath, Known
-from router.gateway.fast_route import KnownHead
-from router.gateway.fast_upload import Upload
-from router.gateway.framing import Arrival, Framing, RefusedError
-from router.gateway.function_call import FunctionCall
-from router.gateway.known_heads import Sorted
+from router.gateway.http.client_limits import ClientLimits, Wait
+from router.gateway.http.client_wait import ClientWait
+from router.gateway.http.framing import Arrival, Framing, RefusedError
 from router.gateway.relay import Headers, error_bytes
 from router.gateway.responses import ErrorAnswer
+from router.gateway.shortcut.fast_attempt import CLOSE, Attempt, Carried
+from router.gateway.shortcut.fast_path import FastPath, Known
+from router.gateway.shortcut.fast_route import KnownHead
+from router.gateway.shortcut.fast_upload import Upload
+from router.gateway.shortcut.function_call import FunctionCall
+from router.gateway.shortcut.known_heads import Sorted
 from router.telemetry.repeats import BY_STRANGERS
 
 _log = logging.getLogger(__name__)

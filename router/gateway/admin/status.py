@@ -17,10 +17,10 @@ from router.backends.pool.endpoints import Pool
 from router.backends.serverless.function import Function
 from router.domain.clock import Clock
 from router.domain.decision import Backend, Reason
-from router.gateway.certificate import described as described_certificate
+from router.gateway.admin.certificate import described as described_certificate
+from router.gateway.admin.trials import canary_readings, described
+from router.gateway.admin.watching import WatchedQuality
 from router.gateway.server import DataPlane
-from router.gateway.trials import canary_readings, described
-from router.gateway.watching import WatchedQuality
 from router.runtime import GroupRuntime, ModelRuntime, RuntimeRef
 from router.shadow.counts import ComparisonResult, CopyResult, ShadowCounts
 from router.signals.redis import SharedState
