@@ -17,7 +17,7 @@ from router.signals.snapshot import CanaryWord, ModelTotals, SharedEndpoint
 
 FIELDS = ("totals", "endpoints", "in_flight", "taken", "canaries")
 """The fields of a record; those that another release may have beside them are not read."""
-KEPT_CHANGES = 64
+KEPT_CHANGES = 256
 """So many of its last changes a record has beside its fields."""
 MAX_FIELD_BYTES = 1 << 20
 MAX_ID_BYTES = 128
