@@ -319,7 +319,6 @@ class Gateway:
             while remains:
                 remains.pop()
                 await turn.pause_if_over()
-            self._parts.settled()
             self._reloads.loaded_at, self._reloads.last_error = self._wall_clock(), None
             _tell_changes(found, who)
             _log.info(

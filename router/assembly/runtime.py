@@ -9,7 +9,7 @@ import os
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -49,10 +49,7 @@ _RETRY_BURST = 50.0
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What all runtimes of one gateway process share.
-
-    `settled` is called when a reload has put in place what will stay for long.
-    """
+    """What all runtimes of one gateway process share."""
 
     upstream: UpstreamClient
     book: SignalBook
@@ -62,7 +59,6 @@ class Parts:
     sleep: Sleep
     rng: Random
     cores: Cores
-    settled: Callable[[], None] = lambda: None
     quality: Quality = field(default_factory=lambda: Quality(Random(), time.time))  # noqa: S311
 
     @property

@@ -9,7 +9,6 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine
-from dataclasses import replace
 from pathlib import Path
 from random import SystemRandom
 from typing import Any
@@ -105,9 +104,7 @@ async def _serve(
     config: Path, loaded: Loaded, sockets: Path, on_ready: OnReady, member: Member | None = None
 ) -> None:
     instance_id = f"{hostname()}-{os.getpid():x}-{SystemRandom().getrandbits(24):06x}"
-    # A reload leaves no garbage in cycles, so that what is there then is not garbage either.
-    parts = replace(new_parts(sockets), settled=gc.freeze)
-    gateway = Gateway(config, os.environ, loaded, parts, instance_id, member)
+    gateway = Gateway(config, os.environ, loaded, new_parts(sockets), instance_id, member)
     await gateway.run(_stop_signal(), on_ready)
 
 
@@ -127,7 +124,8 @@ def _stop_signal() -> asyncio.Event:
 
 
 def _tune_gc() -> None:
-    # What has been built by now lives as long as the process: no need to look at it again.
+    # What has been built by now lives as long as the process: no need to look at it again. Not so
+    # after a reload, when clients are there: what they leave in cycles would stay for ever.
     gc.collect()
     gc.freeze()
     # Requests leave few cycles behind: look for them less often than every 700 allocations, but

@@ -5,6 +5,7 @@ import signal
 from pathlib import Path
 
 import aiohttp
+import psutil
 import pytest
 
 from tests.fakes.valkey import ValkeyProcess, valkey_server
@@ -81,6 +82,37 @@ async def test_a_broken_edit_changes_nothing_and_says_why(
         async with session.post(gateway.admin + "/v1/reload") as response:
             assert (response.status, (await response.json())["reloaded"]) == (200, True)
     assert (await gateway.get("/v1/status"))["config"]["last_error"] is None
+
+
+async def test_clients_that_saw_a_reload_leave_no_memory_behind(
+    start_gateway: StartGateway, repository: Path
+):
+    gateway = start_gateway(settings(repository, model("mlp", serverless=None)))
+    await until_ready(gateway, "mlp", 0)
+    text = gateway.config_file.read_text()
+    process = psutil.Process(gateway.process.pid if gateway.process else 0)
+
+    async def reload(number: int) -> None:
+        gateway.config_file.write_text(
+            text.replace("latency_ms: 2000", f"latency_ms: {2000 + number}")
+        )
+        connector = aiohttp.TCPConnector(limit=0)
+        async with aiohttp.ClientSession(connector=connector) as clients:
+            await asyncio.gather(*(get(clients, gateway.url) for _ in range(100)))
+            async with clients.post(gateway.admin + "/v1/reload") as response:
+                assert response.status == 200, await response.text()
+
+    async def get(clients: aiohttp.ClientSession, url: str) -> None:
+        async with clients.get(url + "/v2/health/live") as response:
+            assert response.status == 200
+
+    for number in range(1, 11):
+        await reload(number)
+    before = process.memory_info().rss
+    for number in range(11, 61):
+        await reload(number)
+    grown_mb = (process.memory_info().rss - before) / 1e6
+    assert grown_mb < 5, "some 3 kB a client and reload would be 15 MB"
 
 
 async def test_sigterm_finishes_what_was_accepted_and_leaves_nothing_behind(
