@@ -25,7 +25,7 @@ from router.commands.platform_check import certificate_warning, platform_warning
 from router.commands.quality import quality
 from router.commands.replay import diff, measure, replay
 from router.commands.serve import serve, serve_process
-from router.commands.status_view import show_live, show_once
+from router.commands.status_view import only, show_live, show_once
 from router.domain.errors import RouterError
 from router.gateway.admin.explain import ExplainQuestion
 from router.gateway.admin.explain import explain as explain_from
@@ -155,21 +155,24 @@ def _print_explanation(document: dict[str, Any], asked: object) -> None:
 @click.option("--admin", default=ADMIN_URL, show_default=True, metavar="URL", help="Admin port.")
 @token_option
 @click.option("--once", is_flag=True, help="Print once, as without a terminal.")
+@click.option("--watch", is_flag=True, help="Redraw until Ctrl-C, as in a terminal.")
 @click.option("--json", "as_json", is_flag=True, help="Print the document instead of a table.")
+@click.option("--model", help="That model alone, with its replicas and reasons.")
 @click.option(
     "--interval", default=1.0, show_default=True, type=click.FloatRange(0.1, 3600.0),
     help="Seconds between redraws.",
 )  # fmt: skip
-def status(admin: str, token: str | None, once: bool, as_json: bool, interval: float) -> None:
+def status(admin: str, token: str | None, model: str | None, interval: float, **how: bool) -> None:
     """Show models, replicas, functions, cost and traffic split of a running gateway."""
-    port = AdminPort(admin, token)
+    port, console = AdminPort(admin, token), Console()
     try:
-        if as_json:
-            click.echo(json.dumps(asyncio.run(port.ask("/v1/status")), indent=2))
-        elif once or not (console := Console()).is_terminal:
-            asyncio.run(show_once(port, Console()))
+        if how["as_json"]:
+            document = asyncio.run(port.ask("/v1/status"))
+            click.echo(json.dumps(only(document, model) if model else document, indent=2))
+        elif how["watch"] or (console.is_terminal and not how["once"]):
+            asyncio.run(show_live(port, console, interval, model))
         else:
-            asyncio.run(show_live(port, console, interval))
+            asyncio.run(show_once(port, console, model))
     except AdminError as error:
         fail(str(error))
     except KeyboardInterrupt:

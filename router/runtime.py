@@ -32,6 +32,7 @@ from router.settings.admin_token import AdminToken
 from router.settings.keys import ApiKey, KeyRing
 from router.settings.pools import PoolSettings
 from router.settings.schema import ModelSettings, Settings
+from router.settings.values import is_loopback
 from router.signals.memory import ModelSignals
 
 Loops = Mapping[str, Callable[[], Awaitable[None]]]
@@ -254,6 +255,12 @@ class Runtime:
         """All that may have replicas: models, and pools that several of them share."""
         yield from self.models.values()
         yield from self.groups.values()
+
+    @property
+    def shows_addresses(self) -> bool:
+        """Whether who reaches the admin port is an operator: by a token, or on this machine."""
+        listen = self.settings.server.admin_listen
+        return self.admin_token is not None or is_loopback(listen.host)
 
     def over_limit_s(self, key: ApiKey, now: float) -> float:
         """Take one request of the key's rate limit: 0 if it has one left, else seconds to wait."""

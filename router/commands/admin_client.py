@@ -1,5 +1,6 @@
 """The admin port of a running gateway, as the commands ask it: URL, token, documents."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ import click
 from router.settings.sources import read_bounded
 
 ADMIN_URL = "http://127.0.0.1:9090"
+_DOCUMENTS = ("/v1/status", "/v1/events")
 _TIMEOUT = aiohttp.ClientTimeout(total=5.0)
 
 
@@ -48,6 +50,16 @@ class AdminPort:
     url: str
     token: str | None = field(default=None, repr=False)
 
+    @property
+    def base(self) -> str:
+        """The URL as it is asked: a scheme, and a machine, may be left out."""
+        url = self.url.strip().rstrip("/")
+        if "://" in url:
+            return url
+        if url.isdigit():
+            url = f":{url}"
+        return f"http://127.0.0.1{url}" if url.startswith(":") else f"http://{url}"
+
     async def ask(self, path: str, question: dict[str, Any] | None = None) -> dict[str, Any]:
         """A document; POSTs the question where there is one. Raises AdminError."""
         method = "GET" if question is None else "POST"
@@ -55,13 +67,22 @@ class AdminPort:
         try:
             async with (
                 aiohttp.ClientSession(timeout=_TIMEOUT, headers=headers) as session,
-                session.request(method, self.url.rstrip("/") + path, json=question) as response,
+                session.request(method, self.base + path, json=question) as response,
             ):
-                document, status = await response.json(), response.status
+                body, status, answered_by = await response.read(), response.status, response.headers
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-            raise AdminError(f"no gateway answers at {self.url}: {error}") from error
-        if not isinstance(document, dict):
-            raise AdminError(f"{self.url} is not the admin port of a gateway")
+            raise AdminError(f"no gateway answers at {self.base}: {error}") from error
+        try:
+            document = json.loads(body)
+        except ValueError:
+            document = None
+        if status == 404 and "x-request-id" in answered_by:
+            raise AdminError(
+                f"{self.base} is the data port of a gateway: give its admin port, which is"
+                " server.admin_listen (9090 unless configured)"
+            )
+        if not isinstance(document, dict) or (status == 404 and path.startswith(_DOCUMENTS)):
+            raise AdminError(f"{self.base} is not the admin port of a gateway")
         if status in {401, 403}:
-            raise AdminError(f"{self.url}: {document.get('error')}")
+            raise AdminError(f"{self.base}: {document.get('error')}")
         return document

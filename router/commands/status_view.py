@@ -1,6 +1,7 @@
 """A gateway's status as a table for people, once or live. Talks to the admin port only."""
 
 import asyncio
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.console import Console, Group
@@ -11,43 +12,109 @@ from rich.text import Text
 from router.commands.admin_client import AdminError, AdminPort
 
 
-async def show_once(admin: AdminPort, console: Console) -> None:
+async def show_once(admin: AdminPort, console: Console, model: str | None = None) -> None:
     """Print the table. Raises AdminError."""
-    console.print(render(await admin.ask("/v1/status")))
+    console.print(render(await admin.ask("/v1/status"), model))
 
 
-async def show_live(admin: AdminPort, console: Console, interval_s: float) -> None:
+async def show_live(
+    admin: AdminPort, console: Console, interval_s: float, model: str | None = None
+) -> None:
     """Redraw the table until interrupted. Raises AdminError if nothing answers at first."""
     document = await admin.ask("/v1/status")
-    with Live(render(document), console=console, auto_refresh=False) as live:
+    with Live(render(document, model), console=console, auto_refresh=False) as live:
         while True:
             try:
-                live.update(render(await admin.ask("/v1/status")), refresh=True)
+                live.update(render(await admin.ask("/v1/status"), model), refresh=True)
             except AdminError as error:
                 live.update(Text(str(error), style="red"), refresh=True)
             await asyncio.sleep(interval_s)
 
 
-def render(document: dict[str, Any]) -> Group:
-    """The status document as a table with a line on the configuration and the shared state."""
+def only(document: dict[str, Any], name: str) -> dict[str, Any]:
+    """The document with that model alone. Raises AdminError if there is none of that name."""
+    models = [model for model in document["models"] if model["name"] == name]
+    if not models:
+        known = ", ".join(model["name"] for model in document["models"][:20])
+        raise AdminError(f"no model {name!r} is configured; there are {known}")
+    return {**document, "models": models}
+
+
+def render(document: dict[str, Any], model: str | None = None) -> Group:
+    """The status document as a table with lines on what its marks mean, and on the gateway.
+
+    With a model's name, that one alone with its replicas and reasons. Raises AdminError.
+    """
+    if model is not None:
+        document = only(document, model)
+    rows = [_row(each) for each in document["models"]]
+    parts: list[Table | Text] = [_table(_COLUMNS, rows)]
+    if model is not None:
+        parts += _details(document["models"][0])
+    lines = [*_marks(document), *_canaries(document), _footer(document)]
+    return Group(*parts, *map(Text, lines))
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     # Plain and narrow: ten columns have to fit into a terminal of 80 characters.
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    for name in _COLUMNS:
-        left = name in {"model", "because"}
-        table.add_column(name, justify="left" if left else "right", no_wrap=True)
-    for model in document["models"]:
-        table.add_row(*_row(model))
-    return Group(table, *map(Text, _canaries(document)), Text(_footer(document)))
+    for name in columns:
+        is_text = name in _TEXTS
+        table.add_column(name, justify="left" if is_text else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _details(model: dict[str, Any]) -> list[Table | Text]:
+    """A model's replicas, why requests went where they went, and what that cost."""
+    rows = [
+        (
+            endpoint["id"], endpoint["state"], f"{endpoint['in_flight']}/{endpoint['slots']}",
+            _ms(endpoint["p50_ms"]), _ms(endpoint["p99_ms"]), str(endpoint["errors"]),
+            str(endpoint["set_aside"]), endpoint["why_aside"] or endpoint["address"] or "",
+        )
+        for endpoint in model["endpoints"]
+    ]  # fmt: skip
+    reasons = sorted(model["reasons"].items(), key=lambda item: -item[1])
+    told = ", ".join(f"{reason} {count}" for reason, count in reasons) or "no request yet"
+    usd = ", ".join(f"{part} {cost:.6f}" for part, cost in model["cost_usd"].items())
+    shown: list[Table | Text] = [Text("")]
+    if rows:
+        shown += [_table(_OF_ENDPOINTS, rows), Text("")]
+    return [*shown, Text(f"reasons: {told}"), Text(f"USD: {usd}"), Text("")]
+
+
+def _ms(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f}"
+
+
+def _marks(document: dict[str, Any]) -> list[str]:
+    """What the marks in the table mean, those that are there."""
+    models = document["models"]
+    lines = []
+    if any(model["serverless"] and model["serverless"]["breaker_open"] for model in models):
+        lines.append("! the function is not called for now: it failed, or asked for a pause")
+    if any(model["panicking"] for model in models):
+        lines.append("? so many replicas are bad that bad ones are used again")
+    if any(model["sized_by_others"] for model in models):
+        lines.append("* something else sets the number of replicas")
+    return lines
 
 
 _COLUMNS = (
     "model", "req/s", "ready", "because", "queue", "calls", "cold", "fn", "pool", "USD",
 )  # fmt: skip
+_OF_ENDPOINTS = (
+    "replica", "state", "busy", "p50 ms", "p99 ms", "errors", "aside", "address, or why set aside",
+)  # fmt: skip
+_TEXTS = {"model", "because", "replica", "state", "address, or why set aside"}
 
 
 def _row(model: dict[str, Any]) -> list[str]:
     function = model["serverless"]
     calls = cold = ""
+    marks = "?" * model["panicking"] + "*" * model["sized_by_others"]
     if function is not None:
         mark = "!" if function["breaker_open"] else ""
         calls = f"{function['in_flight']}/{function['max_concurrency']}{mark}"
@@ -55,7 +122,7 @@ def _row(model: dict[str, Any]) -> list[str]:
     return [
         model["name"],
         f"{model['load_rps']:.1f}",
-        f"{model['replicas_ready']}/{model['replicas_wanted']}",
+        f"{model['replicas_ready']}/{model['replicas_wanted']}{marks}",
         model["sizing_reason"],
         str(model["queued"]),
         calls,

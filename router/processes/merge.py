@@ -11,6 +11,7 @@ from typing import Any
 Document = Mapping[str, Any]
 
 _ADDED = ("queued",)
+_ADDED_OF_ENDPOINT = ("in_flight", "good_answers", "errors", "set_aside")
 _ADDED_OF_FUNCTION = (
     "in_flight", "max_concurrency", "queued", "calls", "cold_calls", "environments_idle",
 )  # fmt: skip
@@ -142,8 +143,11 @@ def _endpoints(models: Iterable[Document]) -> list[dict[str, Any]]:
     """Each endpoint once, with the requests of all processes on it."""
     found: dict[str, dict[str, Any]] = {}
     for endpoint in (endpoint for model in models for endpoint in model["endpoints"]):
-        known = found.setdefault(endpoint["id"], {**endpoint, "in_flight": 0})
-        known["in_flight"] += endpoint["in_flight"]
+        known = found.setdefault(
+            endpoint["id"], {**endpoint, **dict.fromkeys(_ADDED_OF_ENDPOINT, 0)}
+        )
+        for name in _ADDED_OF_ENDPOINT:
+            known[name] += endpoint[name]
         known["local"] = known["local"] or endpoint["local"]
     return list(found.values())
 

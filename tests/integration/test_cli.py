@@ -127,6 +127,24 @@ def test_status_and_explain_of_a_running_gateway(start_gateway: StartGateway, re
     assert "=> serverless  reason below_break_even  rule implicit-default" in asked.stdout
 
 
+def test_status_of_one_model_and_of_the_wrong_port(start_gateway: StartGateway, repository: Path):
+    gateway = start_gateway(settings(repository, model("mlp"), model("echo")))
+    ask = ("status", "--admin", gateway.admin.removeprefix("http://"))
+    one = run(*ask, "--model", "mlp")
+    assert one.returncode == 0
+    assert "mlp" in one.stdout
+    assert "echo" not in one.stdout
+    assert "reasons: no request yet" in one.stdout
+    document = json.loads(run(*ask, "--json", "--model", "echo").stdout)
+    assert [found["name"] for found in document["models"]] == ["echo"]
+    unknown = run(*ask, "--model", "no")
+    assert unknown.returncode == 1
+    assert "no model 'no' is configured; there are mlp, echo" in unknown.stderr
+    data = run("status", "--admin", gateway.url)
+    assert data.returncode == 1
+    assert "is the data port of a gateway: give its admin port" in data.stderr
+
+
 def test_events_of_a_running_gateway(start_gateway: StartGateway, repository: Path):
     gateway = start_gateway(settings(repository, model("mlp", pool={"min_replicas": 1})))
     ask = ("events", "--admin", gateway.admin)

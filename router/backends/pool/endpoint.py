@@ -33,13 +33,14 @@ class EndpointState(StrEnum):
 
 
 class Endpoint:
-    """One addressable replica. Its id is opaque and stable; its address never leaves the process.
+    """One addressable replica. Its id is opaque and stable; only operators see its address.
 
     `is_local` tells replicas that this gateway runs from those another gateway shares. `capacity`
     is what it is believed to work on at once, `slots` how much of that is used while it warms up.
     Drivers drain an endpoint for good; an operator withdraws it, and may give it back. `versions`
     are those of its model that it has, None if that is not known. Of late it has given so many
-    `good_answers`, and errors of its model server to whom (`errors`, by tenant).
+    `good_answers`, and errors of its model server to whom (`errors`, by tenant). `why_aside` is for
+    what it was set aside the last time.
     """
 
     __slots__ = (
@@ -47,7 +48,7 @@ class Endpoint:
         "address", "capacity", "circuit", "drained", "errors", "good_answers", "id", "in_flight",
         "is_draining", "is_local",
         "is_near", "is_ready", "is_withdrawn", "limit", "peer_in_flight", "recent", "slots",
-        "versions",
+        "versions", "why_aside",
     )  # fmt: skip
 
     def __init__(self, id: str, address: Address, capacity: int, *, is_local: bool = True) -> None:
@@ -60,6 +61,7 @@ class Endpoint:
         self.is_withdrawn = False
         self.is_near = True
         self.versions: frozenset[str] | None = None
+        self.why_aside = ""
         self.in_flight = 0
         self.peer_in_flight = 0
         self.limit: AdaptiveLimit | None = None

@@ -360,6 +360,7 @@ class Pool:
 
     def _set_aside(self, endpoint: Endpoint, why: str, facts: Mapping[str, Fact]) -> None:
         self.ejections += 1
+        endpoint.why_aside = why
         self._members_changed()
         self.rotation.suspicion.set()
         _log.info(

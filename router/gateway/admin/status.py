@@ -5,8 +5,9 @@ Reads the runtime and changes nothing.
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Any, TypeVar
 
 import msgspec
@@ -22,6 +23,7 @@ from router.gateway.admin.trials import canary_readings, described
 from router.gateway.admin.watching import WatchedQuality
 from router.gateway.server import DataPlane
 from router.runtime import GroupRuntime, ModelRuntime, RuntimeRef
+from router.settings.masking import mask_url
 from router.shadow.counts import ComparisonResult, CopyResult, ShadowCounts
 from router.signals.redis import SharedState
 from router.telemetry.labels import StallCause
@@ -61,13 +63,19 @@ def status(sources: StatusSources) -> Steps[dict[str, Any]]:
     decisions = yield from sources.decisions()
     runtime, models = sources.runtime.current, []
     for model in runtime.models.values():
-        shown = _model(model, decisions.get(model.name, {}), sources.clock())
+        shown = _model(
+            model, decisions.get(model.name, {}), sources.clock(),
+            has_addresses=runtime.shows_addresses,
+        )  # fmt: skip
         models.append(msgspec.Raw(msgspec.json.encode(shown)))
         yield
     now = sources.clock()
     return {
         "models": models,
-        "pools": [_group(group, now) for group in runtime.groups.values()],
+        "pools": [
+            _group(group, now, has_addresses=runtime.shows_addresses)
+            for group in runtime.groups.values()
+        ],
         "canaries": [described(rule, trial, now) for rule, trial in runtime.trials.items()],
         "shadows": [_shadow(name, counts) for name, counts in _shadows(sources)],
         "shared_state": _shared_state(sources, now),
@@ -88,7 +96,11 @@ def status(sources: StatusSources) -> Steps[dict[str, Any]]:
 
 
 def _model(
-    model: ModelRuntime, decisions: Mapping[tuple[Backend, Reason], int], now: float
+    model: ModelRuntime,
+    decisions: Mapping[tuple[Backend, Reason], int],
+    now: float,
+    *,
+    has_addresses: bool,
 ) -> dict[str, Any]:
     pool, function, sizing = model.pool, model.serverless, model.sizing
     return {
@@ -104,7 +116,7 @@ def _model(
         "queued": len(pool.queue) if pool is not None else 0,
         "panicking": pool is not None and pool.is_panicking,
         "sized_by_others": pool is not None and pool.is_sized_by_others,
-        "endpoints": [_endpoint(e, now) for e in _endpoints(pool)],
+        "endpoints": [_endpoint(e, now, has_addresses=has_addresses) for e in _endpoints(pool)],
         "serverless": _function(function, now) if function is not None else None,
         "cost_usd": {
             "serverless": function.cost_usd if function is not None else 0.0,
@@ -117,7 +129,7 @@ def _model(
     }
 
 
-def _group(group: GroupRuntime, now: float) -> dict[str, Any]:
+def _group(group: GroupRuntime, now: float, *, has_addresses: bool) -> dict[str, Any]:
     """A shared pool: its replicas, and which models each has loaded."""
     sizing, pool, known = group.sizing, group.pool, group.residents.known
     return {
@@ -129,7 +141,10 @@ def _group(group: GroupRuntime, now: float) -> dict[str, Any]:
         "sizing_reason": sizing.reason,
         "startup_s": _startup_s(pool),
         "endpoints": [
-            {**_endpoint(one, now), "models": sorted(known.get(one.id, ()))}
+            {
+                **_endpoint(one, now, has_addresses=has_addresses),
+                "models": sorted(known.get(one.id, ())),
+            }
             for one in _endpoints(pool)
         ],
     }
@@ -162,9 +177,17 @@ def _endpoints(pool: Pool | None) -> list[Endpoint]:
     return list(pool.endpoints.values()) if pool is not None else []
 
 
-def _endpoint(endpoint: Endpoint, now: float) -> dict[str, Any]:
+def _endpoint(endpoint: Endpoint, now: float, *, has_addresses: bool) -> dict[str, Any]:
+    times_s = sorted(served_s for _, served_s in endpoint.recent)
     return {
         "id": endpoint.id,
+        "address": mask_url(endpoint.address.url) if has_addresses else None,
+        "p50_ms": _quantile_ms(times_s, 0.5),
+        "p99_ms": _quantile_ms(times_s, 0.99),
+        "good_answers": endpoint.good_answers,
+        "errors": sum(endpoint.errors.values()),
+        "set_aside": endpoint.circuit.opened,
+        "why_aside": endpoint.why_aside or None,
         "state": endpoint.state(now),
         "in_flight": endpoint.in_flight,
         "capacity": endpoint.capacity,
@@ -172,6 +195,13 @@ def _endpoint(endpoint: Endpoint, now: float) -> dict[str, Any]:
         "capacity_is_learned": endpoint.limit is not None,
         "local": endpoint.is_local,
     }
+
+
+def _quantile_ms(times_s: Sequence[float], share: float) -> float | None:
+    """Of sorted times, the least that so many are not above; None without any."""
+    if not times_s:
+        return None
+    return round(times_s[ceil(share * len(times_s)) - 1] * 1e3, 3)
 
 
 def _function(function: Function, now: float) -> dict[str, Any]:

@@ -38,3 +38,20 @@ async def test_a_question_that_makes_no_sense_is_refused(tmp_path, query):
         reply = await gateway.ask("GET", f"/v1/events{query}")
     assert reply.status == 400
     assert "error" in reply.json()
+
+
+async def test_the_status_tells_how_each_replica_does_and_where_it_is(tmp_path):
+    async with Harness(tmp_path, warm=[ok()]) as gateway:
+        for _ in range(3):
+            await gateway.infer()
+        (endpoint,) = (await gateway.status())["endpoints"]
+        assert endpoint["address"] == gateway.warm[0].url
+        assert 0 < endpoint["p50_ms"] <= endpoint["p99_ms"]
+        assert (endpoint["good_answers"], endpoint["errors"], endpoint["set_aside"]) == (3, 0, 0)
+
+
+async def test_who_may_be_anybody_gets_no_addresses(tmp_path):
+    async with Harness(tmp_path, warm=[ok()], server={"admin_listen": "0.0.0.0:0"}) as gateway:
+        gateway.admin = gateway.admin.replace("0.0.0.0", "127.0.0.1")
+        (endpoint,) = (await gateway.status())["endpoints"]
+    assert endpoint["address"] is None

@@ -6,7 +6,10 @@ from router.processes.merge import ProcessState, merged_status
 
 
 def endpoint(id_: str, in_flight: int = 0, *, local: bool = False) -> dict[str, Any]:
-    return {"id": id_, "state": "ready", "in_flight": in_flight, "capacity": 4, "local": local}
+    return {
+        "id": id_, "state": "ready", "in_flight": in_flight, "capacity": 4, "local": local,
+        "good_answers": 1, "errors": 0, "set_aside": 0,
+    }  # fmt: skip
 
 
 def function(**changes: Any) -> dict[str, Any]:
