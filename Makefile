@@ -10,7 +10,7 @@ PYTEST := $(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile
 PIN := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url
 
 .DEFAULT_GOAL := help
-.PHONY: help serve demo check test test-repeat test-debug test-system bench results lock clean
+.PHONY: help serve page demo check test test-repeat test-debug test-system bench results lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -36,6 +36,12 @@ $(VENV)/.dev: $(LOCKS)/dev.txt $(VENV)/.serve
 serve: $(VENV)/.serve .demo/.models  ## run the gateway with the demo models (config/router.yaml)
 	@echo "once it is ready, in a second terminal: make demo; each request has a line in .demo/access.log"
 	@ROUTER_ACCESS_LOG=$${ROUTER_ACCESS_LOG:-../.demo/access.log} exec $(BIN)/hybrid-router serve --config config/router.yaml
+
+page:  ## bundle the admin port's page from page/ into router/page/static; needs npm
+	cd page && npm ci --silent && npm run --silent build
+	cd page && cat node_modules/uplot/dist/uPlot.min.css src/page.css > ../router/page/static/page.css
+	cd page && for name in preact uplot; do echo "== $$name"; cat node_modules/$$name/LICENSE; echo; done > ../router/page/static/LICENSES.txt
+	cd page && sha256sum src/* package.json > ../router/page/static/sources.sha256
 
 demo: $(VENV)/.serve .demo/.models  ## send real traffic to a running `make serve` and watch it
 	@$(BIN)/python -m workers.demo

@@ -25,7 +25,7 @@ from router.domain.events import EventKind, told
 from router.gateway.admin.admin_access import AdminAccess, admin_guard
 from router.gateway.admin.certificate import CertificateWatch
 from router.gateway.admin.port import AdminPort, stream_reply
-from router.gateway.admin.status import ReloadState, StatusSources, readings
+from router.gateway.admin.status import ReloadState, StatusSources, readings, status
 from router.gateway.admin.watching import WatchedQuality
 from router.gateway.exchange import Telemetry
 from router.gateway.http.listener import Listener
@@ -34,6 +34,7 @@ from router.gateway.server import DataPlane
 from router.jobs.runner import Calling
 from router.jobs.service import Jobs
 from router.member import SNAPSHOT_PATH, Member
+from router.page.feed import Feed
 from router.publisher import Publisher
 from router.runtime import GroupRuntime, ModelRuntime, Runtime, RuntimeRef
 from router.settings.changes import Change, changes
@@ -133,6 +134,10 @@ class Gateway:
         self._host = function_host(settings, parts) if member is None else None
         self._reloads = ReloadState(parts.wall_clock())
         self._events = EventBook()
+        self._feed = Feed(
+            lambda: in_turns(status(sources)), lambda: in_turns(self._metrics.snapshotting()),
+            parts.clock, parts.wall_clock, parts.sleep,
+        )  # fmt: skip
         sources = StatusSources(
             self._runtime, self._data, self._access_log, self._shared, self._reloads, parts.clock,
             parts.wall_clock,
@@ -142,7 +147,12 @@ class Gateway:
         )  # fmt: skip
         self._metrics.readings = lambda: readings(sources)
         self._admin = AdminPort(
-            sources, Readiness(self._runtime, self._host), self._metrics, self.reload, self._events
+            sources,
+            Readiness(self._runtime, self._host),
+            self._metrics,
+            self.reload,
+            self._events,
+            self._feed,
         )
         self._take_up(None, self._runtime.current)
 
@@ -222,6 +232,8 @@ class Gateway:
             self._background.start("jobs", self._jobs.run)
         self._background.start("controller", self._controller.run)
         self._background.start("quality", self._quality.run)
+        if self._member is None:  # the page is the parent's
+            self._background.start("page", self._feed.run)
         if self._member is None or self._member.number == 1:  # one of them is enough to say it
             watch = CertificateWatch(
                 lambda: self._runtime.current.tls_expires_at, self._wall_clock, self._parts.sleep

@@ -22,6 +22,8 @@ from router.gateway.admin.port import (
     reload_reply,
 )
 from router.gateway.readiness import DRAINING, FunctionHost, document, missing_host
+from router.page.feed import Feed
+from router.page.handlers import add_page
 from router.processes.fleet import Reply, ask_all, ask_one
 from router.processes.merge import ProcessState, merged_status
 from router.settings.loader import Loaded
@@ -87,8 +89,9 @@ class Fleet(Protocol):
 class FleetAdmin:
     """Handlers of the admin port."""
 
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, fleet: Fleet, feed: Feed) -> None:
         self._fleet = fleet
+        self._feed = feed
 
     def application(self) -> web.Application:
         """The aiohttp application that serves them."""
@@ -97,6 +100,7 @@ class FleetAdmin:
         app.router.add_get("/readyz", self._ready)
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/v1/status", self._status)
+        add_page(app, self._feed)
         app.router.add_get(EVENTS_PATH, self._events)
         app.router.add_get("/v1/config", self._config)
         app.router.add_post("/v1/explain", self._explain)

@@ -136,7 +136,7 @@ def _model(leading: Document, others: Sequence[Document]) -> dict[str, Any]:
     }
 
 
-_COUNTS = ("cost_usd", "split", "reasons")
+_COUNTS = ("cost_usd", "split", "reasons", "decisions")
 
 
 def _endpoints(models: Iterable[Document]) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from aiohttp import web
@@ -25,11 +26,12 @@ from router.gateway.admin.events import path_of
 from router.gateway.admin.port import EndpointDrain
 from router.gateway.http.listener import bind
 from router.member import SNAPSHOT_PATH, Member
+from router.page.feed import Feed
 from router.processes.admin import FleetAdmin
 from router.processes.children import Child
 from router.processes.fleet import Reply, ask_all, ask_one, events_of, snapshots_of
 from router.processes.heartbeat import listen_to
-from router.processes.merge import ProcessState
+from router.processes.merge import ProcessState, merged_status
 from router.processes.store import EmbeddedStore, StoreFailedError
 from router.settings.loader import ConfigError, Loaded, load
 from router.settings.sources import Sources
@@ -81,6 +83,7 @@ class Parent:
         self._seen: dict[int, Snapshot] = {}
         self._ended = Snapshot()
         self._events = EventBook()
+        self._feed = Feed(self._status, self.snapshot, parts.clock, parts.wall_clock, parts.sleep)
         self._drained: dict[tuple[str, str], EndpointDrain] = {}
 
     async def run(self, stop: asyncio.Event, on_ready: Callable[[str, str], None]) -> None:
@@ -92,7 +95,7 @@ class Parent:
         self._events.attach()
         reserved = await _reserve(server.listen.host, server.listen.port)
         admin = web.AppRunner(
-            FleetAdmin(self).application(), access_log=None, shutdown_timeout=_CUT_OFF_S
+            FleetAdmin(self, self._feed).application(), access_log=None, shutdown_timeout=_CUT_OFF_S
         )
         try:
             port: int = reserved[0].getsockname()[1]
@@ -108,6 +111,7 @@ class Parent:
             await self._wait_for_children(stop)
             watcher = ConfigWatcher(self.loaded.sources, _WATCH_EVERY_S, self._on_file_change)
             self._background.start("config watcher", watcher.run)
+            self._background.start("page", self._feed.run)
             if not stop.is_set():
                 is_tls = self.loaded.tls is not None
                 on_ready(url_of(server.listen.host, port, is_tls=is_tls), admin_url)
@@ -250,6 +254,9 @@ class Parent:
         """What all processes and the parent itself tell."""
         replies = await ask_all(self.sockets, "GET", path_of(search))
         return merged_events([self._events.find(search), *events_of(replies)], search.most)
+
+    async def _status(self) -> Mapping[str, Any]:
+        return merged_status(await self.states())
 
     async def drain(self) -> int:
         """Take all processes out of rotation; returns their requests in flight."""

@@ -13,14 +13,15 @@ from urllib.parse import urlsplit
 import msgspec
 from aiohttp import web
 
+from router.page.handlers import FILES
 from router.settings.admin_token import AdminToken
 from router.settings.server import ServerSettings
 from router.settings.values import is_loopback
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-_PROBES = frozenset({"/healthz", "/readyz"})
-"""They tell one bit, to probes that cannot be given a token."""
+_OPEN = frozenset({"/healthz", "/readyz", *FILES})
+"""Probes tell one bit, to what cannot be given a token; the page's files tell nothing."""
 _METRICS = "/metrics"
 
 
@@ -111,7 +112,7 @@ def _head_of(request: web.Request) -> AdminHead:
 def _needs_token(path: str, server: ServerSettings) -> bool:
     if path == _METRICS:
         return server.admin_metrics_token
-    return path not in _PROBES
+    return path not in _OPEN
 
 
 def _is_own(host: str, reached: str, server: ServerSettings) -> bool:

@@ -24,6 +24,8 @@ from router.gateway.admin.watching import QualityQuestion
 from router.gateway.protocols.oip import OIP
 from router.gateway.readiness import DRAINING, Readiness, document
 from router.gateway.responses import error_answer, not_found_model
+from router.page.feed import Feed
+from router.page.handlers import add_page
 from router.runtime import Runtime
 from router.settings.loader import ConfigError
 from router.telemetry.events import EventBook
@@ -94,6 +96,7 @@ class AdminPort:
     metrics: Metrics
     reload: Callable[[], Awaitable[str]]
     events: EventBook
+    feed: Feed
 
     def application(self, *middlewares: Middleware) -> web.Application:
         """The aiohttp application that serves them, behind what decides who may ask."""
@@ -102,6 +105,7 @@ class AdminPort:
         app.router.add_get("/readyz", self._ready)
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/v1/status", self._status)
+        add_page(app, self.feed)
         app.router.add_get(EVENTS_PATH, self._events)
         app.router.add_get("/v1/config", self._config)
         app.router.add_post("/v1/explain", self._explain)

@@ -167,10 +167,12 @@ def _startup_s(pool: Pool | None) -> float | None:
 def _decisions(counts: Mapping[tuple[Backend, Reason], int]) -> dict[str, Any]:
     split = dict.fromkeys(Backend, 0)
     reasons: dict[str, int] = {}
+    pairs: dict[str, int] = {}
     for (backend, reason), count in counts.items():
         split[backend] += count
         reasons[reason] = reasons.get(reason, 0) + count
-    return {"split": split, "reasons": reasons}
+        pairs[f"{backend}/{reason}"] = count
+    return {"split": split, "reasons": reasons, "decisions": pairs}
 
 
 def _endpoints(pool: Pool | None) -> list[Endpoint]:

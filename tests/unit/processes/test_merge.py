@@ -24,7 +24,7 @@ def model(name: str = "m", **changes: Any) -> dict[str, Any]:
         "name": name, "load_rps": 5.0, "replicas_wanted": 1, "replicas_ready": 1,
         "replicas_billed": 0, "queued": 1, "endpoints": [], "serverless": function(),
         "cost_usd": {"serverless": 0.5, "warm_busy": 0.0}, "split": {"pool": 3, "serverless": 1},
-        "reasons": {"warm_capacity": 3}, **changes,
+        "reasons": {"warm_capacity": 3}, "decisions": {}, **changes,
     }  # fmt: skip
 
 

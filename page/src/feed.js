@@ -1,0 +1,95 @@
+// The stream of the admin port, as state: the whole view first, then what changed of it.
+
+const RATE_OVER_S = 30;
+const RETRY_S = 2;
+
+export const state = {at: 0, models: new Map(), rest: {}, tenants: {}, connected: false, error: ""};
+const listeners = new Set();
+let samples = [];
+
+export function subscribe(listener) {
+  listeners.add(listener);
+  return () => listeners.delete(listener);
+}
+
+const changed = () => listeners.forEach((listener) => listener());
+
+export function token(value) {
+  if (value !== undefined) sessionStorage.setItem("token", value);
+  return sessionStorage.getItem("token") ?? "";
+}
+
+export async function ask(path, question) {
+  const headers = token() ? {authorization: `Bearer ${token()}`} : {};
+  const options = question === undefined ? {headers} : {method: "POST", body: JSON.stringify(question), headers};
+  const response = await fetch(path, options);
+  const document = await response.json().catch(() => ({error: `${response.status}`}));
+  if (!response.ok && document.error === undefined) document.error = `${response.status}`;
+  return document;
+}
+
+function take(message) {
+  if (message.whole) state.models = new Map();
+  for (const [name, model] of Object.entries(message.models)) state.models.set(name, model);
+  for (const name of message.gone) state.models.delete(name);
+  state.at = message.at;
+  state.rest = message.rest;
+  state.tenants = message.tenants;
+  state.connected = true;
+  state.error = "";
+  samples.push({at: message.at, models: new Map(state.models)});
+  samples = samples.filter((sample) => sample.at >= message.at - RATE_OVER_S - 5);
+  changed();
+}
+
+const total = (counts) => Object.values(counts).reduce((sum, value) => sum + value, 0);
+
+// What grew within the last seconds, by the second: decisions and dollars of a model.
+export function rates(name) {
+  const now = samples.at(-1), then = samples.find((sample) => sample.models.has(name));
+  const after = now?.models.get(name), before = then?.models.get(name);
+  const seconds = now && then ? now.at - then.at : 0;
+  const found = {decisions: {}, requests: 0, usd: {}, usdPerHour: 0};
+  if (!after || !before || seconds <= 0) return found;
+  const rate = (counts, earlier) => Object.fromEntries(
+    Object.entries(counts).map(([key, value]) => [key, Math.max(0, value - (earlier[key] ?? 0)) / seconds]),
+  );
+  found.decisions = rate(after.decisions, before.decisions);
+  found.requests = total(found.decisions);
+  found.usd = Object.fromEntries(
+    Object.entries(rate(after.cost_usd, before.cost_usd)).map(([part, usd]) => [part, usd * 3600]),
+  );
+  found.usdPerHour = total(found.usd);
+  return found;
+}
+
+async function read() {
+  const headers = token() ? {authorization: `Bearer ${token()}`} : {};
+  const response = await fetch("/v1/stream", {headers});
+  if (!response.ok) throw new Error(response.status === 401 ? "token" : `the gateway answered ${response.status}`);
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let text = "";
+  for (;;) {
+    const {done, value} = await reader.read();
+    if (done) throw new Error("the gateway has closed the stream");
+    text += value;
+    let end;
+    while ((end = text.indexOf("\n\n")) >= 0) {
+      take(JSON.parse(text.slice("data: ".length, end)));
+      text = text.slice(end + 2);
+    }
+  }
+}
+
+export async function run() {
+  for (;;) {
+    try {
+      await read();
+    } catch (error) {
+      state.connected = false;
+      state.error = error.message;
+      changed();
+    }
+    await new Promise((resolve) => setTimeout(resolve, RETRY_S * 1000));
+  }
+}

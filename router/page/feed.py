@@ -1,0 +1,147 @@
+"""What the page is told: one view for all who look, made once, and afterwards only what changed.
+
+Reads status and metrics through what it is given, for one process or for several. A reader that
+does not keep up gets the whole view again rather than a queue.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from router.domain.clock import Clock, Sleep
+from router.page.history import STEP_S, History
+from router.telemetry import families
+from router.telemetry.exposition import Snapshot
+from router.turns import Turn, in_turns
+
+MOST_READERS = 64
+_EVERY_S = 1.0
+_SHARE = 0.01
+"""Of a core that making views may take: they come less often where there are many models."""
+_MOST_WAITING = 4
+
+
+class TooManyReadersError(Exception):
+    """As many pages as may be are open."""
+
+
+class _Named(msgspec.Struct):
+    name: str
+
+
+class Feed:
+    """The view of a gateway; `run` keeps it, and the history, up to date."""
+
+    def __init__(
+        self,
+        status: Callable[[], Awaitable[Mapping[str, Any]]],
+        snapshot: Callable[[], Awaitable[Snapshot]],
+        clock: Clock,
+        wall_clock: Clock,
+        sleep: Sleep = asyncio.sleep,
+    ) -> None:
+        self.history = History()
+        self._status = status
+        self._snapshot = snapshot
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._sleep = sleep
+        self._readers: set[asyncio.Queue[bytes]] = set()
+        self._is_read = asyncio.Event()
+        self._models: dict[str, bytes] = {}
+        self._rest = b"{}"
+        self._tenants = b"{}"
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._keep_history())
+            tasks.create_task(self._keep_view())
+
+    async def _keep_history(self) -> None:
+        while True:
+            snapshot = await self._snapshot()
+            await in_turns(self.history.add(snapshot, self._wall_clock()))
+            self._tenants = msgspec.json.encode(_tenants(snapshot))
+            await self._sleep(STEP_S)
+
+    async def _keep_view(self) -> None:
+        while True:
+            await self._is_read.wait()
+            began = self._clock()
+            self._tell(await self._changes())
+            took_s = self._clock() - began
+            await self._sleep(max(_EVERY_S, took_s / _SHARE))
+
+    async def _changes(self) -> bytes:
+        """Look again; returns what is different now."""
+        document = dict(await self._status())
+        models, turn = {}, Turn()
+        for model in document.pop("models"):
+            raw = bytes(model) if isinstance(model, msgspec.Raw) else msgspec.json.encode(model)
+            models[msgspec.json.decode(raw, type=_Named).name] = raw
+            await turn.pause_if_over()
+        changed = {name: raw for name, raw in models.items() if self._models.get(name) != raw}
+        gone = [name for name in self._models if name not in models]
+        self._models, self._rest = models, msgspec.json.encode(document)
+        return self._message(changed, gone)
+
+    def _message(
+        self, models: Mapping[str, bytes], gone: list[str], *, whole: bool = False
+    ) -> bytes:
+        rows = b",".join(msgspec.json.encode(name) + b":" + raw for name, raw in models.items())
+        parts = {
+            b"at": b"%.3f" % self._wall_clock(), b"whole": b"true" if whole else b"false",
+            b"models": b"{%b}" % rows, b"gone": msgspec.json.encode(gone), b"rest": self._rest,
+            b"tenants": self._tenants,
+        }  # fmt: skip
+        return b"data: {%b}\n\n" % b",".join(b'"%b":%b' % part for part in parts.items())
+
+    def _tell(self, changes: bytes) -> None:
+        whole = None
+        for reader in self._readers:
+            if not reader.full():
+                reader.put_nowait(changes)
+                continue
+            while not reader.empty():
+                reader.get_nowait()
+            whole = whole or self._message(self._models, [], whole=True)
+            reader.put_nowait(whole)
+
+    async def read(self) -> AsyncIterator[bytes]:
+        """Messages for one reader, the whole view first. Raises TooManyReadersError."""
+        if len(self._readers) >= MOST_READERS:
+            raise TooManyReadersError
+        if not self._readers:
+            await self._changes()  # nobody has looked for some time
+        reader: asyncio.Queue[bytes] = asyncio.Queue(_MOST_WAITING)
+        reader.put_nowait(self._message(self._models, [], whole=True))
+        self._readers.add(reader)
+        self._is_read.set()
+        try:
+            while True:
+                yield await reader.get()
+        finally:
+            self._readers.discard(reader)
+            if not self._readers:
+                self._is_read.clear()
+
+
+def _tenants(snapshot: Snapshot) -> dict[str, Any]:
+    """Requests by outcome and cost by part of each tenant, and refusals by cause of each key."""
+    tables: dict[str, defaultdict[str, dict[str, float]]] = {}
+    for name, family in _TABLES.items():
+        table = tables[name] = defaultdict(dict)
+        for (who, what), value in snapshot.values.get(family, ()):
+            table[who][what] = value
+    return tables
+
+
+_TABLES = {
+    "requests": families.TENANT_REQUESTS.name,
+    "cost_usd": families.TENANT_COST.name,
+    "refusals": families.REFUSALS.name,
+}

@@ -1,0 +1,26 @@
+"""The page that is shipped is the one that its sources give."""
+
+import gzip
+import hashlib
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+STATIC = ROOT / "router" / "page" / "static"
+
+
+def test_the_bundle_is_of_these_sources():
+    lines = [line.split() for line in (STATIC / "sources.sha256").read_text().splitlines()]
+    told = {name: digest for digest, name in lines}
+    sources = [*(ROOT / "page" / "src").iterdir(), ROOT / "page" / "package.json"]
+    found = {
+        str(path.relative_to(ROOT / "page")): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sources
+    }
+    assert told == found, "run `make page`"
+
+
+def test_it_is_small_and_asks_nobody_else():
+    files = [STATIC / name for name in ("index.html", "page.js", "page.css")]
+    assert len(gzip.compress(b"".join(file.read_bytes() for file in files))) < 60_000
+    assert b"http://" not in (STATIC / "index.html").read_bytes()
+    assert b"https://" not in (STATIC / "index.html").read_bytes()
