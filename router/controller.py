@@ -175,7 +175,9 @@ class Controller:
         if sized.driver is not None and (adopted := sized.driver.take_over()):
             state.levels = levels_of(adopted, bounds, now)
         # What starting a replica costs goes by how long starts have really taken.
-        params = replace(bounds, startup_s=pool.startup.mean_s)
+        params, startup_s = bounds, pool.startup.mean_s
+        if startup_s != bounds.startup_s:  # a copy for each of a thousand models is not free
+            params = replace(bounds, startup_s=startup_s)
         sizing = size(params, state.levels, demand, dt, now)
         if sizing.wanted != state.wanted:
             _tell_sizing(sized, params, sizing, demand)
