@@ -6,7 +6,7 @@ left of the memory takes further copies, so that a request finds a free slot on 
 last whatever is still loaded: a model goes only when another one needs its room. Pure.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from math import ceil
 from typing import NamedTuple
 
@@ -15,6 +15,13 @@ _STAYS = 2.0
 _SHARE = 0.7
 """Of a replica's work that copies of one model are meant to do: more than that, and one more is
 wanted."""
+
+
+_HALF_LIFE_S = 300.0
+"""A model's work of so long ago counts half when it is decided who stays in memory."""
+_NEGLIGIBLE = 1e-9
+PLAN_EVERY_S = 15.0
+"""Who is loaded where is decided anew so often, though nothing asks for it."""
 
 
 class Tenant(NamedTuple):
@@ -53,6 +60,41 @@ def place(
         rest = [*working, *sorted(replica.before & tenants.keys())]
         replica.fill(rest, tenants)
     return {id_: tuple(replica.models) for id_, replica in replicas.items()}
+
+
+def warmed(before: float, load: float, dt: float) -> float:
+    """A model's work of late, in replicas, after `dt` seconds with that load."""
+    heat = max(load, before * 0.5 ** (dt / _HALF_LIFE_S))
+    return heat if heat > _NEGLIGIBLE else 0.0
+
+
+class Placement:
+    """What was decided last, and when to decide anew. A state machine over plain numbers."""
+
+    def __init__(self) -> None:
+        self.wishes: dict[str, tuple[str, ...]] = {}
+        self._again_at = 0.0
+
+    def is_due(self, tenants: Mapping[str, Tenant], replicas: Collection[str], now: float) -> bool:
+        """Whether another decision could make a difference: for who came, or after a while."""
+        if now >= self._again_at or self.wishes.keys() != set(replicas):
+            return True
+        housed = frozenset().union(*self.wishes.values())
+        return any(
+            (one.load > 0 or one.is_awaited) and name not in housed for name, one in tenants.items()
+        )
+
+    def decide(
+        self,
+        tenants: Mapping[str, Tenant],
+        loaded: Mapping[str, Iterable[str]],
+        room_bytes: int,
+        now: float,
+    ) -> bool:
+        """Decide anew, as `place`; returns whether anything is to change."""
+        before, self.wishes = self.wishes, place(tenants, loaded, room_bytes)
+        self._again_at = now + PLAN_EVERY_S
+        return self.wishes != before
 
 
 def _density(tenant: Tenant, *, is_loaded: bool) -> float:

@@ -5,7 +5,7 @@ requests it has and however long they take (Goyal, Vin and Cheng, "Start-time fa
 One that did not wait saves nothing up. Pure.
 """
 
-from collections.abc import Container
+from collections.abc import Callable, Container
 
 
 class Turns:
@@ -33,6 +33,20 @@ class Turns:
         """Whose turn it is, apart from those that no free slot is good for."""
         able = [name for name in self.waiting if name not in stuck]
         return min(able, key=self.waiting.__getitem__, default=None)
+
+    def hand_out(self, waits: Callable[[str], bool], serve: Callable[[str], float | None]) -> None:
+        """Let each have its turn, for as long as there are slots for anybody who waits.
+
+        `serve` gives a model a slot and says for about how long; None if none is good for it.
+        """
+        stuck: set[str] = set()
+        while (name := self.next(stuck)) is not None:
+            if not waits(name):
+                self.leave(name)
+            elif (work_s := serve(name)) is not None:
+                self.served(name, work_s)
+            else:
+                stuck.add(name)
 
     def served(self, name: str, work_s: float) -> None:
         """The model has got a slot, for about so long."""

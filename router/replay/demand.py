@@ -3,6 +3,7 @@
 Holds numbers only. How requests become work and prices is the business of whoever builds it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,6 +40,17 @@ class DemandSeries:
 
     def __len__(self) -> int:
         return len(self.load)
+
+    @staticmethod
+    def summed(series: "Sequence[DemandSeries]") -> "DemandSeries":
+        """Several models' demand, of the same bins, as one."""
+        captive = [one.captive_load for one in series if one.captive_load is not None]
+        return DemandSeries(
+            series[0].dt,
+            np.sum([one.load for one in series], axis=0),
+            np.sum([one.serverless_usd_per_s for one in series], axis=0),
+            np.sum(captive, axis=0) if captive else None,
+        )
 
     @property
     def usd_per_work(self) -> float:

@@ -7,6 +7,7 @@ the sizer at its times. Decides nothing itself.
 import heapq
 from abc import ABC, abstractmethod
 from collections import deque
+from collections.abc import Collection
 from math import inf, nan
 from typing import NamedTuple
 
@@ -59,6 +60,8 @@ class Machine(ABC, Observed):
         self.replicas = Replicas(world, settings.pool.concurrency if settings.pool else 1, seed)
         self._pool = PoolBelief(runtime.pool.params) if runtime.pool is not None else None
         self._pool_queue = _queue(settings.pool)
+        # Whoever waits for a slot that comes free.
+        self._contenders: Collection[object] = self._pool_queue.waiting
         self._platform: Platform | None = None
         self._function: FunctionBelief | None = None
         if runtime.serverless is not None and world.function is not None and may_overflow:
@@ -222,7 +225,7 @@ class Machine(ABC, Observed):
             self.busy_s += second
             assert self._pool is not None  # noqa: S101
             self._pool.table.observe(int(first), second)
-            if self._pool_queue.waiting:
+            if self._contenders:
                 self._pump_pool(now)
         elif kind == FUNCTION_DONE:
             self._function_done(now, number, bool(first), (second, third, fourth))

@@ -3,7 +3,7 @@
 Builds simulations and computes the optimum; runs nothing.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import ceil
 from typing import NamedTuple
@@ -15,8 +15,9 @@ from router.replay.baselines import baselines
 from router.replay.demand import DemandSeries
 from router.replay.distributions import Distribution, Floats
 from router.replay.optimum import IntArray, LevelParams, Optimum, optimum
+from router.replay.shared import SharedSimulation
 from router.replay.simulator import Simulation
-from router.replay.sizers import BaselineSizer, RouterSizer, ScheduleSizer, Sizer
+from router.replay.sizers import BaselineSizer, RouterSizer, ScheduleSizer, SharedSizer, Sizer
 from router.replay.workload import ModelSetup
 from router.settings.schema import ControllerSettings
 
@@ -99,6 +100,27 @@ def router_simulation(setup: ModelSetup, controller: ControllerSettings, seed: i
             controller.window_s,
         )
     return Simulation(setup, sizer, model_seed(setup, seed))
+
+
+def shared_simulations(
+    setups: Sequence[ModelSetup],
+    controller: ControllerSettings,
+    bound: Bound,
+    seed: int,
+    warm_s: float = 0.0,
+) -> Mapping[str, SharedSimulation]:
+    """The router, and the schedule in hindsight for all together, for models that share a pool."""
+    runtime = setups[0].runtime
+    params, pool = runtime.sizing_params, runtime.settings.pool
+    assert params is not None and pool is not None  # noqa: S101, PT018
+    seeds = [model_seed(setup, seed) for setup in setups]
+    routed, scheduled = SharedSimulation(setups, seeds), SharedSimulation(setups, seeds)
+    times = controller.interval_s, controller.window_s
+    if pool.enabled:
+        slo = runtime.policy.slo
+        routed.size_by(SharedSizer(params, slo, pool.concurrency, times, routed.has_duty))
+        scheduled.size_by(ScheduleSizer(bound.launched, bound.bin_s, warm_s))
+    return {ROUTER: routed, CLAIRVOYANT: scheduled}
 
 
 def simulations(

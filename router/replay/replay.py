@@ -4,13 +4,15 @@ Reads the trace twice: once to measure the demand, once to simulate. Every polic
 requests with the same service times and cold starts. Joins the parts; prints nothing.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from router.replay.arrivals import Dropped
+from router.replay.groups import Reported, Shared, SharedPool
 from router.replay.limit import Limit
 from router.replay.measure import Measure
-from router.replay.policies import ROUTER, Bound, bound_of, simulations, typical
+from router.replay.policies import CLAIRVOYANT, ROUTER, Bound, bound_of, simulations, typical
 from router.replay.reading import ModelMap, Target, nothing_to_replay, parts
 from router.replay.simulator import Simulation
 from router.replay.tally import Sums, Tally, Timeline
@@ -52,7 +54,9 @@ class ModelResult:
 class Replayed:
     """All results: by policy and model, and by model what nobody can pay less than.
 
-    `bounds` take demand for even within its bins, `limits` look at every request.
+    `bounds` take demand for even within its bins, `limits` look at every request. Both are of
+    replicas that are a model's alone; `shared` has, by pool, those of models that share them, whose
+    replicas are told of as a model called after the pool.
     """
 
     policies: Mapping[str, Mapping[str, ModelResult]]
@@ -61,6 +65,7 @@ class Replayed:
     horizon_s: float
     interval_s: float
     dropped: Dropped
+    shared: Mapping[str, Shared] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -71,6 +76,7 @@ class _Model:
     measure: Measure
     workload: Workload
     limit: Limit | None = None
+    pool: SharedPool | None = None
     runs: dict[str, tuple[Simulation, Tally]] = field(default_factory=dict)
 
 
@@ -86,6 +92,7 @@ class Replay:
         self._options = options
         self._map = ModelMap(frozenset(runtime.models), options.model_map, options.each_like)
         self._models: dict[str, _Model] = {}
+        self._pools: dict[str, SharedPool] = {}
 
     def run(self, on_progress: OnProgress = lambda _bytes: None) -> Replayed:
         """Measure, then simulate. Raises TraceError if nothing can be replayed.
@@ -101,6 +108,7 @@ class Replay:
         bounds = {
             name: self._prepare(model, start_s, end_s) for name, model in self._models.items()
         }
+        self._share(start_s, end_s)
         size = self._trace.size_bytes
         warm_s = min(start_s, WARM_UP_S)
         for model, block in self._blocks(Dropped(), lambda done: on_progress(size + done)):
@@ -110,6 +118,8 @@ class Replay:
                 if len(counted):
                     for simulation, tally in model.runs.values():
                         tally.add(counted, simulation.run(counted))
+            if model.pool is not None and len(part):
+                model.pool.add(model.setup.name, part)
             if model.limit is not None:
                 model.limit.add(block.between(start_s))
         return self._finished(bounds, end_s - start_s + warm_s, end_s - start_s, dropped)
@@ -166,6 +176,25 @@ class Replay:
         }
         return bound
 
+    def _share(self, start_s: float, end_s: float) -> None:
+        """Set up the pools that several models share; there, nobody has replicas of its own."""
+        sharing: defaultdict[str, list[_Model]] = defaultdict(list)
+        for model in self._models.values():
+            if model.setup.runtime.group:
+                sharing[model.setup.runtime.group].append(model)
+        interval_s, warm_s = self._options.interval_s, min(start_s, WARM_UP_S)
+        for name, models in sharing.items():
+            pool = self._pools[name] = SharedPool(
+                [model.setup for model in models],
+                [model.measure.series(start_s, end_s) for model in models],
+                self._runtime.settings.controller,
+                self._options.seed,
+                Reported(end_s - start_s, interval_s, warm_s),
+            )
+            for model in models:
+                model.pool = pool
+                del model.runs[ROUTER], model.runs[CLAIRVOYANT]
+
     def _finished(
         self, bounds: Mapping[str, Bound], until_s: float, horizon_s: float, dropped: Dropped
     ) -> Replayed:
@@ -175,12 +204,21 @@ class Replay:
                 tally.add_late(simulation.finish(until_s))
                 timeline = tally.close(simulation.replicas.paid(), simulation.throttled)
                 policies.setdefault(policy, {})[name] = ModelResult(tally.sums, timeline)
+        shared = {}
+        for pool_name, pool in self._pools.items():
+            shared[pool_name], found = pool.finish(until_s)
+            for policy, results_of in found.items():
+                for name, (sums, line) in results_of.items():
+                    policies.setdefault(policy, {})[name or pool_name] = ModelResult(sums, line)
         for results in policies.values():
             # Without a pool there is nothing to size: all policies are the same.
             for name, result in policies[ROUTER].items():
-                results.setdefault(name, result)
+                if name not in shared:
+                    results.setdefault(name, result)
         limits = {
             name: bounds[name].usd if model.limit is None else model.limit.usd()
             for name, model in self._models.items()
         }
-        return Replayed(policies, bounds, limits, horizon_s, self._options.interval_s, dropped)
+        return Replayed(
+            policies, bounds, limits, horizon_s, self._options.interval_s, dropped, shared
+        )

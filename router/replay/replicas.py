@@ -62,6 +62,16 @@ class Replicas:
         """Requests that all ready replicas take at once."""
         return self.ready * self.capacity
 
+    @property
+    def available(self) -> list[int]:
+        """Slots of the replicas that take requests."""
+        return self._available
+
+    def launched_at(self, slot: int) -> float | None:
+        """When the replica there was launched; None if there is none."""
+        life = self._life[slot]
+        return life.launched if life is not None else None
+
     def want(self, wanted: int, now: float) -> list[tuple[float, int]]:
         """Launch or stop; returns when (absolute) which slot will be ready."""
         self.wanted = wanted
@@ -155,6 +165,11 @@ class Replicas:
             slot = first if load[first] <= load[second] else second
         if slot < 0 or load[slot] >= self.capacity:
             slot = load.index(min(load))
+        return self.begin(slot, now, service_s)
+
+    def begin(self, slot: int, now: float, service_s: float) -> tuple[int, float]:
+        """As `take`, on the replica of that slot, which has a free place."""
+        load = self.load
         load[slot] += 1
         self.free -= 1
         if self._is_plain:

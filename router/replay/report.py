@@ -33,6 +33,7 @@ def document(replayed: Replayed, about: Mapping[str, Any]) -> Figures:
         **_policy(replayed, ROUTER),
         "baselines": {name: _policy(replayed, name) for name in others},
         CLAIRVOYANT: _policy(replayed, CLAIRVOYANT),
+        "pools": {name: _pool(replayed, name) for name in replayed.shared},
         **about,
         "horizon_s": replayed.horizon_s,
         "interval_s": replayed.interval_s,
@@ -50,17 +51,42 @@ def total(results: Mapping[str, ModelResult]) -> Sums:
 
 def _policy(replayed: Replayed, policy: str) -> Figures:
     results, replays = replayed.policies[policy], replayed.policies[CLAIRVOYANT]
+    sharing = {name for shared in replayed.shared.values() for name in shared.models}
     of_model = {
         name: Yardsticks(bound.usd, replayed.limits[name], replays[name].sums.cost_usd)
         for name, bound in replayed.bounds.items()
+        if name not in sharing
     }
-    of_all = Yardsticks(*(sum(usd) for usd in zip(*of_model.values(), strict=True)))
+    of_all = Yardsticks(
+        # What each model would pay at best with replicas of its own, whether it has any or not.
+        sum(bound.usd for bound in replayed.bounds.values()),
+        sum(one.limit_usd for one in of_model.values())
+        + sum(one.limit_usd for one in replayed.shared.values()),
+        total(replays).cost_usd,
+    )
     return {
         **figures(total(results), of_all, replayed),
         "models": {
-            name: figures(result.sums, of_model[name], replayed)
+            name: figures(result.sums, of_model.get(name, _NO_YARDSTICKS), replayed)
             for name, result in sorted(results.items())
         },
+    }
+
+
+def _pool(replayed: Replayed, name: str) -> Figures:
+    """Models that share replicas: their whole bill, and what it is compared with."""
+    shared, results = replayed.shared[name], replayed.policies[ROUTER]
+    bill = total({one: results[one] for one in (*shared.models, name)}).cost_usd
+    alone_usd = sum(replayed.bounds[model].usd for model in shared.models)
+    return {
+        "models": len(shared.models),
+        "cost_usd": digits(bill),
+        "optimum_usd": digits(shared.optimum.usd),
+        "optimum_ratio": ratio(bill, shared.optimum.usd),
+        "limit_usd": digits(shared.limit_usd),
+        "limit_ratio": ratio(bill, shared.limit_usd),
+        "alone_optimum_usd": digits(alone_usd),
+        "alone_optimum_ratio": ratio(bill, alone_usd),
     }
 
 
@@ -70,6 +96,10 @@ class Yardsticks(NamedTuple):
     optimum_usd: float
     limit_usd: float
     replayed_usd: float
+
+
+_NO_YARDSTICKS = Yardsticks(0.0, 0.0, 0.0)
+"""Of a model that shares replicas, whose bill is not its own, and of those replicas."""
 
 
 def figures(sums: Sums, yardsticks: Yardsticks, replayed: Replayed) -> Figures:
@@ -222,12 +252,22 @@ def _bill(report: Figures) -> Text:
     if report["limit_usd"]:
         limit = usd(report["limit_usd"])
         lines.append(f"The limit is {limit} USD: no policy with the same objective can pay less.")
+    lines += [_told_of_pool(name, pool) for name, pool in report["pools"].items()]
     if report["allowed_cold_late_ratio"]:
         late = _percent(report["allowed_cold_late_ratio"])
         lines.append(f"Late by a cold start, which cold_start: allow accepts: {late} of requests.")
     if report["throttled_calls"]:
         lines.append(f"The platform refused {report['throttled_calls']:,} calls (429).")
     return Text("\n".join(lines) + "\n")
+
+
+def _told_of_pool(name: str, pool: Figures) -> str:
+    alone, together = pool["alone_optimum_ratio"], pool["optimum_ratio"]
+    return (
+        f"Pool {name}: {pool['models']:,} models share replicas for {usd(pool['cost_usd'])} USD,"
+        f" {_plain(together, '{:.2f}')} of the optimum for them together and"
+        f" {_plain(alone, '{:.2f}')} of the optimum with replicas of their own."
+    )
 
 
 def _models(report: Figures) -> Table:

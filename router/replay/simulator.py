@@ -5,6 +5,7 @@ common decisions are taken by shortcuts that are tested to equal `decide`.
 """
 
 import heapq
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import inf, isnan, nan, sqrt
 from random import Random
@@ -132,8 +133,17 @@ class Simulation(Machine):
 
     def run(self, block: Block) -> Results:
         """Take the block's requests, which come after all earlier ones."""
+        for _ in self.running(block):
+            pass
+        return self.results(block)
+
+    def running(self, block: Block) -> Iterator[float]:
+        """As `run`, request by request: stops before each, and says when it comes."""
         self._latencies, self._bits = [], []
-        self._advance(block)
+        return self._advance(block)
+
+    def results(self, block: Block) -> Results:
+        """What became of the block that was run last."""
         results = Results(np.array(self._latencies), np.array(self._bits, np.int64), self._late)
         self._late = []
         self._first_row += len(block)
@@ -154,7 +164,7 @@ class Simulation(Machine):
         late, self._late = self._late, []
         return late
 
-    def _advance(self, block: Block) -> None:
+    def _advance(self, block: Block) -> Iterator[float]:
         """Route each row. One pass with few calls for most of them, because rows are millions."""
         latencies, bits = self._latencies, self._bits
         events, step, push = self._events, self._step, heapq.heappush
@@ -165,6 +175,7 @@ class Simulation(Machine):
         sizes = block.payload_bytes.tolist()
         for index, row in enumerate(block.rows(self._slo.latency_s)):
             at, bucket, wish, fits, left_s, service_s, _, _, _ = row
+            yield at
             while events[0][0] <= at:
                 step()
             service = pool_best[bucket]

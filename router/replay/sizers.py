@@ -4,7 +4,7 @@ Each is asked at its own interval. The first is what `serve` runs.
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import inf
 from typing import Protocol
@@ -208,7 +208,7 @@ class RouterSizer:
         self._recent.add(now, observed.totals(now))
         rates = self._recent.rates(now)
         pool = PoolFacts(self._concurrency, observed.queued, observed.ready)
-        demand = self._demand = demand_from(rates, pool, self._slo, observed.function(now))
+        demand = self._demand = self._demanded(rates, pool, observed, now)
         self._params = replace(self._params, startup_s=observed.startup_s)
         sizing = size(self._params, self._levels, demand, dt, now)
         is_calm = (
@@ -222,6 +222,9 @@ class RouterSizer:
         self.calm_usd = self._params.replica_usd_per_s * self.window_s if is_calm else None
         self._levels, self._wanted = sizing.levels, sizing.wanted
         return sizing.wanted
+
+    def _demanded(self, rates: Rates, pool: PoolFacts, observed: Observed, now: float) -> Demand:
+        return demand_from(rates, pool, self._slo, observed.function(now))
 
     @property
     def window_began(self) -> ModelTotals:
@@ -255,6 +258,26 @@ class RouterSizer:
         # Counters at 0 stay there, and all else that a level holds grows by so much each second.
         self._levels = size(self._params, self._levels, demand, dt, last).levels
         self._asked_at = last
+
+
+class SharedSizer(RouterSizer):
+    """The same for models that share replicas, each with a function of its own."""
+
+    def __init__(
+        self,
+        params: SizingParams,
+        slo: Slo,
+        concurrency: int,
+        times: tuple[float, float],
+        has_duty: Callable[[float], bool],
+    ) -> None:
+        """`times` are the interval and the window; `has_duty` says whether any model has one."""
+        super().__init__(params, slo, concurrency, *times)
+        self._any_has_duty = has_duty
+
+    def _demanded(self, rates: Rates, pool: PoolFacts, observed: Observed, now: float) -> Demand:
+        demand = super()._demanded(rates, pool, observed, now)
+        return demand._replace(latency_duty=self._any_has_duty(now))
 
 
 def _is_calm(level: Level) -> bool:

@@ -3,7 +3,7 @@
 Sums only, in bounded memory, so that models can be added to a total. Prices come from the world.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -213,6 +213,15 @@ class Tally:
         bins = ((at - self._since_s) / self._interval_s).astype(np.int64)
         counted: Ints = np.minimum(bins, self._bins - 1)
         return counted
+
+    @property
+    def busy_s(self) -> float:
+        """Replica-seconds of work that was done in the pool."""
+        return self._busy_s
+
+    def add_work_of(self, others: Iterable["Tally"]) -> None:
+        """Count as work of these replicas what models did on them that are counted elsewhere."""
+        self._busy_s += sum(other.busy_s for other in others)
 
     def close(self, paid: Floats, throttled: int) -> Timeline:
         """Add what replicas cost, given a row (launched, ready, unready, paid until) for each."""

@@ -82,6 +82,17 @@ class Block:
         """The rows from `start_s` on."""
         return self._rows(slice(int(np.searchsorted(self.at, start_s)), None))
 
+    @staticmethod
+    def merged(blocks: "Sequence[Block]") -> "Block":
+        """The rows of several models, in the order of time."""
+        order = np.argsort(np.concatenate([block.at for block in blocks]), kind="stable")
+        return Block(
+            **{
+                name: np.concatenate([getattr(block, name) for block in blocks])[order]
+                for name in Block.__slots__
+            }
+        )
+
     def _rows(self, chosen: slice) -> "Block":
         return Block(**{name: getattr(self, name)[chosen] for name in self.__slots__})
 

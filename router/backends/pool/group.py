@@ -17,12 +17,8 @@ from router.domain.clock import Clock
 from router.domain.decision import Verdict
 from router.domain.request import InferenceRequest
 from router.policy.demand import USUAL_PAYLOAD_BYTES
-from router.policy.placement import Tenant
+from router.policy.placement import Tenant, warmed
 from router.policy.turns import Turns
-
-_HALF_LIFE_S = 300.0
-"""A model's work of so long ago counts half when it is decided who stays in memory."""
-_NEGLIGIBLE = 1e-9
 
 
 class Place(Endpoint):
@@ -131,9 +127,7 @@ class MemberPool(Pool):
 
     def worked(self, load: float, dt: float) -> None:
         """Its work in the last `dt` seconds, in replicas."""
-        faded = self.heat * 0.5 ** (dt / _HALF_LIFE_S)
-        heat = max(load, faded, _NEGLIGIBLE * 1e3 if len(self.queue) else 0.0)
-        self.heat = heat if heat > _NEGLIGIBLE else 0.0
+        self.heat = warmed(self.heat, load, dt)
 
     def join(self, waiter: Waiter, request: InferenceRequest) -> None:
         """Let a request wait for a slot. Raises QueueFullError."""
@@ -188,16 +182,18 @@ class Group:
 
     def pump(self, now: float) -> None:
         """Hand free slots to waiting requests; models take turns by the work that they get."""
-        stuck: set[str] = set()
-        while (name := self.turns.next(stuck)) is not None:
-            member = self.members.get(name)
-            if member is None or not len(member.queue):
-                self.turns.leave(name)
-            elif member.hand_over_one(now):
-                usual = member.service_times.estimate(USUAL_PAYLOAD_BYTES)
-                self.turns.served(name, usual.mean_s)
-            else:
-                stuck.add(name)
+        members = self.members
+
+        def waits(name: str) -> bool:
+            return name in members and bool(members[name].queue.waiters)
+
+        def serve(name: str) -> float | None:
+            member = members[name]
+            if not member.hand_over_one(now):
+                return None
+            return member.service_times.estimate(USUAL_PAYLOAD_BYTES).mean_s
+
+        self.turns.hand_out(waits, serve)
 
     def _follow(self) -> None:
         """Replicas have changed: no model has a place on one that is not there, or not well."""

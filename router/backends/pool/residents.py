@@ -13,14 +13,13 @@ from router.backends.pool.endpoint import Endpoint
 from router.backends.pool.group import Group, MemberPool
 from router.backends.pool.model_repository import ModelRepository, RepositoryError
 from router.domain.clock import Clock
-from router.policy.placement import place
+from router.policy.placement import Placement
 
 _log = logging.getLogger(__name__)
 
 _LOOK_EVERY_S = 10.0
 """What a replica has may change without us: it makes room by itself, or another gateway changes it.
 """
-_PLAN_EVERY_S = 15.0
 _RETRY_S = 10.0
 
 
@@ -44,8 +43,7 @@ class Residents:
         self._repository = repository
         self._clock = clock
         self._known: dict[str, frozenset[str]] = {}
-        self._wishes: dict[str, tuple[str, ...]] = {}
-        self._plan_again_at = 0.0
+        self._placement = Placement()
         self._retry_at: dict[tuple[str, str], float] = {}
         self._changed = asyncio.Event()
         group.on_change = self._changed.set
@@ -63,18 +61,10 @@ class Residents:
         self.may_load, self.may_unload = may_load, may_unload
         hosts = self._group.hosts.rotation.members()
         tenants = self._group.tenants()
-        housed = frozenset().union(*self._wishes.values())
-        is_new = self._wishes.keys() != {host.id for host in hosts}
-        homeless = any(
-            (one.load > 0 or one.is_awaited) and name not in housed for name, one in tenants.items()
-        )
-        if not is_new and not homeless and now < self._plan_again_at:
-            return
-        self._plan_again_at = now + _PLAN_EVERY_S
         loaded = {host.id: self._known.get(host.id, frozenset()) for host in hosts}
-        wishes = place(tenants, loaded, self.params.room_bytes)
-        if wishes != self._wishes:
-            self._wishes = wishes
+        if not self._placement.is_due(tenants, loaded, now):
+            return
+        if self._placement.decide(tenants, loaded, self.params.room_bytes, now):
             self._changed.set()
 
     async def run(self) -> None:
@@ -114,9 +104,9 @@ class Residents:
     async def _tend(self, host: Endpoint) -> None:
         """Bring a replica in line with what is wished, until that stays the same."""
         while True:
-            wish = self._wishes.get(host.id)
+            wish = self._placement.wishes.get(host.id)
             await self._bring(host, wish)
-            if self._wishes.get(host.id) == wish:
+            if self._placement.wishes.get(host.id) == wish:
                 return
 
     async def _bring(self, host: Endpoint, wish: tuple[str, ...] | None) -> None:
@@ -131,10 +121,10 @@ class Residents:
         if found is None or wish is None:
             return
         for name in sorted(found & ours - frozenset(wish)):
-            if self.may_unload and self._wishes.get(host.id) == wish:
+            if self.may_unload and self._placement.wishes.get(host.id) == wish:
                 await self._unload(host, name)
         for name in wish:
-            if self.may_load and self._wishes.get(host.id) == wish:
+            if self.may_load and self._placement.wishes.get(host.id) == wish:
                 await self._load(host, name)
 
     def _show(self, host: Endpoint, names: Collection[str]) -> None:
