@@ -76,7 +76,7 @@ def run(runtime: Runtime, request: Request, outputs: Outputs, console: Console) 
     with _progress(console, 2 * trace.size_bytes) as on_progress:
         replayed = _replayed(runtime, world, trace, _options(request, seed), on_progress)
     report = document(replayed, _about(request, world, trace, seed))
-    report["not_simulated"] = _tell_not_simulated([runtime], console)
+    report["not_simulated"] = _tell_not_simulated([runtime], console, shares=True)
     _write(replayed, report, outputs)
     show(report, console)
     return report
@@ -102,7 +102,7 @@ def run_suggest(runtime: Runtime, request: Request, console: Console) -> dict[st
         except (TraceError, EOFError, OSError) as error:
             raise ReplayError(str(error)) from error
     report = {**suggestion_document(suggested), **_about(request, world, trace, seed)}
-    report["not_simulated"] = _tell_not_simulated([runtime], console)
+    report["not_simulated"] = _tell_not_simulated([runtime], console, shares=False)
     show_suggestion(suggested, report, console)
     return report
 
@@ -123,7 +123,7 @@ def run_diff(old: Runtime, new: Runtime, request: Request, console: Console) -> 
         except (TraceError, EOFError, OSError) as error:
             raise ReplayError(str(error)) from error
     report = {**diff_document(compared), **_about(request, world, trace, seed)}
-    report["not_simulated"] = _tell_not_simulated([old, new], console)
+    report["not_simulated"] = _tell_not_simulated([old, new], console, shares=False)
     show_diff(report, console)
     return report
 
@@ -145,9 +145,13 @@ def measure_world(log: Path, out: Path, startup_s: Mapping[str, float]) -> list[
     return dropped.told()
 
 
-def _tell_not_simulated(runtimes: Iterable[Runtime], console: Console) -> list[str]:
+def _tell_not_simulated(
+    runtimes: Iterable[Runtime], console: Console, *, shares: bool
+) -> list[str]:
     """Say what these settings ask for that a replay leaves out."""
-    told = sorted({line for runtime in runtimes for line in not_simulated(runtime.settings)})
+    told = sorted(
+        {line for runtime in runtimes for line in not_simulated(runtime.settings, shares=shares)}
+    )
     for line in told:
         console.print(f"not simulated: {line}", style="yellow", markup=False)
     return told

@@ -6,9 +6,13 @@ from router.settings.pools import PoolSettings
 from router.settings.schema import ModelSettings, Settings
 
 
-def not_simulated(settings: Settings) -> list[str]:
-    """A line for each such thing, in words that name the settings."""
+def not_simulated(settings: Settings, *, shares: bool) -> list[str]:
+    """A line for each such thing, in words that name the settings.
+
+    `shares` says that models which share a pool do so here, too.
+    """
     told = [line for model in settings.models for line in _of_model(model)]
+    told += [line for model in settings.models for line in _of_sharing(model, shares=shares)]
     for rule in settings.rules:
         if rule.canary is not None:
             told.append(f"rule {rule.name}: canary (the stable version gets all requests)")
@@ -28,8 +32,15 @@ def _of_model(model: ModelSettings) -> Iterator[str]:
         yield from _of_pool(model.name, model.pool)
 
 
+def _of_sharing(model: ModelSettings, *, shares: bool) -> Iterator[str]:
+    if model.pool is None or not model.pool.group:
+        return
+    if not shares:
+        yield f"model {model.name}: pool: {model.pool.group} (each model has replicas of its own)"
+    elif model.sharing.max_concurrency:
+        yield f"model {model.name}: sharing.max_concurrency (it may fill a replica)"
+
+
 def _of_pool(name: str, pool: PoolSettings) -> Iterator[str]:
-    if pool.group:
-        yield f"model {name}: pool: {pool.group} (its replicas are the model's alone here)"
     if pool.adaptive is not None:
         yield f"model {name}: pool.adaptive (concurrency stays as configured)"

@@ -23,7 +23,7 @@ def test_beyond_ten_models_the_others_share_a_line_even_those_without_requests()
     models = {f"m{n}": figures(100, 100.0 - n) for n in range(12)}
     models["silent"] = figures(0, 0.0)
     report = {
-        **figures(1200, 1.0), "models": models, "baselines": {},
+        **figures(1200, 1.0), "models": models, "baselines": {}, "pools": {},
         "clairvoyant_replayed": figures(1200, 1.0),
     }  # fmt: skip
     out = StringIO()
