@@ -378,6 +378,9 @@ class Gateway:
         for model in new.models.values():
             if model.pool is not None:
                 model.pool.wake = self._controller.wake
+        for group in new.groups.values():
+            names = {model.name for model in new.models.values() if model.group == group.name}
+            group.members.retain(names)
 
     async def _replace_pool(self, old: Owner | None, new: Owner | None) -> None:
         """Start and stop what a reload changed; what stayed the same is not touched."""

@@ -145,6 +145,8 @@ class Controller:
         now: float,
     ) -> None:
         """Size what the models ask for together, and say who is to be loaded where."""
+        # A reload between two turns may have taken some out already.
+        sharing = [one for one in sharing if one.model.name in group.members.members]
         demand = summed([one.demand for one in sharing])
         if group.pool.ready:
             # Who waits for a model to be loaded asks for no replica.
@@ -278,7 +280,7 @@ def _tell_member(model: ModelRuntime, group: GroupRuntime, now: float) -> None:
     """What a model's own pool has to know of the replicas that it shares."""
     pool, state, member = model.pool, model.sizing, group.members.members[model.name]
     assert pool is not None  # noqa: S101
-    wanted = group.sizing.wanted if member.heat else 0
+    wanted = group.sizing.wanted if member.heat or member.is_awaited else 0
     pool.starting_since = starting_since(pool.starting_since, pool.wanted, wanted, pool.ready, now)
     pool.wanted, pool.signals_stale = wanted, group.pool.signals_stale
     state.wanted, state.reason = wanted, group.sizing.reason

@@ -44,7 +44,6 @@ def assemble_group(
         load_s = max(_LOAD_WITHIN_S, *(10 * model.sharing.load_s for model in models))
         repository = ModelRepository(parts.upstream, pool.health.timeout_s, load_s)
         residents = Residents(members, repository, params, parts.clock)
-    members.retain({model.name for model in models})
     return GroupRuntime(
         name=name,
         settings=pool,

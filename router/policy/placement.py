@@ -35,6 +35,11 @@ class Tenant(NamedTuple):
     load: float
     is_awaited: bool = False
 
+    @property
+    def has_work(self) -> bool:
+        """Whether some replica should have it."""
+        return self.is_awaited or self.load > 0
+
 
 def place(
     tenants: Mapping[str, Tenant], loaded: Mapping[str, Iterable[str]], room_bytes: int
@@ -47,7 +52,7 @@ def place(
     replicas = {id_: _Replica(frozenset(names), room_bytes) for id_, names in loaded.items()}
     homes = frozenset().union(*(replica.before for replica in replicas.values()))
     working = sorted(
-        (name for name, tenant in tenants.items() if tenant.load > 0),
+        (name for name, tenant in tenants.items() if tenant.has_work),
         key=lambda name: (
             not tenants[name].is_awaited,
             -_density(tenants[name], is_loaded=name in homes),
@@ -80,9 +85,7 @@ class Placement:
         if now >= self._again_at or self.wishes.keys() != set(replicas):
             return True
         housed = frozenset().union(*self.wishes.values())
-        return any(
-            (one.load > 0 or one.is_awaited) and name not in housed for name, one in tenants.items()
-        )
+        return any(one.has_work and name not in housed for name, one in tenants.items())
 
     def decide(
         self,

@@ -42,7 +42,7 @@ class TestPlace:
         assert placed(tenants, {"1": ["old"]}, 5) == {"1": {"new"}}
 
     def test_what_requests_wait_for_comes_before_everything_else(self):
-        tenants = {"new": Tenant(5, 0.01, is_awaited=True), "old": Tenant(5, 2.0)}
+        tenants = {"new": Tenant(5, 0.0, is_awaited=True), "old": Tenant(5, 2.0)}
         assert placed(tenants, {"1": ["old"]}, 5) == {"1": {"new"}}
 
     def test_a_model_that_needs_several_replicas_has_them(self):
