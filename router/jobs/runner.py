@@ -81,13 +81,34 @@ Step = Callable[[Job], Awaitable[Result]]
 
 
 @dataclass(slots=True)
-class _Bench:
+class Bench:
     """Jobs of one model here: those that run, and those that are claimed and wait for a slot."""
 
     ready: deque[tuple[Job, bool]] = field(default_factory=deque)
     running: int = 0
     on_pool: int = 0
     by_tenant: Counter[str] = field(default_factory=Counter)
+
+
+class _Run:
+    """A job that has a slot here; `over` gives it up, once."""
+
+    def __init__(self, job: Job, bench: Bench, *, is_paid: bool) -> None:
+        self.job = job
+        self.is_paid = is_paid
+        self._bench: Bench | None = bench
+        self._count(bench, 1)
+
+    def over(self, _: object = None) -> None:
+        """It runs no more."""
+        if self._bench is not None:
+            self._count(self._bench, -1)
+            self._bench = None
+
+    def _count(self, bench: Bench, change: int) -> None:
+        bench.running += change
+        bench.on_pool += 0 if self.is_paid else change
+        bench.by_tenant[self.job.tenant] += change
 
 
 class Runner:
@@ -103,7 +124,7 @@ class Runner:
         self._names = 0
         self._worker = ""
         self._wake = asyncio.Event()
-        self._benches: dict[str, _Bench] = {}
+        self._benches: dict[str, Bench] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.ended: Counter[State] = Counter()
         self.recovered = 0
@@ -167,7 +188,7 @@ class Runner:
                 continue
 
     async def _grant(self, worker: str, name: str, lanes: list[Lane]) -> None:
-        bench = self._benches.setdefault(name, _Bench())
+        bench = self.bench(name)
         model = self._place.runtime.current.models.get(name)
         room = self.room(name) if model is not None else Room(1, 0, 1.0, 1)
         ahead = Room(
@@ -180,9 +201,13 @@ class Runner:
         for grant in plan(lanes, ahead, bench.by_tenant, now):
             jobs = await self._place.store.claim(grant.lane, worker, grant.count, now)
             bench.ready.extend((job, grant.is_forced) for job in jobs)
-        self._start_ready(worker, name)
+        self.start_ready(worker, name)
 
-    def _start_ready(self, worker: str, name: str) -> None:
+    def bench(self, name: str) -> Bench:
+        """The jobs of a model here."""
+        return self._benches.setdefault(name, Bench())
+
+    def start_ready(self, worker: str, name: str) -> None:
         """Begin what is claimed, as far as there are slots at this moment."""
         bench = self._benches[name]
         while bench.ready and not self.is_draining:
@@ -191,16 +216,12 @@ class Runner:
             if room.free <= 0 and not (is_forced and room.paid > 0):
                 return
             bench.ready.popleft()
-            is_paid = is_forced or not self._has_pool(name)
-            self._count(bench, job, 1, is_paid=is_paid)
-            task = asyncio.create_task(self._job(worker, job, bench, is_paid=is_paid))
+            run = _Run(job, bench, is_paid=is_forced or not self._has_pool(name))
+            task = asyncio.create_task(self._job(worker, run))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-
-    def _count(self, bench: _Bench, job: Job, change: int, *, is_paid: bool) -> None:
-        bench.running += change
-        bench.on_pool += 0 if is_paid else change
-        bench.by_tenant[job.tenant] += change
+            # Also of a task that is cancelled before it has begun.
+            task.add_done_callback(run.over)
 
     def _has_pool(self, name: str) -> bool:
         model = self._place.runtime.current.models.get(name)
@@ -208,7 +229,7 @@ class Runner:
 
     def room(self, name: str) -> Room:
         """What jobs of that model find at this moment."""
-        bench = self._benches.get(name) or _Bench()
+        bench = self._benches.get(name) or Bench()
         left = max(0, self._place.settings.concurrency - bench.running)
         model = self._place.runtime.current.models.get(name)
         if model is None:
@@ -217,24 +238,19 @@ class Runner:
 
     # -- one job ---------------------------------------------------------------------------------
 
-    async def _job(self, worker: str, job: Job, bench: _Bench, *, is_paid: bool) -> None:
-        is_counted = True
+    async def _job(self, worker: str, run: "_Run") -> None:
+        job, store = run.job, self._place.store
         try:
-            end = await self._ended(job, is_paid=is_paid)
-            self._count(bench, job, -1, is_paid=is_paid)
-            is_counted = False
-            self._start_ready(worker, job.model)
+            end = await self._ended(job, is_paid=run.is_paid)
+            run.over()
+            self.start_ready(worker, job.model)  # before what came of this one is written
             if isinstance(end, End):
                 await self._written(worker, end)
             else:
-                await self._place.store.put_back(
-                    worker, job.id, job.attempt, end.ready_at, counts=end.counts
-                )
+                await store.put_back(worker, job.id, job.attempt, end.ready_at, counts=end.counts)
         except NotDurableError:
             _log.warning("what came of job %s could not be written: it is begun again", job.id)
         finally:
-            if is_counted:
-                self._count(bench, job, -1, is_paid=is_paid)
             self._wake.set()
 
     async def _written(self, worker: str, end: End) -> None:

@@ -22,6 +22,7 @@ _log = logging.getLogger(__name__)
 _RETRY_S = 1.0
 _SWEEP_EVERY_S = 60.0
 _LOOK_EVERY_S = 0.5
+_TELL_EVERY_S = 60.0
 _SWEPT_AT_ONCE = 500
 _PART_KEPT_S = 24 * 3600.0
 
@@ -46,6 +47,7 @@ class Jobs:
         self._files = Files(self._place)
         self._batches = Batches(self._place, self._files)
         self.runner = Runner(self._place, calling, self._batches.steps, name)
+        self._told = "", 0.0
         rooms = {"files": self._files.answer, "batches": self._batches.answer}
         self.front = Front(self._place, self.runner, rooms)
 
@@ -61,10 +63,17 @@ class Jobs:
                         group.create_task(self._sweep())
                         group.create_task(self._look_after_batches())
                 except* NotDurableError as errors:
-                    _log.warning("jobs stand still: %s", errors.exceptions[0])
+                    self._tell(str(errors.exceptions[0]))
                 await asyncio.sleep(_RETRY_S)
         finally:
             await self._place.store.close()
+
+    def _tell(self, why: str) -> None:
+        """Say that jobs stand still; not again for the same reason within a minute."""
+        now = self._place.wall_clock()
+        if why != self._told[0] or now - self._told[1] >= _TELL_EVERY_S:
+            _log.warning("jobs stand still: %s", why)
+            self._told = why, now
 
     async def _look_after_batches(self) -> None:
         while True:
