@@ -144,6 +144,7 @@ class Gateway:
             lambda: self._watch.longest_s,
             self._metrics.decisions,
             self._quality,
+            lambda: self._jobs.reading() if self._jobs is not None else None,
         )  # fmt: skip
         self._metrics.readings = lambda: readings(sources)
         self._admin = AdminPort(

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Mapping
 
 from router.domain.clock import Clock
 from router.domain.errors import NotDurableError
@@ -10,12 +11,14 @@ from router.jobs.batches import Batches
 from router.jobs.files import Files
 from router.jobs.front import Front
 from router.jobs.objects import Objects
+from router.jobs.records import State
 from router.jobs.redis_store import RedisStore
 from router.jobs.runner import Calling, Place, Runner
 from router.jobs.sqlite_store import SqliteStore
 from router.jobs.store import JobStore
 from router.runtime import RuntimeRef
 from router.settings.schema import Settings
+from router.telemetry.readings import JobsReading
 
 _log = logging.getLogger(__name__)
 
@@ -48,8 +51,22 @@ class Jobs:
         self._batches = Batches(self._place, self._files)
         self.runner = Runner(self._place, calling, self._batches.steps, name)
         self._told = "", 0.0
+        self._states: Mapping[State, int] = {}
+        self._stands_still = True
         rooms = {"files": self._files.answer, "batches": self._batches.answer}
         self.front = Front(self._place, self.runner, rooms)
+
+    def reading(self) -> JobsReading:
+        """What metrics show of the jobs."""
+        now = self._place.wall_clock()
+        due_at = min((lane.due_at for lane in self.runner.lanes), default=now)
+        return JobsReading(
+            {str(state): count for state, count in self._states.items()},
+            {str(state): count for state, count in self.runner.ended.items()},
+            self.runner.recovered,
+            max(0.0, now - due_at),
+            self._stands_still,
+        )
 
     async def run(self) -> None:
         """Work until cancelled; a store that cannot be reached is tried again and again."""
@@ -71,6 +88,7 @@ class Jobs:
     def _tell(self, why: str) -> None:
         """Say that jobs stand still; not again for the same reason within a minute."""
         now = self._place.wall_clock()
+        self._stands_still = True
         if why != self._told[0] or now - self._told[1] >= _TELL_EVERY_S:
             _log.warning("jobs stand still: %s", why)
             self._told = why, now
@@ -78,6 +96,8 @@ class Jobs:
     async def _look_after_batches(self) -> None:
         while True:
             await self._batches.look_after()
+            self._states = await self._place.store.counts()
+            self._stands_still = False
             await asyncio.sleep(_LOOK_EVERY_S)
 
     async def _sweep(self) -> None:

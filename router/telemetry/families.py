@@ -423,6 +423,39 @@ QUALITY_PSI = Family(
     "Largest population stability index of a feature in the last window.",
     Across.MOST,
 )
+JOBS = Family(
+    "router_jobs",
+    Kind.GAUGE,
+    ("state",),
+    "Jobs in the store by state, of all gateways that share it; those that ended, until forgotten.",
+    Across.MOST,
+)
+JOBS_ENDED = Family(
+    "router_jobs_ended_total",
+    Kind.COUNTER,
+    ("state",),
+    "Jobs that ended here, by how they ended.",
+)
+JOBS_RECOVERED = Family(
+    "router_jobs_recovered_total",
+    Kind.COUNTER,
+    (),
+    "Jobs that were taken from gateways that had gone silent.",
+)
+JOBS_OVERDUE = Family(
+    "router_jobs_overdue_seconds",
+    Kind.GAUGE,
+    (),
+    "How long ago the most urgent job that waits should have ended; 0 if none is late.",
+    Across.MOST,
+)
+JOBS_STAND_STILL = Family(
+    "router_jobs_stand_still",
+    Kind.GAUGE,
+    (),
+    "1 while the store of the jobs cannot be reached or written.",
+    Across.MOST,
+)
 TASKS = Family(
     "router_tasks",
     Kind.GAUGE,
@@ -503,6 +536,11 @@ FAMILIES: tuple[Family, ...] = (
     QUALITY_ALARMS,
     QUALITY_DRIFTING,
     QUALITY_PSI,
+    JOBS,
+    JOBS_ENDED,
+    JOBS_RECOVERED,
+    JOBS_OVERDUE,
+    JOBS_STAND_STILL,
     TASKS,
     LOOP_STALL,
     BUILD_INFO,

@@ -46,6 +46,17 @@ class QualityReading:
 
 
 @dataclass(frozen=True, slots=True)
+class JobsReading:
+    """The jobs in the store by state, and what has become of those that ran here."""
+
+    states: Mapping[str, int] = field(default_factory=dict)
+    ended_total: Mapping[str, int] = field(default_factory=dict)
+    recovered_total: int = 0
+    overdue_s: float = 0.0
+    stand_still: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Readings:
     """All of it.
 
@@ -79,6 +90,7 @@ class Readings:
     waits_timed_out_total: Mapping[str, int] = field(default_factory=dict)
     canaries: Sequence[CanaryReading] = ()
     shadows: Sequence[ShadowReading] = ()
+    jobs: JobsReading | None = None
     quality: QualityReading = field(default_factory=QualityReading)
 
 
@@ -132,6 +144,9 @@ def counter_series(readings: Readings) -> Iterator[tuple[str, Series]]:
         {(found.model, found.rule): found.rollbacks_total for found in readings.canaries},
     )
     yield from _quality_counters(readings.quality)
+    jobs = readings.jobs
+    yield families.JOBS_ENDED.name, _by_name(jobs.ended_total) if jobs is not None else {}
+    yield families.JOBS_RECOVERED.name, {(): jobs.recovered_total} if jobs is not None else {}
 
 
 def _quality_counters(quality: QualityReading) -> Iterator[tuple[str, Series]]:
@@ -156,6 +171,10 @@ def gauge_series(readings: Readings) -> Iterator[tuple[str, Series]]:
         {(model, state): value for (model, state), value in readings.endpoints.items()},
     )
     yield families.TASKS.name, {(): readings.tasks}
+    jobs = readings.jobs
+    yield families.JOBS.name, _by_name(jobs.states) if jobs is not None else {}
+    yield families.JOBS_OVERDUE.name, {(): jobs.overdue_s} if jobs is not None else {}
+    yield families.JOBS_STAND_STILL.name, {(): jobs.stand_still} if jobs is not None else {}
     yield families.QUALITY_PENDING.name, {(): readings.quality.pending}
     yield families.QUALITY_DRIFTING.name, readings.quality.drifting
     yield families.QUALITY_PSI.name, readings.quality.largest_psi

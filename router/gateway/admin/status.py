@@ -28,7 +28,7 @@ from router.shadow.counts import ComparisonResult, CopyResult, ShadowCounts
 from router.signals.redis import SharedState
 from router.telemetry.labels import StallCause
 from router.telemetry.logs import AccessLog
-from router.telemetry.readings import Readings, ShadowReading
+from router.telemetry.readings import JobsReading, Readings, ShadowReading
 from router.turns import Steps
 
 R = TypeVar("R", CopyResult, ComparisonResult)
@@ -56,6 +56,7 @@ class StatusSources:
     stalls: Callable[[], Mapping[StallCause, float]]
     decisions: Callable[[], Steps[dict[str, dict[tuple[Backend, Reason], int]]]]
     quality: WatchedQuality
+    jobs: Callable[[], JobsReading | None] = lambda: None
 
 
 def status(sources: StatusSources) -> Steps[dict[str, Any]]:
@@ -288,6 +289,7 @@ def readings(sources: StatusSources) -> Steps[Readings]:
         connections_refused_total=clients.refused,
         handshakes_failed_total=clients.handshakes_failed,
         waits_timed_out_total={str(wait): count for wait, count in clients.timed_out.items()},
+        jobs=sources.jobs(),
         canaries=canary_readings(runtime.trials),
         quality=sources.quality.reading(),
         shadows=[

@@ -12,7 +12,13 @@ from router.domain.decision import Backend, Outcome, Reason
 from router.telemetry.families import BUCKETS_S, FAMILIES, Kind, reference_table
 from router.telemetry.labels import AttemptResult, CostPart, HedgeResult, StallCause
 from router.telemetry.metrics import Metrics, Objective
-from router.telemetry.readings import CanaryReading, QualityReading, Readings, ShadowReading
+from router.telemetry.readings import (
+    CanaryReading,
+    JobsReading,
+    QualityReading,
+    Readings,
+    ShadowReading,
+)
 from router.turns import Steps, at_once
 
 
@@ -196,6 +202,7 @@ READINGS = Readings(
     sized_by_others={"fraud": True},
     ejections_total={"fraud": 3},
     tasks=21,
+    jobs=JobsReading({"queued": 41}, {"dead": 42}, 43, 44.5, True),
     certificate_expires_at=2e9,
     signals_degraded=True,
     shared_state_peers=8,
@@ -239,6 +246,11 @@ READINGS = Readings(
         ("router_pool_sized_by_others", {"model": "fraud"}, 1),
         ("router_endpoint_ejections_total", {"model": "fraud"}, 3),
         ("router_tasks", {}, 21),
+        ("router_jobs", {"state": "queued"}, 41),
+        ("router_jobs_ended_total", {"state": "dead"}, 42),
+        ("router_jobs_recovered_total", {}, 43),
+        ("router_jobs_overdue_seconds", {}, 44.5),
+        ("router_jobs_stand_still", {}, 1),
         ("router_signals_degraded", {}, 1),
         ("router_shared_state_peers", {}, 8),
         ("router_shadow_copies_total", {"model": "fraud", "result": "ok"}, 21),
