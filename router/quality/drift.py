@@ -188,11 +188,13 @@ def alarms(
     ]
     sure = discoveries([found.p for _, _, found in tests], level)
     found: dict[str, Alarm] = {}
-    for is_sure, (name, test, result) in zip(sure, tests, strict=True):
+    for (name, test, result), is_sure in zip(tests, sure, strict=True):
+        if not is_sure:
+            continue
         known, others = baseline.features[name], counts[name]
         index = index_of(known, others)
         matters = index >= least_psi or test in _RATES
-        if is_sure and matters and (name not in found or result.p < found[name].p):
+        if matters and (name not in found or result.p < found[name].p):
             found[name] = Alarm(
                 now, name, test, result.statistic, result.p, index, int(others.sum()),
                 int(known.counts.sum()), shares(known.bins, known.counts),

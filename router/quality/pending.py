@@ -44,9 +44,10 @@ class Pending:
         """Keep an answer; the model's oldest go where there are more than that."""
         order = self._order.setdefault(kept.origin.model, deque())
         for given in kept.ids:
-            waiting = self._by_key.setdefault((kept.origin.tenant, given), [])
-            if len(waiting) < MAX_PER_ID:
-                waiting.append(kept)
+            key, model = (kept.origin.tenant, given), kept.origin.model
+            # Of a client that gives an id twice, the later answer is meant.
+            waiting = [each for each in self._by_key.get(key, ()) if each.origin.model != model]
+            self._by_key[key] = [*waiting[1 - MAX_PER_ID :], kept]
         order.append(kept)
         while order and (len(order) > most or order[0].until <= kept.at):
             self.forget(order.popleft())

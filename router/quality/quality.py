@@ -6,12 +6,14 @@ request waits for it. What does not fit is dropped and counted.
 
 import asyncio
 import logging
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from enum import StrEnum
 from random import Random
-from typing import TypeVar
+from typing import Annotated, TypeVar
+
+import msgspec
 
 from router.domain.clock import Clock
 from router.quality.monitor import Monitor, Said, Taken, Verdict
@@ -30,6 +32,8 @@ MAX_WAITING = 64
 """Samples that wait to be read."""
 MAX_WAITING_BYTES = 16 << 20
 MAX_WAITING_LABELS = 20_000
+MAX_ORPHANS = 2000
+MAX_ORPHAN_BYTES = 4096
 
 
 class SampleResult(StrEnum):
@@ -46,16 +50,26 @@ class LabelResult(StrEnum):
     """What became of a label."""
 
     COUNTED = "counted"
+    FORWARDED = "forwarded"
     UNKNOWN = "unknown"
     INVALID = "invalid"
     BUSY = "busy"
 
 
+class Orphan(msgspec.Struct, array_like=True):
+    """A label whose answer is not here; numbers grow."""
+
+    number: int
+    tenant: Annotated[str, msgspec.Meta(max_length=200)] | None
+    entry: Annotated[str, msgspec.Meta(max_length=4096)]
+
+
 class Quality:
     """The quality of one gateway's models.
 
-    `on_verdict` is told, on the event loop, about a canary that is worse. `summary` is what the
-    thread knew after the last sample or label.
+    `orphans` are labels for other gateways; None where there are none. `on_verdict` is told, on
+    the event loop, about a canary that is worse. `summary` is what the thread knew after the last
+    sample or label.
     """
 
     def __init__(self, rng: Random, wall_clock: Clock) -> None:
@@ -73,6 +87,8 @@ class Quality:
         self.labels: Counter[tuple[str, LabelResult]] = Counter()
         self.on_verdict: Callable[[Verdict], None] = lambda _: None
         self.on_label: Callable[[Kept], None] = lambda _: None
+        self.orphans: deque[Orphan] | None = None
+        self._orphans = 0
         self.summary: Mapping[str, Summary] = {}
 
     def tap(self, model: str, params: QualityParams | None) -> Tap | None:
@@ -189,6 +205,14 @@ class Quality:
             return
         for verdict in done.result():
             self.on_verdict(verdict)
+
+    def orphaned(self, tenant: str | None, entry: bytes) -> bool:
+        """Keep a label of an answer that another gateway may know; False where there is none."""
+        if self.orphans is None:
+            return False
+        self._orphans += 1
+        self.orphans.append(Orphan(self._orphans, tenant, entry.decode()))
+        return True
 
     # -- looking ---------------------------------------------------------------------------------
 

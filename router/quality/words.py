@@ -5,6 +5,7 @@ A peer's word is checked like a client's. Raises nothing but BaselineError. Pure
 
 import zlib
 from collections.abc import Iterable
+from hashlib import blake2b
 from typing import Annotated
 
 import msgspec
@@ -13,7 +14,7 @@ import numpy as np
 from router.policy.canary import Side
 from router.quality.drift import Baseline
 from router.quality.evidence import Losses
-from router.quality.files import MAX_FEATURES, BaselineError
+from router.quality.files import MAX_FEATURES, BaselineError, encode
 from router.quality.scores import CALIBRATION_BINS, MAX_PAIRS, SCORE_BINS, Mean, Scores
 
 MAX_BYTES = 1 << 20
@@ -96,7 +97,7 @@ def losses_of(words: Iterable[WordForm], rule: str, epoch: str) -> dict[Side, Lo
 
 def name_of(baseline: Baseline | None) -> str:
     """What tells one baseline from another."""
-    return "" if baseline is None else f"{baseline.made_at!r} {baseline.samples}"[:64]
+    return "" if baseline is None else blake2b(encode(baseline), digest_size=8).hexdigest()
 
 
 def scores_form(scores: Scores) -> ScoresForm:

@@ -17,6 +17,8 @@ from router.domain.ports import BackendResponse, Payload
 from router.domain.request import InferenceRequest
 from router.policy.canary import Shadow, draw, is_copied
 from router.quality.keeping import Keeper, KeptAnswer, KeptParts, KeptUpload, kept_body
+from router.quality.quality import Quality
+from router.quality.samples import Origin, Sample
 from router.quality.tensors import Answer
 from router.runtime import ModelRuntime, Runtime
 from router.shadow.compare import compare
@@ -39,6 +41,7 @@ class _Order:
     counts: ShadowCounts
     keeper: Keeper
     is_compared: bool
+    quality: Quality
 
 
 class Copy:
@@ -123,7 +126,9 @@ class Shadows:
         compared = draw(f"compare {shadow.model}", request.request_id) < shadow.compared
         model = runtime.models[shadow.model]
         addressed = replace(model.addressed(request, None), hint=None)
-        return Copy(self, _Order(shadow, model, addressed, counts, keeper, compared), body)
+        return Copy(
+            self, _Order(shadow, model, addressed, counts, keeper, compared, runtime.quality), body
+        )
 
     def start(self, order: _Order, body: bytes, answer: Answer | None) -> None:
         """Send a copy in the background."""
@@ -159,6 +164,8 @@ class Shadows:
                 status, shadowed = await self._answer_of(order, body)
             result = CopyResult.FAILED if status >= 500 else CopyResult.OK
             self._metrics.observe_shadow(order.model.name, self._clock() - began)
+            if shadowed is not None and status < 300:
+                _sample(order, body, shadowed)
             if order.is_compared:
                 await _compare(order, answer, shadowed)
         except (TimeoutError, DeadlineExceededError):
@@ -193,6 +200,21 @@ class Shadows:
 def _answer(response: BackendResponse, body: bytes) -> Answer:
     headers = {name.lower(): value for name, value in response.headers}
     return Answer(response.status, headers, body)
+
+
+def _sample(order: _Order, body: bytes, answer: Answer) -> None:
+    """Have the shadow's answer read too, if its quality is watched: labels will judge it."""
+    model, request, quality = order.model, order.request, order.quality
+    if model.tap is None or not model.tap.takes():
+        return
+    version = request.version or model.settings.version or ""
+    origin = Origin(model.name, version, request.tenant, is_shadow=True)
+    quality.offer(
+        Sample(
+            origin, request.request_id, request.protocol.answers, request.headers, body, answer,
+            quality.now(),
+        )
+    )  # fmt: skip
 
 
 async def _compare(order: _Order, answer: Answer | None, shadowed: Answer | None) -> None:

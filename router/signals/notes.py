@@ -27,20 +27,22 @@ class Notes:
         self._budget_s = config.operation_timeout_s * _OPERATIONS
         self._redis = redis_client(config.redis_url, config.operation_timeout_s, 2)
 
-    async def leave(self, text: bytes, expiry_s: float) -> None:
-        """Leave a note for the others, in place of the last one."""
+    async def leave(self, text: bytes, expiry_s: float, kind: str = "") -> None:
+        """Leave a note of that kind for the others, in place of the last one."""
         async with asyncio.timeout(self._budget_s):
-            await self._redis.set(self._key(self._own_id), text, px=round(expiry_s * 1e3))
+            await self._redis.set(self._key(kind + self._own_id), text, px=round(expiry_s * 1e3))
 
-    async def read(self, peers: Collection[str], most_bytes: int) -> dict[str, bytes]:
-        """The notes of these gateways; what is longer is left out."""
+    async def read(
+        self, peers: Collection[str], most_bytes: int, kind: str = ""
+    ) -> dict[str, bytes]:
+        """The notes of that kind of these gateways; what is longer is left out."""
         found: dict[str, bytes] = {}
         names = list(peers)
         for start in range(0, len(names), _AT_A_TIME):
             for name in names[start : start + _AT_A_TIME]:
                 async with asyncio.timeout(self._budget_s):
                     # A longer one never comes over the wire whole.
-                    text = _bytes(await self._redis.getrange(self._key(name), 0, most_bytes))
+                    text = _bytes(await self._redis.getrange(self._key(kind + name), 0, most_bytes))
                 if 0 < len(text) <= most_bytes:
                     found[name] = text
         return found

@@ -6,18 +6,20 @@ background. How good anything is, is the quality room's to say.
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable, Collection
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from redis.exceptions import RedisError
 
 from router.domain.errors import NotFoundError
+from router.gateway.protocols.feedback import adopt
 from router.quality.files import MAX_FILE_BYTES, BaselineError, decode, encode
 from router.quality.monitor import Monitor, Verdict
 from router.quality.pending import Kept
-from router.quality.quality import LabelResult, Quality, SampleResult
+from router.quality.quality import MAX_ORPHANS, LabelResult, Orphan, Quality, SampleResult
 from router.quality.samples import QualityParams
 from router.quality.sharing import word_of
 from router.quality.view import document
@@ -31,6 +33,9 @@ _log = logging.getLogger(__name__)
 
 _EXCHANGE_EVERY_S = 5.0
 _NOTE_EXPIRY_S = 60.0
+_LABELS = "labels:"
+MAX_LABEL_BYTES = 8 << 20
+_ORPHANS = msgspec.json.Decoder(Annotated[list[Orphan], msgspec.Meta(max_length=MAX_ORPHANS)])
 _BASELINE_EXPIRY_S = 30 * 24 * 3600.0
 
 
@@ -67,6 +72,9 @@ class WatchedQuality:
         self._peers = peers
         self._settled: dict[tuple[str, str], str] = {}
         self._is_late = False
+        self._adopted: dict[str, int] = {}
+        if notes is not None:
+            quality.orphans = deque(maxlen=MAX_ORPHANS)
         quality.on_verdict = self._convict
         quality.on_label = self._count_label
 
@@ -97,12 +105,34 @@ class WatchedQuality:
             said = await notes.read(self._peers(), MAX_BYTES)
             await self._quality.ask(lambda monitor: _hear(monitor, said))
             await self._settle_baselines(notes)
+            await self._pass_on_labels(notes)
         except (RedisError, OSError, TimeoutError) as error:
             if not self._is_late:
                 _log.warning("quality: other gateways are not heard, %s", type(error).__name__)
             self._is_late = True
         else:
             self._is_late = False
+
+    async def _pass_on_labels(self, notes: Notes) -> None:
+        """Tell the others the labels that belong to none of our answers, and hear theirs."""
+        own = list(self._quality.orphans or ())
+        await notes.leave(msgspec.json.encode(own), _NOTE_EXPIRY_S, _LABELS)
+        said = await notes.read(self._peers(), MAX_LABEL_BYTES, _LABELS)
+        for peer, text in said.items():
+            try:
+                orphans = _ORPHANS.decode(text)
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+                _log.debug("quality: labels of %s are not believed: %s", peer, error)
+                continue
+            last = self._adopted.get(peer, 0)
+            if orphans and orphans[-1].number < last:
+                last = 0  # it has started anew
+            for orphan in orphans:
+                if orphan.number > last:
+                    adopt(self._quality, orphan)
+                    last = orphan.number
+            self._adopted[peer] = last
+        self._adopted = {peer: last for peer, last in self._adopted.items() if peer in said}
 
     async def _settle_baselines(self, notes: Notes) -> None:
         """Have all gateways compare a version with the same baseline: the first that there was."""

@@ -24,7 +24,7 @@ from router.gateway.protocols.base import (
 )
 from router.quality.pending import Kept
 from router.quality.predictions import LabelError, truth_of
-from router.quality.quality import LabelResult, Quality
+from router.quality.quality import MAX_ORPHAN_BYTES, LabelResult, Orphan, Quality
 from router.quality.subject import Opinion
 
 PATH = "/v1/feedback"
@@ -82,7 +82,7 @@ def _answer(quality: Quality, tenant: str | None, body: bytes) -> Document:
     counts: Counter[LabelResult] = Counter()
     problems: list[str] = []
     for number, entry in enumerate(entries, 1):
-        result, problem = _one(quality, tenant, entry)
+        result, problem = _one(quality, tenant, entry, may_forward=True)
         counts[result] += 1
         if problem and len(problems) < _SHOWN:
             problems.append(f"{number}: {problem}")
@@ -90,6 +90,16 @@ def _answer(quality: Quality, tenant: str | None, body: bytes) -> Document:
         raise InvalidRequestError(f"no label could be used: {'; '.join(problems)}")
     said = {str(result): counts[result] for result in LabelResult}
     return Document({**said, "problems": problems})
+
+
+def adopt(quality: Quality, orphan: Orphan) -> None:
+    """Count a label that another gateway was told, if its answer is here."""
+    try:
+        entry = _DECODER.decode(orphan.entry)
+    except (msgspec.MsgspecError, RecursionError):
+        return  # not what a gateway of this kind has passed on
+    if quality.pending.find(orphan.tenant, entry.request_id or entry.id, quality.now()):
+        _one(quality, orphan.tenant, entry, may_forward=False)
 
 
 def _entries(body: bytes) -> list[Feedback]:
@@ -114,7 +124,9 @@ def _whole(body: bytes) -> Feedback | None:
         return None
 
 
-def _one(quality: Quality, tenant: str | None, entry: Feedback) -> tuple[LabelResult, str]:
+def _one(
+    quality: Quality, tenant: str | None, entry: Feedback, *, may_forward: bool
+) -> tuple[LabelResult, str]:
     given = entry.request_id or entry.id
     said = [each for each in (entry.label, entry.score, entry.correct) if each is not None]
     if not 1 <= len(given) <= MAX_ID or len(said) != 1:
@@ -122,8 +134,12 @@ def _one(quality: Quality, tenant: str | None, entry: Feedback) -> tuple[LabelRe
         return LabelResult.INVALID, "needs request_id or id, and one of label, score and correct"
     found = quality.pending.find(tenant, given, quality.now())
     if not found:
-        quality.labels["", LabelResult.UNKNOWN] += 1
-        return LabelResult.UNKNOWN, ""
+        line = msgspec.json.encode(entry)
+        is_passed_on = may_forward and len(line) <= MAX_ORPHAN_BYTES
+        is_passed_on = is_passed_on and quality.orphaned(tenant, line)
+        result = LabelResult.FORWARDED if is_passed_on else LabelResult.UNKNOWN
+        quality.labels["", result] += 1
+        return result, ""
     results = [_said(quality, kept, entry) for kept in found]
     for kept, (result, _) in zip(found, results, strict=True):
         quality.labels[kept.origin.model, result] += 1
