@@ -9,6 +9,8 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 TRAIN_SHARE = 0.6
+SHARED = "azure-fleet-shared"
+"""The case whose models share replicas that have room for all of them."""
 ADVERSARY = "adversary"
 """The regime of cases that are made to hurt; the others are A, B and C."""
 
@@ -127,6 +129,14 @@ SPARSE = (
         "azure-fleet", "C", "Azure Functions 2019, 100 endpoints", AZURE, "container-sporadic",
         "container",
         options=("--each-like", "m"),
+    ),
+    Case(
+        SHARED, "C", "the same on shared replicas, room for all", AZURE,
+        "container-shared", "container", options=("--each-like", "m"),
+    ),
+    Case(
+        "azure-fleet-half", "C", "the same on shared replicas, room for half", AZURE,
+        "container-half", "container", options=("--each-like", "m"),
     ),
     Case(
         "lambda-fleet", "C", "Lambda 2020, 11 endpoints", LAMBDA_MADE, "lambda-2020", "lambda-2020",

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from tests.results.cases import ADVERSARY
+from tests.results.cases import ADVERSARY, SHARED
 from tests.results.summary import (
     Measured,
     pooled_ratio,
@@ -49,6 +49,10 @@ def verdicts(results: Sequence[Measured]) -> list[Verdict]:
             ratio = replayed_ratio(cases)
             title = f"{regime}: bill / schedule in hindsight replayed, pooled"
             found.append(Verdict(title, hindsight, ratio))
+    for one in of["C"]:
+        if one.case.name == SHARED:
+            title = f"{SHARED}: bill / sum of the optima of replicas of their own"
+            found.append(Verdict(title, 1.05, one.mean("optimum_ratio")))
     if public := [*of["A"], *of["B"], *of["C"]]:
         found += _service(public)
         found += _rivals(public)
