@@ -66,7 +66,8 @@ class Feed:
             snapshot = await self._snapshot()
             await in_turns(self.history.add(snapshot, self._wall_clock()))
             self._tenants = msgspec.json.encode(_tenants(snapshot))
-            await self._sleep(STEP_S)
+            # In the middle of the next step, so that neither a late nor an early turn misses one.
+            await self._sleep(STEP_S * 1.5 - self._wall_clock() % STEP_S)
 
     async def _keep_view(self) -> None:
         while True:

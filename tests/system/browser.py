@@ -104,8 +104,13 @@ async def browsing(folder: Path, *, width: int = 1280, height: int = 900) -> Asy
 
 
 async def _port(folder: Path) -> int:
-    told = folder / "DevToolsActivePort"
     async with asyncio.timeout(_WITHIN_S):
-        while not await asyncio.to_thread(told.exists):  # the browser writes it once it listens
+        while True:  # the browser writes it once it listens, and not at one go
+            told = await asyncio.to_thread(_read, folder / "DevToolsActivePort")
+            if "\n" in told:
+                return int(told.splitlines()[0])
             await asyncio.sleep(0.05)
-    return int((await asyncio.to_thread(told.read_text)).splitlines()[0])
+
+
+def _read(path: Path) -> str:
+    return path.read_text() if path.exists() else ""

@@ -1,6 +1,7 @@
 """The page of the admin port in a real browser: each view, with traffic, without a complaint."""
 
 import hashlib
+import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -14,6 +15,7 @@ from tests.system.browser import Tab, browsing
 
 pytestmark = pytest.mark.system
 
+PAGE = Path(__file__).parents[2] / "page"
 TENANTS = ("checkout", "search", "batch")
 VIEWS = {
     "fleet": "document.querySelectorAll('tbody tr').length && document.querySelector('.ribbon')",
@@ -45,6 +47,16 @@ async def tab(tmp_path: Path) -> AsyncIterator[Tab]:
         yield tab
 
 
+@pytest.fixture(scope="session")
+def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The accessibility checker, as the page's own lock file names it."""
+    folder = tmp_path_factory.mktemp("axe")
+    for name in ("package.json", "package-lock.json"):
+        (folder / name).write_bytes((PAGE / name).read_bytes())
+    subprocess.run(["npm", "ci", "--silent", "--ignore-scripts"], cwd=folder, check=True)
+    return (folder / "node_modules/axe-core/axe.min.js").read_text()
+
+
 async def send(gateway: Harness) -> None:
     """Some of everything: three tenants, both places, refusals."""
     for number in range(60):
@@ -62,13 +74,16 @@ async def look(tab: Tab, gateway: Harness, view: str) -> None:
 
 
 @pytest.mark.parametrize("view", VIEWS)
-async def test_each_view_shows_its_traffic_without_a_complaint(gateway, tab, view):
+async def test_each_view_shows_its_traffic_without_a_complaint(gateway, tab, axe, view):
     await look(tab, gateway, view)
     assert tab.complaints == []
     asked = {urlsplit(url).netloc for url in tab.requests if not url.startswith("data:")}
     assert asked == {urlsplit(gateway.admin).netloc}, "it asks nobody else for anything"
     width = await tab.run("document.documentElement.scrollWidth - innerWidth")
     assert width <= 0, "nothing is wider than the window"
+    await tab.run(f"{axe};0")
+    found = await tab.run("axe.run().then(told => told.violations.map(each => each.id))")
+    assert found == [], "everybody can read it"
 
 
 async def test_a_request_that_was_typed_in_is_explained(gateway, tab):

@@ -28,7 +28,7 @@ class Gateway:
         return Snapshot({"router_tenant_requests_total": [(("t", "ok"), 3.0)]})
 
     async def sleep(self, seconds: float) -> None:
-        if seconds < 10:
+        if seconds == 1.0:  # till the next view
             await self.ticks.acquire()
         else:
             await asyncio.Event().wait()
