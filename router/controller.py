@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from router.backends.pool.endpoint import Endpoint
 from router.backends.pool.endpoints import Pool
+from router.backends.pool.group import MemberPool
 from router.domain.clock import Clock
 from router.domain.events import EventKind, told
 from router.domain.ports import PoolDriver
@@ -38,9 +39,10 @@ _log = logging.getLogger(__name__)
 
 
 class Sharing(NamedTuple):
-    """A model, and what it asks of the replicas that it shares."""
+    """A model with its places on the replicas that it shares, and what it asks of them."""
 
     model: ModelRuntime
+    member: MemberPool
     demand: Demand
 
 
@@ -96,13 +98,15 @@ class Controller:
         for model in runtime.models.values():
             demand = self._observe(model, fleet, runtime.settings.controller.window_s, dt, now)
             if demand is not None and model.group:
-                sharing[model.group].append(Sharing(model, demand))
+                members = runtime.groups[model.group].members.members
+                # A reload between two turns may have taken it out already.
+                if (member := members.get(model.name)) is not None:
+                    sharing[model.group].append(Sharing(model, member, demand))
             elif demand is not None:
                 self._step_model(model, demand, fleet, dt, now)
             yield
         for name, group in runtime.groups.items():
-            self._step_group(group, sharing[name], fleet, dt, now)
-            yield
+            yield from self._stepping_group(group, sharing[name], fleet, dt, now)
         for gone in self._windows.keys() - runtime.models.keys():
             del self._windows[gone]
             self._bills.pop(gone, None)
@@ -136,17 +140,15 @@ class Controller:
         self._command(model, model.pool, fleet, now)
         self._account(model, model.sizing_params, dt, now, leads=fleet.is_leader)
 
-    def _step_group(
+    def _stepping_group(
         self,
         group: GroupRuntime,
         sharing: Sequence[Sharing],
         fleet: FleetSnapshot,
         dt: float,
         now: float,
-    ) -> None:
+    ) -> Steps[None]:
         """Size what the models ask for together, and say who is to be loaded where."""
-        # A reload between two turns may have taken some out already.
-        sharing = [one for one in sharing if one.model.name in group.members.members]
         demand = summed([one.demand for one in sharing])
         if group.pool.ready:
             # Who waits for a model to be loaded asks for no replica.
@@ -155,14 +157,18 @@ class Controller:
         self._size(group, group.pool, group.sizing_params, demand, (dt, now))
         follow(group.pool, fleet.endpoints.get(group.name, ()), fleet.peer_in_flight)
         self._command(group, group.pool, fleet, now)
+        yield
         for one in sharing:
-            group.members.members[one.model.name].worked(one.demand.load, dt)
+            one.member.worked(one.demand.load, dt)
+            yield
         # Whoever leads changes what replicas have in memory, or two would undo each other's work.
         leads = fleet.is_leader
         group.residents.plan(now, may_load=leads, may_unload=leads and not group.pool.signals_stale)
+        yield
         for one in sharing:
-            _tell_member(one.model, group, now)
-        self._account_group(group, sharing, (dt, now), leads=leads)
+            _tell_member(one, group, now)
+            yield
+        yield from self._accounting_group(group, sharing, (dt, now), leads=leads)
 
     def _size(
         self,
@@ -229,29 +235,30 @@ class Controller:
         usd_per_s = params.replica_usd_per_s
         self._charge(model, used_s, busy_s * usd_per_s, (billed_s - busy_s) * usd_per_s, now)
 
-    def _account_group(
+    def _accounting_group(
         self,
         group: GroupRuntime,
         sharing: Sequence[Sharing],
         time: tuple[float, float],
         *,
         leads: bool,
-    ) -> None:
+    ) -> Steps[None]:
         """Split a group's bill: each model pays for its work, and for idle time by its work."""
         dt, now = time
-        members, usd_per_s = group.members.members, group.sizing_params.replica_usd_per_s
+        usd_per_s = group.sizing_params.replica_usd_per_s
         billed_s = _billed_s(group.driver, dt, leads=leads)
-        used_s = [members[one.model.name].take_used_s() for one in sharing]
+        used_s = [one.member.take_used_s() for one in sharing]
         busy_s = [sum(used.values()) for used in used_s]
         all_busy_s = sum(busy_s)
         # More than is paid for where replicas that others pay for did some of it.
         scale = min(1.0, billed_s / all_busy_s) if all_busy_s else 0.0
         idle_usd = (billed_s - all_busy_s * scale) * usd_per_s
-        heats = [members[one.model.name].heat for one in sharing]
+        heats = [one.member.heat for one in sharing]
         all_heat = sum(heats)
         for one, used, busy, heat in zip(sharing, used_s, busy_s, heats, strict=True):
             part = heat / all_heat if all_heat else 1 / len(sharing)
             self._charge(one.model, used, busy * scale * usd_per_s, idle_usd * part, now)
+            yield
 
     def _charge(
         self,
@@ -276,13 +283,14 @@ def _billed_s(driver: PoolDriver, dt: float, *, leads: bool) -> float:
     return driver.billed * dt if is_payer else 0.0
 
 
-def _tell_member(model: ModelRuntime, group: GroupRuntime, now: float) -> None:
+def _tell_member(sharing: Sharing, group: GroupRuntime, now: float) -> None:
     """What a model's own pool has to know of the replicas that it shares."""
-    pool, state, member = model.pool, model.sizing, group.members.members[model.name]
-    assert pool is not None  # noqa: S101
+    state, member = sharing.model.sizing, sharing.member
     wanted = group.sizing.wanted if member.heat or member.is_awaited else 0
-    pool.starting_since = starting_since(pool.starting_since, pool.wanted, wanted, pool.ready, now)
-    pool.wanted, pool.signals_stale = wanted, group.pool.signals_stale
+    member.starting_since = starting_since(
+        member.starting_since, member.wanted, wanted, member.ready, now
+    )
+    member.wanted, member.signals_stale = wanted, group.pool.signals_stale
     state.wanted, state.reason = wanted, group.sizing.reason
 
 

@@ -6,7 +6,7 @@ such are the endpoints of one more pool, `hosts`, which driver and prober keep. 
 where is `policy.placement`'s business; `residents` sees to it.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from random import Random
 
 from router.admission.slots import Waiter
@@ -69,16 +69,16 @@ def capacity_of(host: Endpoint, most: int) -> int:
 class HostPool(Pool):
     """The replicas as such. What happens to them happens to every model's places there."""
 
-    members: Mapping[str, "MemberPool"]
+    group: "Group"
 
     def judge(self, now: float) -> int:
-        """Each model's places are compared with its own."""
-        return sum(member.judge(now) for member in self.members.values())
+        """Compare each model's places with each other."""
+        members = self.group.members.values()
+        return sum(member.judge(now) for member in members if member.endpoints)
 
     def pump(self, now: float) -> None:
         """Slots may have come free for any model."""
-        for member in self.members.values():
-            member.pump(now)
+        self.group.pump(now)
 
 
 class MemberPool(Pool):
@@ -160,7 +160,7 @@ class Group:
         self.members: dict[str, MemberPool] = {}
         self.turns = Turns()
         self.on_change: Callable[[], None] = lambda: None
-        hosts.members = self.members
+        hosts.group = self
         hosts.rotation.on_change = self._follow
 
     def retain(self, names: Collection[str]) -> None:
