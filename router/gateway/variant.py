@@ -48,9 +48,13 @@ class Assignment:
         finding = self.trial.record(self.side, latency_s if outcome is Outcome.OK else None, now)
         if self.trial.step != step:
             share = self.trial.share
-            _log.warning(
-                "canary of rule %s is promoted: it gets %.4g of the requests", self.rule, share
+            facts = told(
+                EventKind.CANARY, self.trial.canary.stable_model, rule=self.rule, share=share
             )
+            _log.warning(
+                "canary of rule %s is promoted: it gets %.4g of the requests", self.rule, share,
+                extra=facts,
+            )  # fmt: skip
         if finding is not None:
             facts = told(EventKind.CANARY, self.trial.canary.stable_model, rule=self.rule)
             _log.error("canary of rule %s is rolled back: %s", self.rule, finding.text, extra=facts)

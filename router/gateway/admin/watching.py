@@ -15,6 +15,7 @@ import msgspec
 from redis.exceptions import RedisError
 
 from router.domain.errors import NotFoundError
+from router.domain.events import EventKind, told
 from router.gateway.protocols.feedback import adopt
 from router.quality.files import MAX_FILE_BYTES, BaselineError, decode, encode
 from router.quality.monitor import Monitor, Verdict
@@ -166,7 +167,9 @@ class WatchedQuality:
     def _convict(self, verdict: Verdict) -> None:
         trial = self._runtime.current.trials.get(verdict.rule)
         if trial is not None and trial.convict(verdict.finding, verdict.epoch):
-            _log.error("canary of rule %s is rolled back: %s", verdict.rule, verdict.finding.text)
+            facts = told(EventKind.CANARY, trial.canary.stable_model, rule=verdict.rule)
+            text = verdict.finding.text
+            _log.error("canary of rule %s is rolled back: %s", verdict.rule, text, extra=facts)
 
     def _count_label(self, kept: Kept) -> None:
         place = kept.origin.place
