@@ -20,6 +20,7 @@ from router.commands.admin_client import ADMIN_URL, AdminError, AdminPort, token
 from router.commands.cold import measure_cold
 from router.commands.events import events
 from router.commands.exits import fail, load_or_exit
+from router.commands.jobs import batch, jobs
 from router.commands.model_check import broken_models, missing_models
 from router.commands.platform_check import certificate_warning, platform_warnings
 from router.commands.quality import quality
@@ -44,6 +45,8 @@ main.add_command(serve)
 main.add_command(serve_process)
 main.add_command(events)
 main.add_command(quality)
+main.add_command(jobs)
+main.add_command(batch)
 main.add_command(replay)
 main.add_command(diff)
 main.add_command(measure)

@@ -213,7 +213,9 @@ class DataPlane:
     async def _give(self, out: Direct, reply: BackendResponse, exchange: Exchange) -> None:
         """Send an answer that no backend gives now."""
         exchange.status = reply.status
-        headers = [*reply.headers, *exchange.headers(self._clock())]
+        # Its length is written by whoever sends it: a client refuses to be told twice.
+        headers = [each for each in reply.headers if each[0] != "content-length"]
+        headers += exchange.headers(self._clock())
         if reply.rest is None:
             out.whole(reply.status, headers, reply.body)
         else:

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 from redis.commands.core import AsyncScript
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from router.domain.errors import NotDurableError
 from router.jobs import redis_scripts as scripts
@@ -38,6 +38,7 @@ class RedisStore:
         self._redis = redis_client(url, _TIMEOUT_S, _CONNECTIONS)
         self._scripts: dict[str, AsyncScript] = {}
         self._free = asyncio.Semaphore(_CONNECTIONS)
+        self._keeps = False
 
     async def open(self) -> None:
         """Nothing is needed: connections are made when they are used."""
@@ -197,10 +198,16 @@ class RedisStore:
             async with self._free:
                 return await self._redis.execute_command(*command)  # type: ignore[no-untyped-call]
         except RedisError as error:
-            raise NotDurableError(_NOT_REACHED) from error
+            self._keeps = False
+            is_refused = command[0] == "WAITAOF" and isinstance(error, ResponseError)
+            raise NotDurableError(_NOT_KEPT if is_refused else _NOT_REACHED) from error
 
     async def _run(self, script: str, *told: Any, durable: bool = False) -> Any:  # noqa: ANN401
         """Run a script; if `durable`, return only once what it wrote is on the disk."""
+        if durable and not self._keeps:
+            # Before anything is written: what is refused shall not be run.
+            await self._read("WAITAOF", 1, 0, _DURABLE_WITHIN_MS)
+            self._keeps = True
         registered = self._scripts.get(script)
         if registered is None:
             registered = self._scripts[script] = self._redis.register_script(script)
@@ -215,8 +222,8 @@ class RedisStore:
                         "WAITAOF", 1, 0, _DURABLE_WITHIN_MS
                     )
         except RedisError as error:
-            refused = durable and "WAITAOF" in str(error)
-            raise NotDurableError(_NOT_KEPT if refused else _NOT_REACHED) from error
+            self._keeps = False  # another may stand in its place
+            raise NotDurableError(_NOT_REACHED) from error
         if kept[0] < 1:
             raise NotDurableError("the Redis of the jobs did not write them to its disk in time")
         return answer

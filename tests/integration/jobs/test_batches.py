@@ -101,7 +101,7 @@ async def test_lines_that_the_model_refuses_are_errors_with_their_answer(gateway
     assert error["error"]["code"] == "request_failed"
 
 
-async def test_files_are_listed_read_and_deleted(client):
+async def test_files_are_listed_read_and_deleted(gateway, client):
     content = line(1) + b"\n"
     files = [
         await client.files.create(file=(f"{n}.jsonl", content), purpose="batch") for n in range(3)
@@ -110,6 +110,8 @@ async def test_files_are_listed_read_and_deleted(client):
     listed = [one.id async for one in client.files.list(limit=2)]
     assert listed == [one.id for one in reversed(files)]
     assert (await client.files.content(files[0].id)).content == content
+    read = await gateway.request("GET", f"/v1/files/{files[0].id}/content")
+    assert read.headers.getall("content-length") == [str(len(content))]
     assert (await client.files.delete(files[0].id)).deleted
     with pytest.raises(openai.NotFoundError):
         await client.files.retrieve(files[0].id)
