@@ -3,8 +3,9 @@
 Decides nothing: which backend and whether again is the director's business.
 """
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
+from typing import Any
 
 from router.backends.pool.endpoints import Pool
 from router.backends.refusal import verdict_of_answer
@@ -30,10 +31,15 @@ class Try:
 
 @dataclass(slots=True)
 class Running:
-    """A first attempt that was sent at `started` and is slow, and a second one to race it."""
+    """A first attempt that was sent at `started` and is slow, and a second one to race it.
 
+    Who does not await `answer` calls `cancel`, which ends the first.
+    """
+
+    model: ModelRuntime
     first: Try
-    answer: Awaitable[BackendResponse]
+    answer: Coroutine[Any, Any, BackendResponse]
+    cancel: Callable[[], None]
     started: float
     second: Try
 
@@ -143,6 +149,16 @@ class Attempts:
             await response.close()
         finally:
             self.release(model, tried, record, result, response)
+
+    def abandon(self, record: Record) -> None:
+        """Give up attempts that were under way and that nobody has gone on with."""
+        running, record.running = record.running, None
+        if running is None:
+            return
+        running.answer.close()
+        running.cancel()
+        for tried in (running.first, running.second):
+            self.release(running.model, tried, record, AttemptResult.CANCELLED, None)
 
     def release(
         self, model: ModelRuntime, tried: Try, record: Record, result: AttemptResult,

@@ -73,6 +73,10 @@ class Director:
             await self._attempts.end(model, tried, record, result, response)
             record.cold_start = response.cold_start
 
+    def abandon(self, record: Record) -> None:
+        """Give up what was under way of a request that `serve` has not got."""
+        self._attempts.abandon(record)
+
     def check(self, chain: Sequence[Link]) -> None:
         """Raise now what `serve` would raise, before the body has been read."""
         now = self._clock()

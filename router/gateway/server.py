@@ -152,6 +152,7 @@ class DataPlane:
             raise
         finally:
             self._ordinary_in_flight -= 1
+            self._director.abandon(exchange.record)
             if exchange.model is not None or exchange.outcome is not Outcome.OK:
                 exchange.finish(self._clock(), self._telemetry)
 

@@ -62,9 +62,15 @@ class Hedged(Attempt):
         ground.metrics.record_decision(route.model.name, Backend.POOL, self._reason)
         record = self._record_so_far(now)
         record.upstream_s = 0.0  # counted from `started`, at the end
-        upstream = ground.upstream.taken_over(self._connection)
+        connection = self._connection
+        upstream = ground.upstream.taken_over(connection)
         answer = lease.taken_over(request, upstream, self._sent)
-        record.running = Running(first, answer, self._sent, second)
+
+        def cancel() -> None:
+            upstream.close()
+            connection.cancel()
+
+        record.running = Running(route.model, first, answer, cancel, self._sent, second)
         self._client.hand_over(Carried(self._request_id.decode("ascii"), self._started, record))
 
     # -- what is learned -------------------------------------------------------------------------

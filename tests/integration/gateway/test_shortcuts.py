@@ -210,6 +210,30 @@ async def test_one_that_is_slow_goes_on_in_a_task_with_both_attempts(tmp_path, m
     assert roads.taken == {"pool": 2, "direct": 2}
 
 
+async def test_both_attempts_end_where_there_is_no_room_to_go_on(tmp_path, monkeypatch):
+    slow = Gate()
+    model = {"hedge": {"budget": 0.5}}
+    async with Harness(tmp_path, warm=[ok(), ok()], model=model) as gateway:
+        for _ in range(50):
+            await gateway.infer()
+        for each in gateway.warm:
+            each.behave = slow
+        data = gateway.gateway._data
+        fast: Any = data.fast_path
+        begin = fast.begin
+
+        def fill(*facts: Any) -> Any:
+            attempt = begin(*facts)
+            data.bodies.max_bytes = 0
+            return attempt
+
+        monkeypatch.setattr(fast, "begin", fill)
+        reply = await gateway.infer(x_request_id="full")
+        await gateway.until(lambda: gateway.pool.in_flight == 0)
+        line = await gateway.logged("full")
+    assert (reply.status, line["status"]) == (503, 503)
+
+
 async def test_so_does_one_that_a_shadow_gets_a_copy_of(tmp_path, monkeypatch):
     async with shadowed(tmp_path, ok(b"{}"), ok(b"{}")) as (gateway, upstream):
         await gateway.infer()
