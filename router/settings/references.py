@@ -27,6 +27,7 @@ def wrong_references(data: object) -> Iterator[tuple[KeyPath, str]]:
     yield from wrong_fallbacks(known, chains)
     yield from _empty_backends(models)
     yield from _sized_twice(models)
+    yield from _unwatched(data, models)
     for path, name in _named_by_rules(data):
         if name not in known.values():
             yield path, "is not the name of a configured model"
@@ -63,6 +64,25 @@ def _named_by_rules(data: object) -> Iterator[tuple[KeyPath, str]]:
             name = other.get("model") if isinstance(other, dict) else None
             if isinstance(name, str):
                 yield ("rules", index, key, "model"), name
+
+
+def _unwatched(
+    data: object, models: list[tuple[int, dict[str, object]]]
+) -> Iterator[tuple[KeyPath, str]]:
+    """Canaries to be judged by quality although nobody watches one of the two models."""
+    watched = {str(model.get("name")) for _, model in models if model.get("quality") is not None}
+    for index, rule in _entries(data, "rules"):
+        canary, match = rule.get("canary"), rule.get("match")
+        rollback = canary.get("rollback") if isinstance(canary, dict) else None
+        if not isinstance(canary, dict) or not isinstance(rollback, dict):
+            continue
+        stable = match.get("model") if isinstance(match, dict) else None
+        stable = stable[0] if isinstance(stable, list) and stable else stable
+        for key in ("accuracy", "drift"):
+            both = {str(stable), str(canary.get("model") or stable)}
+            if key in rollback and not both <= watched:
+                path: KeyPath = ("rules", index, "canary", "rollback", key)
+                yield path, f"needs quality settings of {' and '.join(sorted(both - watched))}"
 
 
 def _entries(data: object, key: str) -> Iterator[tuple[int, dict[str, object]]]:

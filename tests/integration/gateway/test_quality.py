@@ -311,3 +311,38 @@ async def test_a_model_that_is_watched_no_more_is_forgotten(tmp_path):
         assert len(gateway.gateway._parts.quality.pending) == 0
         assert (await gateway.infer(question(1))).status == 200
         assert (await quality_of(gateway))["models"] == []
+
+
+async def test_labels_judge_a_shadow_too(tmp_path):
+    async with running(Upstream(ok(outputs(0.1, 0.9)))) as upstream, watched(tmp_path) as gateway:
+        config = deepcopy(gateway.config)
+        model = config["models"][0]
+        pool = {**model["pool"], "urls": [upstream.url]}
+        config["models"].append({**model, "name": "s", "served_as": "m", "pool": pool})
+        config["rules"] = [
+            {"name": "r", "match": {"model": "m"}, "route": "auto", "shadow": {"model": "s"}}
+        ]
+        assert (await reload(gateway, config)).status == 200
+        await gateway.until(lambda: runtime(gateway).models["s"].pool.ready == 1)
+        await gateway.infer(question(1), x_request_id="r")
+        await gateway.until(lambda: counts(gateway)["s", "read"] == 1)
+        await sampled(gateway, 1)
+        assert (await label(gateway, {"request_id": "r", "label": 0})).json()["counted"] == 1
+        models = {each["name"]: each["versions"] for each in (await quality_of(gateway))["models"]}
+        assert models["m"][0]["by_side"]["all"]["accuracy"]["value"] == 1
+        assert models["s"][0]["by_side"]["shadow"]["accuracy"]["value"] == 0
+
+
+async def test_a_canary_to_be_judged_by_quality_needs_models_that_are_watched(tmp_path):
+    async with watched(tmp_path) as gateway:
+        config = deepcopy(gateway.config)
+        model = {**config["models"][0], "name": "m-next", "served_as": "m"}
+        del model["quality"]
+        config["models"].append(model)
+        canary = {"model": "m-next", "share": 5, "rollback": {"accuracy": {"margin": 0.1}}}
+        config["rules"] = [
+            {"name": "c", "match": {"model": "m"}, "route": "auto", "canary": canary}
+        ]
+        reply = await reload(gateway, config)
+        assert reply.status == 422
+        assert "needs quality settings of m-next" in reply.body.decode()
