@@ -1,4 +1,4 @@
-"""What each path of the data port is: the rows are shown in the README, and tested."""
+"""What each path of the data port is: the rows are shown in docs/endpoints.md, and tested."""
 
 from enum import StrEnum
 from typing import NamedTuple

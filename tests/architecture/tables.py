@@ -25,12 +25,12 @@ _BLOCK = "<!-- table: {name} -->\n{table}\n<!-- end: {name} -->"
 def tables() -> dict[tuple[str, str], str]:
     """Every generated table by file and name."""
     return {
-        ("README.md", "reasons"): _reasons(),
-        ("README.md", "paths"): paths(),
-        ("README.md", "errors"): _errors(),
-        ("README.md", "metrics"): reference_table(),
-        ("README.md", "events"): _events(),
-        ("README.md", "failures"): failures(),
+        ("docs/routing.md", "reasons"): _reasons(),
+        ("docs/endpoints.md", "paths"): paths(),
+        ("docs/endpoints.md", "errors"): _errors(),
+        ("docs/metrics.md", "metrics"): reference_table(),
+        ("docs/operations.md", "events"): _events(),
+        ("docs/operations.md", "failures"): failures(),
         ("config/REFERENCE.md", "configuration"): markdown(reference()),
     }
 

@@ -1,6 +1,8 @@
 """The documentation's tables are the code's."""
 
 import re
+import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +17,30 @@ def test_a_table_is_up_to_date(file: str, name: str):
     )
 
 
+def pages() -> list[str]:
+    listed = subprocess.run(
+        ["git", "ls-files", "*.md"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return listed.stdout.split()
+
+
+def anchors(page: Path) -> set[str]:
+    """The headings of a page as GitHub links to them."""
+    text = re.sub(r"(?ms)^```.*?^```", "", page.read_text())
+    titles = re.findall(r"(?m)^#+ (.*)$", text)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", pages())
+def test_links_within_the_repository_lead_somewhere(page: str):
+    here = ROOT / page
+    for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", here.read_text()):
+        name, _, anchor = target.partition("#")
+        found = here.parent / name if name else here
+        assert found.exists(), target
+        assert not anchor or anchor in anchors(found), target
+
+
 def test_every_reason_is_explained():
     assert set(REASON_HELP) == set(Reason)
 
@@ -25,7 +51,7 @@ def test_the_readme_names_only_make_targets_that_exist():
         for line in (ROOT / "Makefile").read_text().splitlines()
         if line[:1].isalpha() and ":" in line
     }
-    readme = (ROOT / "README.md").read_text()
-    named = set(re.findall(r"^make ([a-z-]+)", readme, re.MULTILINE))
+    told = "".join((ROOT / page).read_text() for page in ("README.md", "CONTRIBUTING.md"))
+    named = set(re.findall(r"^make ([a-z-]+)", told, re.MULTILINE))
     assert named
     assert named <= targets

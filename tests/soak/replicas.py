@@ -15,7 +15,7 @@ _ANSWER = json.dumps({"model_name": "m", "outputs": [{"data": list(range(60))}]}
 
 
 class Fault(StrEnum):
-    """What is wrong with a replica; the failure matrix in the README has the same kinds."""
+    """What is wrong with a replica; the failure matrix in docs/operations.md has the same kinds."""
 
     CRASH = "crash"
     HANG = "hang"

@@ -1,6 +1,6 @@
 """The failure matrix: what happens to a pool's replicas, and what becomes of requests.
 
-The rows are tested by `test_matrix` and shown in the README.
+The rows are tested by `test_matrix` and shown in docs/operations.md.
 """
 
 from dataclasses import dataclass
