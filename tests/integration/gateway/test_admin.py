@@ -95,7 +95,7 @@ async def test_status_shows_the_model_as_it_is(gateway):
     )
     (endpoint,) = model["endpoints"]
     assert (endpoint["state"], endpoint["in_flight"], endpoint["capacity"]) == ("ready", 0, 4)
-    assert "127.0.0.1" not in json.dumps(model["endpoints"])
+    assert endpoint["address"].startswith("http://127.0.0.1:"), "whoever is here may know"
     assert model["startup_s"] is None, "its replica was there from the beginning"
     assert model["split"] == {"pool": 2, "serverless": 1}
     assert model["reasons"] == {"hint": 3}
