@@ -6,7 +6,7 @@ The one place that starts and stops things. Decides nothing about requests.
 import asyncio
 import logging
 import socket
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ from router.telemetry.log_file import LineWriter
 from router.telemetry.logs import AccessLog
 from router.telemetry.loop_watch import LoopWatch
 from router.telemetry.metrics import Metrics, Objective
-from router.turns import Turn, in_turns
+from router.turns import Steps, Turn, at_once, in_turns
 
 _log = logging.getLogger(__name__)
 
@@ -155,7 +155,7 @@ class Gateway:
             self._events,
             self._feed,
         )
-        self._take_up(None, self._runtime.current)
+        at_once(self._take_up(None, self._runtime.current))
 
     async def run(self, stop: asyncio.Event, on_ready: Callable[[str, str], None]) -> None:
         """Serve until `stop` is set, then drain. `on_ready` gets the URLs of both ports.
@@ -316,8 +316,7 @@ class Gateway:
             found = await asyncio.to_thread(changes, old.settings, new.settings, old.keys, new.keys)
             self._runtime.swap(new)
             turn = Turn()
-            self._take_up(old, new)
-            await turn.pause_if_over()
+            await in_turns(self._take_up(old, new))
             for key in old.credentials.keys() - new.credentials.keys():
                 await self._background.stop(_credential_loop(old.credentials[key]))
             for name in new.models.keys() | old.models.keys():
@@ -333,10 +332,11 @@ class Gateway:
                 remains.pop()
                 await turn.pause_if_over()
             self._reloads.loaded_at, self._reloads.last_error = self._wall_clock(), None
-            _tell_changes(found, who)
+            changed = len(found)
+            await in_turns(_telling_changes(found, who))
             _log.info(
                 "configuration %s is in force", new.content_hash[:12],
-                extra=told(EventKind.CONFIG, who=who, changes=len(found), hash=new.content_hash),
+                extra=told(EventKind.CONFIG, who=who, changes=changed, hash=new.content_hash),
             )  # fmt: skip
             return new.content_hash
 
@@ -350,8 +350,8 @@ class Gateway:
             return error.sources
         return self._sources
 
-    def _take_up(self, old: Runtime | None, new: Runtime) -> None:
-        """Tell everybody else about a runtime that was put in force."""
+    def _take_up(self, old: Runtime | None, new: Runtime) -> Steps[None]:
+        """Tell everybody else about a runtime that was put in force, one at a time."""
         for warning in new.warnings:
             _log.warning("%s", warning)
         wanted, possible = new.settings.server.max_connections, self._data.limits.possible
@@ -364,24 +364,31 @@ class Gateway:
             _log.warning(
                 "listeners, processes, access log, shared state and jobs change at the next start"
             )
-        self._metrics.configure(
-            new.models,
-            {model.name: _objective(model) for model in new.models.values()},
-            {key.name: key.tenant for key in new.keys},
-        )
+        objectives = {}
+        for name, model in new.models.items():
+            objectives[name] = _objective(model)
+            yield
+        tenants = {key.name: key.tenant for key in new.keys}
+        self._metrics.configure(new.models, objectives, tenants)
+        yield
         self._metrics.record_reload(succeeded=True, at=self._wall_clock())
         self._parts.book.retain(new.models)
+        yield
         self._quality.take_up(watched(new.settings))
+        yield
         self._publisher.look_at_all()
+        yield
         self._data.shadows.retain(new)
         if self._host is not None:
             self._host.declare(local_functions(new.settings), new.settings.workers.log)
         for model in new.models.values():
             if model.pool is not None:
                 model.pool.wake = self._controller.wake
+            yield
         for group in new.groups.values():
             names = {model.name for model in new.models.values() if model.group == group.name}
             group.members.retain(names)
+            yield
 
     async def _replace_pool(self, old: Owner | None, new: Owner | None) -> None:
         """Start and stop what a reload changed; what stayed the same is not touched."""
@@ -454,14 +461,22 @@ def _needs_restart(old: Runtime, new: Runtime) -> bool:
     )
 
 
-def _tell_changes(found: Sequence[Change], who: str) -> None:
-    for key, old, new in found[:_MOST_CHANGES_TOLD]:
+def _telling_changes(found: list[Change], who: str) -> Steps[None]:
+    """Tell the first of the changes, in their order, and empty the list: each is one step."""
+    left_out = max(0, len(found) - _MOST_CHANGES_TOLD)
+    found.reverse()
+    while len(found) > left_out:
+        key, old, new = found.pop()
         _log.info(
             "configuration: %s: %s -> %s (%s)", key, old, new, who,
             extra=told(EventKind.CONFIG, key=key, old=old, new=new, who=who),
         )  # fmt: skip
-    if len(found) > _MOST_CHANGES_TOLD:
-        _log.info("configuration: %d more keys changed", len(found) - _MOST_CHANGES_TOLD)
+        yield
+    while found:
+        found.pop()
+        yield
+    if left_out:
+        _log.info("configuration: %d more keys changed", left_out)
 
 
 def _objective(model: ModelRuntime) -> Objective:

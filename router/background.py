@@ -43,7 +43,16 @@ async def _keep_running(name: str, run: Callable[[], Awaitable[None]]) -> None:
         try:
             await run()
         except Exception:  # noqa: BLE001  root of a background task: reported, then tried again
+            if _is_told_to_stop():
+                _log.warning("background loop %s failed when it was stopped", name, exc_info=True)
+                return
             _log.exception("background loop %s failed and is started again", name)
         else:
             return
         await asyncio.sleep(_RESTART_AFTER_S)
+
+
+def _is_told_to_stop() -> bool:
+    """Whether a cancellation was lost: a task group tells the errors of its tasks instead."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -42,6 +42,8 @@ class SharingSettings(Section):
 
 def groups_of(settings: "Settings") -> dict[str, tuple["ModelSettings", ...]]:
     """The models of each shared pool that has any."""
+    if not settings.pools:  # a thousand models need not be asked
+        return {}
     found: defaultdict[str, list[ModelSettings]] = defaultdict(list)
     for model in settings.models:
         if model.pool is not None and model.pool.group:
