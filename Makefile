@@ -53,7 +53,8 @@ check: $(VENV)/.dev  ## format, lint, types, import contracts
 	$(BIN)/lint-imports
 
 test: $(VENV)/.dev .demo/.models  ## the test suite; needs no root and no installed service
-	$(PYTEST)
+	$(PYTEST) -m "not system and not alone"
+	$(BIN)/pytest -m alone
 
 test-repeat: $(VENV)/.dev .demo/.models  ## the suite RUNS times (20) in random order, half of them beside a load
 	tests/repeat $(RUNS) $(PYTEST)

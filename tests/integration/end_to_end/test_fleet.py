@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 
 import aiohttp
+import pytest
 
 from tests.fakes.valkey import ValkeyProcess, valkey_server
 from tests.integration.end_to_end.client import MLP, count, infer, steady
@@ -43,6 +44,7 @@ async def test_two_gateways_size_as_one_and_share_the_replica(
     assert len(first.workers()) + len(second.workers()) == 1
 
 
+@pytest.mark.alone
 async def test_one_gateway_alone_below_break_even_starts_nothing(
     start_gateway: StartGateway, repository: Path
 ):

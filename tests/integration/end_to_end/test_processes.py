@@ -197,6 +197,7 @@ async def test_a_drain_reaches_all_and_whoever_is_started_again(gateway: Gateway
                 assert reply.status == 503
 
 
+@pytest.mark.alone
 async def test_a_drained_replica_is_left_alone_by_all_and_whoever_is_started_again(
     gateway: GatewayProcess,
 ):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import aiohttp
 import numpy as np
+import pytest
 
 from tests.integration.end_to_end.client import MLP, count, floats, infer, slow, steady
 from tests.integration.end_to_end.conftest import StartGateway
@@ -52,6 +53,7 @@ async def test_steady_traffic_moves_to_a_replica_and_silence_takes_it_down(
     assert not gateway.workers()
 
 
+@pytest.mark.alone
 async def test_a_burst_beyond_the_pool_spills_over(start_gateway: StartGateway, repository: Path):
     pool = {"min_replicas": 1, "concurrency": 1, "service_time_ms": 200}
     gateway = start_gateway(settings(repository, model("slow", slo={"latency_ms": 700}, pool=pool)))

@@ -365,6 +365,7 @@ async def test_a_dry_run_checks_and_starts_nothing(client: HostClient, name: str
     assert await client.environments(name) == []
 
 
+@pytest.mark.alone
 async def test_warm_overhead_is_small(client: HostClient, name: str) -> None:
     await client.declare(function(name))
     await client.invoke(name)

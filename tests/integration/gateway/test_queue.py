@@ -254,6 +254,7 @@ class FourAtOnce:
         return Answer()
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("fast_path", [True, False])
 async def test_the_concurrency_of_an_unknown_server_is_learned(tmp_path, fast_path):
     server_ = FourAtOnce()

@@ -18,6 +18,8 @@ from router.turns import TURN_S, in_turns
 from tests.fakes.upstreams import ok
 from tests.integration.harness import Harness
 
+pytestmark = pytest.mark.alone
+
 MODELS = 1000
 # Room for a machine that is slow or busy; without turns it is ten to a thousand times as much.
 MOST_S = max(0.004, 4 * TURN_S)
