@@ -1,6 +1,8 @@
 """A minute of real traffic through a real gateway, and the replay of its log: do they agree?
 
-The scenario is stated in advance: quiet, busy, quiet. Only times are taken from the live run (what
+The scenario is stated in advance: quiet, livelier, busy, quiet. The second part starts a few of the
+function's environments one by one: eight at once on two cores take each other's time, and a replay
+draws each cold start by itself (docs/cost.md). Only times are taken from the live run (what
 requests and start-ups took, as `measure` finds them); what went where is the replay's own finding.
 """
 
@@ -21,8 +23,8 @@ from tests.integration.end_to_end.gateway import GatewayProcess
 from workers.demo.calls import Call, infer
 
 DEMO_MODELS = Path(__file__).parents[2] / ".demo" / "models"
-QUIET_PER_S, BUSY_PER_S = 1.0, 12.0
-BUSY_FROM_S, BUSY_TO_S, END_S = 10.0, 45.0, 60.0
+QUIET_PER_S, LIVELY_PER_S, BUSY_PER_S = 1.0, 2.5, 12.0
+LIVELY_FROM_S, BUSY_FROM_S, BUSY_TO_S, END_S = 5.0, 15.0, 50.0, 65.0
 CONFIG: dict[str, Any] = {
     "workers": {"repository": str(DEMO_MODELS), "log": "workers.log"},
     "controller": {"interval": "200ms", "window": "3s"},
@@ -45,14 +47,19 @@ CONFIG: dict[str, Any] = {
 
 
 def arrivals(seed: int) -> list[float]:
-    """Poisson arrivals, quiet but for the busy time in the middle."""
+    """Poisson arrivals, each part with its rate."""
     rng = Random(seed)
     at, found = 0.0, []
     while (at := at + rng.expovariate(BUSY_PER_S)) < END_S:
-        is_busy = BUSY_FROM_S <= at < BUSY_TO_S
-        if is_busy or rng.random() < QUIET_PER_S / BUSY_PER_S:
+        if rng.random() < _rate(at) / BUSY_PER_S:
             found.append(at)
     return found
+
+
+def _rate(at: float) -> float:
+    if BUSY_FROM_S <= at < BUSY_TO_S:
+        return BUSY_PER_S
+    return LIVELY_PER_S if LIVELY_FROM_S <= at < BUSY_FROM_S else QUIET_PER_S
 
 
 async def send(url: str, at: list[float]) -> list[Call]:
