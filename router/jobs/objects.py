@@ -13,7 +13,8 @@ from secrets import token_hex
 from types import TracebackType
 from typing import BinaryIO, Self
 
-from router.domain.errors import NotDurableError, NotFoundError
+from router.domain.errors import NotFoundError
+from router.jobs.store import not_durable
 
 _PART_BYTES = 256 * 1024
 _NOT_WRITTEN = "the folder of jobs cannot be written"
@@ -36,7 +37,7 @@ class Writing:
         try:
             self._file = await asyncio.to_thread(self._from.open, "wb")
         except OSError as error:
-            raise NotDurableError(_NOT_WRITTEN) from error
+            raise not_durable(_NOT_WRITTEN, error) from error
         return self
 
     async def __aexit__(
@@ -55,7 +56,7 @@ class Writing:
         try:
             await asyncio.to_thread(self._file.write, part)
         except OSError as error:
-            raise NotDurableError(_NOT_WRITTEN) from error
+            raise not_durable(_NOT_WRITTEN, error) from error
 
     async def keep(self) -> str:
         """It is complete: returns its name once it is on the disk. Raises NotDurableError."""
@@ -64,7 +65,7 @@ class Writing:
         try:
             await asyncio.to_thread(self._keep, file)
         except OSError as error:
-            raise NotDurableError(_NOT_WRITTEN) from error
+            raise not_durable(_NOT_WRITTEN, error) from error
         return self.name
 
     def _keep(self, file: BinaryIO) -> None:
@@ -98,7 +99,7 @@ class Objects:
         try:
             await asyncio.to_thread(self._folder.mkdir, 0o700, parents=True, exist_ok=True)
         except OSError as error:
-            raise NotDurableError(_NOT_WRITTEN) from error
+            raise not_durable(_NOT_WRITTEN, error) from error
 
     def writing(self) -> Writing:
         """A new object."""

@@ -14,10 +14,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from router.domain.errors import NotDurableError
 from router.jobs import sqlite_statements as sql
 from router.jobs.records import End, Job, Lane, Result, Spec, State
-from router.jobs.store import GIVEN_UP, Document, too_many_jobs
+from router.jobs.store import GIVEN_UP, Document, not_durable, too_many_jobs
 
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], Any]
@@ -42,7 +41,7 @@ class SqliteStore:
         try:
             await asyncio.get_running_loop().run_in_executor(self._thread, self._connect)
         except (OSError, sqlite3.Error) as error:
-            raise NotDurableError(_NOT_WRITTEN) from error
+            raise not_durable(_NOT_WRITTEN, error) from error
 
     async def close(self) -> None:
         """Write what was asked, and close the file."""
@@ -265,9 +264,7 @@ class SqliteStore:
         except sqlite3.Error as error:
             if connection is not None and connection.in_transaction:
                 connection.execute("ROLLBACK")
-            failure = NotDurableError(_NOT_WRITTEN)
-            failure.__cause__ = error
-            return [failure] * len(works)
+            return [not_durable(_NOT_WRITTEN, error)] * len(works)
         return answers
 
 

@@ -5,14 +5,26 @@ written, so that whoever was given up while it worked changes nothing. Claims en
 their worker, never by age: a long job is not run twice because it is long.
 """
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from router.domain.errors import TooManyJobsError
+from router.domain.errors import NotDurableError, TooManyJobsError
 from router.jobs.records import End, Job, Lane, Result, State
+from router.telemetry.repeats import BY_STRANGERS
+
+_log = logging.getLogger(__name__)
 
 GIVEN_UP = Result(cause="its workers ended while they worked on it, as often as it may be begun")
 """Of a job that has cost so many workers their lives, perhaps."""
+
+
+def not_durable(what: str, error: Exception) -> NotDurableError:
+    """The error that tells a client `what` failed; why it did is for the log, once in a while."""
+    _log.error("%s: %s", what, error, extra=BY_STRANGERS)
+    failure = NotDurableError(what)
+    failure.__cause__ = error
+    return failure
 
 
 def too_many_jobs(most: int) -> TooManyJobsError:
