@@ -11,8 +11,8 @@ from aiohttp import web
 
 from router import __version__
 from router.gateway.admin.admin_access import AdminAccess, admin_guard
-from router.gateway.admin.events import EVENTS_PATH, search_of
 from router.gateway.admin.events import document as events_document
+from router.gateway.admin.events import search_of
 from router.gateway.admin.port import (
     EndpointDrain,
     application,
@@ -21,9 +21,9 @@ from router.gateway.admin.port import (
     metrics_reply,
     reload_reply,
 )
+from router.gateway.admin.routes import Handlers, add_routes
 from router.gateway.readiness import DRAINING, FunctionHost, document, missing_host
 from router.page.feed import Feed
-from router.page.handlers import add_page
 from router.processes.fleet import Reply, ask_all, ask_one
 from router.processes.merge import ProcessState, merged_status
 from router.settings.loader import Loaded
@@ -96,19 +96,13 @@ class FleetAdmin:
     def application(self) -> web.Application:
         """The aiohttp application that serves them."""
         app = application(admin_guard(self._access))
-        app.router.add_get("/healthz", self._health)
-        app.router.add_get("/readyz", self._ready)
-        app.router.add_get("/metrics", self._metrics)
-        app.router.add_get("/v1/status", self._status)
-        add_page(app, self._feed)
-        app.router.add_get(EVENTS_PATH, self._events)
-        app.router.add_get("/v1/config", self._config)
-        app.router.add_post("/v1/explain", self._explain)
-        app.router.add_post("/v1/reload", self._reload)
-        app.router.add_post("/v1/drain", self._drain)
-        app.router.add_post("/v1/canary", self._canary)
-        app.router.add_get("/v1/quality", self._quality)
-        app.router.add_post("/v1/quality", self._quality_action)
+        handlers = Handlers(
+            health=self._health, ready=self._ready, metrics=self._metrics, status=self._status,
+            events=self._events, config=self._config, explain=self._explain, reload=self._reload,
+            drain=self._drain, canary=self._canary, quality=self._quality,
+            quality_action=self._quality_action,
+        )  # fmt: skip
+        add_routes(app, self._feed, handlers)
         return app
 
     def _access(self) -> AdminAccess:

@@ -15,9 +15,10 @@ from router.domain.errors import (
     InvalidRequestError,
     RouterError,
 )
-from router.gateway.admin.events import EVENTS_PATH, search_of
 from router.gateway.admin.events import document as events_document
+from router.gateway.admin.events import search_of
 from router.gateway.admin.explain import ExplainQuestion, explain
+from router.gateway.admin.routes import Handlers, add_routes
 from router.gateway.admin.status import StatusSources, status
 from router.gateway.admin.trials import CanaryQuestion, act
 from router.gateway.admin.watching import QualityQuestion
@@ -25,7 +26,6 @@ from router.gateway.protocols.oip import OIP
 from router.gateway.readiness import DRAINING, Readiness, document
 from router.gateway.responses import error_answer, not_found_model
 from router.page.feed import Feed
-from router.page.handlers import add_page
 from router.runtime import Runtime
 from router.settings.loader import ConfigError
 from router.telemetry.events import EventBook
@@ -101,19 +101,13 @@ class AdminPort:
     def application(self, *middlewares: Middleware) -> web.Application:
         """The aiohttp application that serves them, behind what decides who may ask."""
         app = application(*middlewares)
-        app.router.add_get("/healthz", self._health)
-        app.router.add_get("/readyz", self._ready)
-        app.router.add_get("/metrics", self._metrics)
-        app.router.add_get("/v1/status", self._status)
-        add_page(app, self.feed)
-        app.router.add_get(EVENTS_PATH, self._events)
-        app.router.add_get("/v1/config", self._config)
-        app.router.add_post("/v1/explain", self._explain)
-        app.router.add_post("/v1/reload", self._reload)
-        app.router.add_post("/v1/drain", self._drain)
-        app.router.add_post("/v1/canary", self._canary)
-        app.router.add_get("/v1/quality", self._quality)
-        app.router.add_post("/v1/quality", self._quality_action)
+        handlers = Handlers(
+            health=self._health, ready=self._ready, metrics=self._metrics, status=self._status,
+            events=self._events, config=self._config, explain=self._explain, reload=self._reload,
+            drain=self._drain, canary=self._canary, quality=self._quality,
+            quality_action=self._quality_action,
+        )  # fmt: skip
+        add_routes(app, self.feed, handlers)
         return app
 
     async def _health(self, _request: web.Request) -> web.Response:
