@@ -66,9 +66,10 @@ def like(name: str) -> str:
 
 def expected(body: bytes) -> dict[str, Any] | None:
     """The fields as a complete parser finds them; None where another might find others."""
-    pairs = json.loads(body, object_pairs_hook=list)
-    if any("\ud800" <= sign <= "\udfff" for name, _ in pairs for sign in name):
-        return None  # half a character: some parsers refuse it, others put another in its place
+    strange: list[str] = []  # Infinity and NaN: Python's parser takes them, JSON does not
+    pairs = json.loads(body, object_pairs_hook=list, parse_constant=strange.append)
+    if strange or any("\ud800" <= sign <= "\udfff" for name, _ in pairs for sign in name):
+        return None  # of half a character, some parsers put another in its place, others refuse it
     asked = [(name, value) for name, value in pairs if like(name) in NAMES]
     is_sure = len({like(name) for name, _ in asked}) == len(asked)
     return dict(asked) if is_sure and all(name in NAMES for name, _ in asked) else None
@@ -110,11 +111,6 @@ def test_broken_text_is_read_as_a_parser_would_read_it(body, sizes, data):
     assert found == told
 
 
-def no_json(word: str) -> None:
-    """Python's parser takes Infinity and NaN, which JSON does not have."""
-    raise ValueError(f"{word} is not JSON")
-
-
 @pytest.mark.parametrize("word", [b"Infinity", b"-Infinity", b"NaN"])
 def test_what_only_some_parsers_take_is_refused(word):
     with pytest.raises(InvalidRequestError):
@@ -129,7 +125,6 @@ def test_a_small_body_is_taken_exactly_where_there_is_one_reading(body, data):
             body[:place] + data.draw(st.sampled_from([b'"', b"}", b",", b"'", b"x"])) + body[place:]
         )
     try:
-        json.loads(body, parse_constant=no_json)
         told = expected(body)
     except ValueError:
         told = None
