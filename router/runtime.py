@@ -156,7 +156,7 @@ class ModelRuntime:
 
     @property
     def samples_next(self) -> bool:
-        """Whether a sample is taken of its next request: no shortcut may have that."""
+        """Whether a sample is taken of its next request."""
         return self.tap is not None and self.tap.left <= 0
 
     def pass_sample(self) -> None:

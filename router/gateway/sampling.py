@@ -3,12 +3,11 @@
 The quality room reads them; nothing here can delay or fail the client's request.
 """
 
-from router.dispatch.attempts import Record
 from router.domain.ports import BackendResponse, Payload
 from router.domain.request import InferenceRequest
 from router.gateway.variant import Assignment
 from router.policy.canary import Side
-from router.quality.keeping import ByteBudget, Keeper, KeptAnswer, KeptUpload, kept_body
+from router.quality.keeping import ByteBudget, Keeper, KeptAnswer, KeptParts, KeptUpload, kept_body
 from router.quality.quality import Quality
 from router.quality.samples import Origin, Place, Sample
 from router.quality.tensors import Answer
@@ -28,7 +27,9 @@ def sampling(
 
 
 class Sampling:
-    """A request of which a sample is taken. Whoever holds it calls `send` if it was answered."""
+    """A request of which a sample is taken. Whoever holds it calls `send` or `drop`."""
+
+    is_begun_anew = False  # the tap has counted it
 
     def __init__(
         self, quality: Quality, model: ModelRuntime, request: InferenceRequest, body: Payload,
@@ -40,20 +41,31 @@ class Sampling:
         self._assignment = assignment
         self.body = body if isinstance(body, bytes) else KeptUpload(body)
         self._answer: BackendResponse | None = None
-        self._rest: KeptAnswer | None = None
+        self._rest: KeptParts | None = None
 
     def watch(self, response: BackendResponse) -> None:
         """Keep the client's answer as it passes, as far as it may have a sample's size."""
         self._answer = response
         if response.rest is not None and response.status < 300:
-            params = self._quality.params(self._model.name)
-            most = params.max_bytes if params is not None else 0
-            self._rest = response.rest = KeptAnswer(response.rest, Keeper(ByteBudget(), most))
+            self._rest = response.rest = KeptAnswer(response.rest, self._keeper())
 
-    def send(self, record: Record) -> None:
-        """The client has its answer: have both read, if this model has given it."""
+    def parts(self, response: BackendResponse) -> KeptParts:
+        """As `watch`, for who passes on by itself what comes after `response`, and says so."""
+        self._answer, self._rest = response, KeptParts(self._keeper())
+        return self._rest
+
+    def _keeper(self) -> Keeper:
+        params = self._quality.params(self._model.name)
+        return Keeper(ByteBudget(), params.max_bytes if params is not None else 0)
+
+    def drop(self) -> None:
+        """There is no answer of this model: nothing to read."""
+        self._answer = self._rest = None
+
+    def send(self) -> None:
+        """The client has the answer of this model: have both read."""
         response, body = self._answer, kept_body(self.body)
-        if response is None or response.status >= 300 or record.passed_to is not None:
+        if response is None or response.status >= 300:
             return
         rest = b"" if self._rest is None else self._rest.content
         if rest is None or body is None or len(body) != self._request.payload_bytes:

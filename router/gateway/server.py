@@ -5,7 +5,7 @@ Connections and the fast path are in `connection` and `fast_path`. Decides nothi
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from itertools import count
 from typing import Any, Protocol
@@ -237,18 +237,18 @@ class DataPlane:
         body = taken.body if copy is None else copy.body
         sample = None if exchange.is_resumed else _sampling(taken, body, exchange, runtime)
         body = body if sample is None else sample.body
+        watching = [each for each in (copy, sample) if each is not None]
         try:
-            await self._served(out, taken, body, exchange, (copy, sample))
+            await self._served(out, taken, body, exchange, watching)
         except BaseException:
-            if copy is not None:
-                copy.drop()
+            for watcher in watching:
+                watcher.drop()
             raise
-        if copy is not None and exchange.record.passed_to is not None:
-            copy.drop()  # another model has answered
-        elif copy is not None:
-            copy.send()
-        if sample is not None:
-            sample.send(exchange.record)
+        for watcher in watching:
+            if exchange.record.passed_to is None:
+                watcher.send()
+            else:
+                watcher.drop()  # another model has answered
 
     def _copy(self, taken: Taken, exchange: Exchange, runtime: Runtime) -> Copy | None:
         """What a shadow will get of the request, once the client has its answer."""
@@ -263,13 +263,12 @@ class DataPlane:
         taken: Taken,
         body: Payload,
         exchange: Exchange,
-        watching: tuple[Copy | None, Sampling | None],
+        watching: Sequence[Copy | Sampling],
     ) -> None:
         record = exchange.record
         async with self._director.serve(taken.chain, body, record) as response:
             for watcher in watching:
-                if watcher is not None:
-                    watcher.watch(response)
+                watcher.watch(response)
             exchange.status = response.status
             exchange.outcome = outcome_of_status(response.status)
             headers = exchange.relayed(response.headers) + exchange.headers(self._clock())

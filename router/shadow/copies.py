@@ -47,6 +47,8 @@ class _Order:
 class Copy:
     """A request that a shadow will get too. Whoever holds it calls `send` or `drop`."""
 
+    is_begun_anew = True
+
     def __init__(self, shadows: "Shadows", order: _Order, body: Payload) -> None:
         self._shadows = shadows
         self._order = order

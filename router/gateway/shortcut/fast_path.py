@@ -25,11 +25,12 @@ from router.gateway import client_address, cors
 from router.gateway.body import STREAM_ABOVE_BYTES, WINDOW_BYTES
 from router.gateway.intake import read_intent
 from router.gateway.protocols.base import Target
+from router.gateway.sampling import Sampling, sampling
 from router.gateway.shortcut.fast_attempt import Attempt, Ground
-from router.gateway.shortcut.fast_copy import Copied
 from router.gateway.shortcut.fast_hedge import Hedged
 from router.gateway.shortcut.fast_route import Assigned, Fork, KnownHead, Route, Routes
 from router.gateway.shortcut.fast_upload import Sender, Upload
+from router.gateway.shortcut.fast_watch import Watched
 from router.gateway.shortcut.function_call import Client, FunctionCall, FunctionCalls
 from router.gateway.shortcut.known_heads import KnownHeads, Sorted
 from router.gateway.variant import Assignment, assigned_variant
@@ -145,7 +146,7 @@ class FastPath:
         if size > known.max_body_bytes or (is_long and known.target.model is None):
             return None  # it is refused, or the model is in the body
         route, shadow = self._drawn(known, head, body)
-        if route is None or (shadow is not None and (is_long or route.hedges)):
+        if route is None or not _is_watchable(route, shadow, head):
             return None
         now = self._clock()
         reason = route.reason(now, head.deadline_ms)
@@ -164,23 +165,35 @@ class FastPath:
                 route.pool.upload_left(upload)
             route.pool.release(endpoint, Verdict.UNTRIED, now, now)
             return None
+        is_watched = shadow is not None or route.model.samples_next
         route.count_arrival()
-        copy = None if shadow is None else self._copy(shadow, known, route, head, body)
-        if copy is not None:
-            attempt: Attempt = Copied(self._ground, client, head, route, reason, copy)
-        else:
+        request_id = head.request_id or next(self._ids)
+        watcher: Copy | Sampling | None = None
+        if is_watched:
+            request = known.one_request(route.model, head, request_id.decode("ascii"), now)
+            watcher = self._watcher(shadow, known.runtime, route, request, body)
+        attempt: Attempt
+        if watcher is None:
             kind = Hedged if route.hedges else Attempt
             attempt = upload or kind(self._ground, client, head, route, reason)
-        attempt.begin(endpoint, body, head.request_id or next(self._ids), now)
+        else:
+            attempt = Watched((self._ground, client, head, route, reason), watcher)
+        attempt.begin(endpoint, body, request_id, now)
         return attempt
 
-    def _copy(
-        self, shadow: Shadow, known: KnownHead, route: Route, head: Sorted, body: bytes
-    ) -> Copy | None:
-        """What the shadow will get, if there is room for it."""
-        name = (head.request_id or b"").decode("ascii")
-        request = known.one_request(route.model, head, name, self._clock())
-        return self._ground.shadows.begin(shadow, known.runtime, request, body)
+    def _watcher(
+        self,
+        shadow: Shadow | None,
+        runtime: Runtime,
+        route: Route,
+        request: InferenceRequest,
+        body: bytes,
+    ) -> Copy | Sampling | None:
+        """Who gets the request and its answer: the shadow or the quality room, if it has room."""
+        if shadow is not None:
+            return self._ground.shadows.begin(shadow, runtime, request, body)
+        assignment = None if route.assigned is None else route.assigned.assignment
+        return sampling(runtime.quality, route.model, request, body, assignment)
 
     def _drawn(
         self, known: KnownHead, head: Sorted, body: bytes
@@ -190,7 +203,7 @@ class FastPath:
         if type(route) is Fork:
             assert head.request_id is not None  # noqa: S101  see `completed`
             route, shadow = route.route(head.request_id)
-        if not isinstance(route, Route) or route.model.samples_next:
+        if not isinstance(route, Route):
             return None, None
         return route, shadow
 
@@ -276,6 +289,16 @@ class FastPath:
         timeout_s = known.body_timeout_s
         route = Route(model, request, warm, self._ground.tally, timeout_s, assigned)
         return route, is_for_all
+
+
+def _is_watchable(route: Route, shadow: Shadow | None, head: Sorted) -> bool:
+    """Whether nobody is to watch the request, or one who can have it as it passes."""
+    samples = route.model.samples_next
+    if shadow is None and not samples:
+        return True
+    is_long = head.body_bytes > MAX_BODY_BYTES  # an `Upload`, which is not a `Watched`
+    is_for_two = shadow is not None and samples
+    return not (is_long or is_for_two or route.hedges)
 
 
 def _limits(model: ModelRuntime) -> ServerlessLimits | None:

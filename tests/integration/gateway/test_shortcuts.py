@@ -15,8 +15,17 @@ from typing import Any
 import pytest
 import yaml
 
+from router.quality.tap import Tap
 from tests.fakes.upstreams import Gate, hangs_up, ok
-from tests.integration.gateway.test_canary import two_models
+from tests.integration.gateway.test_canary import runtime, two_models
+from tests.integration.gateway.test_quality import (
+    counts,
+    label,
+    outputs,
+    question,
+    sampled,
+    watched,
+)
 from tests.integration.gateway.test_shadow import settled, shadowed
 from tests.integration.harness import Harness
 
@@ -259,3 +268,50 @@ async def test_one_that_fails_at_first_is_copied_once(tmp_path):
         found = await settled(gateway, 2)
     assert reply.status == 200
     assert found["copies"]["ok"] == len(upstream.received) == 2
+
+
+async def test_so_does_one_of_which_a_sample_is_taken(tmp_path, monkeypatch):
+    async with watched(tmp_path) as gateway:
+        await gateway.infer(question(1.0))
+        roads = Roads(gateway, monkeypatch)
+        replies = [await gateway.infer(question(1.0), x_own=str(n)) for n in range(REQUESTS)]
+        await sampled(gateway, REQUESTS + 1)
+        ids = [reply.headers["x-request-id"] for reply in replies]
+        labels = [{"request_id": name, "label": 0} for name in ids]
+        known = (await label(gateway, *labels)).json()
+    assert {reply.body for reply in replies} == {outputs(0.9, 0.1)}
+    assert roads.taken["pool"] == REQUESTS
+    assert known["counted"] == REQUESTS, "samples have the ids that clients were told"
+
+
+async def test_one_that_fails_at_first_is_answered_and_not_sampled(tmp_path):
+    answers = iter([ok(outputs(1)), hangs_up(), ok(outputs(2)), ok(outputs(3))])
+
+    async def behave(received):
+        return await next(answers)(received)
+
+    async with watched(tmp_path, behave) as gateway:
+        replies = [await gateway.infer(question(1.0), x_own=str(n)) for n in range(3)]
+        await sampled(gateway, 2)
+        await gateway.until(lambda: gateway.pool.in_flight == 0)
+        found = dict(counts(gateway))
+    assert [reply.body for reply in replies] == [outputs(each) for each in (1, 2, 3)]
+    assert found == {("m", "read"): 2}
+
+
+@pytest.mark.parametrize("share", [5, 50])
+async def test_as_many_are_sampled_as_asked_for(tmp_path, monkeypatch, share):
+    takes, taken = Tap.takes, Counter[bool]()
+
+    def counted(tap: Tap) -> bool:
+        taken[(is_taken := takes(tap))] += 1
+        return is_taken
+
+    async with watched(tmp_path, quality={"sample": share}) as gateway:
+        tap = runtime(gateway).models["m"].tap
+        assert tap is not None
+        tap._rng.seed(1)
+        monkeypatch.setattr(Tap, "takes", counted)
+        for _ in range(40):
+            await asyncio.gather(*(gateway.infer(question(1.0)) for _ in range(25)))
+    assert abs(taken[True] / 1000 - share / 100) < 0.03
