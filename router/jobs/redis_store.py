@@ -16,6 +16,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from router.domain.errors import NotDurableError
 from router.jobs import redis_scripts as scripts
+from router.jobs.deliveries.redis import RedisDeliveries
 from router.jobs.records import End, Job, Lane, Result, Spec, State
 from router.jobs.store import GIVEN_UP, Document, too_many_jobs
 from router.signals.redis_client import redis_client
@@ -39,6 +40,7 @@ class RedisStore:
         self._scripts: dict[str, AsyncScript] = {}
         self._free = asyncio.Semaphore(_CONNECTIONS)
         self._keeps = False
+        self.deliveries = RedisDeliveries(self._run)
 
     async def open(self) -> None:
         """Nothing is needed: connections are made when they are used."""

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from router.jobs import sqlite_statements as sql
+from router.jobs.deliveries import sqlite as deliveries
 from router.jobs.records import End, Job, Lane, Result, Spec, State
 from router.jobs.store import GIVEN_UP, Document, not_durable, too_many_jobs
 
@@ -35,6 +36,7 @@ class SqliteStore:
         self._connection: sqlite3.Connection | None = None
         self._asked: list[tuple[Work, asyncio.Future[Any]]] = []
         self._writing: asyncio.Task[None] | None = None
+        self.deliveries = deliveries.SqliteDeliveries(self._do)
 
     async def open(self) -> None:
         """Create the file, or take up what is in it. Raises NotDurableError."""
@@ -224,7 +226,7 @@ class SqliteStore:
         connection = self._connection = sqlite3.connect(
             self._file, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
         )
-        connection.executescript(sql.SCHEMA)
+        connection.executescript(sql.SCHEMA + deliveries.SCHEMA)
 
     async def _count(self, statement: str, values: tuple[Any, ...]) -> Mapping[State, int]:
         return await self._do(

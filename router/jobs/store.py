@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from router.domain.errors import NotDurableError, TooManyJobsError
+from router.jobs.deliveries.store import DeliveryStore
 from router.jobs.records import End, Job, Lane, Result, State
 from router.telemetry.repeats import BY_STRANGERS
 
@@ -43,6 +44,11 @@ class Document(NamedTuple):
 
 class JobStore(Protocol):
     """Jobs and documents. All methods raise NotDurableError if the store cannot be reached."""
+
+    @property
+    def deliveries(self) -> DeliveryStore:
+        """Those who are told what came of jobs."""
+        ...
 
     async def open(self) -> None:
         """Get ready."""
