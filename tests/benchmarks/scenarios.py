@@ -27,6 +27,7 @@ class Use(StrEnum):
     CANARY = "canary"
     SHADOW = "shadow"
     HEDGE = "hedge"
+    QUALITY = "quality"
     FUNCTION = "function"
     LAMBDA = "lambda"
 
@@ -38,7 +39,7 @@ _LINES = {
     Use.DEADLINE: ("x-router-deadline-ms: 1000",),
     Use.KEY: (f"authorization: Bearer {KEY}",),
 }
-_OWN_MODEL = {Use.CANARY, Use.SHADOW, Use.HEDGE, Use.FUNCTION, Use.LAMBDA}
+_OWN_MODEL = {Use.CANARY, Use.SHADOW, Use.HEDGE, Use.QUALITY, Use.FUNCTION, Use.LAMBDA}
 _CHAT_SHAPES = {Shape.OPENAI, Shape.STREAM}
 
 
@@ -126,6 +127,10 @@ SCENARIOS = (
     ),
     Scenario(
         "hedge-32", "300 B to a model that hedges, 32 connections", Shape.INFER, 300, 32, Use.HEDGE
+    ),
+    Scenario(
+        "quality-32", "300 B to a model whose quality is watched (5 %), 32 connections",
+        Shape.INFER, 300, 32, Use.QUALITY,
     ),
     Scenario(
         "function-32", "300 B to a function by URL, 32 connections",

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from tests.benchmarks.results import Results, middle, ratio
+from tests.benchmarks.results import Results, Row, middle, ratio
 from tests.benchmarks.systems.registry import REFERENCE
 
 OURS = "gateway"
@@ -13,7 +13,10 @@ BY_A_TASK = "gateway-ordinary-path"
 
 @dataclass(frozen=True, slots=True)
 class Versus:
-    """A quantity of one system in a scenario must be at most `limit` times another system's."""
+    """A quantity of one system in a scenario must be at most `limit` times another system's.
+
+    `baseline` is the other system's scenario, where that is another one.
+    """
 
     title: str
     scenario: str
@@ -21,6 +24,7 @@ class Versus:
     limit: float
     against: str = REFERENCE
     system: str = OURS
+    baseline: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +89,10 @@ TARGETS: tuple[Target, ...] = (
     *_to_nginx("under a canary rule", "canary-32", cpu_us=2.2, p99_ms=3),
     *_to_nginx("with a shadow", "shadow-32", cpu_us=2.2, p99_ms=3),
     *_to_nginx("with hedging", "hedge-32", cpu_us=2.2, p99_ms=3),
+    Versus(
+        "quality watched at 5 %: p99 to not watched",
+        "quality-32", "p99_ms", 1.02, OURS, baseline="infer-32",
+    ),
     *_to_nginx("function by URL", "function-32", cpu_us=2.2, p99_ms=3),
     *_to_nginx("AWS Lambda", "lambda-32", cpu_us=3.5, p99_ms=3),
     Versus("SSE: CPU/event to nginx unbuffered", "sse-128", "cpu_us", 2.0),
@@ -162,11 +170,15 @@ def _measured(results: Results, target: Target) -> float | None:
     if isinstance(target, AtMost):
         named = (item.value for item in results.findings if item.name == target.finding)
         return next(named, None)
-    result = next((item for item in results.scenarios if item.scenario == target.scenario), None)
-    ours = result.row(target.system) if result is not None else None
-    if result is None or ours is None or ours.failed:
+    ours = _row(results, target.scenario, target.system)
+    if ours is None or ours.failed:
         return None
     if isinstance(target, Within):
         return middle(ours, target.quantity)
-    theirs = result.row(target.against)
+    theirs = _row(results, target.baseline or target.scenario, target.against)
     return ratio(ours, theirs, target.quantity)
+
+
+def _row(results: Results, scenario: str, system: str) -> Row | None:
+    result = next((item for item in results.scenarios if item.scenario == scenario), None)
+    return result.row(system) if result is not None else None

@@ -72,6 +72,8 @@ def _measured(use: Use, site: Site) -> dict[str, Any]:
     model = _model(model_of(use), site)
     if use is Use.HEDGE:
         model["hedge"] = {"percentile": 95}
+    if use is Use.QUALITY:
+        model["quality"] = {"sample": 5}
     if use is Use.FUNCTION:
         model["serverless"] = {
             "kind": "http_function",
