@@ -20,6 +20,7 @@ def quality_params(settings: QualitySettings | None) -> QualityParams | None:
     window, labels, baseline = settings.window, settings.labels, settings.baseline
     return QualityParams(
         share=settings.sample / 100,
+        max_per_s=settings.max_per_s,
         max_bytes=settings.max_bytes,
         max_features=settings.max_features,
         reading=Reading(Task(settings.task), settings.output, settings.classes, settings.tolerance),

@@ -19,7 +19,7 @@ def sampling(
     assignment: Assignment | None,
 ) -> "Sampling | None":  # fmt: skip
     """The sample of a request that is about to be sent; None if it is not sampled."""
-    if model.tap is None or not request.is_inference or not model.tap.takes():
+    if not request.is_inference or not quality.draws(model.tap, model.name, request.received_at):
         return None
     if not quality.has_room(model.name, request.payload_bytes):
         return None

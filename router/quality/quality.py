@@ -43,6 +43,7 @@ class SampleResult(StrEnum):
     UNREADABLE = "unreadable"
     TOO_LARGE = "too_large"
     BUSY = "busy"
+    OVER_RATE = "over_rate"
     FAILED = "failed"
 
 
@@ -96,8 +97,8 @@ class Quality:
         if params is None:
             self._taps.pop(model, None)
             return None
-        found = self._taps.setdefault(model, Tap(params.share, self._rng))
-        found.set_share(params.share)
+        found = self._taps.setdefault(model, Tap(params.share, params.max_per_s, self._rng))
+        found.configure(params.share, params.max_per_s)
         return found
 
     def configure(self, params: Mapping[str, QualityParams]) -> None:
@@ -137,6 +138,15 @@ class Quality:
             return False
         if self._waiting >= MAX_WAITING or self._waiting_bytes + size > MAX_WAITING_BYTES:
             self.samples[model, SampleResult.BUSY] += 1
+            return False
+        return True
+
+    def draws(self, tap: Tap | None, model: str, now: float) -> bool:
+        """Whether a request at `now` is sampled; counts it if only the rate is against it."""
+        if tap is None or not tap.takes():
+            return False
+        if not tap.has_rate(now):
+            self.samples[model, SampleResult.OVER_RATE] += 1
             return False
         return True
 

@@ -74,13 +74,15 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class QualityParams:
-    """How one model is watched; `share` of its requests (0..1), each of at most `max_bytes`.
+    """How one model is watched; `share` of its requests (0..1), each of at most `max_bytes`,
+    and at most `max_per_s` of them a second.
 
     `first` requests of a version make its baseline where `baseline_file` is empty. A version
     keeps at most `max_pending` answers for `ttl_s` until their labels come.
     """
 
     share: float = 0.05
+    max_per_s: float = 50.0
     max_bytes: int = 262_144
     max_features: int = 64
     reading: Reading = field(default_factory=Reading)

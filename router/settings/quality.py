@@ -91,6 +91,9 @@ class QualitySettings(Section):
     sample: Annotated[float, Quantity(NUMBER, 0.001, 100)] = Field(
         default=5, description="percent of the requests that are looked at"
     )
+    max_per_s: Annotated[float, Quantity(NUMBER, 0.01, 10_000)] = Field(
+        default=50, description="most that are looked at in a second (ten times as many at once)"
+    )
     max_bytes: Annotated[int, Quantity(SIZE, 1, 16 * MIB)] = Field(
         default=256 * 1024, description="larger ones, request and answer together, are left out"
     )

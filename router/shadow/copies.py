@@ -207,7 +207,7 @@ def _answer(response: BackendResponse, body: bytes) -> Answer:
 def _sample(order: _Order, body: bytes, answer: Answer) -> None:
     """Have the shadow's answer read too, if its quality is watched: labels will judge it."""
     model, request, quality = order.model, order.request, order.quality
-    if model.tap is None or not model.tap.takes():
+    if not quality.draws(model.tap, model.name, request.received_at):
         return
     version = request.version or model.settings.version or ""
     origin = Origin(model.name, version, request.tenant, is_shadow=True)

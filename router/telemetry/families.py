@@ -376,7 +376,8 @@ QUALITY_SAMPLES = Family(
     "router_quality_samples_total",
     Kind.COUNTER,
     ("model", "result"),
-    "Requests that were to be sampled: read, or not (unreadable, too_large, busy, failed).",
+    "Requests that were to be sampled: read, or not"
+    " (unreadable, too_large, busy, over_rate, failed).",
 )
 QUALITY_LABELS = Family(
     "router_quality_labels_total",
