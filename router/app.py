@@ -52,6 +52,7 @@ from router.telemetry.log_file import LineWriter
 from router.telemetry.logs import AccessLog
 from router.telemetry.loop_watch import LoopWatch
 from router.telemetry.metrics import Metrics, Objective
+from router.telemetry.recent import Recent
 from router.turns import Steps, Turn, at_once, in_turns
 
 _log = logging.getLogger(__name__)
@@ -105,6 +106,7 @@ class Gateway:
         settings = loaded.settings
         self._runtime = RuntimeRef(assemble(loaded, parts))
         self._metrics = Metrics(CollectorRegistry(), __version__)
+        self._recent = Recent(self._metrics, parts.sleep)
         self._watch = LoopWatch(self._metrics.observe_stall)
         self._access_log = AccessLog(
             target := str(settings.server.access_log),
@@ -144,6 +146,7 @@ class Gateway:
             lambda: self._watch.longest_s,
             self._metrics.decisions,
             self._quality,
+            self._recent,
             lambda: self._jobs.reading() if self._jobs is not None else None,
         )  # fmt: skip
         self._metrics.readings = lambda: readings(sources)
@@ -223,6 +226,7 @@ class Gateway:
     def _start_loops(self) -> None:
         self._background.start("access log", self._access_log.run)
         self._background.start("loop watch", self._watch.run)
+        self._background.start("recent requests", self._recent.run)
         if self._host is not None:
             self._background.start("function host", self._host.run)
         if self._shared is not None:

@@ -16,6 +16,7 @@ from router.backends.pool.group import MemberPool
 from router.domain.clock import Clock
 from router.domain.events import EventKind, told
 from router.domain.ports import PoolDriver
+from router.policy.alternatives import replicas_for_peak
 from router.policy.demand import (
     USUAL_PAYLOAD_BYTES,
     PoolFacts,
@@ -27,10 +28,10 @@ from router.policy.demand import (
 from router.policy.sizing import Demand, Level, Sizing, SizingParams, size
 from router.policy.trial import CanaryTrial
 from router.policy.warm_bill import WarmBill
-from router.runtime import GroupRuntime, ModelRuntime, RuntimeRef
+from router.runtime import GroupRuntime, ModelRuntime, RuntimeRef, SizingState
 from router.signals.snapshot import FleetSnapshot, SharedEndpoint
 from router.signals.window import Window
-from router.telemetry.labels import CostPart
+from router.telemetry.labels import Alternative, CostPart
 from router.telemetry.metrics import Metrics
 from router.turns import Steps, at_once, in_turns
 from router.upstream.address import parse_address
@@ -215,13 +216,25 @@ class Controller:
         driver.want(mine if fleet.is_leader else min(mine, driver.billed))
 
     def _account_function(self, model: ModelRuntime, dt: float, *, leads: bool) -> None:
-        """Count what environments cost that somebody keeps warm: once, on the leader's bill."""
-        if model.serverless is None or not model.serverless.params.enabled or not leads:
+        """Count what environments cost that somebody keeps warm: once, on the leader's bill.
+
+        With functions only, what has arrived here would have cost as much as well.
+        """
+        if model.serverless is None or not model.serverless.params.enabled:
             return
-        usd = model.serverless.params.kept_warm.usd_per_s * dt
+        usd = model.serverless.params.kept_warm.usd_per_s * dt if leads else 0.0
         if usd:
             model.sizing.kept_warm_usd += usd
             self._metrics.add_cost(model.name, CostPart.KEPT_WARM, usd)
+        arrived_usd, before_usd = model.signals.serverless_usd, model.sizing.arrived_usd
+        model.sizing.arrived_usd = arrived_usd
+        self._instead(model, Alternative.ALWAYS_SERVERLESS, usd + arrived_usd - before_usd)
+
+    def _instead(self, model: ModelRuntime, alternative: Alternative, usd: float) -> None:
+        """Put it on the bill that the model would have had instead."""
+        found = model.sizing.alternatives_usd
+        found[alternative] = found.get(alternative, 0.0) + usd
+        self._metrics.add_alternative(model.name, alternative, usd)
 
     def _account(
         self, model: ModelRuntime, params: SizingParams, dt: float, now: float, *, leads: bool
@@ -234,6 +247,9 @@ class Controller:
         busy_s = min(max(sum(used_s.values()), 0.0), billed_s)
         usd_per_s = params.replica_usd_per_s
         self._charge(model, used_s, busy_s * usd_per_s, (billed_s - busy_s) * usd_per_s, now)
+        if leads:  # whose load is that of all gateways
+            usd = _always_warm_usd(model.sizing, params, dt, now)
+            self._instead(model, Alternative.ALWAYS_WARM, usd)
 
     def _accounting_group(
         self,
@@ -253,11 +269,14 @@ class Controller:
         # More than is paid for where replicas that others pay for did some of it.
         scale = min(1.0, billed_s / all_busy_s) if all_busy_s else 0.0
         idle_usd = (billed_s - all_busy_s * scale) * usd_per_s
+        warm_usd = _always_warm_usd(group.sizing, group.sizing_params, dt, now)
         heats = [one.member.heat for one in sharing]
         all_heat = sum(heats)
         for one, used, busy, heat in zip(sharing, used_s, busy_s, heats, strict=True):
             part = heat / all_heat if all_heat else 1 / len(sharing)
             self._charge(one.model, used, busy * scale * usd_per_s, idle_usd * part, now)
+            if leads:
+                self._instead(one.model, Alternative.ALWAYS_WARM, warm_usd * part)
             yield
 
     def _charge(
@@ -281,6 +300,12 @@ def _billed_s(driver: PoolDriver, dt: float, *, leads: bool) -> float:
     # Replicas that all gateways have are on the leader's bill, and on no other.
     is_payer = leads or not driver.is_shared
     return driver.billed * dt if is_payer else 0.0
+
+
+def _always_warm_usd(state: SizingState, params: SizingParams, dt: float, now: float) -> float:
+    """What a pool for the last day's highest load would have cost."""
+    replicas = replicas_for_peak(state.peak.add(state.load, now), params.max_replicas)
+    return replicas * params.replica_usd_per_s * dt
 
 
 def _tell_member(sharing: Sharing, group: GroupRuntime, now: float) -> None:

@@ -5,6 +5,7 @@ queues, estimates, counters) is shared between the old runtime and the new one b
 """
 
 import ssl
+from collections import Counter
 from collections.abc import Awaitable, Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -22,6 +23,7 @@ from router.backends.serverless.refresher import Refresher
 from router.domain.decision import Backend, Reason
 from router.domain.ports import PoolDriver
 from router.domain.request import InferenceRequest
+from router.policy.alternatives import DailyPeak
 from router.policy.decide import ModelPolicy, State
 from router.policy.estimates import believed_s
 from router.policy.sizing import Level, SizingParams, SizingReason
@@ -34,6 +36,7 @@ from router.settings.pools import PoolSettings
 from router.settings.schema import ModelSettings, Settings
 from router.settings.values import is_loopback
 from router.signals.memory import ModelSignals
+from router.telemetry.labels import Alternative
 
 Loops = Mapping[str, Callable[[], Awaitable[None]]]
 """Work in the background, by what it does."""
@@ -41,7 +44,11 @@ Loops = Mapping[str, Callable[[], Awaitable[None]]]
 
 @dataclass(slots=True)
 class SizingState:
-    """What the controller remembers of one model between steps."""
+    """What the controller remembers of one model between steps.
+
+    `arrived_usd` is what its requests would have cost on serverless, as far as it is in
+    `alternatives_usd`.
+    """
 
     levels: tuple[Level, ...] = ()
     wanted: int = 0
@@ -51,6 +58,9 @@ class SizingState:
     warm_busy_usd: float = 0.0
     warm_idle_usd: float = 0.0
     kept_warm_usd: float = 0.0
+    alternatives_usd: dict[Alternative, float] = field(default_factory=dict)
+    arrived_usd: float = 0.0
+    peak: DailyPeak = field(default_factory=DailyPeak)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +107,8 @@ class ModelRuntime:
     `source` says where the pool's replicas come from: while it compares equal, a reload keeps the
     pool, and rolls its replicas if they are to be different ones. Of a shared pool, driver and
     prober are the group's, and `pool` has the model's places.
-    `tap` says which requests are sampled for their quality, None if none are.
+    `tap` says which requests are sampled for their quality, None if none are. `matched` counts the
+    decisions by the rule that matched, since this configuration is in force.
     """
 
     settings: ModelSettings
@@ -113,6 +124,7 @@ class ModelRuntime:
     sizing_params: SizingParams | None = None
     hedging: Hedging | None = None
     tap: Tap | None = None
+    matched: Counter[str] = field(default_factory=Counter)
 
     @property
     def name(self) -> str:

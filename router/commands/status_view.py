@@ -56,7 +56,7 @@ def render(document: dict[str, Any], model: str | None = None) -> Group:
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    # Plain and narrow: ten columns have to fit into a terminal of 80 characters.
+    # Plain and narrow: its columns have to fit into a terminal of 80 characters.
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for name in columns:
         is_text = name in _TEXTS
@@ -76,13 +76,36 @@ def _details(model: dict[str, Any]) -> list[Table | Text]:
         )
         for endpoint in model["endpoints"]
     ]  # fmt: skip
-    reasons = sorted(model["reasons"].items(), key=lambda item: -item[1])
-    told = ", ".join(f"{reason} {count}" for reason, count in reasons) or "no request yet"
-    usd = ", ".join(f"{part} {cost:.6f}" for part, cost in model["cost_usd"].items())
     shown: list[Table | Text] = [Text("")]
     if rows:
         shown += [_table(_OF_ENDPOINTS, rows), Text("")]
-    return [*shown, Text(f"reasons: {told}"), Text(f"USD: {usd}"), Text("")]
+    recent, slo, sizing = model["recent"], model["slo"], model["counters"]
+    times = f"p50 {_ms(recent['p50_ms']) or '-'} ms, p99 {_ms(recent['p99_ms']) or '-'} ms"
+    aim = f"{slo['percentile']:g} % within {slo['latency_ms']:g} ms"
+    start, stop = _percent(sizing["start"]), _percent(sizing["stop"])
+    way = f"the next replica is {start} of the way to its start, the last {stop} to its end"
+    lines = [
+        f"reasons: {_told(model['reasons']) or 'no request yet'}",
+        f"last minute: {recent['requests']} requests, {times}; {_told(recent['reasons'])}",
+        f"objective: {aim}; last minute: {_told(recent['objective']) or 'no request'}",
+        f"rules: {_told(model['rules']) or 'no request yet'}",
+        f"sizing: {way}",
+        f"USD: {_usd(model['cost_usd'])}",
+        f"USD instead: {_usd(model['alternatives_usd']) or 'nothing to compare with'}",
+    ]
+    return [*shown, *map(Text, lines), Text("")]
+
+
+def _told(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} {n}" for name, n in sorted(counts.items(), key=lambda i: -i[1]))
+
+
+def _usd(parts: dict[str, float]) -> str:
+    return ", ".join(f"{part} {cost:.6f}" for part, cost in parts.items())
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{share * 100:.0f} %"
 
 
 def _ms(value: float | None) -> str:
@@ -99,11 +122,13 @@ def _marks(document: dict[str, Any]) -> list[str]:
         lines.append("? so many replicas are bad that bad ones are used again")
     if any(model["sized_by_others"] for model in models):
         lines.append("* something else sets the number of replicas")
+    if any(_is_late(model) for model in models):
+        lines.append("> the last minute's p99 is above the objective")
     return lines
 
 
 _COLUMNS = (
-    "model", "req/s", "ready", "because", "queue", "calls", "cold", "fn", "pool", "USD",
+    "model", "req/s", "p99 ms", "ready", "because", "queue", "calls", "cold", "fn", "pool", "USD",
 )  # fmt: skip
 _OF_ENDPOINTS = (
     "replica", "state", "busy", "p50 ms", "p99 ms", "errors", "aside", "address, or why set aside",
@@ -122,6 +147,7 @@ def _row(model: dict[str, Any]) -> list[str]:
     return [
         model["name"],
         f"{model['load_rps']:.1f}",
+        f"{'>' * _is_late(model)}{_ms(model['recent']['p99_ms'])}",
         f"{model['replicas_ready']}/{model['replicas_wanted']}{marks}",
         model["sizing_reason"],
         str(model["queued"]),
@@ -131,6 +157,11 @@ def _row(model: dict[str, Any]) -> list[str]:
         str(model["split"]["pool"]),
         f"{sum(model['cost_usd'].values()):.6f}",
     ]
+
+
+def _is_late(model: dict[str, Any]) -> bool:
+    p99_ms: float | None = model["recent"]["p99_ms"]
+    return p99_ms is not None and p99_ms > model["slo"]["latency_ms"]
 
 
 def _canaries(document: dict[str, Any]) -> list[str]:

@@ -122,6 +122,7 @@ class Director:
         self, model: ModelRuntime, request: InferenceRequest, decision: Decision
     ) -> None:
         self._metrics.record_decision(model.name, decision.backend, decision.reason)
+        model.matched[decision.rule] += 1
         if decision.reason is Reason.EXPLORE:
             model.explores(decision.backend, request.payload_bytes, self._clock())
 

@@ -6,7 +6,7 @@ A ring of numbers in memory, filled from the metrics' counters; bounded by the m
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import islice
-from math import ceil, inf
+from math import inf
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from router.domain.decision import Backend
 from router.telemetry import families
-from router.telemetry.exposition import Buckets, Snapshot
+from router.telemetry.exposition import Buckets, Snapshot, quantile_s
 from router.telemetry.families import BUCKETS_S
 from router.turns import Steps
 
@@ -159,20 +159,8 @@ def _row(before: _Totals, now: _Totals, took_s: float) -> list[float]:
     row = [
         (now.requests - before.requests) / took_s,
         (now.pool - before.pool) / took_s,
-        _quantile_s(counts, 0.5) * 1e3,
-        _quantile_s(counts, 0.99) * 1e3,
+        quantile_s(counts, 0.5) * 1e3,
+        quantile_s(counts, 0.99) * 1e3,
         (now.usd - before.usd) / took_s * 3600,
     ]
     return [min(max(value, 0.0), _MOST) for value in row]
-
-
-def _quantile_s(counts: Sequence[int], share: float) -> float:
-    """The time that so many observations were within, as far as buckets tell; 0 without any."""
-    wanted, below = ceil(share * sum(counts)), 0
-    for number, count in enumerate(counts):
-        if count and below + count >= wanted:
-            lower = BUCKETS_S[number - 1] if number else 0.0
-            upper = BUCKETS_S[min(number, len(BUCKETS_S) - 1)]
-            return lower + (upper - lower) * (wanted - below) / count
-        below += count
-    return 0.0

@@ -10,7 +10,7 @@ from typing import Any
 
 Document = Mapping[str, Any]
 
-_ADDED = ("queued",)
+_ADDED = ("queued", "captive_requests")
 _ADDED_OF_ENDPOINT = ("in_flight", "good_answers", "errors", "set_aside")
 _ADDED_OF_FUNCTION = (
     "in_flight", "max_concurrency", "queued", "calls", "cold_calls", "environments_idle",
@@ -132,11 +132,24 @@ def _model(leading: Document, others: Sequence[Document]) -> dict[str, Any]:
         "replicas_billed": max(found["replicas_billed"] for found in every),
         "endpoints": _endpoints(every),
         "serverless": _function([found["serverless"] for found in every if found["serverless"]]),
+        "recent": _recent([found["recent"] for found in every]),
         **{name: _summed(found[name] for found in every) for name in _COUNTS},
     }
 
 
-_COUNTS = ("cost_usd", "split", "reasons", "decisions")
+_COUNTS = ("cost_usd", "alternatives_usd", "split", "reasons", "decisions", "rules")
+
+
+def _recent(every: Sequence[Document]) -> dict[str, Any]:
+    """The last minute of all processes; times are those of the slowest."""
+    return {
+        "requests": sum(found["requests"] for found in every),
+        **{name: max(found[name] or 0.0 for found in every) or None for name in _TIMES},
+        **{name: _summed(found[name] for found in every) for name in ("reasons", "objective")},
+    }
+
+
+_TIMES = ("p50_ms", "p99_ms")
 
 
 def _endpoints(models: Iterable[Document]) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from router.policy.alternatives import replicas_for_peak
 from router.policy.sizing import SizingParams
 from router.replay.demand import DemandSeries
 
@@ -215,7 +216,7 @@ def baselines(train: DemandSeries, params: SizingParams) -> tuple[Baseline, ...]
     split = best_static_split(train, params)
     return (
         Fixed("always_serverless", 0, overflow=True),
-        Fixed("peak_warm", min(max(ceil(1.1 * peak - _ROUNDING), 1), most), overflow=False),
+        Fixed("peak_warm", replicas_for_peak(peak, most), overflow=False),
         Fixed("static_split", split, overflow=True),
         Hpa("hpa", most, overflow=False),
         Hpa("hpa_overflow", most, overflow=True),

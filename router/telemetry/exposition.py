@@ -5,6 +5,7 @@ Knows the families, and how each is added up; never what the numbers mean.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from itertools import accumulate
+from math import ceil
 from operator import add
 from typing import TypeVar, assert_never
 
@@ -36,6 +37,21 @@ class Buckets(msgspec.Struct, array_like=True, frozen=True):
     def below(self) -> Iterator[int]:
         """The buckets as Prometheus wants them: each with all that is below it."""
         return accumulate(self.counts)
+
+
+def quantile_s(counts: Sequence[int], share: float) -> float:
+    """The time that so many observations were within, as far as buckets tell; 0 without any.
+
+    `counts` are by bucket, not added up.
+    """
+    wanted, below = ceil(share * sum(counts)), 0
+    for number, count in enumerate(counts):
+        if count and below + count >= wanted:
+            lower = BUCKETS_S[number - 1] if number else 0.0
+            upper = BUCKETS_S[min(number, len(BUCKETS_S) - 1)]
+            return lower + (upper - lower) * (wanted - below) / count
+        below += count
+    return 0.0
 
 
 class Snapshot(msgspec.Struct, frozen=True):

@@ -164,6 +164,14 @@ COST = Family(
     ("model", "part"),
     "Estimated cost in US dollars: function calls, replicas at work, replicas idle.",
 )
+ALTERNATIVE_COST = Family(
+    "router_alternative_cost_usd_total",
+    Kind.COUNTER,
+    ("model", "alternative"),
+    "What the same requests would have cost with functions only (always_serverless: each at the"
+    " price of a warm call), and with replicas for 1.1 times the last day's highest load"
+    " (always_warm); without series where there is no such place.",
+)
 TENANT_REQUESTS = Family(
     "router_tenant_requests_total",
     Kind.COUNTER,
@@ -497,6 +505,7 @@ FAMILIES: tuple[Family, ...] = (
     COLD_STARTS,
     COLD_START_DURATION,
     COST,
+    ALTERNATIVE_COST,
     TENANT_REQUESTS,
     TENANT_COST,
     REFUSALS,

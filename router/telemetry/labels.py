@@ -61,6 +61,13 @@ class CostPart(StrEnum):
     KEPT_WARM = "kept_warm"
 
 
+class Alternative(StrEnum):
+    """What the same requests might have run on instead (see `policy.alternatives`)."""
+
+    ALWAYS_SERVERLESS = "always_serverless"
+    ALWAYS_WARM = "always_warm"
+
+
 class ObjectiveResult(StrEnum):
     """What became of a model's objective with one request."""
 

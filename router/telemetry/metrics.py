@@ -6,7 +6,7 @@ about another model counts under the empty name, so clients cannot create series
 
 import platform
 from bisect import bisect_left
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from itertools import chain, islice
 from typing import NamedTuple, TypeVar
@@ -28,6 +28,7 @@ from router.telemetry.exposition import (
 )
 from router.telemetry.families import BUCKETS_S, FAMILIES, Kind
 from router.telemetry.labels import (
+    Alternative,
     AttemptResult,
     CostPart,
     HedgeResult,
@@ -52,6 +53,10 @@ _STEP = 100
 def build_info(version: str) -> dict[str, str]:
     """What runs here: the labels of the family that says so."""
     return {"version": version, "python": platform.python_version()}
+
+
+Seen = tuple[str, str | int]
+"""What is counted of a request: part (reasons, objective, took), and which of it."""
 
 
 class Objective(NamedTuple):
@@ -265,6 +270,25 @@ class Metrics(Collector):
             yield
         return found
 
+    def seen(self) -> Steps[dict[str, Counter[Seen]]]:
+        """All that has been counted of each model's requests: why, how long, how well."""
+        self.catch_up()
+        found: defaultdict[str, Counter[Seen]] = defaultdict(Counter)
+        for some in _batches(self._decisions):
+            for (model, _, reason), count in some:
+                found[model]["reasons", reason] += int(count)
+            yield
+        for results in _batches(self._by_objective):
+            for (model, result), count in results:
+                found[model]["objective", result] += int(count)
+            yield
+        for durations in _batches(self._request_durations):
+            for (model, _), taken in durations:
+                for place, number in enumerate(taken.counts):
+                    found[model]["took", place] += number
+            yield
+        return found
+
     def counts(self, model: str) -> ModelCounts:
         """What has been counted of the model."""
         self.catch_up()
@@ -320,6 +344,10 @@ class Metrics(Collector):
             raise ValueError(f"cost = {usd}, must be at least 0")
         self._counters[families.COST.name][self._label(model), part] += usd
         self._counters[families.TENANT_COST.name][self._tenant(tenant), part] += usd
+
+    def add_alternative(self, model: str, alternative: Alternative, usd: float) -> None:
+        """Add to what a model's requests would have cost on places of one kind only."""
+        self._counters[families.ALTERNATIVE_COST.name][self._label(model), alternative] += usd
 
     def record_retry(self, model: str) -> None:
         """Count a second or later attempt of one request."""

@@ -319,6 +319,33 @@ class TestSharedReplicas:
         assert not shared.driver.may_shrink
 
 
+class TestAlternatives:
+    """What the same requests would have cost elsewhere, beside the bill."""
+
+    def cost(self, setup, alternative) -> float:
+        series = dict(setup.metrics.snapshot().values["router_alternative_cost_usd_total"])
+        assert series["m", alternative] == setup.model.sizing.alternatives_usd[alternative]
+        return float(series["m", alternative])
+
+    def test_with_functions_only_it_is_what_each_call_costs(self, setup):
+        setup.steps(10, requests=3, usd=0.5)
+        setup.steps(5)
+        assert self.cost(setup, "always_serverless") == pytest.approx(10 * 3 * 0.5)
+
+    def test_always_warm_it_is_replicas_for_the_highest_load_all_the_time(self, setup):
+        setup.steps(10)
+        assert self.cost(setup, "always_warm") == pytest.approx(10)  # one replica, a USD a second
+        setup.steps(20, requests=30)  # 1.5 replicas, and room
+        before = self.cost(setup, "always_warm")
+        setup.steps(100)
+        assert self.cost(setup, "always_warm") - before == pytest.approx(200)
+
+    def test_only_the_leader_counts_replicas_that_all_would_have(self, setup):
+        setup.fleet = FleetSnapshot({}, {}, {}, is_leader=False, taken_at=math.inf)
+        setup.steps(5, requests=1)
+        assert not setup.model.sizing.alternatives_usd.get("always_warm")
+
+
 class TestFollow:
     def test_replicas_of_others_come_and_go_and_ours_stay(self, setup):
         setup.replica("ours")

@@ -22,6 +22,7 @@ from router.gateway.admin.certificate import described as described_certificate
 from router.gateway.admin.trials import canary_readings, described
 from router.gateway.admin.watching import WatchedQuality
 from router.gateway.server import DataPlane
+from router.policy.sizing import Level, SizingParams
 from router.runtime import GroupRuntime, ModelRuntime, RuntimeRef
 from router.settings.masking import mask_url
 from router.shadow.counts import ComparisonResult, CopyResult, ShadowCounts
@@ -29,6 +30,7 @@ from router.signals.redis import SharedState
 from router.telemetry.labels import StallCause
 from router.telemetry.logs import AccessLog
 from router.telemetry.readings import JobsReading, Readings, ShadowReading
+from router.telemetry.recent import Recent
 from router.turns import Steps
 
 R = TypeVar("R", CopyResult, ComparisonResult)
@@ -56,6 +58,7 @@ class StatusSources:
     stalls: Callable[[], Mapping[StallCause, float]]
     decisions: Callable[[], Steps[dict[str, dict[tuple[Backend, Reason], int]]]]
     quality: WatchedQuality
+    recent: Recent
     jobs: Callable[[], JobsReading | None] = lambda: None
 
 
@@ -68,6 +71,7 @@ def status(sources: StatusSources) -> Steps[dict[str, Any]]:
             model, decisions.get(model.name, {}), sources.clock(),
             has_addresses=runtime.shows_addresses,
         )  # fmt: skip
+        shown["recent"] = sources.recent.of(model.name)
         models.append(msgspec.Raw(msgspec.json.encode(shown)))
         yield
     now = sources.clock()
@@ -113,6 +117,7 @@ def _model(
         "replicas_billed": _billed(model),
         "shared_pool": model.group or None,
         "sizing_reason": sizing.reason,
+        "counters": counters(sizing.levels, model.sizing_params, now),
         "startup_s": _startup_s(pool),
         "queued": len(pool.queue) if pool is not None else 0,
         "panicking": pool is not None and pool.is_panicking,
@@ -125,6 +130,13 @@ def _model(
             "warm_idle": sizing.warm_idle_usd,
             "kept_warm": sizing.kept_warm_usd,
         },
+        "alternatives_usd": dict(sizing.alternatives_usd),
+        "captive_requests": model.signals.captive,
+        "slo": {
+            "latency_ms": round(model.policy.slo.latency_s * 1e3, 3),
+            "percentile": model.policy.slo.percentile,
+        },
+        "rules": dict(model.matched),
         "hedge": _hedge(model.hedging),
         **_decisions(decisions),
     }
@@ -140,6 +152,7 @@ def _group(group: GroupRuntime, now: float, *, has_addresses: bool) -> dict[str,
         "replicas_ready": pool.ready,
         "replicas_billed": group.driver.billed,
         "sizing_reason": sizing.reason,
+        "counters": counters(sizing.levels, group.sizing_params, now),
         "startup_s": _startup_s(pool),
         "endpoints": [
             {
@@ -149,6 +162,31 @@ def _group(group: GroupRuntime, now: float, *, has_addresses: bool) -> dict[str,
             for one in _endpoints(pool)
         ],
     }
+
+
+def counters(
+    levels: Sequence[Level], params: SizingParams | None, now: float
+) -> dict[str, float | None]:
+    """How far the sizing's counters are: of the next replica to its start, of the last to its end.
+
+    Both from 0 to 1; None where there is none to be started or stopped.
+    """
+    if params is None:
+        return {"start": None, "stop": None}
+    bought = [level for level in levels if level.bought_at is not None]
+    others = [level for level in levels if level.bought_at is None]
+    start = others[0].counter_usd if others else 0.0
+    stop = None
+    if bought:
+        last = bought[-1]
+        assert last.bought_at is not None  # noqa: S101
+        stop = 1 - _part_of(last.counter_usd, params.beta_usd(now - last.bought_at))
+    full = len(bought) >= params.max_replicas
+    return {"start": None if full else _part_of(start, params.beta_usd(0.0)), "stop": stop}
+
+
+def _part_of(counter_usd: float, beta_usd: float) -> float:
+    return round(min(counter_usd / beta_usd, 1.0), 4) if beta_usd > 0 else 0.0
 
 
 def _hedge(hedging: Hedging | None) -> dict[str, Any] | None:

@@ -339,6 +339,7 @@ class Route:
         arrived, self._arrived = self._arrived, 0
         is_captive = self.warm.is_captive
         self.model.arrived(tally.clock(), self._work_s, self._price_usd, is_captive, arrived)
+        self.model.matched[self.warm.rule] += arrived
 
     def decision(self, reason: Reason) -> Decision:
         """The decision, without the predictions that only `explain` shows."""

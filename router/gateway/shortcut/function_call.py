@@ -85,6 +85,7 @@ class FunctionCalls:
         self.bodies.held_bytes += request.payload_bytes
         model.count_arrival(request.payload_bytes, now, is_captive=False)
         self.telemetry.metrics.record_decision(model.name, decision.backend, decision.reason)
+        model.matched[decision.rule] += 1
         if decision.reason is Reason.EXPLORE:
             model.explores(decision.backend, request.payload_bytes, now)
 

@@ -24,7 +24,15 @@ def model(name: str = "m", **changes: Any) -> dict[str, Any]:
         "name": name, "load_rps": 5.0, "replicas_wanted": 1, "replicas_ready": 1,
         "replicas_billed": 0, "queued": 1, "endpoints": [], "serverless": function(),
         "cost_usd": {"serverless": 0.5, "warm_busy": 0.0}, "split": {"pool": 3, "serverless": 1},
-        "reasons": {"warm_capacity": 3}, "decisions": {}, **changes,
+        "reasons": {"warm_capacity": 3}, "decisions": {}, "rules": {"r": 3}, "captive_requests": 1,
+        "alternatives_usd": {"always_serverless": 1.0}, "recent": recent(), **changes,
+    }  # fmt: skip
+
+
+def recent(p99_ms: float | None = 20.0) -> dict[str, Any]:
+    return {
+        "requests": 4, "p50_ms": 1.0, "p99_ms": p99_ms, "reasons": {"spillover": 4},
+        "objective": {"met": 3},
     }  # fmt: skip
 
 
@@ -57,6 +65,17 @@ def test_what_each_counts_is_added_up():
     assert found["reasons"] == {"warm_capacity": 6}
     names = ("in_flight", "max_concurrency", "calls", "cold_calls")
     assert [found["serverless"][name] for name in names] == [2, 8, 20, 4]
+
+
+def test_the_last_minute_is_that_of_all_and_its_times_are_the_slowests():
+    other = model(recent=recent(p99_ms=70.0), alternatives_usd={"always_warm": 2.0})
+    (found,) = merged_status([process(1), process(2, other)])["models"]
+    assert found["recent"] == {
+        "requests": 8, "p50_ms": 1.0, "p99_ms": 70.0, "reasons": {"spillover": 8},
+        "objective": {"met": 6},
+    }  # fmt: skip
+    assert found["alternatives_usd"] == {"always_serverless": 1.0, "always_warm": 2.0}
+    assert (found["rules"], found["captive_requests"]) == ({"r": 6}, 2)
 
 
 def test_what_all_know_is_the_leaders_word():

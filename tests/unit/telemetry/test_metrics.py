@@ -10,7 +10,13 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from router.domain.decision import Backend, Outcome, Reason
 from router.telemetry.families import BUCKETS_S, FAMILIES, Kind, reference_table
-from router.telemetry.labels import AttemptResult, CostPart, HedgeResult, StallCause
+from router.telemetry.labels import (
+    Alternative,
+    AttemptResult,
+    CostPart,
+    HedgeResult,
+    StallCause,
+)
 from router.telemetry.metrics import Metrics, Objective
 from router.telemetry.readings import (
     CanaryReading,
@@ -41,6 +47,7 @@ def record_one_of_each(metrics: Metrics, model: str = "fraud") -> None:
     metrics.record_cold_start(model, 1.5)
     metrics.observe_queue_wait(model, 0.3)
     metrics.add_cost(model, CostPart.SERVERLESS, 0.25)
+    metrics.add_alternative(model, Alternative.ALWAYS_WARM, 0.75)
     metrics.record_caller("batch", model, Outcome.OK, 0.02)
     metrics.record_refusal("nightly", "rate_limited")
     metrics.record_retry(model)
@@ -70,6 +77,11 @@ FRAUD_1 = {"model": "fraud", "version": "1"}
         ("router_cold_start_seconds_sum", {"model": "fraud"}, 1.5),
         ("router_cost_usd_total", {"model": "fraud", "part": "serverless"}, 0.25),
         ("router_cost_usd_total", {"model": "fraud", "part": "warm_idle"}, 0),
+        (
+            "router_alternative_cost_usd_total",
+            {"model": "fraud", "alternative": "always_warm"},
+            0.75,
+        ),
         ("router_tenant_cost_usd_total", {"tenant": "", "part": "serverless"}, 0.25),
         ("router_tenant_requests_total", {"tenant": "batch", "outcome": "ok"}, 1),
         ("router_refusals_total", {"key": "nightly", "cause": "rate_limited"}, 1),
