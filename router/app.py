@@ -28,7 +28,7 @@ from router.gateway.admin.port import AdminPort, stream_reply
 from router.gateway.admin.status import ReloadState, StatusSources, readings, status
 from router.gateway.admin.watching import WatchedQuality
 from router.gateway.exchange import Telemetry
-from router.gateway.http.listener import Listener
+from router.gateway.http.listener import Listener, opening
 from router.gateway.readiness import Readiness
 from router.gateway.server import DataPlane
 from router.jobs.runner import Calling
@@ -163,7 +163,7 @@ class Gateway:
     async def run(self, stop: asyncio.Event, on_ready: Callable[[str, str], None]) -> None:
         """Serve until `stop` is set, then drain. `on_ready` gets the URLs of both ports.
 
-        Raises OSError if a port cannot be opened.
+        Raises CannotListenError if a port cannot be opened.
         """
         server = self._runtime.current.settings.server
         self._events.attach()
@@ -174,9 +174,10 @@ class Gateway:
         admin = web.AppRunner(self._admin_app(), access_log=None, shutdown_timeout=_CUT_OFF_S)
         try:
             # Ports first: a gateway that cannot listen should not have started workers.
-            port = await listener.open(
-                server.listen.host, server.listen.port, shared=self._member is not None
-            )
+            with opening("server", "listen"):
+                port = await listener.open(
+                    server.listen.host, server.listen.port, shared=self._member is not None
+                )
             is_tls = self._runtime.current.tls is not None
             data_url = url_of(server.listen.host, port, is_tls=is_tls)
             admin_url = await self._open_admin(admin)
@@ -496,10 +497,14 @@ def function_host(settings: Settings, parts: Parts) -> LocalFunctionHost:
 
 
 async def listen_admin(runner: web.AppRunner, address: ListenAddress) -> str:
-    """Open the admin port; returns its URL, with the port that the system chose for port 0."""
+    """Open the admin port; returns its URL, with the port that the system chose for port 0.
+
+    Raises CannotListenError.
+    """
     await runner.setup()
     site = web.TCPSite(runner, address.host, address.port, backlog=1024)
-    await site.start()
+    with opening("server", "admin_listen"):
+        await site.start()
     bound: tuple[str, int] = runner.addresses[0][:2]
     return url_of(*bound, is_tls=False)
 

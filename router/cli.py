@@ -18,8 +18,11 @@ from router.assembly.pools import imagine_replicas
 from router.assembly.runtime import assemble, new_parts
 from router.commands.admin_client import ADMIN_URL, AdminError, AdminPort, token_option
 from router.commands.cold import measure_cold
+from router.commands.completion import completion
+from router.commands.demo import demo
 from router.commands.events import events
 from router.commands.exits import fail, load_or_exit
+from router.commands.init import init
 from router.commands.jobs import batch, jobs
 from router.commands.model_check import broken_models, missing_models
 from router.commands.platform_check import certificate_warning, platform_warnings
@@ -42,6 +45,8 @@ def main() -> None:
 
 
 main.add_command(serve)
+main.add_command(init)
+main.add_command(demo)
 main.add_command(serve_process)
 main.add_command(events)
 main.add_command(quality)
@@ -51,6 +56,7 @@ main.add_command(replay)
 main.add_command(diff)
 main.add_command(measure)
 main.add_command(measure_cold)
+main.add_command(completion)
 
 
 @main.command()

@@ -32,7 +32,7 @@ from workers.statistics import Statistics, Timing
 
 PLATFORM: Final = "onnxruntime_onnx"
 SERVER_NAME: Final = "hybrid-router-worker"
-SERVER_VERSION: Final = "0.1.0"  # a constant: a function's package carries no metadata to read
+SERVER_VERSION: Final = "0.2.0"  # a constant: a function's package carries no metadata to read
 EXTENSIONS: Final = (
     "binary_tensor_data",
     "classification",

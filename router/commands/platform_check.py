@@ -4,10 +4,10 @@ Looks at the disk and at what is installed, so the same settings may be told dif
 """
 
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 
 from router.gateway.admin.certificate import warning_of
+from router.settings.extras import is_installed
 from router.settings.fit import missing_extra, unlikely_sizes
 from router.settings.functions import (
     AzureFunction,
@@ -42,7 +42,7 @@ def _about(model: ModelSettings, settings: Settings) -> Iterator[str]:
         if (problem := _unreadable(file)) is not None:
             yield f"{where}.{key} cannot be read here: {problem}"
     extra = missing_extra(function)
-    if extra is not None and not _is_installed(extra[0]):
+    if extra is not None and not is_installed(extra[0]):
         yield f"{where} needs the package {extra[0]}: pip install 'hybrid-router[{extra[1]}]'"
 
 
@@ -80,10 +80,3 @@ def _largest_version_bytes(folder: Path) -> int | None:
     except OSError:
         return None
     return max(sizes, default=None)
-
-
-def _is_installed(package: str) -> bool:
-    try:
-        return find_spec(package) is not None
-    except ModuleNotFoundError:  # a parent package is missing
-        return False

@@ -24,7 +24,7 @@ from router.background import Background
 from router.domain.events import EventKind, told
 from router.gateway.admin.events import path_of
 from router.gateway.admin.port import EndpointDrain
-from router.gateway.http.listener import bind
+from router.gateway.http.listener import bind, opening
 from router.member import SNAPSHOT_PATH, Member
 from router.page.feed import Feed
 from router.processes.admin import FleetAdmin
@@ -89,11 +89,13 @@ class Parent:
     async def run(self, stop: asyncio.Event, on_ready: Callable[[str, str], None]) -> None:
         """Serve until `stop` is set, then drain. `on_ready` gets the URLs of both ports.
 
-        Raises OSError if a port cannot be opened, ProcessesFailedError if nothing comes up.
+        Raises CannotListenError if a port cannot be opened, ProcessesFailedError if nothing comes
+        up.
         """
         server = self.loaded.settings.server
         self._events.attach()
-        reserved = await _reserve(server.listen.host, server.listen.port)
+        with opening("server", "listen"):
+            reserved = await _reserve(server.listen.host, server.listen.port)
         admin = web.AppRunner(
             FleetAdmin(self, self._feed).application(), access_log=None, shutdown_timeout=_CUT_OFF_S
         )

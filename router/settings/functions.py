@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from router.settings.calls import (
     LAMBDA_STREAM_BYTES,
@@ -17,6 +17,7 @@ from router.settings.calls import (
     HttpLimits,
     RemoteFunction,
 )
+from router.settings.extras import child_needs_extra
 from router.settings.prices import FunctionPrice
 from router.settings.quantities import (
     COUNT,
@@ -80,7 +81,9 @@ RoutePrefix = Annotated[
 class LocalFunction(AnyFunction):
     """A function on this machine's own scale-to-zero host."""
 
-    kind: Literal["local"] = Field(description="a function host started by the gateway")
+    kind: Annotated[
+        Literal["local"], AfterValidator(child_needs_extra("awslambdaric", "lambda"))
+    ] = Field(description="a function host started by the gateway")
     function: FunctionName = Field(
         description="function name", json_schema_extra={"default": "the model's name"}
     )

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, StrictBool, ValidationInfo, field_validator
 
-from router.settings.extras import needs_extra
+from router.settings.extras import child_needs_extra, needs_extra
 from router.settings.quantities import (
     COUNT,
     DURATION,
@@ -63,12 +63,16 @@ KubernetesZone = Annotated[
 VariableValue = Annotated[str, Text(r".*", "a text of 0..4096 characters")]
 
 
+_BUNDLED_WORKER = child_needs_extra("onnxruntime", "worker", " for the bundled worker")
+
+
 class ProcessPool(AnyPool):
     """Worker processes on this machine, started and stopped by the gateway."""
 
     kind: Literal["process"] = Field(description="worker processes on this machine")
     command: tuple[Argument, ...] = Field(
         default=(),
+        validate_default=True,
         max_length=100,
         description="program and arguments, with {socket} or {port}, and {model}; "
         "empty: the bundled worker",
@@ -93,6 +97,11 @@ class ProcessPool(AnyPool):
         alias="log_max",
         description="a longer file in that folder becomes NAME.log.1 in place of the one before",
     )
+
+    @field_validator("command")
+    @classmethod
+    def _bundled_worker_can_run(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return value or _BUNDLED_WORKER(value)
 
     @field_validator("cpus", "memory_bytes")
     @classmethod

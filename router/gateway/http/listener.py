@@ -11,8 +11,8 @@ import resource
 import socket
 import ssl
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 from router.gateway.http.client_limits import ClientLimits, Wait
 from router.telemetry.repeats import BY_STRANGERS
@@ -24,6 +24,24 @@ _BATCH = 64
 """Connections accepted in one go; between batches, those that are open have their turn."""
 _PAUSE_S = 0.5
 _OUT_OF_DESCRIPTORS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+
+class CannotListenError(OSError):
+    """A port could not be opened; `key` is the setting that has its address."""
+
+    def __init__(self, error: OSError, key: tuple[str, str]) -> None:
+        super().__init__(error.errno, error.strerror)
+        self.key = key
+
+
+@contextmanager
+def opening(*key: str) -> Iterator[None]:
+    """What opens the port of a setting, such as `server.listen`. Raises CannotListenError."""
+    group, name = key
+    try:
+        yield
+    except OSError as error:
+        raise CannotListenError(error, (group, name)) from error
 
 
 class Listener:

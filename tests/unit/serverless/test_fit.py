@@ -129,7 +129,7 @@ def test_a_file_that_is_not_there_is_named(serverless: str, told: str | None) ->
 def test_a_missing_extra_is_named(
     serverless: str, told: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("router.commands.platform_check.find_spec", lambda _name: None)
+    monkeypatch.setattr("router.commands.platform_check.is_installed", lambda _name: False)
     warnings = platform_warnings(load_config(config(serverless)).settings)
     assert len(warnings) == (told is not None)
     assert told is None or told in warnings[0]

@@ -1,6 +1,5 @@
 import itertools
 import threading
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from workers.protocol import (
     RequestedOutput,
     Tensor,
 )
-from workers.service import SERVER_VERSION, Catalog, Clock
+from workers.service import Catalog, Clock
 
 X = Tensor("x", Datatype.FP32, np.ones((2, 4), np.float32))
 
@@ -229,10 +228,3 @@ def test_loading_anew_finds_what_came_since_and_tries_again_what_was_broken(tmp_
     assert in_memory(catalog) == {"m", "late"}
     with pytest.raises(ModelNotFound):
         Catalog(tmp_path, ["m"]).load_anew("late")
-
-
-def test_version_is_that_of_the_project() -> None:
-    project = tomllib.loads(
-        (Path(__file__).parents[3] / "pyproject.toml").read_text(encoding="utf-8")
-    )
-    assert project["project"]["version"] == SERVER_VERSION
