@@ -105,6 +105,7 @@ def _params(model: str, settings: ServerlessSettings) -> FunctionParams:
     return FunctionParams(
         endpoint_id=f"{model}-fn",
         model=model,
+        memory_gb=settings.memory_mb / 1024,
         enabled=settings.enabled,
         limits=ServerlessLimits(
             settings.limits.max_payload_bytes,

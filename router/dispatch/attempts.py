@@ -53,8 +53,9 @@ class Record:
     `ruled_out` are those of `failed` that would fail this request again for certain.
     `whole_body` is a body that was to come and then had to be kept. `is_counted` says that its
     arrival is known, and what it takes of its caller's rate taken. `running` are attempts that are
-    under way when the director gets the request. `tenant` pays `cost_usd`: calls
-    as billed, and the seconds of slots at the price of their replicas.
+    under way when the director gets the request. `tenant` pays `cost_usd`: calls as billed, and the
+    seconds of slots at the price of their replicas; `gb_s` is the memory of functions times the
+    seconds billed.
     """
 
     decision: Decision | None = None
@@ -64,6 +65,7 @@ class Record:
     upstream_s: float = 0.0
     cold_start: bool | None = None
     cost_usd: float = 0.0
+    gb_s: float = 0.0
     failed: dict[Backend, Reason] = field(default_factory=dict)
     ruled_out: set[Backend] = field(default_factory=set)
     avoid: set[str] = field(default_factory=set)
@@ -167,6 +169,7 @@ class Attempts:
         """Free the slot of an attempt that is over, and count it and what it has cost."""
         function = model.serverless
         cost_before = function.cost_usd if function is not None else 0.0
+        gb_s_before = function.gb_s if function is not None else 0.0
         verdict = verdict_of(result)
         if verdict is Verdict.OK and response is not None:
             verdict = verdict_of_answer(response.status)
@@ -178,6 +181,8 @@ class Attempts:
         if function is not None and (spent := function.cost_usd - cost_before) > 0:
             record.cost_usd += spent
             self._metrics.add_cost(model.name, CostPart.SERVERLESS, spent, record.tenant)
+            record.gb_s += function.gb_s - gb_s_before
+            self._metrics.add_gb_s(record.tenant, function.gb_s - gb_s_before)
         self._metrics.record_attempt(model.name, tried.decision.backend, result, tried.took_s)
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from router.dispatch.attempts import Record
 from router.domain.decision import Outcome
 from router.domain.request import InferenceRequest, Protocol
+from router.domain.tokens import Tokens
 from router.domain.trace_context import trace_id_of
 from router.gateway.cors import TOLD_HERE
 from router.gateway.protocols.oip import OIP
@@ -33,8 +34,9 @@ class Exchange:
 
     `model` and `version` are those that answer; `asked_model` is the one that the client named,
     where another one might have answered. `is_copied` says that a shadow is to get a copy of a
-    request that is resumed. `key` is the name of the caller's key, `error` what the
-    gateway itself answered. `cors` is what browsers are told, in the answer's head.
+    request that is resumed. `key` is the name of the caller's key, `error` what the gateway itself
+    answered, `tokens` what its answer says it took. `cors` is what browsers are told, in the
+    answer's head.
     """
 
     request_id: str
@@ -56,6 +58,7 @@ class Exchange:
     cors: list[tuple[str, str]] = field(default_factory=list)
     error: Exception | None = None
     is_copied: bool = False
+    tokens: Tokens | None = None
 
     @property
     def is_resumed(self) -> bool:
@@ -126,6 +129,8 @@ class Exchange:
         )  # fmt: skip
         if self.error is not None and (code := code_of(self.error)) is not None:
             metrics.record_refusal(self.key, code)
+        if self.tokens is not None:
+            metrics.record_tokens(record.tenant, self.tokens)
         telemetry.access_log.record(self.access_record(total_s))
         if self.assignment is not None:
             self.assignment.ended(self._assigned_outcome, total_s - self.read_s, now)
@@ -157,6 +162,9 @@ class Exchange:
             error=None if error is None else code_of(error),
             cause=None if error is None else cause_of(error),
             trace_id=trace_id_of(self.traceparent) if self.traceparent else None,
+            gb_s=round(record.gb_s, 9) if record.gb_s else None,
+            input_tokens=None if self.tokens is None else self.tokens.input,
+            output_tokens=None if self.tokens is None else self.tokens.output,
         )
 
     def client_left(self) -> None:

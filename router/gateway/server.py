@@ -37,6 +37,7 @@ from router.gateway.shortcut.fast_attempt import Carried, Ground
 from router.gateway.shortcut.fast_path import FastPath
 from router.gateway.shortcut.fast_route import KnownHead
 from router.gateway.shortcut.known_heads import Sorted
+from router.gateway.usage import Watched
 from router.runtime import Runtime, RuntimeRef
 from router.shadow.copies import Copy, Shadows
 from router.upstream.client import UpstreamClient
@@ -267,6 +268,7 @@ class DataPlane:
     ) -> None:
         record = exchange.record
         async with self._director.serve(taken.chain, body, record) as response:
+            usage = Watched.of(exchange.protocol, response)
             for watcher in watching:
                 watcher.watch(response)
             exchange.status = response.status
@@ -276,6 +278,7 @@ class DataPlane:
                 out.whole(response.status, headers, response.body)
             else:
                 await out.stream(response, headers)
+            exchange.tokens = usage.tokens if usage is not None else None
 
 
 _JSON = [("content-type", "application/json")]

@@ -185,6 +185,19 @@ TENANT_COST = Family(
     "The same cost by who pays: calls by their callers, replicas at work by the seconds that slots"
     " were held, idle ones by the use in the last half hour to hour (empty: nobody's).",
 )
+TENANT_TOKENS = Family(
+    "router_tenant_tokens_total",
+    Kind.COUNTER,
+    ("tenant", "direction"),
+    "Tokens that answers of OpenAI's and Anthropic's shapes say they took (input, output), by the"
+    " tenant of the key.",
+)
+TENANT_GB_SECONDS = Family(
+    "router_tenant_gb_seconds_total",
+    Kind.COUNTER,
+    ("tenant",),
+    "Memory of function environments in GB, times the seconds billed, by whose calls they were.",
+)
 REFUSALS = Family(
     "router_refusals_total",
     Kind.COUNTER,
@@ -508,6 +521,8 @@ FAMILIES: tuple[Family, ...] = (
     ALTERNATIVE_COST,
     TENANT_REQUESTS,
     TENANT_COST,
+    TENANT_TOKENS,
+    TENANT_GB_SECONDS,
     REFUSALS,
     OBJECTIVE_REQUESTS,
     OBJECTIVE_RATIO,

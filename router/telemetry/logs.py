@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from router.domain.clock import Clock, Sleep
 from router.domain.events import EventKind, told
+from router.domain.tokens import Tokens
 from router.domain.trace_context import trace_id_of
 from router.telemetry.log_file import LineWriter
 
@@ -64,14 +65,18 @@ class AccessRecord(msgspec.Struct, frozen=True, gc=False):
     error: str | None = None
     cause: str | None = None
     trace_id: str | None = None
+    gb_s: float | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
 
 
-Answered = tuple[bytes, float, float, float, float, int, float | None, bytes]
+Answered = tuple[bytes, float, float, float, float, int, float | None, bytes, Tokens | None]
 """What differs between requests that are otherwise logged alike.
 
 Their id (printable ASCII, at most MAX_TEXT_LENGTH), when they ended (monotonic), and the seconds
 they took: in all, at the backend, and of the backend's own work; the bytes of their body; the
-deadline that their client asked for, in milliseconds; and the value of their `traceparent`.
+deadline that their client asked for, in milliseconds; the value of their `traceparent`; and the
+tokens that their answer tells.
 """
 
 
@@ -86,21 +91,31 @@ _OWN_FIELDS = (
 """What a line says of its own, in the order of the record's fields."""
 
 
+_TOKENS = (
+    (b'"input_tokens":null', b'"input_tokens":%b'),
+    (b'"output_tokens":null', b'"output_tokens":%b'),
+)
+
+
 class LineTemplate:
-    """The lines of requests that differ only in what is `Answered`; quicker than line by line."""
+    """The lines of requests that differ only in what is `Answered`; quicker than line by line.
 
-    __slots__ = ("_text", "may_be_left_out")
+    `tells_tokens` says that their answers may tell some.
+    """
 
-    def __init__(self, record: AccessRecord) -> None:
+    __slots__ = ("_tells_tokens", "_text", "may_be_left_out")
+
+    def __init__(self, record: AccessRecord, *, tells_tokens: bool = False) -> None:
         """Take all but the id and the times from `record`."""
         self.may_be_left_out = record.status < _FAILED
+        self._tells_tokens = tells_tokens
         blank = replace(
             record, request_id="", payload_bytes=0, total_ms=0.0, upstream_ms=0.0,
             deadline_ms=None, cost_usd=0.0, trace_id=None,
         )  # fmt: skip
         text = b'{"ts":"%b.%03dZ",' + _encode(blank)[1:].replace(b"%", b"%%") + b"\n"
         # Quotes inside of texts are escaped, so that names are found only where they are fields.
-        for field, value in _OWN_FIELDS:
+        for field, value in (*_OWN_FIELDS, *(_TOKENS if tells_tokens else ())):
             before, name, after = text.partition(field)
             if not name:
                 raise AssertionError("an access record's fields have changed their order")
@@ -112,7 +127,7 @@ class LineTemplate:
 
         `usd_per_s` is what the request cost while it lasted.
         """
-        request_id, at, total_s, upstream_s, _, size, deadline_ms, traceparent = answered
+        request_id, at, total_s, upstream_s, _, size, deadline_ms, traceparent, tokens = answered
         at += offset_s
         second = int(at)
         request_id = request_id.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
@@ -122,7 +137,12 @@ class LineTemplate:
         times, usd = (total_s * 1e3, upstream_s * 1e3), total_s * usd_per_s
         trace_id = trace_id_of(traceparent.decode("ascii", "replace")) if traceparent else None
         traced = b"null" if trace_id is None else b'"%b"' % trace_id.encode()
-        return self._text % (stamp, thousandths, request_id, size, *times, asked, usd, traced)
+        own = (stamp, thousandths, request_id, size, *times, asked, usd, traced)
+        return self._text % ((*own, *_counts(tokens)) if self._tells_tokens else own)
+
+
+def _counts(tokens: Tokens | None) -> tuple[bytes, bytes]:
+    return (b"null", b"null") if tokens is None else (b"%d" % tokens.input, b"%d" % tokens.output)
 
 
 class AccessLog:

@@ -18,6 +18,7 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from router.domain.decision import Backend, Outcome, Reason
+from router.domain.tokens import Tokens
 from router.telemetry import families
 from router.telemetry.exposition import (
     BOUNDS,
@@ -231,6 +232,12 @@ class Metrics(Collector):
             self._by_objective[model, results[0]] += in_time
             self._by_objective[model, results[1]] += number - in_time
 
+    def record_tokens(self, tenant: str, tokens: Tokens) -> None:
+        """Count what went into a tenant's language models and what came out."""
+        counter, name = self._counters[families.TENANT_TOKENS.name], self._tenant(tenant)
+        counter[name, "input"] += tokens.input
+        counter[name, "output"] += tokens.output
+
     def record_refusal(self, key: str, code: str) -> None:
         """Count a request that the gateway answered with that error."""
         name = key if key in self._callers else ""
@@ -344,6 +351,10 @@ class Metrics(Collector):
             raise ValueError(f"cost = {usd}, must be at least 0")
         self._counters[families.COST.name][self._label(model), part] += usd
         self._counters[families.TENANT_COST.name][self._tenant(tenant), part] += usd
+
+    def add_gb_s(self, tenant: str, gb_s: float) -> None:
+        """Add memory times billed seconds of a tenant's calls."""
+        self._counters[families.TENANT_GB_SECONDS.name][self._tenant(tenant),] += gb_s
 
     def add_alternative(self, model: str, alternative: Alternative, usd: float) -> None:
         """Add to what a model's requests would have cost on places of one kind only."""

@@ -101,18 +101,23 @@ class FunctionParams:
     billing_step_s: float = 0.0
     kept_warm: KeptWarm = KeptWarm()
     model: str = ""
+    memory_gb: float = 0.0
 
     def price_usd(self, billed_s: float, *, is_kept: bool = False) -> float:
         """What a call of that duration costs, by the platform's least and rounded duration.
 
         `is_kept` says that it has an environment that is kept warm.
         """
-        billed_s = max(billed_s, self.min_billed_s)
+        usd_per_s = self.kept_warm.usd_per_billed_s if is_kept else self.usd_per_billed_s
+        return self.usd_per_request + self.billed_s(billed_s) * usd_per_s
+
+    def billed_s(self, took_s: float) -> float:
+        """What is billed of that duration."""
+        billed_s = max(took_s, self.min_billed_s)
         if self.billing_step_s:
             # Not a step more for a float that came out a hair too long.
             billed_s = ceil(billed_s / self.billing_step_s - 1e-9) * self.billing_step_s
-        usd_per_s = self.kept_warm.usd_per_billed_s if is_kept else self.usd_per_billed_s
-        return self.usd_per_request + billed_s * usd_per_s
+        return billed_s
 
 
 class Function:
@@ -132,6 +137,7 @@ class Function:
         self.in_flight = 0
         self.kept_in_flight = 0
         self.cost_usd = 0.0
+        self.gb_s = 0.0
         self.calls = 0
         self.cold_calls = 0
         self.init_times = InitTimes()
@@ -287,8 +293,12 @@ class Function:
             self._learn(lease, lease.response, now)
         elif lease.may_have_run:
             # Without telling what it cost.
-            self.cost_usd += self.params.price_usd(lease.served_s, is_kept=lease.is_kept)
+            self._bill(lease, lease.served_s)
         self._vacate()
+
+    def _bill(self, lease: "FunctionLease", billed_s: float) -> None:
+        self.cost_usd += self.params.price_usd(billed_s, is_kept=lease.is_kept)
+        self.gb_s += self.params.billed_s(billed_s) * self.params.memory_gb
 
     def _judge(self, lease: "FunctionLease", verdict: Verdict, now: float) -> None:
         """What the call's end says of the platform."""
@@ -362,7 +372,7 @@ class Function:
             self.environments.give_back(now, expected_warm=lease.expected_warm, was_cold=was_cold)
         self.calls += 1
         billed_s = response.billed_s if response.billed_s is not None else lease.served_s
-        self.cost_usd += self.params.price_usd(billed_s, is_kept=lease.is_kept)
+        self._bill(lease, billed_s)
         init_s = response.init_s or 0.0
         if was_cold:
             self.cold_calls += 1

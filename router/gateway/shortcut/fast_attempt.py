@@ -18,6 +18,7 @@ from router.dispatch.outcomes import outcome_of
 from router.domain.clock import Clock
 from router.domain.decision import Backend, Outcome, Reason, Verdict
 from router.domain.errors import AttemptError, ConnectFailedError, ResponseLostError
+from router.domain.tokens import Tokens
 from router.domain.trace_context import trace_id_of
 from router.gateway.body import BodyBudget
 from router.gateway.exchange import Exchange, Telemetry
@@ -27,6 +28,7 @@ from router.gateway.shortcut.fast_route import Route
 from router.gateway.shortcut.fast_stream import AnswerStream, Reader
 from router.gateway.shortcut.fast_tally import Tally
 from router.gateway.shortcut.known_heads import Sorted
+from router.gateway.usage import tokens_of
 from router.shadow.copies import Shadows
 from router.telemetry.labels import AttemptResult, attempt_result
 from router.upstream.client import UpstreamClient
@@ -302,8 +304,12 @@ class Attempt:
                 head.body_bytes,
                 head.deadline_ms,
                 head.traceparent,
+                self._tokens(response.status, body),
             )
         )
+
+    def _tokens(self, status: int, body: bytes) -> Tokens | None:
+        return tokens_of(body) if self._route.tells_tokens and status < _BAD else None
 
     def _go_on_after(self, error: AttemptError) -> None:
         """Let the director decide what follows a failed attempt."""
@@ -334,7 +340,10 @@ class Attempt:
             served_s = upstream_s - self._waited_s
             route.pool.learn(self._endpoint, self._head.body_bytes, served_s)
         idle_s = ground.upstream.stream_idle_s
-        self._stream = AnswerStream(self._client, self._connection, head, ground.clock, idle_s)
+        self._stream = AnswerStream(
+            self._client, self._connection, head, ground.clock, idle_s,
+            tells_tokens=route.tells_tokens and head.status < _BAD,
+        )  # fmt: skip
         variable = _VARIABLE_LINES_OF_STREAM % (
             CLOSE if self._client.is_closing else b"",
             self._request_id,
@@ -361,12 +370,14 @@ class Attempt:
             metrics.record_caller(self._route.tenant, name, outcome, total_s)
             self._end_assignment(outcome, total_s)
             self._client.reply(stream.end)
+            if (tokens := stream.tokens) is not None:
+                metrics.record_tokens(self._route.tenant, tokens)
         else:
             outcome, result = outcome_of(error), attempt_result(error)
             self._settle(verdict_of(result), result, done)
             self._count(outcome, total_s, upstream_s)
             self._client.abort()
-        self._log(status, outcome, total_s, upstream_s)
+        self._log(status, outcome, total_s, upstream_s, stream.tokens)
 
     def _count(self, outcome: Outcome, total_s: float, upstream_s: float) -> None:
         self._end_assignment(outcome, total_s)
@@ -416,7 +427,10 @@ class Attempt:
         ground.metrics.record_attempt(name, Backend.POOL, result, now - self._started)
         return used_s * route.model.replica_usd_per_s
 
-    def _log(self, status: int, outcome: Outcome, total_s: float, upstream_s: float) -> None:
+    def _log(
+        self, status: int, outcome: Outcome, total_s: float, upstream_s: float,
+        tokens: Tokens | None = None,
+    ) -> None:  # fmt: skip
         """One line for the finished request."""
         access_log = self._ground.access_log
         if access_log.is_on:
@@ -431,5 +445,7 @@ class Attempt:
                     upstream_ms=round(upstream_s * 1e3, 3),
                     cost_usd=round(total_s * self._way.usd_per_s, 12),
                     trace_id=trace_id_of(self._head.traceparent.decode("latin-1")),
+                    input_tokens=None if tokens is None else tokens.input,
+                    output_tokens=None if tokens is None else tokens.output,
                 )
             )

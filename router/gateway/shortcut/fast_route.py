@@ -25,6 +25,7 @@ from router.gateway.protocols.base import Target
 from router.gateway.responses import outcome_of_status
 from router.gateway.shortcut.fast_tally import Answers, Tally
 from router.gateway.shortcut.known_heads import TENSORS, Sorted, read_line
+from router.gateway.usage import tells_tokens
 from router.gateway.variant import Assignment
 from router.policy.canary import Shadow, Side, is_copied, key_of, own_key, side_by
 from router.policy.rules import Rule
@@ -244,7 +245,7 @@ class Route:
     __slots__ = (
         "_arrived", "_explores", "_fresh_until", "_function_s", "_pool_upper_s", "_price_usd",
         "_reason", "_tally", "_work_s", "assigned", "body_timeout_s", "function", "model", "pool",
-        "request", "reserve", "tenant", "timeout_s", "warm", "ways",
+        "request", "reserve", "tells_tokens", "tenant", "timeout_s", "warm", "ways",
     )  # fmt: skip
 
     def __init__(
@@ -279,6 +280,7 @@ class Route:
         self._work_s = self._pool_upper_s = self._function_s = self._price_usd = 0.0
         self._reason: Reason | None = None
         self._explores = False
+        self.tells_tokens = tells_tokens(request.protocol)
 
     @property
     def hedges(self) -> bool:

@@ -6,7 +6,9 @@ Decides its framing towards the client, and stops the upstream while the client 
 from typing import Protocol
 
 from router.domain.clock import Clock
+from router.domain.tokens import Tokens
 from router.gateway.relay import LAST_CHUNK, chunk
+from router.gateway.usage import Passing
 from router.upstream.connection import Connection
 from router.upstream.response_head import ResponseHead
 
@@ -25,9 +27,14 @@ class Reader(Protocol):
 
 
 class AnswerStream:
-    """The body of one answer. `idle_s` is how long the upstream may send nothing."""
+    """The body of one answer. `idle_s` is how long the upstream may send nothing.
 
-    __slots__ = ("_client", "_clock", "_connection", "_idle_s", "_is_chunked", "framing")
+    `tells_tokens` says that it is to be looked at for them.
+    """
+
+    __slots__ = (
+        "_client", "_clock", "_connection", "_idle_s", "_is_chunked", "_passing", "framing",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -36,11 +43,14 @@ class AnswerStream:
         head: ResponseHead,
         clock: Clock,
         idle_s: float,
+        *,
+        tells_tokens: bool = False,
     ) -> None:
         self._client = client
         self._connection = connection
         self._clock = clock
         self._idle_s = idle_s
+        self._passing = Passing() if tells_tokens else None
         length = head.content_length
         self._is_chunked = length is None
         self.framing = (
@@ -53,8 +63,15 @@ class AnswerStream:
         """What follows the last byte of the body."""
         return LAST_CHUNK if self._is_chunked else b""
 
+    @property
+    def tokens(self) -> Tokens | None:
+        """What the answer has told so far."""
+        return self._passing.tokens if self._passing is not None else None
+
     def push(self, data: bytes) -> None:
         """Pass on what came."""
+        if self._passing is not None:
+            self._passing.add(data)
         if self._is_chunked:
             data = chunk(data)
         self._client.send_part(data)

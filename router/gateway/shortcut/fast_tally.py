@@ -15,8 +15,10 @@ import numpy as np
 from router.domain.clock import Clock
 from router.domain.decision import Reason
 from router.domain.request import InferenceRequest
+from router.domain.tokens import Tokens
 from router.gateway.exchange import Telemetry
 from router.gateway.responses import outcome_of_status
+from router.gateway.usage import tells_tokens
 from router.telemetry.logs import AccessRecord, Answered, LineTemplate
 from router.turns import Turn
 
@@ -100,6 +102,7 @@ class Answers:
         "_reason",
         "_shared",
         "_status",
+        "_tells_tokens",
         "_template",
         "_tenant",
         "ended",
@@ -118,7 +121,8 @@ class Answers:
         self._reason = reason
         self._status = status
         self._learn = learn
-        self._template = LineTemplate(record)
+        self._tells_tokens = tells_tokens(shared.request.protocol)
+        self._template = LineTemplate(record, tells_tokens=self._tells_tokens)
         self.ended: list[Answered] = []
 
     def fold(self, tally: Tally) -> None:
@@ -128,8 +132,12 @@ class Answers:
         outcome = outcome_of_status(self._status)
         tally.metrics.record_warm(self._model, self._reason, outcome, times[:, 1], times[:, 2])
         tally.metrics.record_callers(self._tenant, self._model, outcome, times[:, 1])
+        if self._tells_tokens:
+            told = [tokens for *_, tokens in ended if tokens is not None]
+            total = Tokens(sum(each.input for each in told), sum(each.output for each in told))
+            tally.metrics.record_tokens(self._tenant, total)
         if self._status < 400:
-            for *_, served_s, size, _, _ in ended[-_LEARN_FROM:]:
+            for *_, served_s, size, _, _, _ in ended[-_LEARN_FROM:]:
                 self._learn(size, served_s)
         if tally.access_log.is_on:
             usd_per_s = self._shared.usd_per_s

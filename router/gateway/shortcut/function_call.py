@@ -23,6 +23,7 @@ from router.gateway.responses import outcome_of_status
 from router.gateway.shortcut.fast_attempt import Carried, Ground
 from router.gateway.shortcut.fast_route import ESTIMATES_FRESH_S, KnownHead
 from router.gateway.shortcut.known_heads import Sorted
+from router.gateway.usage import Watched
 from router.policy.decide import decide
 from router.runtime import ModelRuntime
 from router.telemetry.labels import AttemptResult, attempt_result
@@ -166,6 +167,8 @@ class FunctionCall:
             self._direct.start(self._stream(self._direct, response))
             return
         self._end(AttemptResult.OK, response)
+        usage = Watched.of(self._request.protocol, response)
+        self._exchange.tokens = usage.tokens if usage is not None else None
         headers = self._headers(response)
         head = answer_head(self._client, response.status, headers, len(response.body))
         self._client.reply(head + response.body)
@@ -186,8 +189,10 @@ class FunctionCall:
 
     async def _stream(self, direct: Direct, response: BackendResponse) -> None:
         result = AttemptResult.CANCELLED
+        usage = Watched.of(self._request.protocol, response)
         try:
             await direct.stream(response, self._headers(response))
+            self._exchange.tokens = usage.tokens if usage is not None else None
             result = AttemptResult.OK
         except AttemptError as error:
             result = attempt_result(error)

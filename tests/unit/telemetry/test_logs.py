@@ -12,6 +12,7 @@ import pytest
 from msgspec.structs import replace
 
 from router.domain.decision import Backend, Outcome, Reason
+from router.domain.tokens import Tokens
 from router.telemetry import log_file, logs
 from router.telemetry.log_file import ATOMIC_WRITE_BYTES, LineWriter
 from router.telemetry.logs import (
@@ -104,6 +105,9 @@ def test_a_line_holds_the_time_and_every_field_of_the_record() -> None:
         "error": None,
         "cause": None,
         "trace_id": None,
+        "gb_s": None,
+        "input_tokens": None,
+        "output_tokens": None,
     }
 
 
@@ -146,17 +150,20 @@ def test_the_longest_line_is_still_one_atomic_write() -> None:
 )
 @pytest.mark.parametrize("request_id", ["r-7", 'a"b', "back\\slash", "%d%s"])
 @pytest.mark.parametrize("deadline_ms", [None, 250.0, 0.5])
+@pytest.mark.parametrize("tokens", [None, Tokens(12, 345)])
 def test_a_template_gives_the_line_of_the_record(
-    record: AccessRecord, request_id: str, deadline_ms: float | None
+    record: AccessRecord, request_id: str, deadline_ms: float | None, tokens: Tokens | None
 ) -> None:
     trace = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-    answered = (request_id.encode(), 7.0, 0.0125, 0.011_25, 0.0, 4711, deadline_ms, trace)
-    made = LineTemplate(record).line(answered, NOW - 7.0, usd_per_s=0.002)
+    answered = (request_id.encode(), 7.0, 0.0125, 0.011_25, 0.0, 4711, deadline_ms, trace, tokens)
+    template = LineTemplate(record, tells_tokens=tokens is not None)
+    made = template.line(answered, NOW - 7.0, usd_per_s=0.002)
 
     expected = replace(
         record, request_id=request_id, total_ms=12.5, upstream_ms=11.25,
         payload_bytes=4711, deadline_ms=deadline_ms, cost_usd=0.000_025,
         trace_id="0af7651916cd43dd8448eb211c80319c",
+        input_tokens=tokens and tokens.input, output_tokens=tokens and tokens.output,
     )  # fmt: skip
     assert json.loads(made) == json.loads(encode_line(expected, NOW))
     assert made.endswith(b"}\n")
@@ -164,7 +171,7 @@ def test_a_template_gives_the_line_of_the_record(
 
 
 def ended(request_id: bytes, at: float) -> Answered:
-    return request_id, at, 0.1, 0.1, 0.1, 300, None, b""
+    return request_id, at, 0.1, 0.1, 0.1, 300, None, b"", None
 
 
 async def test_what_is_recorded_late_stands_where_it_happened(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from prometheus_client.openmetrics import parser as openmetrics_parser
 from prometheus_client.parser import text_string_to_metric_families
 
 from router.domain.decision import Backend, Outcome, Reason
+from router.domain.tokens import Tokens
 from router.telemetry.families import BUCKETS_S, FAMILIES, Kind, reference_table
 from router.telemetry.labels import (
     Alternative,
@@ -49,6 +50,8 @@ def record_one_of_each(metrics: Metrics, model: str = "fraud") -> None:
     metrics.add_cost(model, CostPart.SERVERLESS, 0.25)
     metrics.add_alternative(model, Alternative.ALWAYS_WARM, 0.75)
     metrics.record_caller("batch", model, Outcome.OK, 0.02)
+    metrics.record_tokens("batch", Tokens(7, 30))
+    metrics.add_gb_s("batch", 0.125)
     metrics.record_refusal("nightly", "rate_limited")
     metrics.record_retry(model)
     metrics.record_hedge(model, HedgeResult.WON)
@@ -84,6 +87,9 @@ FRAUD_1 = {"model": "fraud", "version": "1"}
         ),
         ("router_tenant_cost_usd_total", {"tenant": "", "part": "serverless"}, 0.25),
         ("router_tenant_requests_total", {"tenant": "batch", "outcome": "ok"}, 1),
+        ("router_tenant_tokens_total", {"tenant": "batch", "direction": "input"}, 7),
+        ("router_tenant_tokens_total", {"tenant": "batch", "direction": "output"}, 30),
+        ("router_tenant_gb_seconds_total", {"tenant": "batch"}, 0.125),
         ("router_refusals_total", {"key": "nightly", "cause": "rate_limited"}, 1),
         ("router_objective_requests_total", {"model": "fraud", "result": "met"}, 1),
         ("router_objective_ratio", {"model": "fraud"}, 0.99),
