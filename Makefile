@@ -80,6 +80,10 @@ bench: $(VENV)/.dev  ## the benchmarks, beside other proxies; writes build/bench
 results: $(VENV)/.dev  ## the bill against the optimum on public traces (TRACES=FOLDER); see tests/results/RESULTS.md
 	$(BIN)/python -m tests.results --page tests/results/RESULTS.md
 
+docs: $(VENV)/.dev  ## the manual, in site/; fails for a link that leads nowhere
+	NO_MKDOCS_2_WARNING=1 $(BIN)/uv run --quiet --no-project --python $(BIN)/python \
+		--with-requirements $(LOCKS)/docs.txt mkdocs build --strict --quiet
+
 dist: $(VENV)/.dev  ## the sdist and the wheel, in dist/
 	rm -rf dist man && mkdir man
 	$(BIN)/click-man --target man hybrid-router
