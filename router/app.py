@@ -31,7 +31,7 @@ from router.gateway.exchange import Telemetry
 from router.gateway.http.listener import Listener, opening
 from router.gateway.readiness import Readiness
 from router.gateway.server import DataPlane
-from router.jobs.runner import Calling
+from router.jobs.place import Calling
 from router.jobs.service import Jobs
 from router.member import SNAPSHOT_PATH, Member
 from router.page.feed import Feed
@@ -139,7 +139,6 @@ class Gateway:
         self._feed = Feed(
             lambda: in_turns(status(sources)), lambda: in_turns(self._metrics.snapshotting()),
             parts.clock, parts.wall_clock, parts.sleep,
-            lambda: self._runtime.current.settings.budgets,
         )  # fmt: skip
         sources = StatusSources(
             self._runtime, self._data, self._access_log, self._shared, self._reloads, parts.clock,
@@ -375,12 +374,7 @@ class Gateway:
             objectives[name] = _objective(model)
             yield
         tenants = {key.name: key.tenant for key in new.keys}
-        budgets: dict[tuple[str, ...], float] = {
-            (budget.tenant, str(period)): usd
-            for budget in new.settings.budgets
-            for period, usd in budget.periods
-        }
-        self._metrics.configure(new.models, objectives, tenants, budgets)
+        self._metrics.configure(new.models, objectives, tenants)
         yield
         self._metrics.record_reload(succeeded=True, at=self._wall_clock())
         self._parts.book.retain(new.models)

@@ -17,7 +17,7 @@ from router.gateway.exchange import Exchange
 from router.gateway.intake import Intake, resolved_intent
 from router.gateway.protocols.base import Target
 from router.jobs.records import Spec, as_it_came, plain
-from router.runtime import Runtime
+from router.runtime import ModelRuntime, Runtime
 from router.settings.keys import ApiKey
 
 _DROPPED = frozenset(
@@ -26,6 +26,7 @@ _DROPPED = frozenset(
      "transfer-encoding", "upgrade", "x-api-key", "x-router-deadline-ms"}
 )  # fmt: skip
 MAX_PREFER_CHARS = 1000
+_MOST_HEADS = 64
 
 
 def wants_later(headers: Mapping[str, str]) -> bool:
@@ -56,34 +57,60 @@ def caller_of(runtime: Runtime, spec: Spec) -> ApiKey | None:
     return caller
 
 
-async def links_of(
-    spec: Spec,
-    body: Body,
-    exchange: Exchange,
-    runtime: Runtime,
-    intake: Intake,
-    *,
-    due: float | None,
-) -> tuple[Link, ...]:
-    """The models that may answer a call, in their order. Raises RouterError.
+class CallHead:
+    """The head of a call that is made again, understood: who asks, and for what."""
 
-    `due` is the deadline of one that is forced to begin; else only the first model's own replicas
-    are asked.
-    """
-    lines = [(as_it_came(name), as_it_came(value)) for name, value in spec.headers]
-    headers = CIMultiDictProxy(CIMultiDict(lines))
-    exchange.record.is_counted = True  # its caller's rate is taken, and the sizing owes it nothing
-    intent = resolved_intent(
-        (spec.method, as_it_came(spec.target)), headers, runtime, exchange.received_at,
-        caller=lambda _: caller_of(runtime, spec), is_ready=True,
-    )  # fmt: skip
-    assert isinstance(intent.target, Target)  # noqa: S101  nothing else was accepted
-    taken = await intake.understood(intent, intent.target, body, exchange, runtime)
-    links = tuple(
-        replace(link, request=replace(link.request, priority=Priority.LOW, deadline=due))
-        for link in taken.chain
-    )
-    if due is not None:
-        return links
-    alone = replace(links[0].model, serverless=None)
-    return (replace(links[0], model=alone),)
+    def __init__(self, spec: Spec, runtime: Runtime) -> None:
+        """Raises RouterError for a caller or a path that is no more."""
+        lines = [(as_it_came(name), as_it_came(value)) for name, value in spec.headers]
+        self._intent = resolved_intent(
+            (spec.method, as_it_came(spec.target)), CIMultiDictProxy(CIMultiDict(lines)), runtime,
+            0.0, caller=lambda _: caller_of(runtime, spec), is_ready=True,
+        )  # fmt: skip
+        self._alone: dict[str, ModelRuntime] = {}
+
+    async def links(
+        self, body: Body, exchange: Exchange, runtime: Runtime, intake: Intake, *,
+        due: float | None,
+    ) -> tuple[Link, ...]:  # fmt: skip
+        """The models that may answer, in their order. Raises RouterError.
+
+        `due` is the deadline of one that is forced to begin; else only the first model's own
+        replicas are asked.
+        """
+        target = self._intent.target
+        assert isinstance(target, Target)  # noqa: S101  nothing else was accepted
+        exchange.record.is_counted = True  # its rate is taken, and the sizing owes it nothing
+        taken = await intake.understood(self._intent, target, body, exchange, runtime)
+        links = tuple(
+            replace(link, request=replace(link.request, priority=Priority.LOW, deadline=due))
+            for link in taken.chain
+        )
+        return links if due is not None else (self._without_function(links[0]),)
+
+    def _without_function(self, link: Link) -> Link:
+        model = link.model
+        if model.serverless is None:
+            return link
+        alone = self._alone.get(model.name)
+        if alone is None:
+            alone = self._alone[model.name] = replace(model, serverless=None)
+        return replace(link, model=alone)
+
+
+class CallHeads:
+    """Heads that were understood under the runtime in force: the lines of a batch share one."""
+
+    def __init__(self) -> None:
+        self._runtime: Runtime | None = None
+        self._heads: dict[tuple[object, ...], CallHead] = {}
+
+    def of(self, spec: Spec, runtime: Runtime) -> CallHead:
+        """The head of a call. Raises RouterError."""
+        if runtime is not self._runtime or len(self._heads) >= _MOST_HEADS:
+            self._runtime, self._heads = runtime, {}
+        key = spec.key, spec.method, spec.target, spec.headers
+        head = self._heads.get(key)
+        if head is None:
+            head = self._heads[key] = CallHead(spec, runtime)
+        return head

@@ -24,7 +24,7 @@ from router.domain.ports import BackendResponse
 from router.gateway.body import Body
 from router.gateway.protocols.base import require
 from router.jobs.asking import Asking, answer_of, list_of
-from router.jobs.runner import Place
+from router.jobs.place import Place
 from router.jobs.store import Document
 
 KIND = "file"

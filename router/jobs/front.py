@@ -28,8 +28,9 @@ from router.gateway.protocols.registry import protocol_of
 from router.jobs.answers import INLINE_BYTES, given
 from router.jobs.asking import JSON, Asking, answer_of, asking_of, list_of, path_of, tenant_of
 from router.jobs.calls import fingerprint, kept_headers, wants_later
+from router.jobs.place import Place
 from router.jobs.records import Job, Spec, State, lane_of, plain
-from router.jobs.runner import Place, Runner
+from router.jobs.runner import Runner
 from router.jobs.schedule import earliest_end
 from router.runtime import Runtime
 

@@ -21,6 +21,7 @@ FIELDS = ("id", "lane", "tenant", "created", "due", "batch", "line", "state", "a
           "ended", "cost", "spec", "result")  # fmt: skip
 _MOST_PENDING = 1000
 _MOST_RETURNED = 100
+_MOST_ARGUMENTS = 1000
 
 _PRELUDE = f"""
 local P = KEYS[1]
@@ -28,51 +29,84 @@ local FIELDS = {{{", ".join(f"'{name}'" for name in FIELDS)}}}
 local function job(id) return P .. ':job:' .. id end
 local function stream(lane) return P .. ':lane:' .. lane end
 local function row(id) return redis.call('HMGET', job(id), unpack(FIELDS)) end
+"""
+
+# What many jobs change together is written once, by `write`, at the end of each script that moves
+# any: counts, members of sorted sets, entries of streams. All before it only reads what it left.
+_MOVES = f"""{_PRELUDE}
+local sums, members, left, streams = {{}}, {{}}, {{}}, {{}}
+local function list(of, key)
+  of[key] = of[key] or {{}}
+  return of[key]
+end
+local function sum(key, field, by)
+  local fields = list(sums, key)
+  fields[field] = (fields[field] or 0) + by
+end
 local function count(tenant, batch, state, by)
-  redis.call('HINCRBY', P .. ':counts', state, by)
-  redis.call('HINCRBY', P .. ':counts:' .. tenant, state, by)
-  if batch ~= '' then redis.call('HINCRBY', P .. ':lines:' .. batch, state, by) end
+  sum(':counts', state, by)
+  sum(':counts:' .. tenant, state, by)
+  if batch ~= '' then sum(':lines:' .. batch, state, by) end
 end
-local function waits(lane, by)
-  if redis.call('HINCRBY', P .. ':lanes', lane, by) <= 0 then
-    redis.call('HDEL', P .. ':lanes', lane)
-  end
-end
-local function enqueue(id, lane)
-  if redis.call('SADD', P .. ':streams', lane) == 1 then
-    redis.call('XGROUP', 'CREATE', stream(lane), 'workers', '0', 'MKSTREAM')
-  end
-  redis.call('HSET', job(id), 'entry', redis.call('XADD', stream(lane), '*', 'id', id))
-end
-local function leave(lane, entry)
-  redis.call('XACK', stream(lane), 'workers', entry)
-  redis.call('XDEL', stream(lane), entry)
-  if redis.call('XLEN', stream(lane)) == 0 then
-    redis.call('DEL', stream(lane))
-    redis.call('SREM', P .. ':streams', lane)
-  end
-end
-local function move(id, to)
-  local lane, tenant, batch, from =
-    unpack(redis.call('HMGET', job(id), 'lane', 'tenant', 'batch', 'state'))
-  redis.call('HSET', job(id), 'state', to)
+local function counted(lane, tenant, batch, from, to)
   count(tenant, batch, from, -1)
   count(tenant, batch, to, 1)
-  if from == 'queued' then waits(lane, -1) end
-  if to == 'queued' then waits(lane, 1) end
+  if from == 'queued' then sum(':lanes', lane, -1) end
+  if to == 'queued' then sum(':lanes', lane, 1) end
 end
-local function finish(id, state, at, result)
-  local lane, entry = unpack(redis.call('HMGET', job(id), 'lane', 'entry'))
-  redis.call('HSET', job(id), 'ended', at, 'worker', '', 'result', result)
-  redis.call('ZADD', P .. ':ended', at, id)
-  move(id, state)
-  leave(lane, entry)
+local function rank(key, score, id)
+  local set = list(members, key)
+  set[#set + 1] = score
+  set[#set + 1] = id
+end
+local function enqueue(id, lane)
+  if not streams[lane] and redis.call('SADD', P .. ':streams', lane) == 1 then
+    redis.call('XGROUP', 'CREATE', stream(lane), 'workers', '0', 'MKSTREAM')
+  end
+  streams[lane] = true
+  return redis.call('XADD', stream(lane), '*', 'id', id)
+end
+local function in_parts(all, each)
+  for from = 1, #all, {_MOST_ARGUMENTS} do
+    each(unpack(all, from, math.min(from + {_MOST_ARGUMENTS - 1}, #all)))
+  end
+end
+local function write()
+  for key, set in pairs(members) do
+    in_parts(set, function(...) redis.call('ZADD', P .. key, ...) end)
+  end
+  for lane, entries in pairs(left) do
+    in_parts(entries, function(...) redis.call('XACK', stream(lane), 'workers', ...) end)
+    in_parts(entries, function(...) redis.call('XDEL', stream(lane), ...) end)
+    if redis.call('XLEN', stream(lane)) == 0 then
+      redis.call('DEL', stream(lane))
+      redis.call('SREM', P .. ':streams', lane)
+    end
+  end
+  for key, fields in pairs(sums) do
+    for field, by in pairs(fields) do
+      if by ~= 0 and redis.call('HINCRBY', P .. key, field, by) <= 0 then
+        redis.call('HDEL', P .. key, field)
+      end
+    end
+  end
+end
+local function finish(id, state, at, result, cost)
+  local lane, entry, tenant, batch, from, spent =
+    unpack(redis.call('HMGET', job(id), 'lane', 'entry', 'tenant', 'batch', 'state', 'cost'))
+  redis.call('HSET', job(id), 'state', state, 'ended', at, 'worker', '', 'result', result,
+    'cost', cost == '0' and spent or tostring(spent + cost))
+  rank(':ended', at, id)
+  counted(lane, tenant, batch, from, state)
+  local entries = list(left, lane)
+  entries[#entries + 1] = entry
 end
 local function give_back(id, ready, attempt)
-  local lane, entry = unpack(redis.call('HMGET', job(id), 'lane', 'entry'))
+  local lane, entry, tenant, batch, from =
+    unpack(redis.call('HMGET', job(id), 'lane', 'entry', 'tenant', 'batch', 'state'))
   redis.call('XCLAIM', stream(lane), 'workers', '{RETURNED}', 0, entry, 'JUSTID')
-  redis.call('HSET', job(id), 'worker', '', 'ready', ready, 'attempt', attempt)
-  move(id, 'queued')
+  redis.call('HSET', job(id), 'state', 'queued', 'worker', '', 'ready', ready, 'attempt', attempt)
+  counted(lane, tenant, batch, from, 'queued')
 end
 local function is_mine(id, worker, attempt)
   local state, owner, begun = unpack(redis.call('HMGET', job(id), 'state', 'worker', 'attempt'))
@@ -92,36 +126,40 @@ end
 
 # ARGV: most open; then for each job id, lane, tenant, created, due, batch, line, state, ended,
 # spec, result. Returns which are new, or nothing where that would be too many.
-ADD = f"""{_PRELUDE}
-local new, opened, tenant = {{}}, 0, ARGV[4]
+ADD = f"""{_MOVES}
+local new, opened, tenant, all = {{}}, 0, ARGV[4], 0
 for at = 2, #ARGV, 11 do
   local is_new = redis.call('EXISTS', job(ARGV[at])) == 0
   new[#new + 1] = is_new and 1 or 0
+  if is_new then all = all + 1 end
   if is_new and ARGV[at + 7] == 'queued' then opened = opened + 1 end
 end
 local states = redis.call('HMGET', P .. ':counts:' .. tenant, 'queued', 'running')
 local open = (tonumber(states[1]) or 0) + (tonumber(states[2]) or 0) + opened
 if opened > 0 and open > tonumber(ARGV[1]) then return false end
+local seq = redis.call('INCRBY', P .. ':seq', all) - all
 for at = 2, #ARGV, 11 do
   local id, lane, batch, state = ARGV[at], ARGV[at + 1], ARGV[at + 5], ARGV[at + 7]
   if new[(at - 2) / 11 + 1] == 1 then
+    local entry = ''
+    if state == 'queued' then
+      sum(':lanes', lane, 1)
+      entry = enqueue(id, lane)
+    else
+      rank(':ended', ARGV[at + 8], id)
+    end
     redis.call('HSET', job(id), 'id', id, 'lane', lane, 'tenant', tenant, 'created', ARGV[at + 3],
       'due', ARGV[at + 4], 'batch', batch, 'line', ARGV[at + 6], 'state', state, 'attempt', '0',
       'worker', '', 'ready', '0', 'ended', ARGV[at + 8], 'cost', '0', 'spec', ARGV[at + 9],
-      'result', ARGV[at + 10])
-    local seq = redis.call('INCR', P .. ':seq')
-    redis.call('ZADD', P .. ':all', seq, id)
-    redis.call('ZADD', P .. ':tenant:' .. tenant, seq, id)
-    if batch ~= '' then redis.call('ZADD', P .. ':batch:' .. batch, ARGV[at + 6], id) end
+      'result', ARGV[at + 10], 'entry', entry)
+    seq = seq + 1
+    rank(':all', seq, id)
+    rank(':tenant:' .. tenant, seq, id)
+    if batch ~= '' then rank(':batch:' .. batch, ARGV[at + 6], id) end
     count(tenant, batch, state, 1)
-    if state == 'queued' then
-      waits(lane, 1)
-      enqueue(id, lane)
-    else
-      redis.call('ZADD', P .. ':ended', ARGV[at + 8], id)
-    end
   end
 end
+write()
 return new
 """
 
@@ -150,22 +188,24 @@ return found
 """
 
 # ARGV: lane, worker, most, now.
-CLAIM = f"""{_PRELUDE}
+CLAIM = f"""{_MOVES}
 local lane, worker, most, now = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local got = {{}}
 if redis.call('SISMEMBER', P .. ':streams', lane) == 0 then return got end
 local function take(id)
-  redis.call('HSET', job(id), 'worker', worker)
-  redis.call('HINCRBY', job(id), 'attempt', 1)
-  move(id, 'running')
-  got[#got + 1] = row(id)
+  local found = row(id)
+  local tenant, batch, from = found[3], found[6], found[8]
+  found[8], found[9], found[10] = 'running', tostring(found[9] + 1), worker
+  redis.call('HSET', job(id), 'state', found[8], 'attempt', found[9], 'worker', worker)
+  counted(lane, tenant, batch, from, 'running')
+  got[#got + 1] = found
 end
 local back = redis.call(
   'XPENDING', stream(lane), 'workers', '-', '+', {_MOST_RETURNED}, '{RETURNED}')
 for _, one in ipairs(back) do
-  local entry = redis.call('XRANGE', stream(lane), one[1], one[1])[1]
-  local id = entry[2][2]
-  if #got < most and tonumber(redis.call('HGET', job(id), 'ready')) <= now then
+  if #got >= most then break end
+  local id = redis.call('XRANGE', stream(lane), one[1], one[1])[1][2][2]
+  if tonumber(redis.call('HGET', job(id), 'ready')) <= now then
     redis.call('XCLAIM', stream(lane), 'workers', worker, 0, one[1], 'JUSTID')
     take(id)
   end
@@ -175,27 +215,27 @@ if #got < most then
     'STREAMS', stream(lane), '>')
   for _, entry in ipairs(read and read[1][2] or {{}}) do take(entry[2][2]) end
 end
+write()
 return got
 """
 
 # ARGV: worker; then for each end id, attempt, state, when, result, cost.
-END = f"""{_PRELUDE}
+END = f"""{_MOVES}
 local done = {{}}
 for at = 2, #ARGV, 6 do
   local mine = is_mine(ARGV[at], ARGV[1], ARGV[at + 1])
-  if mine then
-    redis.call('HINCRBYFLOAT', job(ARGV[at]), 'cost', ARGV[at + 5])
-    finish(ARGV[at], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4])
-  end
+  if mine then finish(ARGV[at], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4], ARGV[at + 5]) end
   done[#done + 1] = mine and 1 or 0
 end
+write()
 return done
 """
 
 # ARGV: worker, id, attempt, ready at, attempt from now on.
-PUT_BACK = f"""{_PRELUDE}
+PUT_BACK = f"""{_MOVES}
 if not is_mine(ARGV[2], ARGV[1], ARGV[3]) then return 0 end
 give_back(ARGV[2], ARGV[4], ARGV[5])
+write()
 return 1
 """
 
@@ -208,7 +248,7 @@ return 1
 
 # ARGV: most attempts, now, what is written of those begun too often. That a worker is dead and
 # that its jobs are taken from it is one step: it cannot come back in between.
-RECOVER = f"""{_PRELUDE}
+RECOVER = f"""{_MOVES}
 local found = 0
 for _, worker in ipairs(redis.call('SMEMBERS', P .. ':workers')) do
   if redis.call('EXISTS', P .. ':worker:' .. worker) == 0 then
@@ -217,7 +257,7 @@ for _, worker in ipairs(redis.call('SMEMBERS', P .. ':workers')) do
       found = found + 1
       local attempt = redis.call('HGET', job(id), 'attempt')
       if tonumber(attempt) >= tonumber(ARGV[1]) then
-        finish(id, 'dead', ARGV[2], ARGV[3])
+        finish(id, 'dead', ARGV[2], ARGV[3], '0')
       else
         give_back(id, '0', attempt)
       end
@@ -230,40 +270,45 @@ for _, worker in ipairs(redis.call('SMEMBERS', P .. ':workers')) do
     end
   end
 end
+write()
 return found
 """
 
 # ARGV: worker.
-RETIRE = f"""{_PRELUDE}
+RETIRE = f"""{_MOVES}
 of_worker(ARGV[1], function(id)
   give_back(id, '0', redis.call('HGET', job(id), 'attempt') - 1)
 end)
 redis.call('DEL', P .. ':worker:' .. ARGV[1])
+write()
 return 1
 """
 
 # ARGV: state, now, ids.
-DROP = f"""{_PRELUDE}
+DROP = f"""{_MOVES}
 local dropped = 0
 for at = 3, #ARGV do
   local state = redis.call('HGET', job(ARGV[at]), 'state')
   if state == 'queued' or state == 'running' then
-    finish(ARGV[at], ARGV[1], ARGV[2], '')
+    finish(ARGV[at], ARGV[1], ARGV[2], '', '0')
     dropped = dropped + 1
   end
 end
+write()
 return dropped
 """
 
 # ARGV: id, due.
-RETRY = f"""{_PRELUDE}
+RETRY = f"""{_MOVES}
 local id = ARGV[1]
-if redis.call('HGET', job(id), 'state') ~= 'dead' then return 0 end
-redis.call('HSET', job(id), 'attempt', '0', 'ended', '0', 'ready', '0', 'result', '', 'due',
-  ARGV[2])
+local lane, tenant, batch, state =
+  unpack(redis.call('HMGET', job(id), 'lane', 'tenant', 'batch', 'state'))
+if state ~= 'dead' then return 0 end
+redis.call('HSET', job(id), 'state', 'queued', 'attempt', '0', 'ended', '0', 'ready', '0',
+  'result', '', 'due', ARGV[2], 'entry', enqueue(id, lane))
 redis.call('ZREM', P .. ':ended', id)
-move(id, 'queued')
-enqueue(id, redis.call('HGET', job(id), 'lane'))
+counted(lane, tenant, batch, state, 'queued')
+write()
 return 1
 """
 
@@ -284,7 +329,7 @@ return rows
 """
 
 # ARGV: before, most. Returns the rows that are no more.
-SWEEP = f"""{_PRELUDE}
+SWEEP = f"""{_MOVES}
 local rows = {{}}
 for _, id in ipairs(redis.call(
     'ZRANGEBYSCORE', P .. ':ended', '-inf', '(' .. ARGV[1], 'LIMIT', 0, ARGV[2])) do
@@ -303,6 +348,7 @@ for _, id in ipairs(redis.call(
     end
   end
 end
+write()
 return rows
 """
 

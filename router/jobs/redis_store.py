@@ -3,32 +3,23 @@
 What is accepted is on the disk of Redis before `add` and `put` return: `WAITAOF` says so, and where
 Redis keeps no append-only file, nothing is accepted. Results are written without that wait: one
 that a crash of Redis takes with it leaves its job running, at a worker that lets go of its name
-once Redis is back (`runner`), and the job is run again.
+once Redis is back (`runner`), and the job is run again. That Redis has been started again is seen
+by its run id, even where every connection was made anew in silence.
 """
 
-import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
-from redis.commands.core import AsyncScript
-from redis.exceptions import RedisError, ResponseError
 
 from router.domain.errors import NotDurableError
 from router.jobs import redis_scripts as scripts
 from router.jobs.deliveries.redis import RedisDeliveries
 from router.jobs.records import End, Job, Lane, Result, Spec, State
+from router.jobs.redis_link import RedisLink
 from router.jobs.store import GIVEN_UP, Document, too_many_jobs
-from router.signals.redis_client import redis_client
 
-_NOT_REACHED = "the Redis of the jobs cannot be reached"
-_NOT_KEPT = (
-    "the Redis of the jobs does not write them to its disk: it needs appendonly yes, and WAITAOF"
-)
 _PAGE = 500
-_DURABLE_WITHIN_MS = 5000
-_TIMEOUT_S = 10.0
-_CONNECTIONS = 64
 
 
 class RedisStore:
@@ -36,18 +27,16 @@ class RedisStore:
 
     def __init__(self, url: str, namespace: str) -> None:
         self._prefix = f"{{{namespace}}}:jobs"
-        self._redis = redis_client(url, _TIMEOUT_S, _CONNECTIONS)
-        self._scripts: dict[str, AsyncScript] = {}
-        self._free = asyncio.Semaphore(_CONNECTIONS)
-        self._keeps = False
-        self.deliveries = RedisDeliveries(self._run)
+        self._link = RedisLink(url, self._prefix)
+        self._run_id = ""
+        self.deliveries = RedisDeliveries(self._link.run)
 
     async def open(self) -> None:
         """Nothing is needed: connections are made when they are used."""
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._redis.aclose()
+        await self._link.close()
 
     async def add(self, jobs: Sequence[Job], most_open: int) -> list[Job]:
         """See `JobStore`. Raises NotDurableError and TooManyJobsError."""
@@ -55,7 +44,7 @@ class RedisStore:
         for job in jobs:
             told += (job.id, job.lane, job.tenant, job.created_at, job.due_at, job.batch, job.line,
                      job.state, job.ended_at, _pack(job.spec), _pack(job.result))  # fmt: skip
-        new = await self._run(scripts.ADD, *told, durable=True)
+        new = await self._link.run(scripts.ADD, *told, durable=True)
         if new is None:
             raise too_many_jobs(most_open)
         kept = list[Job]()
@@ -66,7 +55,7 @@ class RedisStore:
 
     async def get(self, job_id: str) -> Job | None:
         """See `JobStore`."""
-        row = await self._read("HMGET", f"{self._prefix}:job:{job_id}", *scripts.FIELDS)
+        row = await self._link.read("HMGET", f"{self._prefix}:job:{job_id}", *scripts.FIELDS)
         return _job(row) if row[0] is not None else None
 
     async def listed(
@@ -83,7 +72,7 @@ class RedisStore:
         index = index if batch is None else f":batch:{batch}"
         found = list[Job]()
         while len(found) < limit:
-            rows = await self._run(scripts.LISTED, index, after, max(limit, _PAGE))
+            rows = await self._link.run(scripts.LISTED, index, after, max(limit, _PAGE))
             jobs = [_job(row) for row in rows]
             found += [
                 job
@@ -97,55 +86,66 @@ class RedisStore:
 
     async def lanes(self) -> list[Lane]:
         """See `JobStore`."""
-        rows = await self._run(scripts.LANES)
+        rows = await self._link.run(scripts.LANES)
         return [Lane(name.decode(), int(waiting), float(due)) for name, waiting, due in rows]
 
     async def claim(self, lane: str, worker: str, most: int, now: float) -> list[Job]:
         """See `JobStore`."""
-        return [_job(row) for row in await self._run(scripts.CLAIM, lane, worker, most, now)]
+        return [_job(row) for row in await self._link.run(scripts.CLAIM, lane, worker, most, now)]
 
     async def end(self, worker: str, ends: Sequence[End]) -> list[bool]:
         """See `JobStore`."""
         told: list[Any] = [worker]
         for end in ends:
             told += (end.id, end.attempt, end.state, end.at, _pack(end.result), end.cost_usd)
-        return [bool(one) for one in await self._run(scripts.END, *told)]
+        return [bool(one) for one in await self._link.run(scripts.END, *told)]
 
     async def put_back(
         self, worker: str, job_id: str, attempt: int, ready_at: float, *, counts: bool
     ) -> bool:
         """See `JobStore`."""
         after = attempt if counts else attempt - 1
-        return bool(await self._run(scripts.PUT_BACK, worker, job_id, attempt, ready_at, after))
+        return bool(
+            await self._link.run(scripts.PUT_BACK, worker, job_id, attempt, ready_at, after)
+        )
 
     async def beat(self, worker: str, lease_s: float, now: float) -> None:
-        """See `JobStore`. Redis's own clock measures the lease."""
+        """See `JobStore`. Redis's own clock measures the lease.
+
+        Raises NotDurableError, too, once after Redis has been started again: what it had not
+        written then is lost, and whoever works has to ask anew what is theirs.
+        """
         del now
-        await self._run(scripts.BEAT, worker, int(lease_s * 1e3))
+        await self._link.run(scripts.BEAT, worker, int(lease_s * 1e3))
+        before, self._run_id = self._run_id, (await self._link.read("INFO", "server"))["run_id"]
+        if before not in {"", self._run_id}:
+            raise NotDurableError("the Redis of the jobs has been started again")
 
     async def recover(self, most_attempts: int, now: float) -> int:
         """See `JobStore`."""
-        return int(await self._run(scripts.RECOVER, most_attempts, now, _pack(GIVEN_UP)))
+        return int(await self._link.run(scripts.RECOVER, most_attempts, now, _pack(GIVEN_UP)))
 
     async def retire(self, worker: str) -> None:
         """See `JobStore`."""
-        await self._run(scripts.RETIRE, worker)
+        await self._link.run(scripts.RETIRE, worker)
 
     async def drop_open(
         self, state: State, now: float, *, job_id: str = "", batch: str = ""
     ) -> int:
         """See `JobStore`."""
         if job_id:
-            return int(await self._run(scripts.DROP, state, now, job_id))
+            return int(await self._link.run(scripts.DROP, state, now, job_id))
         dropped, after = 0, ""
         while jobs := await self.listed(None, batch=batch, after=after, limit=_PAGE):
             after = jobs[-1].id
-            dropped += int(await self._run(scripts.DROP, state, now, *(job.id for job in jobs)))
+            dropped += int(
+                await self._link.run(scripts.DROP, state, now, *(job.id for job in jobs))
+            )
         return dropped
 
     async def retry(self, job_id: str, due_at: float) -> bool:
         """See `JobStore`."""
-        return bool(await self._run(scripts.RETRY, job_id, due_at, durable=True))
+        return bool(await self._link.run(scripts.RETRY, job_id, due_at, durable=True))
 
     async def counts(self, tenant: str | None = None) -> Mapping[State, int]:
         """See `JobStore`."""
@@ -157,16 +157,16 @@ class RedisStore:
 
     async def sweep(self, before: float, most: int) -> list[Job]:
         """See `JobStore`."""
-        return [_job(row) for row in await self._run(scripts.SWEEP, before, most)]
+        return [_job(row) for row in await self._link.run(scripts.SWEEP, before, most)]
 
     async def put(self, kind: str, document: Document) -> bool:
         """See `JobStore`."""
         told = (kind, document.id, document.tenant, document.version, _pack_document(document))
-        return bool(await self._run(scripts.PUT, *told, durable=True))
+        return bool(await self._link.run(scripts.PUT, *told, durable=True))
 
     async def read(self, kind: str, document_id: str) -> Document | None:
         """See `JobStore`."""
-        packed = await self._read("HGET", f"{self._prefix}:docs:{kind}", document_id)
+        packed = await self._link.read("HGET", f"{self._prefix}:docs:{kind}", document_id)
         return _document(document_id, packed) if packed is not None else None
 
     async def documents(
@@ -176,8 +176,8 @@ class RedisStore:
         key = f"{self._prefix}:docs:{kind}"
         index = f"{key}:ids" if tenant is None else f"{key}:of:{tenant}"
         until = f"({after}" if after else "+"
-        ids = await self._read("ZREVRANGEBYLEX", index, until, "-", "LIMIT", 0, limit)
-        packed = await self._read("HMGET", key, *ids) if ids else []
+        ids = await self._link.read("ZREVRANGEBYLEX", index, until, "-", "LIMIT", 0, limit)
+        packed = await self._link.read("HMGET", key, *ids) if ids else []
         return [
             _document(id_.decode(), one)
             for id_, one in zip(ids, packed, strict=True)
@@ -189,46 +189,11 @@ class RedisStore:
         document = await self.read(kind, document_id)
         if document is None:
             return False
-        return bool(await self._run(scripts.REMOVE, kind, document_id, document.tenant))
+        return bool(await self._link.run(scripts.REMOVE, kind, document_id, document.tenant))
 
     async def _counted(self, key: str) -> Mapping[State, int]:
-        found = await self._read("HGETALL", self._prefix + key)
+        found = await self._link.read("HGETALL", self._prefix + key)
         return {State(name.decode()): int(count) for name, count in found.items() if int(count)}
-
-    async def _read(self, *command: str | bytes | int) -> Any:  # noqa: ANN401  Redis's answers
-        try:
-            async with self._free:
-                return await self._redis.execute_command(*command)  # type: ignore[no-untyped-call]
-        except RedisError as error:
-            self._keeps = False
-            is_refused = command[0] == "WAITAOF" and isinstance(error, ResponseError)
-            raise NotDurableError(_NOT_KEPT if is_refused else _NOT_REACHED) from error
-
-    async def _run(self, script: str, *told: Any, durable: bool = False) -> Any:  # noqa: ANN401
-        """Run a script; if `durable`, return only once what it wrote is on the disk."""
-        if durable and not self._keeps:
-            # Before anything is written: what is refused shall not be run.
-            await self._read("WAITAOF", 1, 0, _DURABLE_WITHIN_MS)
-            self._keeps = True
-        registered = self._scripts.get(script)
-        if registered is None:
-            registered = self._scripts[script] = self._redis.register_script(script)
-        try:
-            async with self._free:
-                if not durable:
-                    return await registered(keys=[self._prefix], args=told)
-                # On one connection: what is waited for is what this connection has written.
-                async with self._redis.client() as connection:
-                    answer = await registered(keys=[self._prefix], args=told, client=connection)
-                    kept = await connection.execute_command(  # type: ignore[no-untyped-call]
-                        "WAITAOF", 1, 0, _DURABLE_WITHIN_MS
-                    )
-        except RedisError as error:
-            self._keeps = False  # another may stand in its place
-            raise NotDurableError(_NOT_REACHED) from error
-        if kept[0] < 1:
-            raise NotDurableError("the Redis of the jobs did not write them to its disk in time")
-        return answer
 
 
 def _pack(value: Spec | Result | None) -> bytes:

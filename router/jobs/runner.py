@@ -1,42 +1,24 @@
 """Runs jobs on the backends of this gateway, after all real-time requests.
 
-Claims what the schedule grants, runs it through the same director as every request, and writes down
-what came of it. A store that cannot be reached stops it, and nothing is lost: what it had claimed
+Claims what the schedule grants, has attempts made of it (`work`), and what came of them written
+down (`ledger`). A store that cannot be reached stops it, and nothing is lost: what it had claimed
 is begun again by whoever lives once its lease is over, and its own late results change nothing.
 """
 
 import asyncio
 import logging
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from random import Random
 
-from router.dispatch.chain import Link
-from router.dispatch.director import Director
-from router.domain.clock import Clock
-from router.domain.errors import (
-    AttemptError,
-    DeadlineExceededError,
-    ModelFailedError,
-    NotDurableError,
-    RouterError,
-    ShedError,
-    UpstreamRejectedError,
-)
-from router.gateway.body import BodyBudget, HeldBody
-from router.gateway.exchange import Exchange
-from router.gateway.intake import Intake
-from router.gateway.protocols.registry import protocol_of
-from router.jobs.answers import cause_of, collected, refused
-from router.jobs.calls import links_of
-from router.jobs.lines import body_of
-from router.jobs.objects import Objects
-from router.jobs.records import End, Job, Kind, Lane, Result, State
+from router.domain.errors import NotDurableError
+from router.jobs.claimed import Claimed, bodies_of
+from router.jobs.ledger import MOST_UNWRITTEN, Ledger
+from router.jobs.place import Calling, Place, Step
+from router.jobs.records import Kind, Lane, State
 from router.jobs.schedule import Room, plan, spare_slots
-from router.jobs.store import JobStore
-from router.policy.decide import captive
-from router.runtime import ModelRuntime, RuntimeRef
+from router.jobs.work import Again, Work
+from router.runtime import ModelRuntime
 from router.settings.jobs import JobsSettings
 
 _log = logging.getLogger(__name__)
@@ -46,45 +28,28 @@ _TURN_S = 0.01
 """Time between two looks at what waits, however quickly jobs end."""
 _BEATS = 3
 """Times that a living worker says so before its lease is over."""
-_AHEAD = 4
-"""Jobs claimed for each that may run, so that none waits for the store."""
-_MAX_PAUSE_S = 60.0
-_SHED_PAUSE_S = 0.5
+_AHEAD_S = 0.1
+"""Jobs are claimed that far ahead of their slots, so that no slot waits for the store."""
+_MOST_AHEAD = 256
+_STEPS_AHEAD = 4
+"""Of jobs that call no model."""
+_MOST_AT_ONCE = 64
+"""Jobs in one claim: unpacking them keeps the loop for less than two milliseconds."""
+_MOST_HELD_S = 1.0
+"""A claimed job that has found no slot for so long is given back: others may have one."""
 _PAYLOAD_BYTES = 1024
 """Of a job whose size is not known yet."""
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where jobs are kept and what they run on: shared by all that deals with them."""
-
-    store: JobStore
-    objects: Objects
-    runtime: RuntimeRef
-    settings: JobsSettings
-    wall_clock: Clock
-
-
-@dataclass(frozen=True, slots=True)
-class Calling:
-    """What a call takes beside its model."""
-
-    director: Director
-    intake: Intake
-    bodies: BodyBudget
-    clock: Clock
-    rng: Random
-
-
-Step = Callable[[Job], Awaitable[Result]]
-"""What a job does that calls no model. Raises RouterError."""
-
-
 @dataclass(slots=True)
 class Bench:
-    """Jobs of one model here: those that run, and those that are claimed and wait for a slot."""
+    """Jobs of one model here: those that run, and those that are claimed and wait for a slot.
 
-    ready: deque[tuple[Job, bool]] = field(default_factory=deque)
+    Those of `forced` have to begin, if need be at a cost.
+    """
+
+    ready: deque[Claimed] = field(default_factory=deque)
+    forced: deque[Claimed] = field(default_factory=deque)
     running: int = 0
     on_pool: int = 0
     by_tenant: Counter[str] = field(default_factory=Counter)
@@ -93,8 +58,9 @@ class Bench:
 class _Run:
     """A job that has a slot here; `over` gives it up, once."""
 
-    def __init__(self, job: Job, bench: Bench, *, is_paid: bool) -> None:
-        self.job = job
+    def __init__(self, claimed: Claimed, bench: Bench, *, is_paid: bool) -> None:
+        self.job = claimed.job
+        self.body = claimed.body
         self.is_paid = is_paid
         self._bench: Bench | None = bench
         self._count(bench, 1)
@@ -119,10 +85,9 @@ class Runner:
     ) -> None:
         self._place = place
         self._calling = calling
-        self._steps = steps
+        self._work = Work(place, calling, steps)
         self._name = name
         self._names = 0
-        self._worker = ""
         self._wake = asyncio.Event()
         self._benches: dict[str, Bench] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -143,27 +108,31 @@ class Runner:
     async def run(self) -> None:
         """Work until cancelled. Raises NotDurableError if the store cannot be reached."""
         self._names += 1
-        worker = self._worker = f"{self._name}-{self._names}"
-        await self._place.store.beat(worker, self._place.settings.lease_s, self._place.wall_clock())
+        place, worker = self._place, f"{self._name}-{self._names}"
+        ledger = Ledger(worker, place.store, place.objects, self.ended)
+        await place.store.beat(worker, place.settings.lease_s, place.wall_clock())
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._live(worker))
-                group.create_task(self._work(worker))
+                group.create_task(self._claim(ledger))
+                group.create_task(ledger.run())
         except* NotDurableError as errors:
             raise NotDurableError(str(errors.exceptions[0])) from errors
         finally:
-            await self._let_go(worker)
+            await self._let_go(ledger)
 
-    async def _let_go(self, worker: str) -> None:
+    async def _let_go(self, ledger: Ledger) -> None:
         """End what runs, and give it back."""
         for bench in self._benches.values():
             bench.ready.clear()
+            bench.forced.clear()
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         try:
-            await self._place.store.retire(worker)
+            await ledger.flush()
+            await self._place.store.retire(ledger.worker)
         except NotDurableError:
             _log.warning("the jobs that ran here are begun again once their lease is over")
 
@@ -174,12 +143,14 @@ class Runner:
             self.recovered += await store.recover(settings.attempts, self._place.wall_clock())
             await asyncio.sleep(settings.lease_s / _BEATS)
 
-    async def _work(self, worker: str) -> None:
+    async def _claim(self, ledger: Ledger) -> None:
         while True:
             self._wake.clear()
-            self.lanes = [] if self.is_draining else await self._place.store.lanes()
+            self._give_back_held(ledger)
+            is_full = self.is_draining or ledger.unwritten >= MOST_UNWRITTEN
+            self.lanes = [] if is_full else await self._place.store.lanes()
             for model, waiting in _by_model(self.lanes).items():
-                await self._grant(worker, model, waiting)
+                await self._grant(ledger, model, waiting)
             try:
                 async with asyncio.timeout(_POLL_S):
                     await self._wake.wait()
@@ -187,37 +158,62 @@ class Runner:
             except TimeoutError:
                 continue
 
-    async def _grant(self, worker: str, name: str, lanes: list[Lane]) -> None:
-        bench = self.bench(name)
-        model = self._place.runtime.current.models.get(name)
-        room = self.room(name) if model is not None else Room(1, 0, 1.0, 1)
-        ahead = Room(
-            max(0, _AHEAD * room.free - len(bench.ready)),
-            max(0, _AHEAD * room.paid - len(bench.ready)),
+    def _give_back_held(self, ledger: Ledger) -> None:
+        """Give back what has found no slot for a while."""
+        before = self._calling.clock() - _MOST_HELD_S
+        for bench in self._benches.values():
+            for line in (bench.ready, bench.forced):
+                while line and line[0].since < before:
+                    ledger.give_back(line.popleft().job, Again(0.0, counts=False))
+
+    async def _grant(self, ledger: Ledger, name: str, lanes: list[Lane]) -> None:
+        bench, place = self.bench(name), self._place
+        room = self._room_ahead(name, bench)
+        for grant in plan(lanes, room, bench.by_tenant, place.wall_clock()):
+            left = grant.count
+            while left > 0:
+                jobs = await place.store.claim(
+                    grant.lane, ledger.worker, min(left, _MOST_AT_ONCE), place.wall_clock()
+                )
+                bodies, now = await bodies_of(jobs, place.objects), self._calling.clock()
+                line = bench.forced if grant.is_forced else bench.ready
+                line.extend(Claimed(job, now, bodies.get(job.id)) for job in jobs)
+                self.start_ready(ledger, name)
+                left = left - len(jobs) if jobs else 0
+        self.start_ready(ledger, name)
+
+    def _room_ahead(self, name: str, bench: Bench) -> Room:
+        """What jobs find now or within a moment, less what is claimed already."""
+        if name not in self._place.runtime.current.models:
+            return Room(max(0, _STEPS_AHEAD - len(bench.ready)), 0, 1.0, 1)
+        room = self.room(name)
+        turns = _AHEAD_S / max(room.service_s, _AHEAD_S / _MOST_AHEAD)
+        free = room.free + int((room.free + bench.on_pool) * turns)
+        paid = room.paid + int((room.paid + bench.running - bench.on_pool) * turns)
+        return Room(
+            max(0, min(free, _MOST_AHEAD) - len(bench.ready)),
+            max(0, min(paid, _MOST_AHEAD) - len(bench.forced)),
             room.service_s,
             room.width,
         )
-        now = self._place.wall_clock()
-        for grant in plan(lanes, ahead, bench.by_tenant, now):
-            jobs = await self._place.store.claim(grant.lane, worker, grant.count, now)
-            bench.ready.extend((job, grant.is_forced) for job in jobs)
-        self.start_ready(worker, name)
 
     def bench(self, name: str) -> Bench:
         """The jobs of a model here."""
         return self._benches.setdefault(name, Bench())
 
-    def start_ready(self, worker: str, name: str) -> None:
+    def start_ready(self, ledger: Ledger, name: str) -> None:
         """Begin what is claimed, as far as there are slots at this moment."""
         bench = self._benches[name]
-        while bench.ready and not self.is_draining:
-            job, is_forced = bench.ready[0]
+        while not self.is_draining and (bench.ready or bench.forced):
             room = self.room(name)
-            if room.free <= 0 and not (is_forced and room.paid > 0):
+            if bench.forced and room.free + room.paid > 0:
+                claimed, is_forced = bench.forced.popleft(), True
+            elif bench.ready and room.free > 0:
+                claimed, is_forced = bench.ready.popleft(), False
+            else:
                 return
-            bench.ready.popleft()
-            run = _Run(job, bench, is_paid=is_forced or not self._has_pool(name))
-            task = asyncio.create_task(self._job(worker, run))
+            run = _Run(claimed, bench, is_paid=is_forced or not self._has_pool(name))
+            task = asyncio.create_task(self._job(ledger, run))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
             # Also of a task that is cancelled before it has begun.
@@ -238,96 +234,18 @@ class Runner:
 
     # -- one job ---------------------------------------------------------------------------------
 
-    async def _job(self, worker: str, run: "_Run") -> None:
-        job, store = run.job, self._place.store
+    async def _job(self, ledger: Ledger, run: _Run) -> None:
+        job = run.job
         try:
-            end = await self._ended(job, is_paid=run.is_paid)
+            end = await self._work.attempt(job, run.body, is_paid=run.is_paid)
             run.over()
-            self.start_ready(worker, job.model)  # before what came of this one is written
-            if isinstance(end, End):
-                await self._written(worker, end)
+            self.start_ready(ledger, job.model)  # before what came of this one is written
+            if isinstance(end, Again):
+                ledger.give_back(job, end)
             else:
-                await store.put_back(worker, job.id, job.attempt, end.ready_at, counts=end.counts)
-        except NotDurableError:
-            _log.warning("what came of job %s could not be written: it is begun again", job.id)
+                ledger.add(end)
         finally:
             self._wake.set()
-
-    async def _written(self, worker: str, end: End) -> None:
-        (is_ours,) = await self._place.store.end(worker, [end])
-        if is_ours:
-            self.ended[end.state] += 1
-        elif end.result.content:
-            await self._place.objects.remove(end.result.content)  # somebody else's counts
-
-    async def _ended(self, job: Job, *, is_paid: bool) -> "End | _Again":
-        now = self._place.wall_clock()
-        if now >= job.due_at and job.spec.kind is Kind.CALL:
-            late = Result(cause="its window ended before it could begin")
-            return End(job.id, job.attempt, State.EXPIRED, now, late)
-        exchange = Exchange(f"{job.id}-{job.attempt}", self._calling.clock())
-        try:
-            if job.spec.kind is Kind.CALL:
-                result = await self._called(job, exchange, is_paid=is_paid)
-            else:
-                result = await self._steps[job.spec.kind](job)
-        except Exception as error:  # noqa: BLE001  root of a job: what it was is written down
-            found = self._failed(job, error, exchange.request_id)
-            if isinstance(found, _Again):
-                return found
-            state, result = found
-        else:
-            state = State.DEAD if job.batch and result.status >= 400 else State.DONE
-        return End(
-            job.id, job.attempt, state, self._place.wall_clock(), result, exchange.record.cost_usd
-        )
-
-    def _failed(
-        self, job: Job, error: Exception, request_id: str
-    ) -> "tuple[State, Result] | _Again":
-        """What becomes of a job whose attempt failed."""
-        now = self._place.wall_clock()
-        if isinstance(error, ShedError | UpstreamRejectedError):
-            pause_s = self._calling.rng.uniform(0.0, 2 * _SHED_PAUSE_S)
-            return _Again(now + pause_s, counts=False)
-        if isinstance(error, DeadlineExceededError):
-            return State.EXPIRED, Result(cause=cause_of(error))
-        is_answer = isinstance(error, ModelFailedError) or not isinstance(error, AttemptError)
-        if isinstance(error, RouterError) and is_answer and job.spec.kind is Kind.CALL:
-            paths = self._place.runtime.current.openai_paths
-            protocol = protocol_of(job.spec.target.partition("?")[0], dict(job.spec.headers), paths)
-            state = State.DEAD if job.batch else State.DONE  # a batch has a file of its errors
-            return state, refused(error, protocol, request_id)
-        if not isinstance(error, RouterError):
-            _log.error("job %s failed", job.id, exc_info=error)
-        if job.attempt >= self._place.settings.attempts:
-            return State.DEAD, Result(cause=cause_of(error), request_id=request_id)
-        pause_s = min(_MAX_PAUSE_S, 2.0**job.attempt) * self._calling.rng.uniform(0.5, 1.5)
-        return _Again(now + pause_s, counts=True)
-
-    async def _called(self, job: Job, exchange: Exchange, *, is_paid: bool) -> Result:
-        spec, calling, runtime = job.spec, self._calling, self._place.runtime.current
-        content = spec.body
-        if spec.payload:
-            content = await self._place.objects.read(spec.payload, spec.start, spec.length)
-        if job.batch:
-            content = body_of(content)
-        with HeldBody(content, calling.bodies, calling.clock) as body:
-            due = calling.clock() + job.due_at - self._place.wall_clock() if is_paid else None
-            links = await links_of(spec, body, exchange, runtime, calling.intake, due=due)
-            if is_paid:
-                _count_arrival(links[0], calling.clock())
-            served = calling.director.serve(links, content, exchange.record)
-            async with served as response:
-                return await collected(response, self._place.objects, exchange.request_id)
-
-
-@dataclass(frozen=True, slots=True)
-class _Again:
-    """A job is put back; `counts` says whether its attempt was one."""
-
-    ready_at: float
-    counts: bool
 
 
 def room_of(
@@ -352,13 +270,6 @@ def room_of(
     if function is not None and function.params.enabled:
         expected_s = min(expected_s, function.service_times.estimate(_PAYLOAD_BYTES).mean_s)
     return Room(free, left - free, expected_s, settings.concurrency)
-
-
-def _count_arrival(link: Link, now: float) -> None:
-    """A job that has to begin counts for the sizing as every request does."""
-    model, request = link.model, link.request
-    function = model.state(request, now, {}).serverless
-    model.count_arrival(request.payload_bytes, now, captive(request, function))
 
 
 def _by_model(lanes: list[Lane]) -> Mapping[str, list[Lane]]:

@@ -11,9 +11,10 @@ from router.jobs.batches import Batches
 from router.jobs.files import Files
 from router.jobs.front import Front
 from router.jobs.objects import Objects
+from router.jobs.place import Calling, Place
 from router.jobs.records import State
 from router.jobs.redis_store import RedisStore
-from router.jobs.runner import Calling, Place, Runner
+from router.jobs.runner import Runner
 from router.jobs.sqlite_store import SqliteStore
 from router.jobs.store import JobStore
 from router.runtime import RuntimeRef
@@ -71,7 +72,8 @@ class Jobs:
     async def run(self) -> None:
         """Work until cancelled; a store that cannot be reached is tried again and again."""
         try:
-            while True:
+            # A group that fails as it is cancelled tells its errors alone.
+            while not self.runner.is_draining:
                 try:
                     await self._place.objects.open()
                     await self._place.store.open()

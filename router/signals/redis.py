@@ -28,7 +28,7 @@ from router.signals.records import (
     RecordError,
     gateway_id,
 )
-from router.signals.redis_client import redis_client
+from router.signals.redis_client import raise_if_cancelled, redis_client
 from router.signals.scripts import JOIN, LEAD, READ, RESIGN, TELL, Script
 from router.signals.snapshot import FleetSnapshot
 
@@ -109,7 +109,7 @@ class SharedState:
         try:
             while True:
                 failures = 0 if await self._flush() else failures + 1
-                _raise_if_cancelled()
+                raise_if_cancelled()
                 self._act_alone_if_stale()
                 await self._sleep(self._pause_s(failures))
                 self._act_alone_if_stale()
@@ -255,17 +255,6 @@ class SharedState:
     @property
     def _budget_s(self) -> float:
         return self._config.operation_timeout_s * OPERATIONS_PER_FLUSH
-
-
-def _raise_if_cancelled() -> None:
-    """Make up for a cancellation that the client has swallowed.
-
-    It writes in `asyncio.wait_for`, which before Python 3.12 forgets one that comes in the very
-    turn in which it has its result. The loop would never end, nor the gateway that waits for it.
-    """
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
 
 
 def _called(script: Script, keys: Sequence[str], *arguments: str | bytes | int) -> _Command:

@@ -1,5 +1,7 @@
 """Connections to Redis, as the whole gateway makes them: with deadlines, without a second try."""
 
+import asyncio
+
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -27,3 +29,20 @@ def redis_client(url: str, timeout_s: float, max_connections: int) -> Redis:
         raise ValueError(
             "not a Redis URL: expected redis://, rediss:// or unix://, then host, port and database"
         ) from None
+
+
+def cancellations() -> int:
+    """How often this task has been told to end."""
+    task = asyncio.current_task()
+    return task.cancelling() if task is not None else 0
+
+
+def raise_if_cancelled(before: int = 0) -> None:
+    """Make up for a cancellation that was swallowed since there were so many.
+
+    The client writes in `asyncio.wait_for`, which before Python 3.12 forgets one that comes in the
+    very turn in which it has its result. The loop would never end, nor the gateway that waits for
+    it.
+    """
+    if cancellations() > before:
+        raise asyncio.CancelledError

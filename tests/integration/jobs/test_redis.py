@@ -3,7 +3,11 @@
 import asyncio
 from pathlib import Path
 
+import pytest
+
+from router.domain.errors import NotDurableError
 from router.jobs.records import State
+from router.jobs.redis_store import RedisStore
 from tests.fakes.upstreams import Answer, Gate, Received
 from tests.fakes.valkey import ValkeyProcess
 from tests.integration.harness import INFER, Harness
@@ -52,4 +56,21 @@ async def test_a_redis_that_keeps_nothing_takes_no_jobs(tmp_path: Path):
             assert (refused.status, refused.headers["x-router-error"]) == (503, "not_durable")
             assert "appendonly yes" in refused.json()["error"]
     finally:
+        server.stop()
+
+
+async def test_a_redis_that_was_started_again_unseen_ends_the_workers_names(tmp_path: Path):
+    server = ValkeyProcess(tmp_path / "valkey", appendonly="yes", appendfsync="always")
+    server.start()
+    store = RedisStore(server.url, "test")
+    try:
+        await store.beat("w", 60.0, 0.0)
+        await store.beat("w", 60.0, 0.0)
+        server.kill()
+        await asyncio.to_thread(server.start)  # meanwhile the loop sees the connection close
+        with pytest.raises(NotDurableError, match="started again"):
+            await store.beat("w", 60.0, 0.0)
+        await store.beat("w-2", 60.0, 0.0)
+    finally:
+        await store.close()
         server.stop()

@@ -2,8 +2,10 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any
 
+from router.jobs.claimed import Claimed
+from router.jobs.place import Place
 from router.jobs.records import Job, Spec, lane_of
-from router.jobs.runner import Place, Runner
+from router.jobs.runner import Runner
 from router.settings.jobs import JobsSettings
 
 
@@ -20,10 +22,11 @@ def job(number: int) -> Job:
 
 
 async def test_a_job_that_is_cancelled_before_it_has_begun_gives_its_slot_back():
+    unused: Any = None
     made = runner()
     bench = made.bench("gone")
-    bench.ready.extend((job(number), False) for number in range(3))
-    made.start_ready("w-1", "gone")
+    bench.ready.extend(Claimed(job(number), 0.0, b"") for number in range(3))
+    made.start_ready(unused, "gone")
     assert (made.in_flight, len(bench.ready)) == (2, 1)
     tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
     for task in tasks:
