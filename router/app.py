@@ -139,6 +139,7 @@ class Gateway:
         self._feed = Feed(
             lambda: in_turns(status(sources)), lambda: in_turns(self._metrics.snapshotting()),
             parts.clock, parts.wall_clock, parts.sleep,
+            lambda: self._runtime.current.settings.budgets,
         )  # fmt: skip
         sources = StatusSources(
             self._runtime, self._data, self._access_log, self._shared, self._reloads, parts.clock,
@@ -374,7 +375,12 @@ class Gateway:
             objectives[name] = _objective(model)
             yield
         tenants = {key.name: key.tenant for key in new.keys}
-        self._metrics.configure(new.models, objectives, tenants)
+        budgets: dict[tuple[str, ...], float] = {
+            (budget.tenant, str(period)): usd
+            for budget in new.settings.budgets
+            for period, usd in budget.periods
+        }
+        self._metrics.configure(new.models, objectives, tenants, budgets)
         yield
         self._metrics.record_reload(succeeded=True, at=self._wall_clock())
         self._parts.book.retain(new.models)

@@ -30,6 +30,7 @@ from router.commands.quality import quality
 from router.commands.replay import diff, measure, replay
 from router.commands.serve import serve, serve_process
 from router.commands.status_view import only, show_live, show_once
+from router.commands.tenants import tenants
 from router.domain.errors import RouterError
 from router.gateway.admin.explain import ExplainQuestion
 from router.gateway.admin.explain import explain as explain_from
@@ -49,6 +50,7 @@ main.add_command(init)
 main.add_command(demo)
 main.add_command(serve_process)
 main.add_command(events)
+main.add_command(tenants)
 main.add_command(quality)
 main.add_command(jobs)
 main.add_command(batch)

@@ -12,7 +12,7 @@ import click
 from router.settings.sources import read_bounded
 
 ADMIN_URL = "http://127.0.0.1:9090"
-_DOCUMENTS = ("/v1/status", "/v1/events")
+_DOCUMENTS = ("/v1/status", "/v1/events", "/v1/tenants")
 _TIMEOUT = aiohttp.ClientTimeout(total=5.0)
 
 

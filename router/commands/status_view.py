@@ -48,22 +48,22 @@ def render(document: dict[str, Any], model: str | None = None) -> Group:
     if model is not None:
         document = only(document, model)
     rows = [_row(each) for each in document["models"]]
-    parts: list[Table | Text] = [_table(_COLUMNS, rows)]
+    parts: list[Table | Text] = [table(_COLUMNS, rows)]
     if model is not None:
         parts += _details(document["models"][0])
     lines = [*_marks(document), *_canaries(document), _footer(document)]
     return Group(*parts, *map(Text, lines))
 
 
-def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    # Plain and narrow: its columns have to fit into a terminal of 80 characters.
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """Plain and narrow: those of the status have to fit into a terminal of 80 characters."""
+    made = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for name in columns:
         is_text = name in _TEXTS
-        table.add_column(name, justify="left" if is_text else "right", no_wrap=True)
+        made.add_column(name, justify="left" if is_text else "right", no_wrap=True)
     for row in rows:
-        table.add_row(*row)
-    return table
+        made.add_row(*row)
+    return made
 
 
 def _details(model: dict[str, Any]) -> list[Table | Text]:
@@ -78,7 +78,7 @@ def _details(model: dict[str, Any]) -> list[Table | Text]:
     ]  # fmt: skip
     shown: list[Table | Text] = [Text("")]
     if rows:
-        shown += [_table(_OF_ENDPOINTS, rows), Text("")]
+        shown += [table(_OF_ENDPOINTS, rows), Text("")]
     recent, slo, sizing = model["recent"], model["slo"], model["counters"]
     times = f"p50 {_ms(recent['p50_ms']) or '-'} ms, p99 {_ms(recent['p99_ms']) or '-'} ms"
     aim = f"{slo['percentile']:g} % within {slo['latency_ms']:g} ms"
@@ -133,7 +133,10 @@ _COLUMNS = (
 _OF_ENDPOINTS = (
     "replica", "state", "busy", "p50 ms", "p99 ms", "errors", "aside", "address, or why set aside",
 )  # fmt: skip
-_TEXTS = {"model", "because", "replica", "state", "address, or why set aside"}
+_TEXTS = {
+    "model", "because", "replica", "state", "address, or why set aside", "tenant", "key", "cause",
+    "budget",
+}  # fmt: skip
 
 
 def _row(model: dict[str, Any]) -> list[str]:

@@ -22,6 +22,7 @@ class EventKind(StrEnum):
     CERTIFICATE = "certificate"
     LOG = "log"
     PROCESS = "process"
+    BUDGET = "budget"
 
 
 EVENT_HELP: dict[EventKind, str] = {
@@ -36,6 +37,7 @@ EVENT_HELP: dict[EventKind, str] = {
     EventKind.CERTIFICATE: "the data port's certificate is about to end",
     EventKind.LOG: "lines of the access log are being lost, or no longer",
     EventKind.PROCESS: "a process of the gateway started, hung, or ended",
+    EventKind.BUDGET: "a tenant has spent most of its budget (80 %), or all of it",
 }
 
 Fact = str | int | float | bool | None

@@ -6,13 +6,15 @@ does not keep up gets the whole view again rather than a queue.
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from router.domain.clock import Clock, Sleep
 from router.page.history import STEP_S, History
+from router.page.spending import Spending
+from router.settings.budgets import Budget
 from router.telemetry import families
 from router.telemetry.exposition import Snapshot
 from router.turns import Turn, in_turns
@@ -42,6 +44,7 @@ class Feed:
         clock: Clock,
         wall_clock: Clock,
         sleep: Sleep = asyncio.sleep,
+        budgets: Callable[[], Sequence[Budget]] = tuple,
     ) -> None:
         self.history = History()
         self._status = status
@@ -49,6 +52,8 @@ class Feed:
         self._clock = clock
         self._wall_clock = wall_clock
         self._sleep = sleep
+        self._budgets = budgets
+        self._spending = Spending()
         self._readers: set[asyncio.Queue[bytes]] = set()
         self._is_read = asyncio.Event()
         self._models: dict[str, bytes] = {}
@@ -65,9 +70,18 @@ class Feed:
         while True:
             snapshot = await self._snapshot()
             await in_turns(self.history.add(snapshot, self._wall_clock()))
-            self._tenants = msgspec.json.encode(_tenants(snapshot))
+            self._tenants = msgspec.json.encode(self._shown(snapshot))
             # In the middle of the next step, so that neither a late nor an early turn misses one.
             await self._sleep(STEP_S * 1.5 - self._wall_clock() % STEP_S)
+
+    async def tenants(self) -> dict[str, Any]:
+        """Who has asked for what, who pays for what, and who was refused."""
+        return self._shown(await self._snapshot())
+
+    def _shown(self, snapshot: Snapshot) -> dict[str, Any]:
+        costs = snapshot.values.get(families.TENANT_COST.name, ())
+        self._spending.add(costs, self._budgets(), self._wall_clock())
+        return {**_tenants(snapshot), "budgets": self._spending.shown()}
 
     async def _keep_view(self) -> None:
         while True:
@@ -132,17 +146,19 @@ class Feed:
 
 
 def _tenants(snapshot: Snapshot) -> dict[str, Any]:
-    """Requests by outcome and cost by part of each tenant, and refusals by cause of each key."""
+    """What is counted of tenants, and of keys that were refused: by whom, and by what."""
     tables: dict[str, defaultdict[str, dict[str, float]]] = {}
     for name, family in _TABLES.items():
         table = tables[name] = defaultdict(dict)
-        for (who, what), value in snapshot.values.get(family, ()):
-            table[who][what] = value
+        for (who, *what), value in snapshot.values.get(family, ()):
+            table[who][what[0] if what else ""] = value
     return tables
 
 
 _TABLES = {
     "requests": families.TENANT_REQUESTS.name,
     "cost_usd": families.TENANT_COST.name,
+    "tokens": families.TENANT_TOKENS.name,
+    "gb_s": families.TENANT_GB_SECONDS.name,
     "refusals": families.REFUSALS.name,
 }

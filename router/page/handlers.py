@@ -28,11 +28,12 @@ _HEADERS = {
 
 
 def add_page(app: web.Application, feed: Feed) -> None:
-    """Serve the page, `/v1/stream` and `/v1/history`."""
+    """Serve the page, `/v1/stream`, `/v1/history` and `/v1/tenants`."""
     for path in FILES:
         app.router.add_get(path, _file(path))
     app.router.add_get("/v1/stream", _stream(feed))
     app.router.add_get("/v1/history", _history(feed))
+    app.router.add_get("/v1/tenants", _tenants(feed))
 
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -75,5 +76,13 @@ def _history(feed: Feed) -> Handler:
     async def answer(request: web.Request) -> web.StreamResponse:
         found = feed.history.of(request.query.get("model", ""))
         return web.Response(body=msgspec.json.encode(found), content_type="application/json")
+
+    return answer
+
+
+def _tenants(feed: Feed) -> Handler:
+    async def answer(_request: web.Request) -> web.Response:
+        body = msgspec.json.encode(await feed.tenants())
+        return web.Response(body=body, content_type="application/json")
 
     return answer

@@ -83,7 +83,10 @@ class Parent:
         self._seen: dict[int, Snapshot] = {}
         self._ended = Snapshot()
         self._events = EventBook()
-        self._feed = Feed(self._status, self.snapshot, parts.clock, parts.wall_clock, parts.sleep)
+        self._feed = Feed(
+            self._status, self.snapshot, parts.clock, parts.wall_clock, parts.sleep,
+            lambda: self.loaded.settings.budgets,
+        )  # fmt: skip
         self._drained: dict[tuple[str, str], EndpointDrain] = {}
 
     async def run(self, stop: asyncio.Event, on_ready: Callable[[str, str], None]) -> None:

@@ -17,17 +17,17 @@ from router.settings.values import Text, TextList
 MAX_KEYS = 10_000
 MAX_KEY_CHARS = 4096
 
-_Label = Annotated[str, Text(r"[A-Za-z0-9._@-]{1,100}", "1..100 characters of A-Z a-z 0-9 . _ @ -")]
+Label = Annotated[str, Text(r"[A-Za-z0-9._@-]{1,100}", "1..100 characters of A-Z a-z 0-9 . _ @ -")]
 
 
 class ApiKey(Section):
     """One caller's key and what it may do."""
 
-    name: _Label = Field(description="shown in logs; unique")
+    name: Label = Field(description="shown in logs; unique")
     sha256: Annotated[
         str, Text(r"[0-9a-f]{64}", "the 64 lower-case hex digits of the key's SHA-256, not the key")
     ] = Field(description="SHA-256 of the key in hex; unique")
-    tenant: _Label = Field(description="whom requests with this key are counted for")
+    tenant: Label = Field(description="whom requests with this key are counted for")
     rate_per_s: Annotated[float, Quantity(NUMBER, 0.001, 1_000_000)] | None = Field(
         default=None, description="requests per second allowed in the long run; absent: unlimited"
     )

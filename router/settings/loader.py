@@ -6,13 +6,14 @@ environment only from the mapping it is given. Opens no socket and starts nothin
 
 import ssl
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from router.settings.admin_token import AdminToken, AdminTokenError
 from router.settings.advice import unknown_models, warnings_about
+from router.settings.budgets import nobodys_budgets
 from router.settings.certificate_dates import expires_at
 from router.settings.document import Document, ScalarNode, SequenceNode, parse, plain
 from router.settings.keys import ApiKey, ApiKeys, KeyRing
@@ -119,8 +120,8 @@ def _load(reading: _Reading, document: Document) -> Loaded:
     data = plain(document.root)
     prices = _prices(reading, document, data)
     settings = reading.validated(Settings, document, with_prices(data, prices))
-    for group in ("models", "rules"):
-        reading.problems += _repeated(document, (group,), "name")
+    for group, name in (("models", "name"), ("rules", "name"), ("budgets", "tenant")):
+        reading.problems += _repeated(document, (group,), name)
     wrong = list(wrong_references(data))
     if settings:
         wrong += [*too_small_to_share(settings), *wrong_sharing(settings)]
@@ -186,6 +187,7 @@ def _prices(reading: _Reading, settings: Document, data: object) -> PriceBook:
 def _keys(reading: _Reading, settings: Document, data: object, valid: Settings | None) -> KeyRing:
     document = _included(reading, settings, data, "auth", "api_keys_file")
     if document is None:
+        reading.warnings += _nobodys(settings, valid, ())
         return KeyRing()
     keys: tuple[ApiKey, ...] | None = reading.validated(ApiKeys, document, plain(document.root))
     for key in ("name", "sha256"):
@@ -193,7 +195,13 @@ def _keys(reading: _Reading, settings: Document, data: object, valid: Settings |
     if keys is not None and valid is not None:
         unknown = unknown_models(keys, [model.name for model in valid.models])
         reading.warnings += [document.problem(path, text) for path, text in unknown]
+        reading.warnings += _nobodys(settings, valid, keys)
     return KeyRing(keys or ())
+
+
+def _nobodys(settings: Document, valid: Settings | None, keys: Iterable[ApiKey]) -> list[Problem]:
+    budgets = valid.budgets if valid is not None else ()
+    return [settings.problem(path, text) for path, text in nobodys_budgets(budgets, keys)]
 
 
 def _tls(

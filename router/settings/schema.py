@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, StrictBool, ValidationInfo, field_validator, model_validator
 
+from router.settings.budgets import Budget
 from router.settings.extras import needs_extra
 from router.settings.functions import ServerlessSettings
 from router.settings.hedge import HedgeSettings
@@ -248,6 +249,10 @@ class Settings(Section):
         description="counters shared between gateways",
     )
     auth: AuthSettings = Field(default_factory=AuthSettings, description="who may call")
+    budgets: tuple[Budget, ...] = Field(
+        default=(), max_length=MAX_ENTRIES,
+        description="what tenants mean to spend; nothing is refused for it",
+    )  # fmt: skip
     workers: WorkersSettings = Field(
         default_factory=WorkersSettings, description="what local functions and processes run"
     )

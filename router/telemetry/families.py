@@ -185,6 +185,13 @@ TENANT_COST = Family(
     "The same cost by who pays: calls by their callers, replicas at work by the seconds that slots"
     " were held, idle ones by the use in the last half hour to hour (empty: nobody's).",
 )
+TENANT_BUDGET = Family(
+    "router_tenant_budget_usd",
+    Kind.GAUGE,
+    ("tenant", "period"),
+    "What the tenant means to spend (budgets), by period (day: 24 hours, month: 30 days).",
+    Across.MOST,
+)
 TENANT_TOKENS = Family(
     "router_tenant_tokens_total",
     Kind.COUNTER,
@@ -521,6 +528,7 @@ FAMILIES: tuple[Family, ...] = (
     ALTERNATIVE_COST,
     TENANT_REQUESTS,
     TENANT_COST,
+    TENANT_BUDGET,
     TENANT_TOKENS,
     TENANT_GB_SECONDS,
     REFUSALS,

@@ -134,6 +134,7 @@ class Metrics(Collector):
         self._models: frozenset[str] = frozenset()
         self._objectives: Mapping[str, Objective] = {}
         self._callers: Mapping[str, str] = {}
+        self._budgets: Mapping[Labels, float] = {}
         self._tenants: frozenset[str] = frozenset()
         self._last_reload: tuple[bool, float] = (False, 0.0)
         self._counters: dict[str, defaultdict[Labels, float]] = {
@@ -164,12 +165,15 @@ class Metrics(Collector):
         models: Iterable[str],
         objectives: Mapping[str, Objective] = {},
         callers: Mapping[str, str] = {},
+        budgets: Mapping[Labels, float] = {},
     ) -> None:
         """Make these the only names that may be labels; `forgetting` ends the others' series.
 
-        `objectives` is by model, `callers` has the tenants by the name of their keys.
+        `objectives` is by model, `callers` has the tenants by the name of their keys, `budgets` the
+        USD that tenants mean to spend, by tenant and period.
         """
         self.catch_up()
+        self._budgets = budgets
         before, self._models = self._models, frozenset(models)
         self._objectives = objectives
         self._callers, self._tenants = callers, frozenset(callers.values())
@@ -405,6 +409,7 @@ class Metrics(Collector):
         series[families.OBJECTIVE_RATIO.name] = {
             (model,): objective.ratio for model, objective in self._objectives.items()
         }
+        series[families.TENANT_BUDGET.name] = self._budgets
         succeeded, at = self._last_reload
         series[families.CONFIG_LAST_RELOAD.name] = {(): succeeded}
         series[families.CONFIG_RELOAD_TIMESTAMP.name] = {(): at}

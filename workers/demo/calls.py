@@ -70,7 +70,7 @@ def decode(body: bytes, header_length: str | None) -> Arrays:
 
 
 async def infer(session: aiohttp.ClientSession, url: str, model: str, inputs: Arrays) -> Call:
-    """Call the model through the gateway at `url`. Raises aiohttp.ClientError if nobody answers."""
+    """Call the model through the gateway at `url`. Never raises: no answer is status 0."""
     body, header_length = encode(inputs)
     headers = {
         "content-type": "application/octet-stream",
@@ -78,8 +78,12 @@ async def infer(session: aiohttp.ClientSession, url: str, model: str, inputs: Ar
     }
     started = time.perf_counter()
     path = f"{url}/v2/models/{model}/infer"
-    async with session.post(path, data=BytesIO(body), headers=headers) as response:
-        content = await response.read()
+    try:
+        async with session.post(path, data=BytesIO(body), headers=headers) as response:
+            content = await response.read()
+    except (aiohttp.ClientError, TimeoutError) as error:
+        latency_s = time.perf_counter() - started
+        return Call(model, 0, "", "", False, latency_s, {}, str(error) or type(error).__name__)
     latency_s = time.perf_counter() - started
     ok = response.status == 200
     got = response.headers

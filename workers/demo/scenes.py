@@ -52,13 +52,16 @@ class Scene:
 
 
 class Inputs:
-    """What the scenes send: files of this repository, sentences, drawn words."""
+    """What the scenes send: files of a repository and of the models, sentences, drawn words."""
 
     def __init__(self, repository: Path, models: Path) -> None:
         self._labels = yaml.safe_load((models / "magika/1/model.yaml").read_text())["labels"]
         self._tokens = load_wordpiece(models / "minilm/1/tokenizer.json")
         kinds = ("*.py", "*.md", "Makefile", "config/*.yaml", "pyproject.toml", "router/*.py")
-        files = sorted({path for kind in kinds for path in repository.glob(kind)})
+        found = [path for kind in kinds for path in repository.glob(kind)]
+        # Where the folder has none of these, the models have some, and so has this program.
+        found += [*models.glob("*/1/*.json"), *models.glob("*/1/*.yaml"), Path(__file__)]
+        files = sorted(set(found))
         self._files: Iterator[Path] = cycle(path for path in files if path.stat().st_size > 64)
 
     def file(self) -> tuple[Path, Arrays]:

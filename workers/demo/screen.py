@@ -20,7 +20,6 @@ class Tally:
     def __init__(self) -> None:
         self._latencies: defaultdict[tuple[str, str, str], list[float]] = defaultdict(list)
         self._cold: Counter[tuple[str, str, str]] = Counter()
-        self.failed = 0
         self.latest: deque[Step] = deque(maxlen=_LINES)
 
     def add(self, step: Step) -> None:
@@ -28,7 +27,6 @@ class Tally:
         call = step.call
         self.latest.append(step)
         if call.status != 200:
-            self.failed += 1
             return
         key = call.model, call.backend, call.reason
         if call.cold:

@@ -86,3 +86,36 @@ def test_a_missing_keys_file_is_a_problem() -> None:
     (problem,) = problems_of(CONFIG)
     place = "router.yaml:2: auth.api_keys_file = k.yaml, /etc/router/k.yaml"
     assert problem == f"{place}: cannot be read: No such file or directory"
+
+
+@pytest.mark.parametrize("budget", ["usd_per_day: 5", "usd_per_day: 5, usd_per_month: 100"])
+def test_tenants_may_have_budgets(budget: str) -> None:
+    text = f"{CONFIG}budgets: [{{tenant: t, {budget}}}]\n"
+    loaded = load_config(text, files={"k.yaml": f"- {{{ENTRY}}}\n"})
+    assert [(each.tenant, each.usd_per_day) for each in loaded.settings.budgets] == [("t", 5)]
+    assert loaded.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("budgets", "told"),
+    [
+        ("{tenant: t}", "budgets[0] needs usd_per_day, usd_per_month, or both"),
+        ("{tenant: t, usd_per_day: 0}", "budgets[0].usd_per_day = 0, must be a number"),
+        ("{tenant: t, usd_per_week: 5}", "budgets[0].usd_per_week = 5, is not a known key"),
+        (
+            "{tenant: t, usd_per_day: 1}, {tenant: t, usd_per_day: 2}",
+            "budgets[1].tenant = t, must be unique",
+        ),
+    ],
+)
+def test_wrong_budgets(budgets: str, told: str) -> None:
+    text = f"{CONFIG}budgets: [{budgets}]\n"
+    (problem,) = problems_of(text, files={"k.yaml": f"- {{{ENTRY}}}\n"})
+    assert told in problem
+
+
+@pytest.mark.parametrize("text", [MODEL, CONFIG], ids=["no keys", "other keys"])
+def test_a_budget_that_nobody_can_spend_is_warned_of(text: str) -> None:
+    text += "budgets: [{tenant: other, usd_per_day: 1}]\n"
+    (warning,) = load_config(text, files={"k.yaml": f"- {{{ENTRY}}}\n"}).warnings
+    assert "budgets[0].tenant = other, is not the tenant of a key" in str(warning)

@@ -37,7 +37,8 @@ def registry() -> CollectorRegistry:
 @pytest.fixture
 def metrics(registry: CollectorRegistry) -> Metrics:
     made = Metrics(registry, version="1.2.3")
-    made.configure(["fraud", "ocr"], {"fraud": Objective(0.1, 0.99)}, {"nightly": "batch"})
+    objectives = {"fraud": Objective(0.1, 0.99)}
+    made.configure(["fraud", "ocr"], objectives, {"nightly": "batch"}, {("batch", "day"): 5.0})
     return made
 
 
@@ -87,6 +88,7 @@ FRAUD_1 = {"model": "fraud", "version": "1"}
         ),
         ("router_tenant_cost_usd_total", {"tenant": "", "part": "serverless"}, 0.25),
         ("router_tenant_requests_total", {"tenant": "batch", "outcome": "ok"}, 1),
+        ("router_tenant_budget_usd", {"tenant": "batch", "period": "day"}, 5),
         ("router_tenant_tokens_total", {"tenant": "batch", "direction": "input"}, 7),
         ("router_tenant_tokens_total", {"tenant": "batch", "direction": "output"}, 30),
         ("router_tenant_gb_seconds_total", {"tenant": "batch"}, 0.125),

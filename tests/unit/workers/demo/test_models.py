@@ -80,3 +80,18 @@ def test_command_fails_clearly_without_packages(
 ) -> None:
     assert main(["--packages", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
     assert capsys.readouterr().err.startswith(f"error: missing in {tmp_path}: magika/")
+
+
+def test_packages_that_cannot_be_fetched_are_told_with_what_may_help(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:1/simple")
+    monkeypatch.setenv("PIP_RETRIES", "0")
+    for name in ("PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_CONFIG_FILE"):
+        monkeypatch.setenv(name, "")
+    code = main(["--fetch", "--packages", str(tmp_path / "p"), "--out", str(tmp_path / "models")])
+    assert code == 1
+    told = capsys.readouterr().err
+    assert "cannot be fetched: ERROR: No matching distribution" in told
+    assert "HTTPS_PROXY" in told
+    assert not (tmp_path / "models").exists()
