@@ -136,6 +136,7 @@ def joined(parts: list[Arrivals]) -> Arrivals:
 def ordered(blocks: Iterable[Arrivals], slack_s: float, dropped: Dropped) -> Iterator[Arrivals]:
     """The same rows by time, where none is more than `slack_s` out of place; others are dropped."""
     waiting: list[Arrivals] = []
+    rows_waiting = 0  # counted: blocks may be tiny and many
     newest, released = -np.inf, -np.inf
     for block in blocks:
         timely = block.at >= released
@@ -145,16 +146,17 @@ def ordered(blocks: Iterable[Arrivals], slack_s: float, dropped: Dropped) -> Ite
         if not len(block):
             continue
         waiting.append(block)
+        rows_waiting += len(block)
         newest = max(newest, float(block.at.max()))
-        if sum(map(len, waiting)) < BLOCK_ROWS:
+        if rows_waiting < BLOCK_ROWS:
             continue
         rows = _sorted(waiting)
         cut = int(np.searchsorted(rows.at, newest - slack_s, side="right"))
         if cut:
             released = newest - slack_s
             yield rows.take(slice(0, cut))
-        waiting = [rows.take(slice(cut, None))]
-    if waiting and sum(map(len, waiting)):
+        waiting, rows_waiting = [rows.take(slice(cut, None))], len(rows) - cut
+    if rows_waiting:
         yield _sorted(waiting)
 
 
