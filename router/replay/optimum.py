@@ -32,7 +32,7 @@ are on in every bin that has some. What no policy can carry when it arrives, in 
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -216,48 +216,75 @@ class Programme(NamedTuple):
     lock: int = 1
     is_warm: bool = False
 
-    def solve(self, rents: Iterable[FloatArray]) -> tuple[float, IntArray]:
+    def solve(self, rents: FloatArray) -> tuple[float, IntArray]:
         """The lowest cost, and the levels that are on in each bin.
 
-        `rents` gives for each bin what each level costs while it is off.
+        `rents` has a row for each bin: what each level costs while it is off.
         """
-        bins, levels, lock = self.bins, self.levels, self.lock
-        events = _Events(np.zeros((bins, levels), np.bool_), np.zeros((bins, levels), np.bool_))
-        start_usd = self.start_usd + lock * self.hold_usd
-        # Cheapest costs up to a time, ending off or on; a start looks back at its launch's off.
-        off_before = deque([np.zeros(levels)], maxlen=lock)
-        on = np.full(levels, 0.0 if self.is_warm else np.inf)
-        for t, rent_usd in enumerate(rents):
-            off = off_before[-1]
-            np.less(on, off, out=events.stopped[t])
-            off_next = np.minimum(on, off) + rent_usd
-            on = on + self.hold_usd
-            if t + 1 - lock >= self.first:
-                launched = off_before[0] + start_usd
-                np.less(launched, on, out=events.started[t])
-                on = np.minimum(on, launched)
-            off_before.append(off_next)
-        # A start that is still locked cannot reach back to before any replica is ready.
-        ends = _ends(on, off_before, start_usd, self.hold_usd)
-        ends = ends[: 2 + max(bins - self.first, 0)]
-        ready = np.zeros(bins + 1, np.int64)
-        for level, end in enumerate(ends.argmin(axis=0)):
-            _trace_back(ready, events, level, int(end), lock)
-        return float(ends.min(axis=0).sum()), np.cumsum(ready[:-1])
+        paying = np.array([self._may_pay(rents[:, level]) for level in range(self.levels)], bool)
+        costs = np.zeros(self.levels)
+        if not paying.all():
+            # Running sums, which add up in the order of time as the programme does.
+            costs[~paying] = np.cumsum(rents[:, ~paying], axis=0)[-1:].sum(axis=0)
+        ready = np.zeros(self.bins, np.int64)
+        if paying.any():
+            costs[paying], ready = _switched(self, rents[:, paying])
+        return float(costs.sum()), ready
+
+    def _may_pay(self, rents: FloatArray) -> bool:
+        """Whether being on could be cheaper for a level at any time; most levels of fleets cannot.
+
+        It saves the most in the stretch of the largest sum of savings, for which a start is paid.
+        """
+        saved = np.cumsum(rents - self.hold_usd)
+        if not np.isfinite(saved).all():
+            return True
+        since_start = saved - np.minimum(np.minimum.accumulate(saved), 0.0)
+        if since_start.max(initial=0.0) >= self.start_usd * (1 - _ROUNDING):
+            return True
+        return self.is_warm and saved.max(initial=-np.inf) >= -_ROUNDING * self.hold_usd
 
 
-def _rents(demand: DemandSeries, mu: float, levels: int) -> Iterator[FloatArray]:
-    """Per bin, what each level's work costs on serverless; infinite where it cannot go there."""
+def _switched(programme: Programme, rents: FloatArray) -> tuple[FloatArray, IntArray]:
+    """The lowest cost of each level, and how many are on in each bin."""
+    bins, levels, lock = programme.bins, rents.shape[1], programme.lock
+    events = _Events(np.zeros((bins, levels), np.bool_), np.zeros((bins, levels), np.bool_))
+    start_usd = programme.start_usd + lock * programme.hold_usd
+    # Cheapest costs up to a time, ending off or on; a start looks back at its launch's off.
+    off_before = deque([np.zeros(levels)], maxlen=lock)
+    on = np.full(levels, 0.0 if programme.is_warm else np.inf)
+    for t, rent_usd in enumerate(rents):
+        off = off_before[-1]
+        np.less(on, off, out=events.stopped[t])
+        off_next = np.minimum(on, off) + rent_usd
+        on = on + programme.hold_usd
+        if t + 1 - lock >= programme.first:
+            launched = off_before[0] + start_usd
+            np.less(launched, on, out=events.started[t])
+            on = np.minimum(on, launched)
+        off_before.append(off_next)
+    # A start that is still locked cannot reach back to before any replica is ready.
+    ends = _ends(on, off_before, start_usd, programme.hold_usd)
+    ends = ends[: 2 + max(bins - programme.first, 0)]
+    ready = np.zeros(bins + 1, np.int64)
+    for level, end in enumerate(ends.argmin(axis=0)):
+        _trace_back(ready, events, level, int(end), lock)
+    return ends.min(axis=0), np.cumsum(ready[:-1])
+
+
+def _rents(demand: DemandSeries, mu: float, levels: int) -> FloatArray:
+    """By bin and level, what its work costs on serverless; infinite where it cannot go there."""
     below = np.arange(levels, dtype=np.float64)
     filled = demand.load / mu
     full_usd = _usd_per_work(demand) * mu * demand.dt
     captive = np.zeros(len(demand), np.int64)
     if demand.captive_load is not None:
         captive = np.ceil(demand.captive_load / mu - _ROUNDING).astype(np.int64)
-    for t in range(len(demand)):
-        rent = np.minimum(np.maximum(filled[t] - below, 0.0), 1.0) * full_usd[t]
-        rent[: captive[t]] = np.inf
-        yield rent
+    rents: FloatArray = filled[:, None] - below
+    np.clip(rents, 0.0, 1.0, out=rents)
+    rents *= full_usd[:, None]
+    rents[np.arange(levels) < captive[:, None]] = np.inf
+    return rents
 
 
 def _ends(

@@ -12,7 +12,7 @@ from tests.unit.replay.figures import CASES, KEPT, replayed
 _FIGURES = json.loads(KEPT.read_text())
 
 
-def flat(value: Any, name: str = "") -> Iterator[tuple[str, float]]:
+def flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     """Each number, by where it stands."""
     if isinstance(value, Mapping):
         for key, part in value.items():
