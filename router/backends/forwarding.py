@@ -1,5 +1,7 @@
 """The headers with which a client's request goes on to a model server. Pure."""
 
+from functools import lru_cache
+
 from router.domain.request import InferenceRequest
 
 
@@ -14,3 +16,10 @@ def forwarded_headers(request: InferenceRequest) -> list[tuple[str, str]]:
             ("content-type", "application/json" if is_json else "application/octet-stream")
         )
     return headers
+
+
+@lru_cache(maxsize=1024)
+def read_line(line: bytes) -> tuple[str, str]:
+    """Name (lower case) and value of a line of a head that goes on as it came."""
+    name, _, value = line.decode("utf-8", "surrogateescape").partition(":")
+    return name.lower(), value.strip(" \t")

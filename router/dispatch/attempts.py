@@ -15,6 +15,7 @@ from router.domain.decision import Backend, Decision, Reason, Verdict
 from router.domain.errors import AttemptError
 from router.domain.ports import BackendResponse, Lease, Payload
 from router.domain.request import InferenceRequest
+from router.domain.spent import Spent
 from router.runtime import ModelRuntime
 from router.telemetry.labels import AttemptResult, CostPart, attempt_result
 from router.telemetry.metrics import Metrics
@@ -87,6 +88,11 @@ class Record:
     def waited_s(self) -> float:
         """Time in queues of the model that has the request now, all waits together."""
         return self.queue_s - self.earlier_queue_s
+
+    def paid(self, spent: Spent) -> None:
+        """One of its attempts has cost that."""
+        self.cost_usd += spent.usd
+        self.gb_s += spent.gb_s
 
     def was_untried(self) -> None:
         """The only attempt met a connection that the other side had closed: there was none."""
@@ -167,23 +173,31 @@ class Attempts:
         response: BackendResponse | None,
     ) -> None:  # fmt: skip
         """Free the slot of an attempt that is over, and count it and what it has cost."""
-        function = model.serverless
-        cost_before = function.cost_usd if function is not None else 0.0
-        gb_s_before = function.gb_s if function is not None else 0.0
         verdict = verdict_of(result)
         if verdict is Verdict.OK and response is not None:
             verdict = verdict_of_answer(response.status)
-        used_s = tried.lease.release(verdict, self._clock(), response)
-        record.cost_usd += used_s * model.replica_usd_per_s
+        spent = self.settle(model, tried.lease, verdict, response, record.tenant)
+        record.paid(spent)
+        self._metrics.record_attempt(model.name, tried.decision.backend, result, tried.took_s)
+
+    def settle(
+        self, model: ModelRuntime, lease: Lease, verdict: Verdict,
+        response: BackendResponse | None, tenant: str,
+    ) -> Spent:  # fmt: skip
+        """Free the slot of an attempt that is over; returns what it has cost, which is counted."""
+        function = model.serverless
+        cost_before = function.cost_usd if function is not None else 0.0
+        gb_s_before = function.gb_s if function is not None else 0.0
+        cost_usd = lease.release(verdict, self._clock(), response) * model.replica_usd_per_s
         # Only now: a stream tells at its end how it began.
         if response is not None and response.cold_start:
             self._metrics.record_cold_start(model.name, response.init_s)
         if function is not None and (spent := function.cost_usd - cost_before) > 0:
-            record.cost_usd += spent
-            self._metrics.add_cost(model.name, CostPart.SERVERLESS, spent, record.tenant)
-            record.gb_s += function.gb_s - gb_s_before
-            self._metrics.add_gb_s(record.tenant, function.gb_s - gb_s_before)
-        self._metrics.record_attempt(model.name, tried.decision.backend, result, tried.took_s)
+            self._metrics.add_cost(model.name, CostPart.SERVERLESS, spent, tenant)
+            gb_s = function.gb_s - gb_s_before
+            self._metrics.add_gb_s(tenant, gb_s)
+            return Spent(cost_usd + spent, gb_s)
+        return Spent(cost_usd)
 
 
 _VERDICTS = {

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from router.domain.clock import Clock, Sleep
 from router.domain.events import EventKind, told
+from router.domain.spent import Spent
 from router.domain.tokens import Tokens
 from router.domain.trace_context import trace_id_of
 from router.telemetry.log_file import LineWriter
@@ -70,13 +71,15 @@ class AccessRecord(msgspec.Struct, frozen=True, gc=False):
     output_tokens: int | None = None
 
 
-Answered = tuple[bytes, float, float, float, float, int, float | None, bytes, Tokens | None]
+Answered = tuple[
+    bytes, float, float, float, float, int, float | None, bytes, Tokens | None, Spent | None
+]
 """What differs between requests that are otherwise logged alike.
 
 Their id (printable ASCII, at most MAX_TEXT_LENGTH), when they ended (monotonic), and the seconds
 they took: in all, at the backend, and of the backend's own work; the bytes of their body; the
-deadline that their client asked for, in milliseconds; the value of their `traceparent`; and the
-tokens that their answer tells.
+deadline that their client asked for, in milliseconds; the value of their `traceparent`; the tokens
+that their answer tells; and what a call of a function has cost.
 """
 
 
@@ -91,6 +94,7 @@ _OWN_FIELDS = (
 """What a line says of its own, in the order of the record's fields."""
 
 
+_GB_S = ((b'"gb_s":null', b'"gb_s":%b'),)
 _TOKENS = (
     (b'"input_tokens":null', b'"input_tokens":%b'),
     (b'"output_tokens":null', b'"output_tokens":%b'),
@@ -100,22 +104,25 @@ _TOKENS = (
 class LineTemplate:
     """The lines of requests that differ only in what is `Answered`; quicker than line by line.
 
-    `tells_tokens` says that their answers may tell some.
+    `tells_tokens` says that their answers may tell some, `is_call` that they are a function's.
     """
 
-    __slots__ = ("_tells_tokens", "_text", "may_be_left_out")
+    __slots__ = ("_is_call", "_tells_tokens", "_text", "may_be_left_out")
 
-    def __init__(self, record: AccessRecord, *, tells_tokens: bool = False) -> None:
+    def __init__(
+        self, record: AccessRecord, *, tells_tokens: bool = False, is_call: bool = False
+    ) -> None:
         """Take all but the id and the times from `record`."""
         self.may_be_left_out = record.status < _FAILED
-        self._tells_tokens = tells_tokens
+        self._tells_tokens, self._is_call = tells_tokens, is_call
         blank = replace(
             record, request_id="", payload_bytes=0, total_ms=0.0, upstream_ms=0.0,
-            deadline_ms=None, cost_usd=0.0, trace_id=None,
+            deadline_ms=None, cost_usd=0.0, trace_id=None, gb_s=None,
         )  # fmt: skip
         text = b'{"ts":"%b.%03dZ",' + _encode(blank)[1:].replace(b"%", b"%%") + b"\n"
         # Quotes inside of texts are escaped, so that names are found only where they are fields.
-        for field, value in (*_OWN_FIELDS, *(_TOKENS if tells_tokens else ())):
+        more = (*(_GB_S if is_call else ()), *(_TOKENS if tells_tokens else ()))
+        for field, value in (*_OWN_FIELDS, *more):
             before, name, after = text.partition(field)
             if not name:
                 raise AssertionError("an access record's fields have changed their order")
@@ -125,9 +132,10 @@ class LineTemplate:
     def line(self, answered: Answered, offset_s: float, usd_per_s: float) -> bytes:
         """As `encode_line` at that time plus `offset_s`, but with all three digits of each time.
 
-        `usd_per_s` is what the request cost while it lasted.
+        `usd_per_s` is what its slot cost while the request lasted.
         """
-        request_id, at, total_s, upstream_s, _, size, deadline_ms, traceparent, tokens = answered
+        request_id, at, total_s, upstream_s, _, size, deadline_ms, traceparent = answered[:8]
+        tokens, spent = answered[8:]
         at += offset_s
         second = int(at)
         request_id = request_id.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
@@ -135,10 +143,14 @@ class LineTemplate:
         thousandths = (at - second) * 1000
         asked = b"null" if deadline_ms is None else msgspec.json.encode(deadline_ms)
         times, usd = (total_s * 1e3, upstream_s * 1e3), total_s * usd_per_s
+        if spent is not None:
+            usd += spent.usd
         trace_id = trace_id_of(traceparent.decode("ascii", "replace")) if traceparent else None
         traced = b"null" if trace_id is None else b'"%b"' % trace_id.encode()
-        own = (stamp, thousandths, request_id, size, *times, asked, usd, traced)
-        return self._text % ((*own, *_counts(tokens)) if self._tells_tokens else own)
+        own: tuple[object, ...] = stamp, thousandths, request_id, size, *times, asked, usd, traced
+        if self._is_call:
+            own += (b"%.6g" % spent.gb_s if spent is not None and spent.gb_s else b"null",)
+        return self._text % (own + _counts(tokens) if self._tells_tokens else own)
 
 
 def _counts(tokens: Tokens | None) -> tuple[bytes, bytes]:
@@ -196,7 +208,7 @@ class AccessLog:
     ) -> None:
         """As `record` for each of these; `now` is what the clock of their times says.
 
-        `usd_per_s` is what each cost while it lasted.
+        `usd_per_s` is what the slot of each cost while it lasted.
         """
         if self._writer is None:
             return

@@ -226,8 +226,20 @@ class Metrics(Collector):
             result = in_time if took_s <= objective.latency_s else late
             self._by_objective[model, result] += 1
 
-    def record_callers(self, tenant: str, model: str, outcome: Outcome, took_s: FloatArray) -> None:
-        """As `record_caller` for many requests without a cold start."""
+    def record_callers(
+        self,
+        tenant: str,
+        model: str,
+        outcome: Outcome,
+        took_s: FloatArray,
+        *,
+        is_cold: bool = False,
+    ) -> None:
+        """As `record_caller` for many requests."""
+        if is_cold:  # which are few
+            for each in took_s.tolist():
+                self.record_caller(tenant, model, outcome, each, is_cold=True)
+            return
         number = len(took_s)
         self._by_tenant[self._tenant(tenant), outcome] += number
         results, objective = objective_results(outcome), self._objectives.get(model)
@@ -247,19 +259,20 @@ class Metrics(Collector):
         name = key if key in self._callers else ""
         self._counters[families.REFUSALS.name][name, code] += 1
 
-    def record_warm(
+    def record_answered(
         self,
         model: str,
+        where: Backend,
         reason: Reason,
         outcome: Outcome,
         totals_s: FloatArray,
         upstreams_s: FloatArray,
     ) -> None:
-        """Count requests that a warm replica answered at once: decision, attempt and end of each.
+        """Count requests that a first attempt has answered: decision, attempt and end of each.
 
         Both arrays have one entry for each request.
         """
-        name, where, number = self._label(model), Backend.POOL, len(totals_s)
+        name, number = self._label(model), len(totals_s)
         self._decisions[name, where, reason] += number
         self._requests[name, where, outcome] += number
         self._attempts[name, where, AttemptResult.OK] += number

@@ -35,7 +35,8 @@ class Call:
 
     A body that is still to come has `body_bytes`, and is sent as it comes; `deadline` ends its
     call however slow its client is. `target` is path and query as they go on the wire; `headers`
-    are end-to-end only. `is_idempotent` says that running it twice does no harm.
+    are end-to-end only; `head` is all of them as bytes, where whoever calls has made them.
+    `is_idempotent` says that running it twice does no harm.
     """
 
     method: str
@@ -46,6 +47,7 @@ class Call:
     deadline: float | None = None
     connect_timeout_s: float | None = None
     is_idempotent: bool = False
+    head: bytes = b""
 
 
 class UpstreamClient:
@@ -87,29 +89,13 @@ class UpstreamClient:
         connection = await self._connect(address, call, deadline)
         return await self._exchange(connection, head, call, deadline)
 
-    def has_idle(self, address: Address) -> bool:
-        """Whether there is an open idle connection, for `begin` to take now."""
-        pool = self._pools.get(address)
-        return pool is not None and pool.has_idle
-
-    def begin(self, address: Address, call: Call, deadline: float) -> Collector:
-        """Send a whole call over an idle connection, after `has_idle` has said that there is one.
-
-        The collector's `result` is what `send` returns and raises; but a call that met a stale
-        connection is not repeated here.
-        """
-        connection = self._pools[address].take()
-        assert connection is not None  # noqa: S101  see above
-        assert isinstance(call.body, bytes)  # noqa: S101
-        result = asyncio.get_running_loop().create_future()
-        collector = Collector(connection, self._limits.buffer_bytes, self._make_stream, result)
-        connection.start(_head(address, call), call.body, collector, deadline)
-        return collector
-
-    def connection(self, address: Address, waiter: Waiter) -> Connection | None:
+    def connection(
+        self, address: Address, waiter: Waiter, timeout_s: float | None = None
+    ) -> Connection | None:
         """An open idle connection for the caller to start an exchange on.
 
         None if there is none: then `waiter` gets one once it is open, or once another comes free.
+        One may take `timeout_s` to open, None for the usual time.
         """
         if self._is_closed:
             error = ConnectFailedError(CLOSED)
@@ -118,7 +104,7 @@ class UpstreamClient:
         pool = self._pool(address)
         connection = pool.take()
         if connection is None:
-            pool.wait(waiter)
+            pool.wait(waiter, self._connect_timeout_s(timeout_s))
         return connection
 
     def taken_over(self, connection: Connection) -> Coroutine[Any, Any, UpstreamResponse]:
@@ -185,10 +171,11 @@ class UpstreamClient:
         return await _answer(collector)
 
     async def _connect(self, address: Address, call: Call, deadline: float) -> Connection:
-        timeout_s = call.connect_timeout_s
-        if timeout_s is None:
-            timeout_s = self._limits.connect_timeout_s
+        timeout_s = self._connect_timeout_s(call.connect_timeout_s)
         return await self._pool(address).connect(min(timeout_s, deadline - self._clock()))
+
+    def _connect_timeout_s(self, asked_s: float | None) -> float:
+        return self._limits.connect_timeout_s if asked_s is None else asked_s
 
     def _pool(self, address: Address) -> ConnectionPool:
         pool = self._pools.get(address)
@@ -218,6 +205,8 @@ class UpstreamClient:
 
 
 def _head(address: Address, call: Call) -> bytes:
+    if call.head:
+        return call.head
     size = len(call.body) if isinstance(call.body, bytes) else call.body_bytes
     return build_head(call.method, call.target, address.host_header, call.headers, size)
 

@@ -97,14 +97,6 @@ class ConnectionPool:
         """Open and idle connections now; one being opened counts as open."""
         return AddressStats(len(self._open), len(self._idle))
 
-    @property
-    def has_idle(self) -> bool:
-        """Whether `take` would return a connection."""
-        idle = self._idle
-        while idle and not idle[-1].is_open:
-            idle.pop()
-        return bool(idle)
-
     def take(self) -> Connection | None:
         """Return an idle connection that is still open, or None."""
         idle = self._idle
@@ -138,10 +130,10 @@ class ConnectionPool:
             raise
         return connection
 
-    def wait(self, waiter: Waiter) -> None:
-        """Give `waiter` the next connection there is; one is opened for it."""
+    def wait(self, waiter: Waiter, timeout_s: float) -> None:
+        """Give `waiter` the next connection there is; one is opened for it, within that time."""
         self._waiters[waiter] = None
-        task = asyncio.get_running_loop().create_task(self._open_for_waiter())
+        task = asyncio.get_running_loop().create_task(self._open_for_waiter(timeout_s))
         self._dials.add(task)
         task.add_done_callback(self._dialled)
 
@@ -195,9 +187,9 @@ class ConnectionPool:
     def _is_full(self) -> bool:
         return len(self._open) >= self._shared.limits.max_connections_per_address
 
-    async def _open_for_waiter(self) -> None:
+    async def _open_for_waiter(self, timeout_s: float) -> None:
         try:
-            connection = await self.connect(self._shared.limits.connect_timeout_s)
+            connection = await self.connect(timeout_s)
         except (ConnectFailedError, UpstreamRejectedError) as error:
             if (waiter := self._next_waiter()) is not None:
                 waiter.on_not_connected(error)

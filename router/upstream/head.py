@@ -5,7 +5,7 @@ or request in. Never looks at the body.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 from router.domain.errors import InvalidRequestError
@@ -30,10 +30,23 @@ def build_head(
 
     As `open_head`, with a Content-Length of ours: `body_bytes`.
     """
-    lines = open_head(method, target, host, headers)
+    return closed_head(open_head(method, target, host, headers), method, body_bytes)
+
+
+def closed_head(lines: bytes, method: str, body_bytes: int) -> bytes:
+    """A head that was left open, with its length and the empty line."""
     if body_bytes or method not in _BODYLESS_METHODS:
         return b"%bContent-Length: %d\r\n\r\n" % (lines, body_bytes)
     return lines + b"\r\n"
+
+
+def whole_lines(headers: Iterable[tuple[str, str]]) -> bytes:
+    """Lines to add to an open head. Raises InvalidRequestError as `open_head`."""
+    lines = []
+    for name, value in headers:
+        _checked_name(name)
+        lines.append(f"{name}: {value}")
+    return encode_lines(lines) if lines else b""
 
 
 def open_head(method: str, target: str, host: str, headers: Sequence[tuple[str, str]]) -> bytes:

@@ -205,10 +205,6 @@ class Collector:
         else:
             self.result.set_result(self._response(self._head, None))
 
-    def was_no_attempt(self, took_s: float, *, is_idempotent: bool) -> bool:
-        """As `Connection.was_no_attempt`, once the exchange has failed."""
-        return self._connection.was_no_attempt(took_s, is_idempotent=is_idempotent)
-
     def cancel(self) -> None:
         """Drop the answer, wanted by nobody any more, and what is still under way of it."""
         if self._stream is not None:

@@ -1,19 +1,19 @@
 """What fakes of functions' callers have in common."""
 
+from collections.abc import Collection
+
 from router.domain.ports import BackendResponse
 from router.domain.request import InferenceRequest
-from router.upstream.address import Address
-from router.upstream.client import Call
 from router.upstream.response import UpstreamResponse
 
 
 class WholeCalls:
     """A caller that has only `call`: nobody may send for it."""
 
-    is_simple = False
+    own_headers: frozenset[str] = frozenset()
 
-    def prepare(self, request: InferenceRequest, body: bytes) -> tuple[Address, Call]:
-        raise AssertionError("not asked of a caller that is not simple")
+    def prepared(self, request: InferenceRequest, own: Collection[str] = ()) -> None:
+        """No calls that somebody else could send."""
 
-    def understand(self, answer: UpstreamResponse) -> BackendResponse:
-        raise AssertionError("not asked of a caller that is not simple")
+    async def finished(self, answer: UpstreamResponse) -> BackendResponse:
+        raise AssertionError("not asked of a caller whose calls nobody else sends")

@@ -135,8 +135,8 @@ class Replicas:
     def __init__(self) -> None:
         self.wire: Wire | None = None
 
-    def connection(self, address: object, waiter: object) -> Replica:
-        del address, waiter
+    def connection(self, address: object, waiter: object, timeout_s: float | None) -> Replica:
+        del address, waiter, timeout_s
         assert self.wire is not None
         return Replica(self.wire)
 

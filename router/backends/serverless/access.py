@@ -1,6 +1,7 @@
-"""How a call proves to a platform that it may be made: headers, from credentials held in memory.
+"""How a call proves to a platform that it may be made: by lines of its head.
 
-Each kind turns the present snapshot of a credential into headers. Nothing here fetches or waits.
+Each kind turns the present snapshot of a credential into lines, and makes anew only what changes
+from call to call. Nothing here fetches or waits.
 """
 
 from collections.abc import Mapping
@@ -8,8 +9,17 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from router.backends.serverless.refresher import Refresher
-from router.backends.serverless.sigv4 import AwsCredentials, Scope, Signable, sign
+from router.backends.serverless.sigv4 import AwsCredentials, Scope, Signable, Signer
 from router.domain.clock import Clock
+from router.upstream.head import whole_lines
+
+
+class Proof(Protocol):
+    """What proves calls that differ in their body alone."""
+
+    def lines(self, body: bytes) -> bytes:
+        """Whole lines of a call's head. Must not block. Raises PlatformRefusedError."""
+        ...
 
 
 class Access(Protocol):
@@ -20,13 +30,29 @@ class Access(Protocol):
         """Whether it adds anything that a platform could refuse."""
         ...
 
-    def headers(self, request: Signable) -> list[tuple[str, str]]:
-        """The headers to add to a call. Must not block. Raises PlatformRefusedError."""
+    @property
+    def names(self) -> frozenset[str]:
+        """The headers (lower case) that it adds; a client's own do not go on."""
+        ...
+
+    def proof(self, calls: Signable) -> Proof:
+        """The proof of such calls; it follows the credentials as they change."""
         ...
 
     def refused(self) -> None:
-        """The platform did not accept what `headers` gave."""
+        """The platform did not accept the proof."""
         ...
+
+
+class _FixedLines:
+    """The same for every call."""
+
+    def __init__(self, lines: bytes) -> None:
+        self._lines = lines
+
+    def lines(self, body: bytes) -> bytes:
+        del body
+        return self._lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +66,15 @@ class FixedHeaders:
         """Whether there is any header."""
         return bool(self.values)
 
-    def headers(self, request: Signable) -> list[tuple[str, str]]:
+    @property
+    def names(self) -> frozenset[str]:
+        """Those of the configured headers."""
+        return frozenset(name.lower() for name in self.values)
+
+    def proof(self, calls: Signable) -> Proof:
         """The configured headers."""
-        del request
-        return list(self.values.items())
+        del calls
+        return _FixedLines(whole_lines(self.values.items()))
 
     def refused(self) -> None:
         """Nothing can be fetched anew: the configuration has to change."""
@@ -62,14 +93,35 @@ class SecretHeader:
         """Always."""
         return True
 
-    def headers(self, request: Signable) -> list[tuple[str, str]]:
+    @property
+    def names(self) -> frozenset[str]:
+        """The one name."""
+        return frozenset({self.name.lower()})
+
+    def proof(self, calls: Signable) -> Proof:
         """The header with the present secret."""
-        del request
-        return [(self.name, self.prefix + self.secret.current())]
+        del calls
+        return _SecretLine(self)
 
     def refused(self) -> None:
         """Fetch the secret anew."""
         self.secret.refused()
+
+
+class _SecretLine:
+    """A secret's line, made anew when the secret has changed."""
+
+    def __init__(self, of: SecretHeader) -> None:
+        self._of = of
+        self._made: tuple[str, bytes] | None = None
+
+    def lines(self, body: bytes) -> bytes:
+        del body
+        of, made = self._of, self._made
+        secret = of.secret.current()
+        if made is None or made[0] is not secret:
+            made = self._made = secret, whole_lines([(of.name, of.prefix + secret)])
+        return made[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,14 +135,29 @@ class AllOf:
         """Whether any of them has."""
         return any(part.has_credentials for part in self.parts)
 
-    def headers(self, request: Signable) -> list[tuple[str, str]]:
-        """The headers of all."""
-        return [header for part in self.parts for header in part.headers(request)]
+    @property
+    def names(self) -> frozenset[str]:
+        """Those of all."""
+        return frozenset[str]().union(*(part.names for part in self.parts))
+
+    def proof(self, calls: Signable) -> Proof:
+        """The lines of all."""
+        return _AllLines([part.proof(calls) for part in self.parts])
 
     def refused(self) -> None:
         """Nobody says which of them was refused."""
         for part in self.parts:
             part.refused()
+
+
+class _AllLines:
+    """One proof after the other."""
+
+    def __init__(self, proofs: list[Proof]) -> None:
+        self._proofs = proofs
+
+    def lines(self, body: bytes) -> bytes:
+        return b"".join(proof.lines(body) for proof in self._proofs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,11 +173,31 @@ class Signature:
         """Always."""
         return True
 
-    def headers(self, request: Signable) -> list[tuple[str, str]]:
-        """Date, token and signature over the request's headers; hashes the whole body."""
-        signed = sign(request, self.credentials.current(), self.scope, self.wall_clock())
-        return signed[len(request.headers) :]
+    @property
+    def names(self) -> frozenset[str]:
+        """Those that a signature consists of."""
+        return frozenset({"authorization", "x-amz-date", "x-amz-security-token"})
+
+    def proof(self, calls: Signable) -> Proof:
+        """Date, token and signature over the headers and the whole body."""
+        return _Signed(self, calls)
 
     def refused(self) -> None:
         """Fetch the credentials anew."""
         self.credentials.refused()
+
+
+class _Signed:
+    """Signatures by the present credentials."""
+
+    def __init__(self, of: Signature, calls: Signable) -> None:
+        self._of = of
+        self._calls = calls
+        self._signer: Signer | None = None
+
+    def lines(self, body: bytes) -> bytes:
+        of, signer = self._of, self._signer
+        credentials = of.credentials.current()
+        if signer is None or signer.credentials is not credentials:
+            signer = self._signer = Signer(self._calls, credentials, of.scope)
+        return signer.lines(body, of.wall_clock())

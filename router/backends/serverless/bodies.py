@@ -11,7 +11,7 @@ from router.domain.errors import AnswerTooLargeError
 from router.upstream.address import Address
 from router.upstream.response import Rest, UpstreamResponse
 
-_THREAD_FROM_BYTES = 128 * 1024
+THREAD_FROM_BYTES = 128 * 1024
 """Encoding more than this would hold up the event loop noticeably."""
 
 P = ParamSpec("P")
@@ -38,7 +38,7 @@ async def off_loop(
     size_bytes: int, function: Callable[P, T], *arguments: P.args, **named: P.kwargs
 ) -> T:
     """Call `function`, in a thread if the bytes it works on are many."""
-    if size_bytes < _THREAD_FROM_BYTES:
+    if size_bytes < THREAD_FROM_BYTES:
         return function(*arguments, **named)
     return await asyncio.to_thread(function, *arguments, **named)
 

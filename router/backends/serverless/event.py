@@ -1,41 +1,91 @@
-"""HTTP request <-> function event, payload format 2.0, bodies byte-exact. Pure."""
+"""HTTP request -> function event, payload format 2.0, bodies byte-exact. Pure."""
 
-from base64 import b64decode, b64encode
-from typing import Any
+from base64 import b64encode
+from collections.abc import Collection
+from functools import lru_cache
 
 import msgspec
 
-from router.domain.errors import ModelFailedError
-from router.domain.ports import BackendResponse
+from router.backends.forwarding import read_line
 from router.domain.request import InferenceRequest
 
-_UNSUPPORTED_IN_ANSWER = {"content-length", "connection", "transfer-encoding", "keep-alive"}
 
+class EventForm:
+    """The events of requests that are alike: what they share is JSON already.
 
-def encode_event(request: InferenceRequest, body: bytes) -> bytes:
-    """The event's JSON. Text goes as text unless base64 is shorter; the rest as base64."""
-    head = msgspec.json.encode(
-        {
+    `own` are the headers (lower case) that each has among lines of its own.
+    """
+
+    def __init__(self, request: InferenceRequest, own: Collection[str] = ()) -> None:
+        shared = {
+            name: _text(value)
+            for name, value in request.headers.items()
+            if name not in own and name != "x-request-id"
+        }
+        start = {
             "version": "2.0",
             "routeKey": "$default",
             "rawPath": request.path,
             "rawQueryString": request.query,
-            "headers": {**request.headers, "x-request-id": request.request_id},
-            "requestContext": {
-                "requestId": request.request_id,
-                "http": {
-                    "method": request.method,
-                    "path": request.path,
-                    "protocol": "HTTP/1.1",
-                },
-            },
+            "headers": shared,
         }
-    )
-    text = _as_json_text(body) if request.is_text else None
-    # A body full of quotes may grow more by escaping than by base64.
-    if text is not None and len(text) <= 4 * len(body) // 3 + 64:
-        return b'%b,"isBase64Encoded":false,"body":%b}' % (head[:-1], text)
-    return b'%b,"isBase64Encoded":true,"body":"%b"}' % (head[:-1], b64encode(body))
+        http = {"method": request.method, "path": request.path, "protocol": "HTTP/1.1"}
+        self._start = msgspec.json.encode(start)[:-2] + b"," * bool(shared)
+        self._end = b',"http":%b},"isBase64Encoded":' % msgspec.json.encode(http)
+        self._is_text = request.is_text
+
+    def event(self, lines: bytes, request_id: bytes, body: bytes) -> bytes:
+        """One event. Text goes as text unless base64 is shorter; the rest as base64.
+
+        `lines` are whole lines of the request's head, `request_id` is printable ASCII.
+        """
+        name = msgspec.json.encode(request_id.decode("ascii"))
+        head = b'%b%b"x-request-id":%b},"requestContext":{"requestId":%b%b' % (
+            self._start, _members(lines), name, name, self._end,
+        )  # fmt: skip
+        text = _as_json_text(body) if self._is_text else None
+        # A body full of quotes may grow more by escaping than by base64.
+        if text is not None and len(text) <= 4 * len(body) // 3 + 64:
+            return b'%bfalse,"body":%b}' % (head, text)
+        return b'%btrue,"body":"%b"}' % (head, b64encode(body))
+
+
+def _members(lines: bytes) -> bytes:
+    """Lines of a head as members of the event's headers, each with a comma behind it."""
+    if not lines:
+        return b""
+    pairs = [_member(line) for line in lines.split(b"\r\n")[:-1]]
+    members = dict(pairs)
+    if len(members) == len(pairs):
+        return b"".join(members.values())
+    together: dict[str, str] = {}
+    for line in lines.split(b"\r\n")[:-1]:
+        name, value = read_line(line)
+        before = together.get(name)
+        together[name] = value if before is None else f"{before}, {value}"
+    return b"".join(_as_member(name, value) for name, value in together.items())
+
+
+@lru_cache(maxsize=1024)
+def _member(line: bytes) -> tuple[str, bytes]:
+    """Most lines come again and again."""
+    name, value = read_line(line)
+    return name, _as_member(name, value)
+
+
+def _as_member(name: str, value: str) -> bytes:
+    return b"%b:%b," % (msgspec.json.encode(name), msgspec.json.encode(_text(value)))
+
+
+def _text(value: str) -> str:
+    """A header's value as JSON can have it: what is no UTF-8 as characters of Latin-1."""
+    if value.isascii():
+        return value
+    raw = value.encode("utf-8", "surrogateescape")
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw.decode("latin-1")
 
 
 def _as_json_text(body: bytes) -> bytes | None:
@@ -43,36 +93,3 @@ def _as_json_text(body: bytes) -> bytes | None:
         return msgspec.json.encode(body.decode())
     except UnicodeDecodeError:
         return None
-
-
-class _Answer(msgspec.Struct):
-    statusCode: int  # noqa: N815  wire names
-    headers: dict[str, Any] = {}
-    body: str = ""
-    isBase64Encoded: bool = False  # noqa: N815
-    cookies: list[str] = []
-
-
-def decode_answer(payload: bytes) -> BackendResponse:
-    """The function's HTTP answer. Raises ModelFailedError if it is not one."""
-    try:
-        answer = msgspec.json.decode(payload, type=_Answer)
-        # Strictly: what is not base64 would otherwise be dropped, and a cut answer passed on.
-        encoded = answer.isBase64Encoded
-        body = b64decode(answer.body, validate=True) if encoded else answer.body.encode()
-    except (msgspec.DecodeError, ValueError) as error:
-        raise ModelFailedError("the function's answer is not an HTTP response") from error
-    if not 200 <= answer.statusCode <= 599:
-        raise ModelFailedError("the function's answer has no valid status")
-    given = [*answer.headers.items(), *(("set-cookie", cookie) for cookie in answer.cookies)]
-    headers = [
-        (name.lower(), str(value))
-        for name, value in given
-        if name.lower() not in _UNSUPPORTED_IN_ANSWER and _is_clean(name) and _is_clean(str(value))
-    ]
-    return BackendResponse(answer.statusCode, headers, body)
-
-
-def _is_clean(text: str) -> bool:
-    """No control characters: a function must not be able to split the response."""
-    return text.isprintable() and text.isascii()

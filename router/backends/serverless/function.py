@@ -5,7 +5,7 @@ Holds the state of a serverless backend; carrying bytes is the caller's job, dec
 
 import asyncio
 import logging
-from collections.abc import Collection
+from collections.abc import Awaitable, Collection
 from dataclasses import dataclass
 from math import ceil, inf
 from typing import Protocol
@@ -16,6 +16,7 @@ from router.admission.circuit import CircuitBreaker, CircuitParams
 from router.admission.limits import AimdLimit
 from router.admission.line import Ticket, ticket_of
 from router.admission.slots import SlotQueue, Waiter
+from router.backends.serverless.calls import Calls
 from router.backends.serverless.cold_starts import FirstByteStep, FirstSeen, InitTimes
 from router.domain.clock import Clock
 from router.domain.decision import Verdict
@@ -26,8 +27,6 @@ from router.domain.request import InferenceRequest
 from router.domain.snapshot import ServerlessLimits, ServerlessSnapshot
 from router.policy.estimates import FunctionTimes, WarmEnvironments
 from router.policy.exploration import Exploration
-from router.upstream.address import Address
-from router.upstream.client import Call
 from router.upstream.response import UpstreamResponse
 
 _log = logging.getLogger(__name__)
@@ -42,29 +41,29 @@ FUNCTION_CIRCUIT = CircuitParams(
 
 
 class FunctionCaller(Protocol):
-    """Carries one call to a platform. Raises AttemptError and nothing else.
-
-    `prepare` and `understand` are the two halves of `call`, for who sends by itself; only a call
-    that `is_simple` may be made that way.
-    """
+    """Carries calls to a platform. Raises AttemptError and nothing else."""
 
     @property
-    def is_simple(self) -> bool:
-        """Whether an answer that comes whole needs nothing but `understand`."""
+    def own_headers(self) -> frozenset[str]:
+        """Headers (lower case) that it adds to calls: a client's own of that name do not go on."""
         ...
 
-    def prepare(self, request: InferenceRequest, body: bytes) -> tuple[Address, Call]:
-        """What is to be sent, and where to. Takes long for a large body."""
-        ...
+    def prepared(self, request: InferenceRequest, own: Collection[str] = ()) -> Calls | None:
+        """The calls of requests like this one, for who sends by itself.
 
-    def understand(self, answer: UpstreamResponse) -> BackendResponse:
-        """What an answer says. Whoever catches its error closes the answer."""
+        `own` are headers that each of them has among lines of its own. None if an answer takes more
+        than `Calls` can say.
+        """
         ...
 
     async def call(
         self, request: InferenceRequest, body: bytes, timeout_s: float
     ) -> BackendResponse:
-        """Call the function and return its whole answer."""
+        """Call the function and return its answer."""
+        ...
+
+    async def finished(self, answer: UpstreamResponse) -> BackendResponse:
+        """The answer to a call that somebody else has sent; what is none of it is closed."""
         ...
 
 
@@ -219,10 +218,14 @@ class Function:
     ) -> "FunctionLease | None":
         """A concurrency slot, None if all are taken, others wait, or no call may be made now."""
         del request, avoid  # a platform gives every call an environment of its own choice
-        if len(self.queue) or not self._may_call(now):
+        if not self.is_free(now):
             return None
         self._occupy(now)
         return self._lease(now)
+
+    def is_free(self, now: float) -> bool:
+        """Whether `try_reserve` gives a slot now."""
+        return not self.queue.waiters and self._may_call(now)
 
     async def reserve(
         self, request: InferenceRequest, timeout_s: float, avoid: Collection[str] = ()
@@ -264,7 +267,8 @@ class Function:
 
     def _vacate(self) -> None:
         self.in_flight -= 1
-        self.pump(self._clock())
+        if self.queue.waiters:
+            self.pump(self._clock())
 
     def pump(self, now: float) -> None:
         """Hand slots to those who wait, as far as calls may be made."""
@@ -392,6 +396,7 @@ class FunctionLease:
     __slots__ = (
         "_clock",
         "_function",
+        "_is_streamed",
         "_started",
         "expected_warm",
         "failure",
@@ -421,6 +426,7 @@ class FunctionLease:
         self.failure = "its answer broke off"
         self.response: BackendResponse | None = None
         self._started = 0.0
+        self._is_streamed = False
 
     @property
     def endpoint_id(self) -> str:
@@ -437,27 +443,44 @@ class FunctionLease:
     ) -> BackendResponse:
         """Call the function."""
         content = body if isinstance(body, bytes) else await body.whole()
-        self.begin(request)
+        self.begin(request, request.payload_bytes)
+        return await self._answer(request, self._function.caller.call(request, content, timeout_s))
+
+    async def taken_over(
+        self, request: InferenceRequest, answer: Awaitable[UpstreamResponse], started: float
+    ) -> BackendResponse:
+        """As `send`, for a call that is under way since `started`."""
+        self._started = started
+
+        async def finished() -> BackendResponse:
+            return await self._function.caller.finished(await answer)
+
+        return await self._answer(request, finished())
+
+    async def _answer(
+        self, request: InferenceRequest, answer: Awaitable[BackendResponse]
+    ) -> BackendResponse:
         try:
-            response = await self._function.caller.call(request, content, timeout_s)
+            response = await answer
         except AttemptError as error:
             return self.failed(request, error)
         except BaseException:
-            self._note_time()
+            self.note_time()
             raise
-        return self.answered(response)
+        return self.answered(response, is_complete=response.rest is None)
 
-    def begin(self, request: InferenceRequest) -> None:
+    def begin(self, request: InferenceRequest, payload_bytes: int) -> None:
         """The call is about to be sent; then comes `answered` or `failed`, unless it is dropped."""
         self._started = self._clock()
-        self.payload_bytes = request.payload_bytes
+        self.payload_bytes = payload_bytes
         self.is_inference = request.is_inference
         self.may_have_run = True
 
-    def answered(self, response: BackendResponse) -> BackendResponse:
+    def answered(self, response: BackendResponse, *, is_complete: bool = True) -> BackendResponse:
         """The function has answered, at least with a head."""
-        self._note_time()
-        if response.rest is None:  # a stream may tell yet, at its end
+        self.note_time()
+        self._is_streamed = not is_complete
+        if is_complete:  # a stream may tell yet, at its end
             self._function.judge_start(self, response)
         self.response = response
         return response
@@ -466,20 +489,22 @@ class FunctionLease:
         """The answer where the model's own code has failed. Raises every other error."""
         if isinstance(error, ModelFailedError):
             return self.answered(_answer_of(request, error))
-        self._note_time()
+        self.note_time()
         self.may_have_run = error.was_sent
         self.failure = str(error)
         if isinstance(error, UpstreamRejectedError):
             self.pause_s = error.retry_after_s or 0.0
         raise error
 
-    def _note_time(self) -> None:
+    def note_time(self) -> None:
+        """It has taken until now."""
         self.first_byte_s = self.served_s = self._clock() - self._started
 
     def release(self, verdict: Verdict, now: float, response: BackendResponse | None) -> float:
         """Free the slot; learn times, cost and warmth."""
         # What send kept counts, even if the client never read it. A stream ran until now.
-        if response is not None and response.rest is not None:
+        del response
+        if self._is_streamed:
             self.served_s = now - self._started
         self._function.finish(self, verdict, now)
         return 0.0

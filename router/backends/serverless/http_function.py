@@ -5,26 +5,32 @@ credentials); `platform_answers` says which answers are not the model's.
 """
 
 import logging
-from collections.abc import Mapping
+import re
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from router.backends.forwarding import forwarded_headers
 from router.backends.serverless.access import Access
 from router.backends.serverless.bodies import BoundedStream, Endpoint, off_loop, too_long
+from router.backends.serverless.calls import Message, Understood, ready_call
 from router.backends.serverless.platform_answers import platform_error
 from router.backends.serverless.sigv4 import Signable
 from router.domain.errors import AttemptError, EncodedTooLargeError, PlatformRefusedError
-from router.domain.ports import BackendResponse
+from router.domain.ports import BackendResponse, Headers
 from router.domain.request import InferenceRequest
 from router.upstream.address import Address
-from router.upstream.client import Call, UpstreamClient
+from router.upstream.client import UpstreamClient
+from router.upstream.head import closed_head, open_head
 from router.upstream.response import UpstreamResponse
+from router.upstream.response_head import ResponseHead
 
 _log = logging.getLogger(__name__)
 
 _INIT_HEADER = "x-init-ms"
 """Beside a cold start's header, our own workers tell how long it took."""
-
+_COLD = {"true": True, "1": True, "false": False, "0": False}
+_JUDGED_BYTES = 64 * 1024
+"""So much of an error is enough to tell whose it is."""
 _PLATFORM_HEADERS = ("x-amz-", "x-functions-", "x-serverless-", "x-goog-", "knative-serving-")
 """What platforms read as orders or credentials: only the gateway may give those."""
 
@@ -53,84 +59,170 @@ class HttpFunctionCaller:
         self._target = target
         self._upstream = upstream
         self._access = access
+        self._answers = _Answers(target, access)
 
     @property
-    def is_simple(self) -> bool:
-        """Always."""
-        return True
+    def own_headers(self) -> frozenset[str]:
+        """Those that authenticate its calls."""
+        return self._access.names
+
+    def prepared(self, request: InferenceRequest, own: Collection[str] = ()) -> "HttpCalls":
+        """The calls of requests like this one; `own` are headers that come with each."""
+        return HttpCalls(self._target, self._access, request, own, self._answers)
 
     async def call(
         self, request: InferenceRequest, body: bytes, timeout_s: float
     ) -> BackendResponse:
         """Call it. Raises AttemptError: too large, refused, throttled, failed, timed out, ..."""
+        calls = self.prepared(request)
         # Only a signature reads the body; the others do not care where they are made.
-        address, call = await off_loop(len(body), self.prepare, request, body)
-        answer = await self._upstream.send(address, call, timeout_s=timeout_s)
+        call = await off_loop(len(body), ready_call, calls, request, body)
+        answer = await self._upstream.send(calls.address, call, timeout_s=timeout_s)
+        return await self.finished(answer)
+
+    async def finished(self, answer: UpstreamResponse) -> BackendResponse:
+        """The model's answer; closes one that is not. Raises AttemptError."""
+        status, headers, body = answer.status, answer.headers, answer.body
         try:
-            return self.understand(answer)
+            self._answers.judge(status, headers, body, _length(headers))
         except AttemptError:
             await answer.aclose()
             raise
+        response = self._answers.response(status, headers, body)
+        if answer.rest is not None:
+            limit = self._target.max_response_bytes
+            response.rest = BoundedStream(body, answer.rest, limit)
+        return response
 
-    def prepare(self, request: InferenceRequest, body: bytes) -> tuple[Address, Call]:
-        """The request with what the platform wants. Raises AttemptError."""
+
+class HttpCalls:
+    """The requests with what the platform wants."""
+
+    def __init__(
+        self,
+        target: HttpTarget,
+        access: Access,
+        request: InferenceRequest,
+        own: Collection[str],
+        answers: "_Answers",
+    ) -> None:
+        self._target = target
+        self._answers = answers
+        self._method = request.method
+        host = target.host or target.endpoint.base.host_header
+        path = f"{target.prefix}{request.target}"
+        names = {"host", "x-request-id", *access.names}
+        ours = [*_PLATFORM_HEADERS, *(f"{name}:" for name in names)]
+        self._ours = re.compile(rb"\n(?:%b)" % "|".join(map(re.escape, ours)).encode())
+        headers = [
+            (name, value)
+            for name, value in forwarded_headers(request)
+            if name not in own and not self._is_ours(f"{name}:".encode())
+        ]
+        self._head = open_head(request.method, path, host, [("host", host), *headers])
+        self._proof = access.proof(Signable(request.method, host, path, ()))
+
+    @property
+    def address(self) -> Address:
+        """The function's. Raises PlatformRefusedError if its TLS files are unusable."""
+        return self._target.endpoint.address
+
+    @property
+    def connect_timeout_s(self) -> float | None:
+        """As configured."""
+        return self._target.endpoint.connect_timeout_s
+
+    @property
+    def max_answer_bytes(self) -> int:
+        """As configured."""
+        return self._target.max_response_bytes
+
+    def message(self, lines: bytes, request_id: bytes, body: bytes) -> Message:
+        """One of them. Raises AttemptError."""
         limit = self._target.max_payload_bytes
         if len(body) > limit:
             raise EncodedTooLargeError(
                 f"the request has {len(body)} bytes, the function takes {limit}"
             )
-        address = self._target.endpoint.address
-        return address, self._call(address, request, body)
+        head = b"%b%b%bx-request-id: %b\r\n" % (
+            self._head, self._passed(lines), self._proof.lines(body), request_id,
+        )  # fmt: skip
+        return Message(closed_head(head, self._method, len(body)), body)
 
-    def understand(self, answer: UpstreamResponse) -> BackendResponse:
+    def passes_on(
+        self, head: ResponseHead, size_bytes: int, start: bytes
+    ) -> BackendResponse | None:
+        """The answer, once it is the model's for certain. Raises AttemptError."""
+        status, headers = head.status, head.headers
+        if status >= 300 and size_bytes < _JUDGED_BYTES:
+            return None
+        self._answers.judge(status, headers, start, head.content_length or size_bytes)
+        return self._answers.response(status, headers, b"")
+
+    def understand(self, head: ResponseHead, body: bytes) -> Understood:
         """The model's answer. Raises AttemptError where it is the platform's."""
-        headers = {name.lower(): value for name, value in answer.headers}
-        if (error := self._failure(answer, headers)) is not None:
-            raise error
-        return self._response(answer, headers)
+        self._answers.judge(head.status, head.headers, body)
+        return Understood(head, self._answers.response(head.status, head.headers, body))
 
-    def _call(self, address: Address, request: InferenceRequest, body: bytes) -> Call:
-        target = f"{self._target.prefix}{request.target}"
-        host = self._target.host or address.host_header
-        added = self._access.headers(Signable(request.method, host, target, (), body))
-        names = {"host", *(name.lower() for name, _ in added)}
-        passed = [
-            (name, value)
-            for name, value in forwarded_headers(request)
-            if name not in names and not name.startswith(_PLATFORM_HEADERS)
-        ]
-        return Call(
-            method=request.method,
-            target=target,
-            headers=[("host", host), *passed, *added],
-            body=body,
-            connect_timeout_s=self._target.endpoint.connect_timeout_s,
-            is_idempotent=request.is_idempotent,
-        )
+    def _is_ours(self, lines: bytes) -> bool:
+        """Whether one of these lines has a name that only the gateway may give."""
+        return self._ours.search(b"\n" + lines.lower()) is not None
 
-    def _failure(self, answer: UpstreamResponse, headers: Mapping[str, str]) -> AttemptError | None:
-        error = platform_error(answer.status, headers, answer.body, self._access.has_credentials)
+    def _passed(self, lines: bytes) -> bytes:
+        """Those lines of a request that go on."""
+        if not self._is_ours(lines):
+            return lines
+        return b"".join(line for line in lines.splitlines(keepends=True) if not self._is_ours(line))
+
+
+class _Answers:
+    """Tells the model's answers from the platform's."""
+
+    def __init__(self, target: HttpTarget, access: Access) -> None:
+        self._target = target
+        self._access = access
+
+    def judge(self, status: int, headers: Headers, body: bytes, size_bytes: int = 0) -> None:
+        """Raise AttemptError for an answer that is not the model's.
+
+        `size_bytes` is what it is said to have where `body` may not be all of it.
+        """
+        limit = self._target.max_response_bytes
+        if status >= 300:
+            self._judge_error(status, {name.lower(): value for name, value in headers}, body)
+        if len(body) > limit or size_bytes > limit:
+            raise too_long(limit)
+
+    def _judge_error(self, status: int, headers: dict[str, str], body: bytes) -> None:
+        error = platform_error(status, headers, body, self._access.has_credentials)
         if isinstance(error, PlatformRefusedError):
             # Rare: after a few of them the circuit opens.
             _log.warning("function %s: %s", self._target.name, error)
             self._access.refused()
-        length = headers.get("content-length", "")
-        limit = self._target.max_response_bytes
-        is_long = (length.isdecimal() and int(length) > limit) or len(answer.body) > limit
-        return too_long(limit) if error is None and is_long else error
+        if error is not None:
+            raise error
 
-    def _response(self, answer: UpstreamResponse, headers: Mapping[str, str]) -> BackendResponse:
-        target = self._target
-        rest = None
-        if answer.rest is not None:
-            rest = BoundedStream(answer.body, answer.rest, target.max_response_bytes)
-        response = BackendResponse(answer.status, answer.headers, answer.body, rest)
-        cold = headers.get(target.cold_start_header, "").lower()
-        response.cold_start = {"true": True, "1": True, "false": False, "0": False}.get(cold)
+    def response(self, status: int, headers: Headers, body: bytes) -> BackendResponse:
+        """The answer, with what is said about a cold start."""
+        target, response = self._target, BackendResponse(status, headers, body)
+        init = ""
+        for name, value in headers:
+            key = name.lower()
+            if key == target.cold_start_header:
+                response.cold_start = _COLD.get(value.lower())
+            elif key == target.instance_header:
+                response.environment_id = value or None
+            elif key == _INIT_HEADER:
+                init = value
         if response.cold_start:
-            response.init_s = _milliseconds(headers.get(_INIT_HEADER, ""))
-        response.environment_id = headers.get(target.instance_header) or None
+            response.init_s = _milliseconds(init)
         return response
+
+
+def _length(headers: Headers) -> int:
+    """What an answer says that its body has; 0 where it does not say."""
+    given = next((value for name, value in headers if name.lower() == "content-length"), "")
+    return int(given) if given.isdecimal() else 0
 
 
 def _milliseconds(text: str) -> float | None:

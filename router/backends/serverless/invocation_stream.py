@@ -11,9 +11,9 @@ from contextlib import suppress
 
 import msgspec
 
+from router.backends.serverless.answer import decode_answer
 from router.backends.serverless.aws_errors import billing, function_error
 from router.backends.serverless.bodies import off_loop, too_long
-from router.backends.serverless.event import decode_answer
 from router.backends.serverless.event_stream import Frame, FrameReader
 from router.domain.errors import (
     AttemptError,

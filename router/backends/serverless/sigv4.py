@@ -1,4 +1,4 @@
-"""AWS Signature Version 4 over headers. Pure: credentials, time and request in, headers out.
+"""AWS Signature Version 4 over headers. Pure: credentials, time and request in, lines out.
 
 Signs exactly the headers it is given, with Host, date and session token; never unsigned payloads.
 """
@@ -9,7 +9,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
 from hashlib import sha256
+from typing import NamedTuple
 from urllib.parse import quote
+
+from router.upstream.head import encode_lines
 
 _ALGORITHM = "AWS4-HMAC-SHA256"
 
@@ -33,37 +36,75 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class Signable:
-    """A request about to be sent: `target` is the path and query as they go on the wire."""
+    """What requests share that differ in their body alone.
+
+    `target` is the path and query as they go on the wire.
+    """
 
     method: str
     host: str
     target: str
     headers: Sequence[tuple[str, str]]
-    body: bytes
 
 
-def sign(
-    request: Signable, credentials: AwsCredentials, scope: Scope, now: float
-) -> list[tuple[str, str]]:
-    """The request's headers with those that authenticate it; `now` is seconds since 1970."""
-    stamp = datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%SZ")
-    headers = [*request.headers, ("x-amz-date", stamp)]
-    if credentials.token:
-        headers.append(("x-amz-security-token", credentials.token))
-    names, canonical = _canonical(request, headers)
-    place = f"{stamp[:8]}/{scope.region}/{scope.service}/aws4_request"
-    text = f"{_ALGORITHM}\n{stamp}\n{place}\n{sha256(canonical.encode()).hexdigest()}"
-    key = _signing_key(credentials.secret_key, stamp[:8], scope)
-    signature = hmac.new(key, text.encode(), sha256).hexdigest()
-    value = (
-        f"{_ALGORITHM} Credential={credentials.access_key}/{place}, "
-        f"SignedHeaders={names}, Signature={signature}"
-    )
-    return [*headers, ("authorization", value)]
+class _Second(NamedTuple):
+    """What all signatures of one second share; `lines` lack the signature itself."""
+
+    at: int
+    canonical: bytes
+    text: bytes
+    key: bytes
+    lines: bytes
+
+
+class Signer:
+    """Signs requests that are alike, by one pair of credentials.
+
+    All but the body is worked out once a second: the date is signed, too.
+    """
+
+    def __init__(self, request: Signable, credentials: AwsCredentials, scope: Scope) -> None:
+        self.credentials = credentials
+        self._request = request
+        self._scope = scope
+        self._second = self._of(0)
+
+    def lines(self, body: bytes, now: float) -> bytes:
+        """The lines of a head that authenticate it; `now` is seconds since 1970."""
+        second = self._second
+        if second.at != int(now):
+            second = self._second = self._of(int(now))
+        canonical = second.canonical + sha256(body).hexdigest().encode()
+        text = second.text + sha256(canonical).hexdigest().encode()
+        signature = hmac.digest(second.key, text, "sha256").hex()
+        return b"%b%b\r\n" % (second.lines, signature.encode())
+
+    def _of(self, at: int) -> _Second:
+        credentials, scope = self.credentials, self._scope
+        stamp = datetime.fromtimestamp(at, UTC).strftime("%Y%m%dT%H%M%SZ")
+        added = [("x-amz-date", stamp)]
+        if credentials.token:
+            added.append(("x-amz-security-token", credentials.token))
+        names, canonical = _canonical(self._request, [*self._request.headers, *added])
+        place = f"{stamp[:8]}/{scope.region}/{scope.service}/aws4_request"
+        value = (
+            f"{_ALGORITHM} Credential={credentials.access_key}/{place}, "
+            f"SignedHeaders={names}, Signature="
+        )
+        lines = encode_lines(
+            [*(f"{name}: {text}" for name, text in added), f"authorization: {value}"]
+        )
+        return _Second(
+            at,
+            canonical.encode(),
+            f"{_ALGORITHM}\n{stamp}\n{place}\n".encode(),
+            _signing_key(credentials.secret_key, stamp[:8], scope),
+            lines.removesuffix(b"\r\n"),
+        )
 
 
 def _canonical(request: Signable, headers: Sequence[tuple[str, str]]) -> tuple[str, str]:
-    """The signed headers' names, and the canonical request."""
+    """The signed headers' names, and the canonical request but for the hash of its body."""
     path, _, query = request.target.partition("?")
     values: dict[str, list[str]] = {"host": [request.host]}
     for name, value in headers:
@@ -76,7 +117,7 @@ def _canonical(request: Signable, headers: Sequence[tuple[str, str]]) -> tuple[s
         *(f"{name}:{','.join(values[name])}" for name in sorted(values)),
         "",
         names,
-        sha256(request.body).hexdigest(),
+        "",
     ]
     return names, "\n".join(lines)
 

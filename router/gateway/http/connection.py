@@ -27,7 +27,6 @@ from router.gateway.shortcut.fast_attempt import CLOSE, Attempt, Carried
 from router.gateway.shortcut.fast_path import FastPath, Known
 from router.gateway.shortcut.fast_route import KnownHead
 from router.gateway.shortcut.fast_upload import Upload
-from router.gateway.shortcut.function_call import FunctionCall
 from router.gateway.shortcut.known_heads import Sorted
 from router.telemetry.repeats import BY_STRANGERS
 
@@ -91,7 +90,7 @@ class ClientConnection(RequestHandler):
         self._limits = data.limits
         self._keepalive_handle = _NO_TIMER
         self._wait = ClientWait(self, data.limits, self._loop.time)
-        self._attempt: Attempt | FunctionCall | Direct | None = None
+        self._attempt: Attempt | Direct | None = None
         self._arrival: Arrival | None = None
         self._begun: Known | None = None
         self._upload: Upload | None = None
@@ -267,13 +266,12 @@ class ClientConnection(RequestHandler):
 
     def _attempted(
         self, fast: FastPath, known: KnownHead, head: Sorted, body: bytes
-    ) -> "Attempt | FunctionCall | Direct | None":
+    ) -> "Attempt | Direct | None":
         """By the first that takes it; None for a long body that has to be read bit by bit."""
         attempt = fast.begin(self, known, head, body)
         if attempt is not None or head.body_bytes > STREAM_ABOVE_BYTES:
             return attempt
-        call = fast.call(self, known, head, body)
-        return call or self._data.direct(self, known, head, body, None)
+        return self._data.direct(self, known, head, body, None)
 
     def _waits_for_body(self, data: bytes) -> bool:
         """Whether there is room to wait a little for the rest of a body."""

@@ -1,8 +1,9 @@
-"""One request of the fast path at one replica, by the callbacks of its connection.
+"""One request of the fast path at one place, by the callbacks of its connection.
 
 Ends in a reply, or hands the request over to the ordinary path with what is known of it.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
 from typing import Protocol as Interface
@@ -10,14 +11,18 @@ from typing import Protocol as Interface
 import numpy as np
 from msgspec.structs import replace
 
-from router.backends.pool.endpoint import Endpoint
-from router.backends.refusal import refusal_of, verdict_of_answer
-from router.dispatch.attempts import Record, verdict_of
+from router.dispatch.attempts import Attempts, Record, verdict_of
 from router.dispatch.hedging import Hedger
 from router.dispatch.outcomes import outcome_of
 from router.domain.clock import Clock
 from router.domain.decision import Backend, Outcome, Reason, Verdict
-from router.domain.errors import AttemptError, ConnectFailedError, ResponseLostError
+from router.domain.errors import (
+    AnswerTooLargeError,
+    AttemptError,
+    ConnectFailedError,
+    ResponseLostError,
+)
+from router.domain.spent import Spent
 from router.domain.tokens import Tokens
 from router.domain.trace_context import trace_id_of
 from router.gateway.body import BodyBudget
@@ -27,6 +32,7 @@ from router.gateway.shortcut.fast_reply import ReplyStarts
 from router.gateway.shortcut.fast_route import Route
 from router.gateway.shortcut.fast_stream import AnswerStream, Reader
 from router.gateway.shortcut.fast_tally import Tally
+from router.gateway.shortcut.fast_way import Answer, Place, Reading
 from router.gateway.shortcut.known_heads import Sorted
 from router.gateway.usage import tokens_of
 from router.shadow.copies import Shadows
@@ -42,9 +48,9 @@ OWN_LINES = b"%bx-request-id: %b\r\nserver-timing: router;dur=%.3f, upstream;dur
 _VARIABLE_LINES = OWN_LINES + b"content-length: %d\r\n\r\n"
 _VARIABLE_LINES_OF_STREAM = OWN_LINES + b"%b\r\n\r\n"
 _NO_CONTENT = 204
+_BAD = 400
 _HEDGE_TICK_S = 0.002
 """How coarse the wheel of hedges is: what is to be hedged is often a matter of milliseconds."""
-_BAD = 400
 CLOSE = b"connection: close\r\n"
 
 
@@ -107,6 +113,7 @@ class Ground:
         self.telemetry = telemetry
         self.tally = Tally(telemetry, clock)
         self.metrics = telemetry.metrics
+        self.attempts = Attempts(telemetry.metrics, clock)
         self.access_log = telemetry.access_log
         self.upstream = upstream
         self.bodies = bodies
@@ -115,13 +122,13 @@ class Ground:
 
 
 class Attempt:
-    """One request at one replica, as the upstream connection reports it (a `Sink`)."""
+    """One request at one place, as the upstream connection reports it (a `Sink`)."""
 
     __slots__ = (
-        "_body", "_client", "_connection", "_endpoint", "_ground", "_head", "_is_connected",
-        "_reason",
+        "_body", "_client", "_connection", "_ground", "_head", "_is_connected", "_place",
+        "_reading", "_reason",
         "_request_id", "_response", "_route", "_sent", "_started", "_stream", "_tick", "_waited_s",
-        "_way", "_wheel",
+        "_wheel",
     )  # fmt: skip
 
     def __init__(
@@ -135,28 +142,33 @@ class Attempt:
         self._response: ResponseHead | None = None
         self._body = b""
         self._stream: AnswerStream | None = None
+        self._reading: Reading | None = None
         self._is_connected = False
         self._tick: int | None = None
-        self._waited_s = 0.0  # for the client, while the replica had nothing to do
+        self._waited_s = 0.0  # for the client, while the place had nothing to do
 
-    def begin(self, endpoint: Endpoint, body: bytes, request_id: bytes, now: float) -> None:
+    def begin(self, place: Place, body: bytes, request_id: bytes, now: float) -> None:
         """Send the request once there is a connection; the slot is the attempt's to release.
 
         The body budget has room for it: whoever calls has asked.
         """
-        self._endpoint = endpoint
+        self._place = place
         self._request_id = request_id
         self._started = self._sent = now
         ground = self._ground
         ground.in_flight += 1
         ground.bodies.held_bytes += self._held_bytes
-        self._way = self._route.way(endpoint)
-        connection = ground.upstream.connection(endpoint.address, self)
+        connection = ground.upstream.connection(place.address, self, place.connect_timeout_s)
         if connection is not None:
             self._send(connection, body)
         else:
             self._body = body
             self._wait_for_connection()
+
+    @property
+    def backend(self) -> Backend:
+        """Where it is tried."""
+        return self._place.way.backend
 
     @property
     def _is_copied(self) -> bool:
@@ -178,7 +190,7 @@ class Attempt:
         """The client's deadline has passed before there was a connection."""
         self._tick = None
         if not self._is_connected:
-            self._ground.upstream.forget(self._endpoint.address, self)
+            self._ground.upstream.forget(self._place.address, self)
             self.on_not_connected(ConnectFailedError("the upstream could not be reached in time"))
 
     def on_connected(self, connection: Connection) -> None:
@@ -192,9 +204,9 @@ class Attempt:
         self._go_on_after(error)
 
     def _send(self, connection: Connection, body: bytes) -> None:
-        self._connection, self._is_connected, head = connection, True, self._head
-        raw_head = self._way.head(head.passing, self._request_id, head.body_bytes)
-        connection.start(raw_head, body, self, self._bounded(self._started + self._route.timeout_s))
+        self._connection, self._is_connected, place = connection, True, self._place
+        raw_head, body = place.message(self._head, self._request_id, body)
+        connection.start(raw_head, body, self, self._bounded(self._started + place.timeout_s))
         self._sent = self._ground.clock()
 
     def _bounded(self, until: float) -> float:
@@ -212,32 +224,32 @@ class Attempt:
 
     def on_answer(self, head: ResponseHead, body: bytes) -> None:
         """Reply, or hand over what went wrong."""
-        refusal = None
-        if head.status >= _BAD:
-            refusal = refusal_of(head.status, body, "a replica", head.headers)
-        if refusal is None:
-            self._reply(head, body)
+        try:
+            head, body = self._place.understood(head, body)
+        except AttemptError as error:
+            self._go_on_after(error)
         else:
-            self._go_on_after(refusal)
+            self._reply(head, body)
 
     def on_head(self, head: ResponseHead) -> None:
         """Keep the head, or begin to pass on an answer that is long or comes bit by bit."""
         self._response = head
         length = head.content_length
         if head.is_event_stream or length is None or length > MAX_ANSWER_BYTES:
-            refusal = refusal_of(head.status, b"", "a replica")
-            if refusal is None:
-                self._begin_stream(head)
-            else:
-                self._connection.cancel()
-                self._go_on_after(refusal)
+            self._look_at_long(head)
 
     def on_data(self, data: bytes) -> None:
         """Collect, or pass on to the stream."""
-        if self._stream is not None:
-            self._stream.push(data)
-        else:
+        stream = self._stream
+        if stream is None:
             self._body = self._body + data if self._body else data
+            if len(self._body) > MAX_ANSWER_BYTES and self._response is not None:
+                self._look_at_long(self._response)
+        elif stream.passed_bytes + len(data) <= self._place.max_answer_bytes:
+            stream.push(data)
+        else:
+            limit = self._place.max_answer_bytes
+            self._connection.fail(AnswerTooLargeError(f"the answer is over {limit} bytes"))
 
     def on_done(self, error: AttemptError | None) -> None:
         """Reply, or hand over what went wrong."""
@@ -246,9 +258,9 @@ class Attempt:
             return
         response = self._response
         if error is not None or response is None:
-            self._go_on_after(error or ResponseLostError("the replica gave no answer"))
+            self._go_on_after(error or ResponseLostError("the upstream gave no answer"))
         else:
-            self.on_answer(response, self._body)
+            self._reading = self._place.read(response, self._body, self._on_read)
 
     def on_client_ready(self) -> None:
         """The client takes more of its answer."""
@@ -257,26 +269,52 @@ class Attempt:
 
     def client_gone(self) -> None:
         """The client has closed its connection: so does the upstream's work end."""
+        if self._reading is not None:
+            self._reading.cancel()
         if self._is_connected:
             self._connection.cancel()
         else:
-            self._ground.upstream.forget(self._endpoint.address, self)
+            self._ground.upstream.forget(self._place.address, self)
         now = self._ground.clock()
         self._settle(Verdict.CANCELLED, AttemptResult.CANCELLED, now)
         total_s, upstream_s = now - self._started, now - self._sent
         self._count(Outcome.CLIENT_CLOSED, total_s, upstream_s)
         self._log(CLIENT_CLOSED, Outcome.CLIENT_CLOSED, total_s, upstream_s)
 
+    def _look_at_long(self, head: ResponseHead) -> None:
+        """Pass a long answer on from here, if it is one to pass on."""
+        start = self._body
+        try:
+            is_passed = self._place.passes_on(head, len(start), start)
+        except AttemptError as error:
+            self._connection.cancel()
+            self._go_on_after(error)
+            return
+        if is_passed:
+            self._body = b""
+            self._begin_stream(head)
+            if start and self._stream is not None:
+                self._stream.push(start)
+
+    def _on_read(self, read: Callable[[], Answer]) -> None:
+        self._reading = None
+        try:
+            answer = read()
+        except AttemptError as error:
+            self._go_on_after(error)
+        else:
+            self._reply(*answer)
+
     # -- ways out -------------------------------------------------------------------------------
 
     def _reply(self, response: ResponseHead, body: bytes) -> None:
-        ground = self._ground
+        ground, place = self._ground, self._place
         done, started, sent = ground.clock(), self._started, self._sent
         upstream_s = done - sent
-        self._release_answered(response.status, done)
+        place.answered(response.status, started, done)
         self._leave()
         client, request_id = self._client, self._request_id
-        start = ground.starts.get(response, self._way, self._reason, done)
+        start = ground.starts.get(response, place.way, self._reason, done)
         variable = _VARIABLE_LINES % (
             CLOSE if client.is_closing else b"",
             request_id,
@@ -291,7 +329,7 @@ class Attempt:
         if not answers.ended:
             ground.tally.expect(answers)
         total_s = ground.clock() - started
-        if self._route.assigned is not None:  # at once: it decides about the next request
+        if self._route.alike.assigned is not None:  # at once: it decides about the next request
             self._end_assignment(outcome_of_status(response.status), total_s)
         head, served_s = self._head, upstream_s - self._waited_s
         answers.ended.append(
@@ -305,6 +343,7 @@ class Attempt:
                 head.deadline_ms,
                 head.traceparent,
                 self._tokens(response.status, body),
+                place.spent,
             )
         )
 
@@ -313,36 +352,39 @@ class Attempt:
 
     def _go_on_after(self, error: AttemptError) -> None:
         """Let the director decide what follows a failed attempt."""
-        self._ground.tally.fold()  # the retry budget has to know of this request
-        now = self._ground.clock()
-        record = self._record_so_far(now)
-        result = attempt_result(error)
-        is_idempotent = self._route.request.is_idempotent
+        ground, place, now = self._ground, self._place, self._ground.clock()
         is_lost = self._is_connected and isinstance(error, ResponseLostError)
+        is_idempotent = self._route.alike.request.is_idempotent
         took_s = now - self._sent
         if is_lost and self._connection.was_no_attempt(took_s, is_idempotent=is_idempotent):
-            # The replica had closed an idle connection: it has neither failed nor been tried.
+            # The place had closed an idle connection: it has neither failed nor been tried.
+            place.untried()
+            record = self._record_so_far(now)
             record.was_untried()
-            record.cost_usd += self._settle(Verdict.UNTRIED, AttemptResult.CANCELLED, now)
+            record.paid(self._settle(Verdict.UNTRIED, AttemptResult.CANCELLED, now))
+        elif (answer := place.own_answer(error)) is not None:
+            self._reply(*answer)
+            return
         else:
+            record = self._record_so_far(now)
             record.carried = error
-            if self._is_late:  # a client's short deadline says nothing about the replica's health
+            result = attempt_result(error)
+            if self._is_late:  # a client's short deadline says nothing about the place's health
                 result = AttemptResult.CANCELLED
-            record.cost_usd += self._settle(verdict_of(result), result, now)
+            record.paid(self._settle(verdict_of(result), result, now))
+        ground.tally.fold()  # the retry budget has to know of this request
         name = self._request_id.decode("ascii")
         self._client.hand_over(Carried(name, self._started, record, self._is_copied))
 
     def _begin_stream(self, head: ResponseHead) -> None:
-        ground, route = self._ground, self._route
+        ground, place = self._ground, self._place
         now = ground.clock()
         upstream_s = now - self._sent
-        if head.status < 400:
-            served_s = upstream_s - self._waited_s
-            route.pool.learn(self._endpoint, self._head.body_bytes, served_s)
+        place.stream_begun(head, self._head.body_bytes, upstream_s - self._waited_s)
         idle_s = ground.upstream.stream_idle_s
         self._stream = AnswerStream(
             self._client, self._connection, head, ground.clock, idle_s,
-            tells_tokens=route.tells_tokens and head.status < _BAD,
+            tells_tokens=self._route.tells_tokens and head.status < _BAD,
         )  # fmt: skip
         variable = _VARIABLE_LINES_OF_STREAM % (
             CLOSE if self._client.is_closing else b"",
@@ -351,27 +393,27 @@ class Attempt:
             upstream_s * 1e3,
             self._stream.framing,
         )
-        start = ground.starts.get(head, self._way, self._reason, now)
+        start = ground.starts.get(head, place.way, self._reason, now)
         self._client.send_part(start.lines + variable)
 
     def _end_stream(self, stream: AnswerStream, error: AttemptError | None) -> None:
         """The answer is complete, or never will be: nothing can be repeated any more."""
         assert self._response is not None  # noqa: S101
-        done = self._ground.clock()
+        done, place, alike = self._ground.clock(), self._place, self._route.alike
         total_s, upstream_s = done - self._started, done - self._sent
         status = self._response.status
         if error is None:
             outcome = outcome_of_status(status)
             self._leave()
-            self._release_answered(status, done)
-            times = np.array([[total_s], [upstream_s]])
-            metrics, name = self._ground.metrics, self._route.model.name
-            metrics.record_warm(name, self._reason, outcome, *times)
-            metrics.record_caller(self._route.tenant, name, outcome, total_s)
+            place.answered(status, self._started, done)
+            times, way = np.array([[total_s], [upstream_s]]), place.way
+            metrics, name = self._ground.metrics, alike.model.name
+            metrics.record_answered(name, way.backend, self._reason, outcome, *times)
+            metrics.record_caller(alike.tenant, name, outcome, total_s, is_cold=bool(way.is_cold))
             self._end_assignment(outcome, total_s)
             self._client.reply(stream.end)
             if (tokens := stream.tokens) is not None:
-                metrics.record_tokens(self._route.tenant, tokens)
+                metrics.record_tokens(alike.tenant, tokens)
         else:
             outcome, result = outcome_of(error), attempt_result(error)
             self._settle(verdict_of(result), result, done)
@@ -381,30 +423,21 @@ class Attempt:
 
     def _count(self, outcome: Outcome, total_s: float, upstream_s: float) -> None:
         self._end_assignment(outcome, total_s)
-        name, overhead_s = self._route.model.name, total_s - upstream_s
-        metrics = self._ground.metrics
-        metrics.record_request(name, Backend.POOL, outcome, total_s, overhead_s)
-        metrics.record_caller(self._route.tenant, name, outcome, total_s)
+        alike, way, metrics = self._route.alike, self._place.way, self._ground.metrics
+        name, overhead_s = alike.model.name, total_s - upstream_s
+        metrics.record_request(name, way.backend, outcome, total_s, overhead_s)
+        metrics.record_caller(alike.tenant, name, outcome, total_s, is_cold=bool(way.is_cold))
 
     def _end_assignment(self, outcome: Outcome, total_s: float) -> None:
-        assigned = self._route.assigned
+        assigned = self._route.alike.assigned
         if assigned is not None:
             assigned.assignment.ended(outcome, total_s, self._started + total_s)
 
     def _record_so_far(self, now: float) -> Record:
-        decision = self._route.decision(self._reason)
-        record = Record(
-            decision, self._endpoint.id, attempts=1, is_counted=True, tenant=self._route.tenant
-        )
+        record = self._place.way.record(self._reason)
+        record.is_counted = True
         record.upstream_s = now - self._started
         return record
-
-    def _release_answered(self, status: int, now: float) -> None:
-        """Free the slot of a replica that has given an answer of the model's own."""
-        pool, verdict = self._route.pool, verdict_of_answer(status)
-        if verdict is Verdict.MODEL_ERROR:
-            pool.erred(self._endpoint, self._route.request)
-        pool.release(self._endpoint, verdict, self._started, now, self._route.tenant)
 
     def _leave(self) -> None:
         ground = self._ground
@@ -417,15 +450,15 @@ class Attempt:
             self._wheel.disarm(self._tick, self)
             self._tick = None
 
-    def _settle(self, verdict: Verdict, result: AttemptResult, now: float) -> float:
+    def _settle(self, verdict: Verdict, result: AttemptResult, now: float) -> Spent:
         """Release the slot and count the attempt; returns what it has cost."""
-        ground, route = self._ground, self._route
+        metrics, backend = self._ground.metrics, self._place.way.backend
         self._leave()
-        name = route.model.name
-        used_s = route.pool.release(self._endpoint, verdict, self._started, now, route.tenant)
-        ground.metrics.record_decision(name, Backend.POOL, self._reason)
-        ground.metrics.record_attempt(name, Backend.POOL, result, now - self._started)
-        return used_s * route.model.replica_usd_per_s
+        name = self._route.alike.model.name
+        spent = self._place.release(verdict, self._started, now)
+        metrics.record_decision(name, backend, self._reason)
+        metrics.record_attempt(name, backend, result, now - self._started)
+        return spent
 
     def _log(
         self, status: int, outcome: Outcome, total_s: float, upstream_s: float,
@@ -434,7 +467,9 @@ class Attempt:
         """One line for the finished request."""
         access_log = self._ground.access_log
         if access_log.is_on:
-            record = self._way.access_record(self._reason, status, outcome)
+            way = self._place.way
+            record = way.access_record(self._reason, status, outcome)
+            spent = self._place.spent or Spent(total_s * way.usd_per_s)
             access_log.record(
                 replace(
                     record,
@@ -443,8 +478,9 @@ class Attempt:
                     deadline_ms=self._head.deadline_ms,
                     total_ms=round(total_s * 1e3, 3),
                     upstream_ms=round(upstream_s * 1e3, 3),
-                    cost_usd=round(total_s * self._way.usd_per_s, 12),
+                    cost_usd=round(spent.usd, 12),
                     trace_id=trace_id_of(self._head.traceparent.decode("latin-1")),
+                    gb_s=round(spent.gb_s, 9) if spent.gb_s else None,
                     input_tokens=None if tokens is None else tokens.input,
                     output_tokens=None if tokens is None else tokens.output,
                 )

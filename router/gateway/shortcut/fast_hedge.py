@@ -8,27 +8,26 @@ from dataclasses import replace
 
 from router.admission.hedging import Hedging
 from router.dispatch.attempts import Running, Try
-from router.domain.decision import Backend
 from router.gateway.shortcut.fast_attempt import Attempt, Carried
 from router.upstream.connection import Connection
 from router.upstream.response_head import ResponseHead
 
 
 class Hedged(Attempt):
-    """One request at one replica, with an eye on the time."""
+    """One request at one place, with an eye on the time."""
 
     __slots__ = ()
 
     @property
     def _hedging(self) -> Hedging:
-        hedging = self._route.model.hedging
+        hedging = self._route.alike.model.hedging
         assert hedging is not None  # noqa: S101  see `Route.hedges`
         return hedging
 
     def _send(self, connection: Connection, body: bytes) -> None:
         super()._send(connection, body)
         self._disarm()  # the wait for the connection is over, another one begins
-        delay_s = self._hedging.delay_s(Backend.POOL, self._head.body_bytes)
+        delay_s = self._hedging.delay_s(self.backend, self._head.body_bytes)
         if delay_s is not None and not self._is_answered:
             self._wheel = self._ground.hedges
             self._tick = self._wheel.arm(self._sent + delay_s, self)
@@ -52,14 +51,15 @@ class Hedged(Attempt):
         ground.tally.fold()  # the budget has to know of all requests until now
         now = ground.clock()
         deadline = self._bounded(self._started + 1e9) if head.deadline_ms is not None else None
-        request = replace(route.request, payload_bytes=head.body_bytes, deadline=deadline)
-        lease = route.pool.lease_of(self._endpoint, self._started)
-        first = Try(route.decision(self._reason), lease)
-        second = ground.hedger.second(route.model, self._hedging, request, first)
+        alike, place = route.alike, self._place
+        request = replace(alike.request, payload_bytes=head.body_bytes, deadline=deadline)
+        lease = place.lease(self._started)
+        first = Try(place.way.decision(self._reason), lease)
+        second = ground.hedger.second(alike.model, self._hedging, request, first)
         if second is None:
             return
         self._leave()
-        ground.metrics.record_decision(route.model.name, Backend.POOL, self._reason)
+        ground.metrics.record_decision(alike.model.name, self.backend, self._reason)
         record = self._record_so_far(now)
         record.upstream_s = 0.0  # counted from `started`, at the end
         connection = self._connection
@@ -70,7 +70,7 @@ class Hedged(Attempt):
             upstream.close()
             connection.cancel()
 
-        record.running = Running(route.model, first, answer, cancel, self._sent, second)
+        record.running = Running(alike.model, first, answer, cancel, self._sent, second)
         self._client.hand_over(Carried(self._request_id.decode("ascii"), self._started, record))
 
     # -- what is learned -------------------------------------------------------------------------
@@ -91,4 +91,4 @@ class Hedged(Attempt):
 
     def _observe(self) -> None:
         took_s = self._ground.clock() - self._sent
-        self._hedging.observe(Backend.POOL, self._head.body_bytes, took_s)
+        self._hedging.observe(self.backend, self._head.body_bytes, took_s)

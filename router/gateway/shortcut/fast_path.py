@@ -17,7 +17,7 @@ from dataclasses import replace
 
 from aiohttp.http_parser import RawRequestMessage
 
-from router.domain.decision import Verdict
+from router.domain.decision import Backend, Reason, Verdict
 from router.domain.errors import RouterError
 from router.domain.request import InferenceRequest
 from router.domain.snapshot import ServerlessLimits
@@ -27,16 +27,18 @@ from router.gateway.intake import read_intent
 from router.gateway.protocols.base import Target
 from router.gateway.sampling import Sampling, sampling
 from router.gateway.shortcut.fast_attempt import Attempt, Ground
+from router.gateway.shortcut.fast_function import FunctionSide
 from router.gateway.shortcut.fast_hedge import Hedged
-from router.gateway.shortcut.fast_route import Assigned, Fork, KnownHead, Route, Routes
+from router.gateway.shortcut.fast_pool import PoolSide
+from router.gateway.shortcut.fast_route import Fork, KnownHead, Route, Routes
 from router.gateway.shortcut.fast_upload import Sender, Upload
 from router.gateway.shortcut.fast_watch import Watched
-from router.gateway.shortcut.function_call import Client, FunctionCall, FunctionCalls
-from router.gateway.shortcut.known_heads import KnownHeads, Sorted
+from router.gateway.shortcut.fast_way import Alike, Assigned, Place
+from router.gateway.shortcut.known_heads import TENSORS, KnownHeads, Sorted
 from router.gateway.variant import Assignment, assigned_variant
 from router.policy.canary import Shadow, Side
 from router.policy.rules import Rule, first_match
-from router.policy.warm import prepare
+from router.policy.warm import Warm, prepare
 from router.runtime import ModelRuntime, Runtime, RuntimeRef
 from router.shadow.copies import Copy
 
@@ -46,6 +48,8 @@ _KEEP_ALIVE = "keep-alive"
 
 Known = tuple[KnownHead, Sorted]
 """What is known of a head, and what was its own this time."""
+Entered = tuple[Place, Reason, Upload | None]
+"""A place with a slot, why it is that one, and the attempt where it is of a kind of its own."""
 
 
 class FastPath:
@@ -53,7 +57,6 @@ class FastPath:
 
     def __init__(self, runtime: RuntimeRef, ground: Ground, ids: Iterator[bytes]) -> None:
         self._ground = ground
-        self._calls = FunctionCalls(ground)
         self._clock = ground.clock
         self._runtime = runtime
         self._ids = ids
@@ -63,17 +66,7 @@ class FastPath:
     @property
     def in_flight(self) -> int:
         """Attempts that have not ended."""
-        return self._ground.in_flight + self._calls.in_flight
-
-    def call(
-        self, client: Client, known: KnownHead, head: Sorted, body: bytes
-    ) -> FunctionCall | None:
-        """Call the model's function, or None if that is not what the request clearly needs."""
-        is_long = head.body_bytes > known.max_body_bytes
-        if is_long or known.target.model is None or known.is_indirect:
-            return None
-        request_id = head.request_id or next(self._ids)
-        return self._calls.begin(client, known, head, request_id.decode("ascii"), body)
+        return self._ground.in_flight
 
     def known(self, data: bytes) -> Known | None:
         """The head that `data` begins with, if one like it is known."""
@@ -117,6 +110,9 @@ class FastPath:
             names |= {cors.ORIGIN}
         if client_address.is_made(server):
             names |= client_address.NAMES
+        for model in runtime.models.values():
+            if model.serverless is not None:
+                names |= model.serverless.caller.own_headers
         self._known = KnownHeads(names, server.max_header_bytes)
 
     def completed(
@@ -136,50 +132,90 @@ class FastPath:
         return head
 
     def begin(self, client: Sender, known: KnownHead, head: Sorted, body: bytes) -> Attempt | None:
-        """Send the request to a warm replica, or None if that is not what it clearly needs.
+        """Send the request to a free slot, or None if that is not what it clearly needs.
 
         `body` is all of it, or the first part if it has more than MAX_BODY_BYTES: that gives an
         `Upload`.
         """
-        size = head.body_bytes
-        is_long = size > MAX_BODY_BYTES
-        if size > known.max_body_bytes or (is_long and known.target.model is None):
+        is_long = head.body_bytes > MAX_BODY_BYTES
+        if head.body_bytes > known.max_body_bytes or (is_long and known.target.model is None):
             return None  # it is refused, or the model is in the body
         route, shadow = self._drawn(known, head, body)
         if route is None or not _is_watchable(route, shadow, head):
             return None
         now = self._clock()
-        reason = route.reason(now, head.deadline_ms)
-        if reason is None:
+        request_id = head.request_id or next(self._ids)
+        entered = self._at_pool(client, known, head, route, body, now)
+        if entered is None and not is_long:
+            entered = self._at_function(known, head, route, body, request_id, now)
+        if entered is None:
             return None
-        room = WINDOW_BYTES if is_long else len(body)
-        if not self._ground.bodies.has_room(room) or (endpoint := route.reserve(now)) is None:
+        place, reason, upload = entered
+        is_watched = shadow is not None or route.alike.model.samples_next
+        route.count_arrival()
+        watcher: Copy | Sampling | None = None
+        if is_watched:
+            request = known.one_request(route.alike.model, head, request_id.decode("ascii"), now)
+            watcher = self._watcher(shadow, known.runtime, route, request, body)
+        of = (self._ground, client, head, route, reason)
+        attempt: Attempt
+        if upload is not None:
+            attempt = upload
+        elif watcher is not None:
+            attempt = Watched(of, watcher)
+        else:
+            attempt = Hedged(*of) if route.hedges else Attempt(*of)
+        attempt.begin(place, body, request_id, now)
+        return attempt
+
+    def _at_pool(
+        self, client: Sender, known: KnownHead, head: Sorted, route: Route, body: bytes, now: float
+    ) -> Entered | None:
+        """A slot of a warm replica, if it is certain that the request goes there."""
+        side = route.pool
+        if side is None or (reason := side.reason(now, head.deadline_ms)) is None:
             return None
-        upload = Upload(self._ground, client, head, route, reason) if is_long else None
-        may_wait = upload is None or size == len(body)
-        if upload is not None and not may_wait:
-            may_wait = route.pool.takes_upload(route.request, upload, now)
+        size = head.body_bytes
+        is_long = size > MAX_BODY_BYTES
+        room = WINDOW_BYTES if is_long else size
+        if not self._ground.bodies.has_room(room) or (endpoint := side.reserve(now)) is None:
+            return None
+        pool, upload, may_wait = side.pool, None, True
+        if is_long:
+            upload = Upload((self._ground, client, head, route, reason), client, pool)
+            may_wait = size == len(body) or pool.takes_upload(route.alike.request, upload, now)
         # The rate last: what is declined is not taken from it.
         if not may_wait or not known.admit(now):
             if upload is not None:
-                route.pool.upload_left(upload)
-            route.pool.release(endpoint, Verdict.UNTRIED, now, now)
+                pool.upload_left(upload)
+            pool.release(endpoint, Verdict.UNTRIED, now, now)
             return None
-        is_watched = shadow is not None or route.model.samples_next
-        route.count_arrival()
-        request_id = head.request_id or next(self._ids)
-        watcher: Copy | Sampling | None = None
-        if is_watched:
-            request = known.one_request(route.model, head, request_id.decode("ascii"), now)
-            watcher = self._watcher(shadow, known.runtime, route, request, body)
-        attempt: Attempt
-        if watcher is None:
-            kind = Hedged if route.hedges else Attempt
-            attempt = upload or kind(self._ground, client, head, route, reason)
-        else:
-            attempt = Watched((self._ground, client, head, route, reason), watcher)
-        attempt.begin(endpoint, body, request_id, now)
-        return attempt
+        return side.way(endpoint), reason, upload
+
+    def _at_function(
+        self,
+        known: KnownHead,
+        head: Sorted,
+        route: Route,
+        body: bytes,
+        request_id: bytes,
+        now: float,
+    ) -> Entered | None:
+        """A slot for a call of the function, if it is decided that the request goes there now."""
+        side = route.function
+        if side is None or not side.function.is_free(now):
+            return None
+        if not self._ground.bodies.has_room(len(body)):
+            return None
+        decision = side.decision(head, request_id, now)
+        prepared = None if decision is None else side.prepared(head, request_id, body)
+        # In this order: what is declined takes neither of the caller's rate nor an environment.
+        if decision is None or prepared is None or not known.admit(now):
+            return None
+        call = side.call(prepared, now)
+        if decision.reason is Reason.EXPLORE:
+            route.alike.model.explores(Backend.SERVERLESS, len(body), now)
+        return call, decision.reason, None
 
     def _watcher(
         self,
@@ -192,8 +228,9 @@ class FastPath:
         """Who gets the request and its answer: the shadow or the quality room, if it has room."""
         if shadow is not None:
             return self._ground.shadows.begin(shadow, runtime, request, body)
-        assignment = None if route.assigned is None else route.assigned.assignment
-        return sampling(runtime.quality, route.model, request, body, assignment)
+        alike = route.alike
+        assignment = None if alike.assigned is None else alike.assigned.assignment
+        return sampling(runtime.quality, alike.model, request, body, assignment)
 
     def _drawn(
         self, known: KnownHead, head: Sorted, body: bytes
@@ -284,16 +321,30 @@ class FastPath:
             for each in (request.payload_bytes, first, min(last, known.max_body_bytes))
         )  # fmt: skip
         is_for_all = all(other == warm for other in others)
-        if warm is None:
-            return None, is_for_all
-        timeout_s = known.body_timeout_s
-        route = Route(model, request, warm, self._ground.tally, timeout_s, assigned)
+        rule = first_match(model.policy.rules, request).name
+        route = self._sides(known, Alike(model, request, rule, assigned), warm)
         return route, is_for_all
+
+    def _sides(self, known: KnownHead, alike: Alike, warm: Warm | None) -> Route | None:
+        """The route to a model's backends, as far as requests may go there without a task."""
+        model = alike.model
+        at_pool: PoolSide | None = None
+        at_function: FunctionSide | None = None
+        if warm is not None and model.pool is not None and model.pool.params.enabled:
+            at_pool = PoolSide(alike, model.pool, warm)
+        function = model.serverless
+        if function is not None and function.params.enabled:
+            calls = function.caller.prepared(alike.request, (TENSORS,))
+            if calls is not None:
+                at_function = FunctionSide(alike, function, calls, self._ground.attempts)
+        if at_pool is None and at_function is None:
+            return None
+        return Route(alike, self._ground.tally, known.body_timeout_s, at_pool, at_function)
 
 
 def _is_watchable(route: Route, shadow: Shadow | None, head: Sorted) -> bool:
     """Whether nobody is to watch the request, or one who can have it as it passes."""
-    samples = route.model.samples_next
+    samples = route.alike.model.samples_next
     if shadow is None and not samples:
         return True
     is_long = head.body_bytes > MAX_BODY_BYTES  # an `Upload`, which is not a `Watched`

@@ -1,10 +1,10 @@
-"""The beginning of a reply: what the next one from the same endpoint most likely has too."""
+"""The beginning of a reply: what the next one from the same place most likely has too."""
 
 from aiohttp.helpers import rfc822_formatted_time
 
 from router.domain.decision import Reason
 from router.gateway.relay import SERVER, is_relayed
-from router.gateway.shortcut.fast_route import ReplyStart, Way, remember
+from router.gateway.shortcut.fast_way import ReplyStart, Way, remember
 from router.upstream.response_head import ResponseHead
 
 _DATE_FRESH_S = 0.5

@@ -1,4 +1,4 @@
-"""What the fast path knows of a head it has seen: its routes, by model and endpoint.
+"""What the fast path knows of a head it has seen: its routes, by model and size of the body.
 
 Worked out once for a head that repeats; holds no state of requests.
 """
@@ -6,15 +6,8 @@ Worked out once for a head that repeats; holds no state of requests.
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
-from typing import NamedTuple, TypeVar
 
-from router.backends.forwarding import forwarded_headers
-from router.backends.pool.endpoint import Endpoint
-from router.backends.pool.endpoints import Pool
-from router.backends.serverless.function import Function
-from router.dispatch.attempts import Record
-from router.domain.decision import Backend, Decision, Outcome, Reason
+from router.backends.forwarding import read_line
 from router.domain.request import InferenceRequest
 from router.gateway import client_address
 from router.gateway.access import may_use
@@ -22,42 +15,16 @@ from router.gateway.cors import cors_headers
 from router.gateway.exchange import Exchange
 from router.gateway.intake import Intent, request_of
 from router.gateway.protocols.base import Target
-from router.gateway.responses import outcome_of_status
-from router.gateway.shortcut.fast_tally import Answers, Tally
-from router.gateway.shortcut.known_heads import TENSORS, Sorted, read_line
+from router.gateway.shortcut.fast_function import FunctionSide
+from router.gateway.shortcut.fast_pool import ESTIMATES_FRESH_S, PoolSide
+from router.gateway.shortcut.fast_tally import Tally
+from router.gateway.shortcut.fast_way import Alike, remember
+from router.gateway.shortcut.known_heads import TENSORS, Sorted
 from router.gateway.usage import tells_tokens
-from router.gateway.variant import Assignment
 from router.policy.canary import Shadow, Side, is_copied, key_of, own_key, side_by
 from router.policy.rules import Rule
 from router.policy.trial import CanaryTrial
-from router.policy.warm import Warm
 from router.runtime import ModelRuntime, Runtime
-from router.telemetry.logs import AccessRecord
-from router.upstream.head import open_head
-from router.upstream.response_head import ResponseHead
-
-_MAX_KNOWN = 512
-ESTIMATES_FRESH_S = 0.1
-_OWN = ("x-request-id", TENSORS)
-_OWN_OF_REPLIES = ("x-request-id", "server-timing")
-_OWN_LINES = b"%b%bx-request-id: %b\r\nContent-Length: %d\r\n\r\n"
-
-K = TypeVar("K")
-V = TypeVar("V")
-
-
-def remember(known: dict[K, V], key: K, value: V) -> None:
-    """Keep a value; the oldest goes when there are too many."""
-    if len(known) >= _MAX_KNOWN:
-        del known[next(iter(known))]
-    known[key] = value
-
-
-class Assigned(NamedTuple):
-    """A side of a canary, and the model that its requests ask for."""
-
-    assignment: Assignment
-    asked_model: str
 
 
 class Fork:
@@ -119,8 +86,7 @@ class KnownHead:
     Of its headers it has those that decide, by `decides`; the others are different each time.
     `is_drawn` says that a request's id may decide, too. `cors` is what its answers tell browsers,
     and `tells_client` that backends are told what is seen of the client. `is_indirect`: no request
-    with such a head is for the shortcut. `decisions` are those of late for its model's function
-    (see `function_call`).
+    with such a head is for the shortcut.
     """
 
     __slots__ = (
@@ -128,7 +94,6 @@ class KnownHead:
         "_shared",
         "body_timeout_s",
         "cors",
-        "decisions",
         "is_drawn",
         "is_indirect",
         "max_body_bytes",
@@ -156,7 +121,6 @@ class KnownHead:
         self.is_indirect = bool(self.cors or is_seen)
         self.routes: dict[str, Routes] = {}
         self._shared: dict[str, InferenceRequest] = {}
-        self.decisions: dict[int, tuple[float, Decision]] = {}
         asked = [target.model] if target.model is not None else runtime.models
         self.is_drawn = any(
             model.policy.may_divert for name in asked if (model := runtime.models.get(name))
@@ -182,21 +146,6 @@ class KnownHead:
             headers["x-request-id"] = head.request_id.decode("ascii")
         return headers
 
-    @property
-    def function_model(self) -> ModelRuntime | None:
-        """The model, if its requests may be calls of a function and nothing beside."""
-        model = self.runtime.models.get(self.target.model or "")
-        function = model.serverless if model is not None else None
-        if model is None or function is None or not function.params.enabled:
-            return None
-        caller = self._intent.caller
-        needs_director = (
-            model.settings.read_parameters or model.samples_next or model.hedging is not None
-        )
-        is_special = needs_director or model.policy.may_divert or not function.caller.is_simple
-        may_use_it = caller is None or may_use(caller, model.name)
-        return model if may_use_it and not is_special else None
-
     def one_request(
         self, model: ModelRuntime, head: Sorted, request_id: str, now: float
     ) -> InferenceRequest:
@@ -218,8 +167,8 @@ class KnownHead:
         return routes
 
     def may_go_to(self, model: ModelRuntime, asked: str) -> bool:
-        """Whether requests that ask for a model of that name may go to a replica of this one."""
-        if model.pool is None or not model.pool.params.enabled or model.settings.read_parameters:
+        """Whether requests that ask for a model of that name may go to this one without a task."""
+        if model.settings.read_parameters:
             return False
         if not self.target.is_for(asked):
             return False  # which the client is told
@@ -240,191 +189,64 @@ class KnownHead:
 
 
 class Route:
-    """A known head for one model: all that does not change from request to request."""
+    """A known head for one model: where its requests may go without a task, and what they share.
+
+    To the pool where that is certain, else to the function where it is decided at once.
+    """
 
     __slots__ = (
-        "_arrived", "_explores", "_fresh_until", "_function_s", "_pool_upper_s", "_price_usd",
-        "_reason", "_tally", "_work_s", "assigned", "body_timeout_s", "function", "model", "pool",
-        "request", "reserve", "tells_tokens", "tenant", "timeout_s", "warm", "ways",
+        "_arrived", "_fresh_until", "_price_usd", "_tally", "_work_s", "alike", "body_timeout_s",
+        "function", "pool", "tells_tokens",
     )  # fmt: skip
 
     def __init__(
         self,
-        model: ModelRuntime,
-        request: InferenceRequest,
-        warm: Warm,
+        alike: Alike,
         tally: Tally,
         body_timeout_s: float,
-        assigned: Assigned | None = None,
+        pool: PoolSide | None,
+        function: FunctionSide | None,
     ) -> None:
-        assert model.pool is not None  # noqa: S101  see `KnownHead.may_go_to`
-        self.model = model
-        self.pool: Pool = model.pool
-        self.request = request
-        self.tenant = request.tenant or ""
-        self.warm = warm
+        self.alike = alike
+        self.body_timeout_s = body_timeout_s
+        self.pool = pool
+        self.function = function
+        self.tells_tokens = tells_tokens(alike.request.protocol)
         self._tally = tally
         self._arrived = 0
-        self.reserve: Callable[[float], Endpoint | None] = self.pool.reserve_warm
-        if request.version is not None:
-            self.reserve = partial(self.pool.reserve_warm_version, request.version)
-        function = model.serverless
-        usable = function is not None and function.params.enabled
-        self.function: Function | None = function if usable else None
-        pool_settings = model.settings.pool
-        self.body_timeout_s = body_timeout_s
-        self.assigned = assigned
-        self.timeout_s = pool_settings.timeouts.response_s if pool_settings is not None else 0.0
-        self.ways: dict[str, Way] = {}
         self._fresh_until = 0.0
-        self._work_s = self._pool_upper_s = self._function_s = self._price_usd = 0.0
-        self._reason: Reason | None = None
-        self._explores = False
-        self.tells_tokens = tells_tokens(request.protocol)
+        self._work_s = self._price_usd = 0.0
 
     @property
     def hedges(self) -> bool:
         """Whether a slow attempt gets a second one beside it."""
-        return self.model.hedging is not None and self.request.is_idempotent
-
-    def reason(self, now: float, deadline_ms: float | None) -> Reason | None:
-        """Why the pool has the request, if that is certain (see `policy.warm`)."""
-        if now >= self._fresh_until:
-            self._refresh(now)
-        if self._explores:
-            return None
-        function = self.function
-        is_open = function is not None and function.circuit.is_open(now)
-        if deadline_ms is None and not is_open:
-            return self._reason
-        left_s = self.model.policy.slo.latency_s if deadline_ms is None else deadline_ms / 1e3
-        return self._reason_with(left_s, breaker_open=is_open)
-
-    def _reason_with(self, left_s: float, *, breaker_open: bool) -> Reason | None:
-        if self.function is None:
-            return self.warm.settled
-        return self.warm.reason(
-            left_s, self._pool_upper_s, self._function_s, breaker_open=breaker_open
-        )
-
-    def _refresh(self, now: float) -> None:
-        """Read the estimates; they move slowly, and reading them costs as much as a decision."""
-        self._fresh_until = now + ESTIMATES_FRESH_S
-        size = self.request.payload_bytes
-        self._work_s = self.model.believed_work_s(size)
-        self._pool_upper_s = self.pool.service_times.estimate(size).upper_s
-        if self.function is not None:
-            self._function_s = self.function.service_times.estimate(size).mean_s
-            is_captive = self.warm.is_captive
-            self._price_usd = 0.0 if is_captive else self.function.expected_price_usd(size)
-        self._explores = self._may_explore(now)
-        self._reason = self._reason_with(self.model.policy.slo.latency_s, breaker_open=False)
-
-    def _may_explore(self, now: float) -> bool:
-        """Whether the function might be tried instead, which is for `decide` to say."""
-        function, size = self.function, self.request.payload_bytes
-        if function is None or self._function_s <= self.model.policy.slo.latency_s:
-            return False
-        times = function.service_times.estimate(size)
-        requests = self.model.signals.arrivals
-        return times.is_untried and function.exploration.is_due(size, 0, requests, now)
+        return self.alike.model.hedging is not None and self.alike.request.is_idempotent
 
     def count_arrival(self) -> None:
-        """As `ModelRuntime.count_arrival`, before long and with the estimates read before."""
-        self.model.pass_sample()
+        """As `ModelRuntime.count_arrival`, before long and with estimates of late."""
+        self.alike.model.pass_sample()
         if not self._arrived:
             self._tally.expect(self)
         self._arrived += 1
 
     def fold(self, tally: Tally) -> None:
         """Count what has arrived."""
+        now, model = tally.clock(), self.alike.model
+        if now >= self._fresh_until:
+            self._refresh(now)
         arrived, self._arrived = self._arrived, 0
-        is_captive = self.warm.is_captive
-        self.model.arrived(tally.clock(), self._work_s, self._price_usd, is_captive, arrived)
-        self.model.matched[self.warm.rule] += arrived
-
-    def decision(self, reason: Reason) -> Decision:
-        """The decision, without the predictions that only `explain` shows."""
-        return Decision(Backend.POOL, reason, self.warm.rule)
-
-    def way(self, endpoint: Endpoint) -> "Way":
-        """What is known of the route to that endpoint."""
-        found = self.ways.get(endpoint.id)
-        if found is None:
-            found = Way(self, endpoint)
-            remember(self.ways, endpoint.id, found)
-        return found
-
-
-class ReplyStart(NamedTuple):
-    """The lines that replies to such an answer share, and where these add up."""
-
-    head: ResponseHead
-    reason: Reason
-    lines: bytes
-    answers: Answers
-    fresh_until: float
-
-
-class Way:
-    """A route to one endpoint: the request's head towards it, and what becomes of its answers."""
-
-    __slots__ = ("_answers", "_endpoint", "_head", "_route", "recent")
-
-    def __init__(self, route: Route, endpoint: Endpoint) -> None:
-        self._route = route
-        request = route.request
-        host = endpoint.address.host_header
-        headers = [header for header in forwarded_headers(request) if header[0] not in _OWN]
-        self._head = open_head(request.method, request.target, host, headers)
-        self._endpoint = endpoint
-        self._answers: dict[tuple[str, int], Answers] = {}
-        self.recent: ReplyStart | None = None
-
-    def head(self, passing: bytes, request_id: bytes, body_bytes: int) -> bytes:
-        """The head of one request; `passing` are whole lines that go on as they came."""
-        return _OWN_LINES % (self._head, passing, request_id, body_bytes)
-
-    def reply_lines(self, reason: Reason) -> bytes:
-        """The lines of a reply that name the decision."""
-        headers = self._exchange(reason).headers(0.0)
-        lines = [f"{name}: {value}\r\n" for name, value in headers if name not in _OWN_OF_REPLIES]
-        return "".join(lines).encode()
-
-    def _exchange(self, reason: Reason) -> Exchange:
-        """A request on this way; its id and times are still to be filled in."""
-        route, request = self._route, self._route.request
-        decision = route.decision(reason)
-        record = Record(decision, self._endpoint.id, attempts=1, tenant=request.tenant or "")
-        return Exchange(
-            "", 0.0, request.protocol, request.model, request.version,
-            asked_model=route.assigned.asked_model if route.assigned is not None else None,
-            payload_bytes=request.payload_bytes, record=record,
-        )  # fmt: skip
+        model.arrived(now, self._work_s, self._price_usd, self._is_captive, arrived)
+        model.matched[self.alike.rule] += arrived
 
     @property
-    def request(self) -> InferenceRequest:
-        """The facts that its requests share."""
-        return self._route.request
+    def _is_captive(self) -> bool:
+        return self.pool is not None and self.pool.warm.is_captive
 
-    @property
-    def usd_per_s(self) -> float:
-        """What a slot of the endpoint costs."""
-        return self._route.model.replica_usd_per_s / self._endpoint.capacity
-
-    def answers(self, reason: Reason, status: int) -> Answers:
-        """Where those of that reason and status add up."""
-        found = self._answers.get((reason, status))
-        if found is None:
-            route = self._route
-            record = self.access_record(reason, status, outcome_of_status(status))
-            learn = partial(route.pool.learn, self._endpoint)
-            found = Answers(self, reason, status, learn, record)
-            remember(self._answers, (reason, status), found)
-        return found
-
-    def access_record(self, reason: Reason, status: int, outcome: Outcome) -> AccessRecord:
-        """What is logged of a request; its id and times are still to be filled in."""
-        exchange = self._exchange(reason)
-        exchange.status, exchange.outcome = status, outcome
-        return exchange.access_record(0.0)
+    def _refresh(self, now: float) -> None:
+        """Read the estimates, which move slowly."""
+        self._fresh_until = now + ESTIMATES_FRESH_S
+        model, size = self.alike.model, self.alike.request.payload_bytes
+        self._work_s = model.believed_work_s(size)
+        if (function := model.serverless) is not None and function.params.enabled:
+            captive = self._is_captive
+            self._price_usd = 0.0 if captive else function.expected_price_usd(size)

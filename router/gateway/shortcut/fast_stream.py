@@ -34,6 +34,7 @@ class AnswerStream:
 
     __slots__ = (
         "_client", "_clock", "_connection", "_idle_s", "_is_chunked", "_passing", "framing",
+        "passed_bytes",
     )  # fmt: skip
 
     def __init__(
@@ -51,6 +52,7 @@ class AnswerStream:
         self._clock = clock
         self._idle_s = idle_s
         self._passing = Passing() if tells_tokens else None
+        self.passed_bytes = 0
         length = head.content_length
         self._is_chunked = length is None
         self.framing = (
@@ -70,6 +72,7 @@ class AnswerStream:
 
     def push(self, data: bytes) -> None:
         """Pass on what came."""
+        self.passed_bytes += len(data)
         if self._passing is not None:
             self._passing.add(data)
         if self._is_chunked:

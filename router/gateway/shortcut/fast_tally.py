@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from router.domain.clock import Clock
-from router.domain.decision import Reason
+from router.domain.decision import Backend, Reason
 from router.domain.request import InferenceRequest
 from router.domain.tokens import Tokens
 from router.gateway.exchange import Telemetry
@@ -75,12 +75,31 @@ class Tally:
             self._timer = asyncio.get_running_loop().call_soon(self._fold_a_turn)
 
 
-class Shared(Protocol):
-    """What requests that go the same way share."""
+class Sharing(Protocol):
+    """What requests share that go the same way: their facts."""
 
     @property
     def request(self) -> InferenceRequest:
         """Their facts."""
+        ...
+
+
+class Shared(Protocol):
+    """A way that requests go."""
+
+    @property
+    def alike(self) -> Sharing:
+        """What they share."""
+        ...
+
+    @property
+    def backend(self) -> Backend:
+        """Where it leads."""
+        ...
+
+    @property
+    def is_cold(self) -> bool | None:
+        """Whether their places started cold."""
         ...
 
     @property
@@ -90,10 +109,10 @@ class Shared(Protocol):
 
 
 class Answers:
-    """The requests that one endpoint answered in one way: alike but for their ids and times.
+    """The requests that one place answered in one way: alike but for their ids and times.
 
-    `record` is how the log says it; `learn` is told how long good ones took. `ended` is for
-    callers to append to, after `Tally.expect` if it was empty.
+    `record` is how the log says it; `learn`, if any, is told how long good ones took. `ended` is
+    for callers to append to, after `Tally.expect` if it was empty.
     """
 
     __slots__ = (
@@ -113,16 +132,18 @@ class Answers:
         shared: Shared,
         reason: Reason,
         status: int,
-        learn: Callable[[int, float], None],
+        learn: Callable[[int, float], None] | None,
         record: AccessRecord,
     ) -> None:
         self._shared = shared
-        self._model, self._tenant = shared.request.model, shared.request.tenant or ""
+        request = shared.alike.request
+        self._model, self._tenant = request.model, request.tenant or ""
         self._reason = reason
         self._status = status
         self._learn = learn
-        self._tells_tokens = tells_tokens(shared.request.protocol)
-        self._template = LineTemplate(record, tells_tokens=self._tells_tokens)
+        self._tells_tokens = tells_tokens(request.protocol)
+        is_call = shared.backend is Backend.SERVERLESS
+        self._template = LineTemplate(record, tells_tokens=self._tells_tokens, is_call=is_call)
         self.ended: list[Answered] = []
 
     def fold(self, tally: Tally) -> None:
@@ -130,14 +151,18 @@ class Answers:
         ended, self.ended = self.ended, []
         times = np.array([times[1:5] for times in ended])
         outcome = outcome_of_status(self._status)
-        tally.metrics.record_warm(self._model, self._reason, outcome, times[:, 1], times[:, 2])
-        tally.metrics.record_callers(self._tenant, self._model, outcome, times[:, 1])
+        tally.metrics.record_answered(
+            self._model, self._shared.backend, self._reason, outcome, times[:, 1], times[:, 2]
+        )
+        tally.metrics.record_callers(
+            self._tenant, self._model, outcome, times[:, 1], is_cold=bool(self._shared.is_cold)
+        )
         if self._tells_tokens:
-            told = [tokens for *_, tokens in ended if tokens is not None]
+            told = [tokens for *_, tokens, _ in ended if tokens is not None]
             total = Tokens(sum(each.input for each in told), sum(each.output for each in told))
             tally.metrics.record_tokens(self._tenant, total)
-        if self._status < 400:
-            for *_, served_s, size, _, _, _ in ended[-_LEARN_FROM:]:
+        if self._status < 400 and self._learn is not None:
+            for *_, served_s, size, _, _, _, _ in ended[-_LEARN_FROM:]:
                 self._learn(size, served_s)
         if tally.access_log.is_on:
             usd_per_s = self._shared.usd_per_s

@@ -7,7 +7,7 @@ the first part is kept, until the second is sent; after that nothing is repeated
 import asyncio
 from typing import Protocol as Interface
 
-from router.backends.pool.endpoint import Endpoint
+from router.backends.pool.endpoints import Pool
 from router.dispatch.attempts import verdict_of
 from router.dispatch.outcomes import outcome_of
 from router.domain.decision import Reason
@@ -23,6 +23,7 @@ from router.gateway.responses import error_answer
 from router.gateway.shortcut.fast_attempt import CLOSE, OWN_LINES, Attempt, Client, Ground
 from router.gateway.shortcut.fast_route import Route
 from router.gateway.shortcut.fast_stream import AnswerStream
+from router.gateway.shortcut.fast_way import Place
 from router.gateway.shortcut.known_heads import Sorted
 from router.telemetry.labels import AttemptResult, attempt_result
 from router.upstream.connection import Connection
@@ -49,15 +50,21 @@ class Sender(Client, Interface):
 
 
 class Upload(Attempt):
-    """One long request at one replica. `to_come` is what has not been passed on of its body."""
+    """One long request at one replica; `of` is what an `Attempt` takes.
 
-    __slots__ = ("_fresh_bytes", "_is_kept", "_sender", "_stalled_s", "_stalled_since", "to_come")
+    `to_come` is what has not been passed on of its body.
+    """
+
+    __slots__ = (
+        "_fresh_bytes", "_is_kept", "_pool", "_sender", "_stalled_s", "_stalled_since", "to_come",
+    )  # fmt: skip
 
     def __init__(
-        self, ground: Ground, client: Sender, head: Sorted, route: Route, reason: Reason
+        self, of: tuple[Ground, Client, Sorted, Route, Reason], sender: Sender, pool: Pool
     ) -> None:
-        super().__init__(ground, client, head, route, reason)
-        self._sender = client
+        super().__init__(*of)
+        self._sender = sender
+        self._pool = pool
         self._is_kept = True
         self._fresh_bytes = 0
         self._stalled_since: float | None = None
@@ -84,10 +91,10 @@ class Upload(Attempt):
     def _held_bytes(self) -> int:
         return WINDOW_BYTES
 
-    def begin(self, endpoint: Endpoint, body: bytes, request_id: bytes, now: float) -> None:
+    def begin(self, place: Place, body: bytes, request_id: bytes, now: float) -> None:
         """As for any attempt; `body` is the first part."""
         self.to_come = self._head.body_bytes - len(body)
-        super().begin(endpoint, body, request_id, now)
+        super().begin(place, body, request_id, now)
 
     def _wait_for_connection(self) -> None:
         super()._wait_for_connection()
@@ -100,8 +107,8 @@ class Upload(Attempt):
 
     def _send(self, connection: Connection, body: bytes) -> None:
         """Send the head and the first part; `more` sends the others."""
-        self._connection, self._is_connected, given = connection, True, self._head
-        head = self._way.head(given.passing, self._request_id, given.body_bytes)
+        self._connection, self._is_connected = connection, True
+        head, body = self._place.message(self._head, self._request_id, body)
         self._sent = self._ground.clock()
         connection.start(head, body, self, self._client_until, to_come=self.to_come)
         self._look_at_pace()
@@ -125,10 +132,10 @@ class Upload(Attempt):
             self._stalled_since = now
             self._sender.stop_reading()
             writable.add_done_callback(self._on_writable)
-            connection.set_deadline(self._bounded(now + self._route.timeout_s - self._stalled_s))
+            connection.set_deadline(self._bounded(now + self._place.timeout_s - self._stalled_s))
         elif not self.to_come:
             self._waited_s = now - self._sent - self._stalled_s
-            connection.set_deadline(self._bounded(now + self._route.timeout_s - self._stalled_s))
+            connection.set_deadline(self._bounded(now + self._place.timeout_s - self._stalled_s))
         elif self._fresh_bytes >= _FRESH_BYTES:
             self._fresh_bytes = 0
             connection.set_deadline(self._client_until)
@@ -186,15 +193,15 @@ class Upload(Attempt):
         done = self._ground.clock()
         total_s, upstream_s = done - self._started, done - self._sent
         self._settle(verdict_of(result), result, done)
-        answer = error_answer(error, self._route.request.protocol)
+        answer = error_answer(error, self._route.alike.request.protocol)
         closing = CLOSE if self._client.is_closing else b""
         router_s = max(0.0, total_s - upstream_s)
         timing = OWN_LINES % (closing, self._request_id, router_s * 1e3, upstream_s * 1e3)
-        self._client.reply(error_bytes(answer, self._way.reply_lines(self._reason) + timing))
+        self._client.reply(error_bytes(answer, self._place.way.reply_lines(self._reason) + timing))
         outcome = outcome_of(error)
         self._count(outcome, total_s, upstream_s)
         self._log(answer.status, outcome, total_s, upstream_s)
 
     def _leave(self) -> None:
         super()._leave()
-        self._route.pool.upload_left(self)
+        self._pool.upload_left(self)

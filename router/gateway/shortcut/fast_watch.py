@@ -42,7 +42,7 @@ class Watcher(Interface):
 
 
 class Watched(Attempt):
-    """One request at one replica; `of` is what an `Attempt` takes."""
+    """One request at one place; `of` is what an `Attempt` takes."""
 
     __slots__ = ("_parts", "_watcher")
 

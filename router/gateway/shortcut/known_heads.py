@@ -12,7 +12,6 @@ mean nothing to a parser, and stand once where they may stand only once.
 import re
 from collections.abc import Iterable
 from enum import IntEnum
-from functools import lru_cache
 from typing import Generic, NamedTuple, TypeVar
 
 from router.domain.errors import InvalidRequestError
@@ -201,13 +200,6 @@ def _sorted(
     return Sorted(
         b"\r\n".join(key), start, int(digits), lines, request_id, deadline_ms, traceparent
     )
-
-
-@lru_cache(maxsize=1024)
-def read_line(line: bytes) -> tuple[str, str]:
-    """Name (lower case) and value of a line that passes."""
-    name, _, value = line.decode("utf-8", "surrogateescape").partition(":")
-    return name.lower(), value.strip(" \t")
 
 
 def _value(line: bytes) -> bytes:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
+from router.domain.decision import Backend
 from router.quality.tap import Tap
 from tests.fakes.upstreams import Gate, hangs_up, ok
 from tests.integration.gateway.test_canary import runtime, two_models
@@ -30,6 +31,7 @@ from tests.integration.gateway.test_shadow import settled, shadowed
 from tests.integration.harness import Harness
 
 REQUESTS = 20
+_NAMES = {Backend.POOL: "pool", Backend.SERVERLESS: "function"}
 
 
 class Roads:
@@ -41,8 +43,7 @@ class Roads:
         fast: Any = data.fast_path
         for name in ("serve", "direct"):
             patch.setattr(data, name, self._counted(name, getattr(data, name)))
-        patch.setattr(fast, "begin", self._begun("pool", fast.begin))
-        patch.setattr(fast, "call", self._begun("function", fast.call))
+        patch.setattr(fast, "begin", self._begun(fast.begin))
 
     def _counted(self, name: str, handle: Any) -> Any:
         def count(*facts: Any) -> Any:
@@ -51,11 +52,11 @@ class Roads:
 
         return count
 
-    def _begun(self, name: str, begin: Any) -> Any:
+    def _begun(self, begin: Any) -> Any:
         def count(*facts: Any) -> Any:
             attempt = begin(*facts)
             if attempt is not None:
-                self.taken[name] += 1
+                self.taken[_NAMES[attempt.backend]] += 1
             return attempt
 
         return count

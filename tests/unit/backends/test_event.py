@@ -4,9 +4,15 @@ from typing import Any
 
 import pytest
 
-from router.backends.serverless.event import decode_answer, encode_event
+from router.backends.serverless.answer import decode_answer
+from router.backends.serverless.event import EventForm
 from router.domain.errors import ModelFailedError
+from router.domain.request import InferenceRequest
 from tests.fakes.builders import make_request
+
+
+def encode_event(request: InferenceRequest, body: bytes) -> bytes:
+    return EventForm(request).event(b"", request.request_id.encode(), body)
 
 
 def body_in(event: dict[str, Any]) -> bytes:

@@ -73,7 +73,7 @@ async def test_the_call_is_an_invoke_with_the_event_as_its_body(client):
     assert lines[0] == "post /2015-03-31/functions/my%3afn/invocations?qualifier=live http/1.1"
     assert {"x-amz-invocation-type: requestresponse", "x-amz-log-type: tail"} <= set(lines)
     assert json.loads(event)["body"] == '{"a": 1}'
-    assert (response.status, response.headers, response.body) == (200, [("x-m", "1")], b"ok")
+    assert (response.status, list(response.headers), response.body) == (200, [("x-m", "1")], b"ok")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.compat import HTTPHeaders
 from botocore.credentials import Credentials
 
-from router.backends.serverless.sigv4 import AwsCredentials, Scope, Signable, sign
+from router.backends.serverless.sigv4 import AwsCredentials, Scope, Signable, Signer
 
 NOW = dt.datetime(2026, 11, 24, 3, 4, 5, tzinfo=dt.UTC).timestamp()
 HOST = "lambda.eu-central-1.amazonaws.com"
@@ -57,6 +57,14 @@ def botocores(case: Case, credentials: AwsCredentials, scope: Scope) -> dict[str
     return {name.lower(): value for name, value in request.headers.items()}
 
 
+def ours(case: Case, credentials: AwsCredentials, scope: Scope) -> dict[str, str]:
+    """The headers that we add at NOW."""
+    method, host, target, headers, body = case
+    signer = Signer(Signable(method, host, target, headers), credentials, scope)
+    lines = signer.lines(body, NOW).decode()
+    return dict(line.split(": ", 1) for line in lines.splitlines())
+
+
 @pytest.fixture(autouse=True)
 def _stopped_clock(monkeypatch):
     moment = dt.datetime.fromtimestamp(NOW, dt.UTC)
@@ -66,10 +74,9 @@ def _stopped_clock(monkeypatch):
 @pytest.mark.parametrize("token", ["", "session/token+="], ids=["a key", "a temporary key"])
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_the_signature_is_botocores(case, token):
-    method, host, target, headers, body = case
     credentials, scope = AwsCredentials("AKIDEXAMPLE", "se/cr+et", token), Scope("eu-central-1")
     expected = botocores(case, credentials, scope)
-    signed = dict(sign(Signable(method, host, target, headers, body), credentials, scope, NOW))
+    signed = ours(case, credentials, scope)
     assert signed["authorization"] == expected["authorization"]
     assert signed["x-amz-date"] == expected["x-amz-date"]
     assert signed.get("x-amz-security-token") == expected.get("x-amz-security-token")
@@ -81,16 +88,13 @@ def test_the_signature_is_botocores(case, token):
 def test_the_scope_counts(scope):
     case = CASES["a plain invocation"]
     credentials = AwsCredentials("AKIDEXAMPLE", "secret")
-    signed = dict(sign(Signable(*case), credentials, scope, NOW))
+    signed = ours(case, credentials, scope)
     assert signed["authorization"] == botocores(case, credentials, scope)["authorization"]
 
 
 def test_the_body_counts():
     credentials, scope = AwsCredentials("A", "s"), Scope("eu-central-1")
-    one, other = (
-        dict(sign(Signable("POST", HOST, "/", (), body), credentials, scope, NOW))
-        for body in (b"1", b"2")
-    )
+    one, other = (ours(("POST", HOST, "/", (), body), credentials, scope) for body in (b"1", b"2"))
     assert one["authorization"] != other["authorization"]
 
 

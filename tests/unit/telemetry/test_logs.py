@@ -12,6 +12,7 @@ import pytest
 from msgspec.structs import replace
 
 from router.domain.decision import Backend, Outcome, Reason
+from router.domain.spent import Spent
 from router.domain.tokens import Tokens
 from router.telemetry import log_file, logs
 from router.telemetry.log_file import ATOMIC_WRITE_BYTES, LineWriter
@@ -151,17 +152,21 @@ def test_the_longest_line_is_still_one_atomic_write() -> None:
 @pytest.mark.parametrize("request_id", ["r-7", 'a"b', "back\\slash", "%d%s"])
 @pytest.mark.parametrize("deadline_ms", [None, 250.0, 0.5])
 @pytest.mark.parametrize("tokens", [None, Tokens(12, 345)])
+@pytest.mark.parametrize("spent", [None, Spent(1e-6, 0.0625)])
 def test_a_template_gives_the_line_of_the_record(
-    record: AccessRecord, request_id: str, deadline_ms: float | None, tokens: Tokens | None
-) -> None:
+    record: AccessRecord, request_id: str, deadline_ms: float | None, tokens: Tokens | None,
+    spent: Spent | None,
+) -> None:  # fmt: skip
     trace = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-    answered = (request_id.encode(), 7.0, 0.0125, 0.011_25, 0.0, 4711, deadline_ms, trace, tokens)
-    template = LineTemplate(record, tells_tokens=tokens is not None)
+    own = (request_id.encode(), 7.0, 0.0125, 0.011_25, 0.0, 4711, deadline_ms, trace)
+    answered = (*own, tokens, spent)
+    template = LineTemplate(record, tells_tokens=tokens is not None, is_call=spent is not None)
     made = template.line(answered, NOW - 7.0, usd_per_s=0.002)
 
     expected = replace(
         record, request_id=request_id, total_ms=12.5, upstream_ms=11.25,
-        payload_bytes=4711, deadline_ms=deadline_ms, cost_usd=0.000_025,
+        payload_bytes=4711, deadline_ms=deadline_ms,
+        cost_usd=0.000_026 if spent else 0.000_025, gb_s=spent and spent.gb_s,
         trace_id="0af7651916cd43dd8448eb211c80319c",
         input_tokens=tokens and tokens.input, output_tokens=tokens and tokens.output,
     )  # fmt: skip
@@ -171,7 +176,7 @@ def test_a_template_gives_the_line_of_the_record(
 
 
 def ended(request_id: bytes, at: float) -> Answered:
-    return request_id, at, 0.1, 0.1, 0.1, 300, None, b"", None
+    return request_id, at, 0.1, 0.1, 0.1, 300, None, b"", None, None
 
 
 async def test_what_is_recorded_late_stands_where_it_happened(tmp_path: Path) -> None:
