@@ -132,7 +132,7 @@ def to_response(reply: Reply) -> web.Response:
 
 
 def to_bytes(reply: Reply) -> bytes:
-    """The same reply as bytes; the connection stays open."""
+    """The reply as bytes for a connection that stays open."""
     status, body, headers = reply
     lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
     head = (

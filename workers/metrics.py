@@ -112,7 +112,7 @@ class WorkerMetrics:
         Gauge(name, text, registry=self._registry).set_function(read)
 
     def for_model(self, model: str) -> "ModelMetrics":
-        """The same families with the model's label filled in; keep the result."""
+        """The children of one model in all families; keep the result."""
         return ModelMetrics(self, model)
 
     def expose(self, accept: str) -> tuple[bytes, str]:

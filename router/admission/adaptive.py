@@ -41,7 +41,7 @@ class _Mean:
         self.total_s = 0.0
 
     def add(self, seconds: float) -> None:
-        """One more."""
+        """Count one answer, by the seconds that it took."""
         self.count += 1
         self.total_s += seconds
 

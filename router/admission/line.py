@@ -62,7 +62,7 @@ class Line(Generic[W]):
         return True
 
     def next(self) -> W | None:
-        """Whose turn it is; it leaves the line. None if nobody waits."""
+        """Take the waiter whose turn it is out of the line; None if nobody waits."""
         waiting = [priority for priority in Priority if len(self._classes[priority])]
         if not waiting:
             return None
@@ -81,7 +81,7 @@ class Line(Generic[W]):
         return sum(len(one) for one in classes), sum(one.size_bytes for one in classes)
 
     def in_the_way_of(self, ticket: Ticket, most: int, most_bytes: int) -> list[W] | None:
-        """Those that have to go for such a waiter to fit in; None if it has no right to a place.
+        """The waiters that have to go for `ticket` to fit in; None if it may not have their places.
 
         The lowest class goes first, in it the tenant that has most for its weight, and of it who
         came last.
@@ -154,7 +154,7 @@ class _FairClass(Generic[W]):
             self._turns.clear()
 
     def next(self) -> W:
-        """Whose turn it is; the caller removes it."""
+        """The waiter whose turn it is; the caller removes it."""
         while True:
             turn, _, name = heappop(self._turns)
             tenant = self._tenants[name]

@@ -49,7 +49,7 @@ def pace_of(samples: Sequence[tuple[float, float]]) -> Pace:
 
 
 def slow_ones(paces: Mapping[str, Pace], params: OutlierParams) -> list[str]:
-    """Those far slower than the others, slowest first. One alone has nobody to be compared with."""
+    """Endpoints far slower than the others, slowest first. One alone cannot be compared."""
     if params.slower_by <= 0:
         return []
     found = [id_ for id_ in paces if _is_slow(id_, paces, params)]
@@ -79,7 +79,7 @@ class Answered(NamedTuple):
 
 
 def erring_ones(answered: Mapping[str, Answered]) -> list[str]:
-    """Those that answer nearly everybody with errors while the others do not, the worst first.
+    """Endpoints that answer nearly everybody with errors while others do not, worst first.
 
     An error may be its request's fault. So a caller is a witness only if it gets far fewer of them
     elsewhere, and nobody is judged who has no sibling to be compared with.

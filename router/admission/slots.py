@@ -48,16 +48,16 @@ class Waiter:
             self._leave_all()
 
     def joined(self, queue: "SlotQueue[Any]") -> None:
-        """It has a place in this queue too."""
+        """Note that the waiter has a place in this queue, too."""
         self._queues.append(queue)
 
     def grant(self, queue: "SlotQueue[Any]", slot: object) -> None:
-        """It has a slot of that queue, and waits nowhere any more."""
+        """Give the waiter a slot of that queue: it leaves all queues, and `slot` returns."""
         self._leave_all()
         self._granted.set_result((queue, slot))
 
     def displaced(self, queue: "SlotQueue[Any]") -> None:
-        """It has lost its place in that queue, and fails if it was the last one."""
+        """Take its place in that queue away; without another place it fails (QueueFullError)."""
         self._queues.remove(queue)
         if not self._queues and not self.is_done:
             self._granted.set_exception(
@@ -65,7 +65,7 @@ class Waiter:
             )
 
     def sent_away(self, queue: "SlotQueue[Any]") -> None:
-        """Nobody gets a slot of that queue for a while: it fails if it waits for no other."""
+        """Tell the waiter that the queue is closed; without another place, PlaceClosedError."""
         if self._queues == [queue] and not self.is_done:
             self._leave_all()
             self._granted.set_exception(
@@ -88,7 +88,10 @@ class Waiter:
 
 
 class SlotQueue(Generic[Slot]):
-    """Waiters for slots of some kind. `give_back` takes a slot that its waiter could not use."""
+    """The bounded queue of requests that wait for slots of a pool, or for calls of a function.
+
+    `give_back` takes a slot that was granted to a waiter which had given up by then.
+    """
 
     def __init__(
         self, max_requests: int, max_bytes: int, give_back: Callable[[Slot], None]
@@ -114,9 +117,11 @@ class SlotQueue(Generic[Slot]):
         return self._line.size_bytes
 
     def seen_by(self, ticket: Ticket | None) -> tuple[int, int]:
-        """How many waiters, and bytes of them, such a request finds ahead of it.
+        """How many waiters, and bytes of theirs, a request with `ticket` finds ahead of it.
 
-        All there are, if it has no right to a place of theirs; so do those without a ticket.
+        A decision is made of these numbers. A request without a ticket, or one that may displace
+        nobody, finds the whole queue ahead; one that may displace others, at most the places that
+        its own leaves.
         """
         if ticket is None or not self.waiters:
             return len(self), self._line.size_bytes
@@ -135,13 +140,13 @@ class SlotQueue(Generic[Slot]):
         return slot
 
     def join(self, waiter: Waiter, ticket: Ticket) -> None:
-        """Let somebody wait here too. Raises QueueFullError if there is no place to be had."""
+        """Give a waiter a place in the queue. Raises QueueFullError if there is none for it."""
         self._make_room(ticket)
         self._line.add(waiter, ticket)
         waiter.joined(self)
 
     def leave(self, waiter: Waiter) -> None:
-        """Somebody waits here no more."""
+        """Take a waiter out of the queue, if it is in it."""
         self._line.remove(waiter)
 
     def hand_over(self, slot: Slot) -> bool:
@@ -153,7 +158,7 @@ class SlotQueue(Generic[Slot]):
         return False
 
     def send_away(self) -> None:
-        """Nobody is served for a while: let those who wait only here look for something else."""
+        """Close for a while: waiters that wait only here fail with PlaceClosedError."""
         for waiter in list(self.waiters):
             waiter.sent_away(self)
 

@@ -43,5 +43,5 @@ class Uploads:
         return True
 
     def leave(self, upload: Unfinished) -> None:
-        """It holds no slot any more, if it did."""
+        """Free the place of an upload, if it has one."""
         self._held.pop(upload, None)

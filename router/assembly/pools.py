@@ -59,7 +59,7 @@ class PoolParts:
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Whose pool it is: a model's, or that of all models which share it.
+    """The owner of a pool: one model, or all models which share it.
 
     `served_as` and `version` are what the replicas load by themselves, None if they are told.
     """

@@ -63,7 +63,7 @@ class Parts:
 
     @property
     def of_pools(self) -> PoolParts:
-        """Those that pools have a use for."""
+        """The parts that pools are built of."""
         return PoolParts(
             self.upstream, self.clock, self.wall_clock, self.rng, self.cores, self.sockets,
             self.book.changed,

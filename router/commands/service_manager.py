@@ -61,17 +61,17 @@ class ServiceManager:
             self._socket.close()
 
     def ready(self, status: str) -> None:
-        """It serves; or serves again, after `reloading`."""
+        """Say that the gateway serves; or serves again, after `reloading`."""
         self._tell("READY=1", f"STATUS={status}")
 
     def reloading(self) -> None:
-        """A reload was asked for and begins; `ready` says that it has ended."""
+        """Say that a reload begins; `ready` says that it has ended."""
         # CLOCK_MONOTONIC, by which the manager tells an answer from one to an earlier request.
         now_us = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
         self._tell("RELOADING=1", f"MONOTONIC_USEC={now_us}", "STATUS=reading the configuration")
 
     def stopping(self) -> None:
-        """It takes nothing new and lets what it has finish."""
+        """Say that the gateway takes nothing new and lets what it has finish."""
         self._tell("STOPPING=1", "STATUS=draining")
 
     async def keep_alive(self, sleep: Sleep = asyncio.sleep) -> None:

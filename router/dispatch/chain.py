@@ -17,9 +17,10 @@ from router.runtime import ModelRuntime
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """One model of a chain, with the request as that model is asked.
+    """One model of a fallback chain, with the request as that model would be asked.
 
-    `rewrite` is what its name asks of a body that names the model, None where none does.
+    The chain is the model that the client named, then its `fallback` models in order. `rewrite`
+    puts this model's name into a body that names the model; None where bodies do not.
     """
 
     model: ModelRuntime

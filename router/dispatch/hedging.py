@@ -153,7 +153,7 @@ class _Race:
         self.told: list[Try] = []
 
     def start(self, tried: Try) -> None:
-        """One more attempt."""
+        """Begin another attempt beside those that run."""
         sending = self._attempts.send(*self._facts, tried, self.record)
         self._running.append((tried, asyncio.create_task(sending)))
 

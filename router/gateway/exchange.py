@@ -110,7 +110,7 @@ class Exchange:
         return headers + self.cors
 
     def relayed(self, headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-        """Those of a backend's headers that this client gets."""
+        """The headers of a backend's answer that this client gets."""
         passed = [header for header in headers if is_relayed(header[0])]
         if self.cors:
             passed = [each for each in passed if not each[0].lower().startswith(TOLD_HERE)]

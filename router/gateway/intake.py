@@ -75,7 +75,7 @@ class Intent:
         return self.caller.tenant if self.caller is not None else None
 
     def from_client(self, seen: Iterable[tuple[str, str]]) -> "Intent":
-        """The same, telling backends what is seen of the client."""
+        """This intent with headers that tell backends what is seen of the client."""
         head = replace(self.head, headers={**self.head.headers, **dict(seen)})
         return replace(self, head=head)
 

@@ -55,7 +55,7 @@ class Passing:
         self._begin = self._end = b""
 
     def add(self, part: bytes) -> None:
-        """This has passed."""
+        """Take note of a part that was passed on."""
         if len(self._begin) < _BEGIN_BYTES:
             self._begin += part[: _BEGIN_BYTES - len(self._begin)]
         self._end = (self._end + part[-END_BYTES:])[-END_BYTES:]

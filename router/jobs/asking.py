@@ -33,7 +33,7 @@ class Asking:
 
     @property
     def tenant(self) -> str:
-        """Whose things it is about."""
+        """The tenant whose jobs, files or batches the request is about."""
         return tenant_of(self.caller)
 
     def number(self, name: str, most: int, default: int) -> int:

@@ -59,7 +59,7 @@ class Writing:
             raise not_durable(_NOT_WRITTEN, error) from error
 
     async def keep(self) -> str:
-        """It is complete: returns its name once it is on the disk. Raises NotDurableError."""
+        """End the file; returns its name once it is on the disk. Raises NotDurableError."""
         assert self._file is not None  # noqa: S101  it is entered, and not kept
         file, self._file = self._file, None
         try:

@@ -66,7 +66,7 @@ class _Run:
         self._count(bench, 1)
 
     def over(self, _: object = None) -> None:
-        """It runs no more."""
+        """Give the slot up; a second time does nothing."""
         if self._bench is not None:
             self._count(self._bench, -1)
             self._bench = None

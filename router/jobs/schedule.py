@@ -37,7 +37,7 @@ class Room:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """So many jobs of a lane may begin; `is_forced` says that they may cost something."""
+    """Leave for `count` jobs of a lane to begin; `is_forced`: although they cost something."""
 
     lane: str
     count: int

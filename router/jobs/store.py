@@ -47,7 +47,7 @@ class JobStore(Protocol):
 
     @property
     def deliveries(self) -> DeliveryStore:
-        """Those who are told what came of jobs."""
+        """Where deliveries are kept: who is told what came of jobs."""
         ...
 
     async def open(self) -> None:

@@ -30,7 +30,7 @@ class Turns:
             self._owed.clear()
 
     def next(self, stuck: Container[str]) -> str | None:
-        """Whose turn it is, apart from those that no free slot is good for."""
+        """The model whose turn it is, but for `stuck` ones, which no free slot is good for."""
         able = [name for name in self.waiting if name not in stuck]
         return min(able, key=self.waiting.__getitem__, default=None)
 

@@ -66,7 +66,7 @@ class Child:
         return self.is_ready.is_set() and not self._misses
 
     def heard(self, *, has_answered: bool) -> None:
-        """It was asked whether it lives. One that never answers is killed, and so started again."""
+        """Note whether it answered a heartbeat. One that never does is killed and started anew."""
         if not self.is_ready.is_set():  # it has ended meanwhile
             return
         self._misses = 0 if has_answered else self._misses + 1

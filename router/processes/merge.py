@@ -80,7 +80,7 @@ def _config(leader: Document, documents: Iterable[Document]) -> dict[str, Any]:
 
 
 def _named(name: str, documents: Iterable[Document]) -> list[Document]:
-    """The same model as others know it; a reload may not have reached all."""
+    """The status of a model in each process that knows it: a reload may not have reached all."""
     return [model for found in documents for model in found["models"] if model["name"] == name]
 
 

@@ -95,7 +95,7 @@ class KeptParts:
         self._parts: list[bytes] | None = []
 
     def keep(self, part: bytes) -> None:
-        """This has passed."""
+        """Keep a part that was passed on, if there is room; else nothing of the answer."""
         if self._parts is None:
             return
         if self._keeper.reserve(len(part)):

@@ -32,7 +32,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class UnreadableAnswerError(ValueError):
-    """It is not an answer of that protocol, or has no numbers to compare."""
+    """The body is no answer of that protocol, or has no numbers to compare."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -134,7 +134,7 @@ def joined(parts: list[Arrivals]) -> Arrivals:
 
 
 def ordered(blocks: Iterable[Arrivals], slack_s: float, dropped: Dropped) -> Iterator[Arrivals]:
-    """The same rows by time, where none is more than `slack_s` out of place; others are dropped."""
+    """Rows sorted by time; those more than `slack_s` out of place are dropped and counted."""
     waiting: list[Arrivals] = []
     rows_waiting = 0  # counted: blocks may be tiny and many
     newest, released = -np.inf, -np.inf

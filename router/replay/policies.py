@@ -160,5 +160,5 @@ def _simulation(
 
 
 def model_seed(setup: ModelSetup, seed: int) -> int:
-    """The same for every policy, another for every model."""
+    """The seed of a model's draws: the same for every policy, another for every model."""
     return crc32(f"{setup.name} {seed}".encode())

@@ -128,14 +128,14 @@ class Member(Simulation):
         return Tenant(self._sharing.memory_bytes, self.heat, is_awaited=is_awaited)
 
     def settle(self, slot: int) -> None:
-        """A replica has loaded it."""
+        """Note that a replica has loaded the model."""
         self.seats.loaded.add(slot)
         if self._pool is not None:
             self._pool.startup.observe(self.load_s)
             self._pool.exploration.renewed()
 
     def told(self, wanted: int, now: float) -> None:
-        """So many replicas are wanted."""
+        """Take up how many replicas are wanted."""
         pool, seats = self._pool, self.seats
         if pool is not None:
             pool.starting_since = starting_since(
@@ -299,7 +299,7 @@ class SharedSimulation(Observed):
         heapq.heappush(self._events, event)
 
     def _touch(self, number: int) -> None:
-        """Something may have changed when the next thing happens to a model."""
+        """Look anew when the next thing happens to a model."""
         at = self._members[number].next_at
         if at < inf:
             heapq.heappush(self._heads, (at, number))

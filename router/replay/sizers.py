@@ -110,7 +110,7 @@ class _Restless:
     has_duty = False
 
     def wake(self, last: float, history: Sequence[tuple[float, ModelTotals]]) -> None:
-        """It never rests."""
+        """Never called: such a sizer does not rest. Raises NotImplementedError."""
         raise NotImplementedError
 
 
@@ -261,7 +261,7 @@ class RouterSizer:
 
 
 class SharedSizer(RouterSizer):
-    """The same for models that share replicas, each with a function of its own."""
+    """The router's sizer for models that share replicas, each with a function of its own."""
 
     def __init__(
         self,

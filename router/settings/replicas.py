@@ -177,7 +177,7 @@ class AnyPool(Section):
         return self._group
 
     def is_shared_as(self, name: str) -> None:
-        """It is one of the shared pools, and has that name there."""
+        """Make it one of the shared pools, with that name in `pools`; only the loader does."""
         self._group = name
 
     @field_validator("max_replicas")

@@ -79,7 +79,7 @@ class Peers:
             self._take(peer, None)
 
     def drop(self, owner: str, error: Exception) -> None:
-        """Something was not believed."""
+        """Count a record that was not believed."""
         self.dropped += 1
         _log.debug("shared state: record of %s dropped: %s", owner, error)
 

@@ -102,7 +102,7 @@ class _Canary(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
 
 class _TotalsRow(_Totals, frozen=True, gc=False, array_like=True):
-    """The same without names: changes are written and read all the time."""
+    """Totals as an array without names: changes are written and read all the time."""
 
 
 class _Change(msgspec.Struct, frozen=True, gc=False):

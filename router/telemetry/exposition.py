@@ -164,7 +164,10 @@ def family_metric(
     values: Iterable[tuple[Labels, float]] = (),
     histograms: Iterable[tuple[Labels, Buckets]] = (),
 ) -> Metric:
-    """A family as prometheus_client knows it, with those of the series that are of its kind."""
+    """A family as prometheus_client knows it, with those of the series that are of its kind.
+
+    Raises ValueError for one of the kind INFO, whose series are built in.
+    """
     match family.kind:
         case Kind.INFO:
             raise ValueError(f"{family.name} has no series but what is built in")

@@ -161,7 +161,7 @@ class Connection(asyncio.Protocol):
         """Send a request; its answer, or its failure by `deadline`, goes to `sink`.
 
         `is_head` says that its answer has no body; `to_come` bytes of its own are sent later, by
-        `send_part`. The connection must be open and idle.
+        `send_part`. The connection must be open and idle: else RuntimeError.
         """
         transport = self._transport
         if transport is None or self._sink is not None:
@@ -184,7 +184,10 @@ class Connection(asyncio.Protocol):
         self._send_more(transport)
 
     def send_part(self, data: bytes) -> None:
-        """Send more of the body of an exchange that `expects_body`; then wait for `writable`."""
+        """Send more of the body of an exchange that `expects_body`; then wait for `writable`.
+
+        Raises RuntimeError for more than was announced, or before it is writable.
+        """
         if len(data) > self._to_come or self._transport is None or self._unsent is not None:
             raise RuntimeError("nobody expects that much of a body")
         self._to_come -= len(data)

@@ -13,7 +13,7 @@ TICK_S = 0.02
 
 
 class Expiring(Protocol):
-    """Something with a deadline."""
+    """An exchange or a wait that a `DeadlineWheel` ends when its time has passed."""
 
     def expire(self) -> None:
         """Called once when the deadline has passed; must not block."""

@@ -66,7 +66,7 @@ class EnvironmentPool:
         return True
 
     def release(self) -> None:
-        """Give one reservation back."""
+        """Give one reservation back. Raises RuntimeError if there is none."""
         if self._reserved == 0:
             raise RuntimeError("released more than was reserved")
         self._reserved -= 1
@@ -77,7 +77,7 @@ class EnvironmentPool:
         One that has yet to poll counts as well: a caller that follows up at once would otherwise
         take turns between environments of which one could idle out.
         There is always room: every other environment that is starting or busy belongs to another
-        reservation, so they are fewer than `limit`.
+        reservation, so they are fewer than `limit`. Raises RuntimeError without an admission.
         """
         if self._free:
             environment, _ = self._free.popitem()
@@ -101,12 +101,12 @@ class EnvironmentPool:
         self._free[environment] = None
 
     def polled(self, environment: int) -> None:
-        """It asks for work: idle, unless an invocation was given to it in the meantime."""
+        """Note that an environment asks for work: idle, unless it was given some meanwhile."""
         if self._states[environment] is State.RETURNING:
             self._states[environment] = State.IDLE
 
     def remove(self, environment: int) -> None:
-        """It serves no more, whatever it was doing."""
+        """Forget an environment that serves no more, whatever it was doing."""
         del self._states[environment]
         self._free.pop(environment, None)
 

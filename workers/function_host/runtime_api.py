@@ -89,7 +89,7 @@ class RuntimeApi:
         return f"{host}:{port}/{self._secret}"
 
     def deliver(self, delivery: Delivery) -> None:
-        """Answer the waiting poll with an invocation."""
+        """Answer the waiting poll with an invocation. Raises RuntimeError if none waits."""
         if self._poll is None:
             raise RuntimeError("the runtime has not asked for work")
         self._running = delivery.request_id

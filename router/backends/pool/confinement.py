@@ -19,7 +19,7 @@ class Cores:
         self._used: Counter[int] = Counter()
 
     def take(self, count: int) -> frozenset[int]:
-        """So many cores, or all if there are fewer. To be given back exactly once."""
+        """Reserve `count` cores, or all if there are fewer; give them back exactly once."""
         order = sorted(self._available, key=lambda core: (self._used[core], core))
         taken = frozenset(order[:count])
         self._used.update(taken)
@@ -31,7 +31,7 @@ class Cores:
 
 
 def available_cores() -> frozenset[int]:
-    """Those this process may use; none where the platform cannot tell."""
+    """The cores that this process may use; empty where the platform cannot tell."""
     if not hasattr(os, "sched_getaffinity"):
         return frozenset()
     return frozenset(os.sched_getaffinity(0))

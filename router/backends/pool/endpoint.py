@@ -117,13 +117,13 @@ class Endpoint:
             self._take_limit(self.limit)
 
     def answered(self, limit: AdaptiveLimit, payload_bytes: int, served_s: float) -> None:
-        """It has answered well, in so many seconds."""
+        """Learn from a good answer, and from the seconds that it took."""
         outstanding = self.in_flight + self.peer_in_flight
         if limit.observe(payload_bucket(payload_bytes), served_s, outstanding):
             self._take_limit(limit)
 
     def overburdened(self) -> None:
-        """It turned a request away, or failed it."""
+        """Learn from a request that the endpoint turned away or failed."""
         if self.limit is not None:
             self.limit.refused()
             self._take_limit(self.limit)
@@ -172,7 +172,7 @@ class Endpoint:
     # -- coming and going ------------------------------------------------------------------------
 
     def begin(self, now: float) -> None:
-        """It takes traffic from now on, for the first time or again."""
+        """Let the endpoint take traffic from now on, for the first time or again."""
         self._began_at = now
         self.recent.clear()
         self.forget_answers()

@@ -107,7 +107,7 @@ class MemberPool(Pool):
         self.rotation.suspicion = group.hosts.rotation.suspicion
 
     def share(self, served_as: str, memory_bytes: int, most: int) -> None:
-        """What it takes of the replicas, from now on."""
+        """Set the model's name, memory and most requests on a replica, from now on."""
         self.served_as, self.memory_bytes, self.most = served_as, memory_bytes, most
         for place in self.endpoints.values():
             host = self._group.hosts.endpoints.get(place.id)
@@ -121,7 +121,7 @@ class MemberPool(Pool):
         return bool(self.queue.waiters) and not self.endpoints
 
     def settle(self, host: Endpoint) -> None:
-        """It is loaded on that replica, and takes requests there."""
+        """Add a place on a replica that has loaded the model, and let it take requests."""
         self.add(Place(host, self.most))
         self.mark_ready(host.id, is_ready=True)
 

@@ -226,7 +226,7 @@ def _version(document: Mapping[str, Any]) -> str:
 
 
 def _slice(found: dict[str, Any]) -> dict[str, Any]:
-    """The same, which has a name to be kept by."""
+    """An EndpointSlice that has a name to be kept by. Raises TypeError."""
     if not isinstance(found["metadata"]["name"], str):
         raise TypeError("a slice has no name")
     return found

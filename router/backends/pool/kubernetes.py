@@ -128,7 +128,11 @@ class KubernetesDriver:
         return self._wanted_at is not None and self._clock() - self._wanted_at <= _FRESH_S
 
     async def _persist(self, act: Callable[[], Awaitable[None]]) -> None:
-        """Do it again and again; pauses grow while it fails, and begin anew when it did not."""
+        """Run a loop of the driver for ever: `act` is called again when it returns or fails.
+
+        A watch of the API ends every few minutes, and the server may be away for hours; neither may
+        end the pool. Pauses grow while `act` fails (KubeError), and begin anew once it has not.
+        """
         while True:
             retrying = AsyncRetrying(
                 retry=retry_if_exception_type(KubeError), wait=_pause, before_sleep=self._report

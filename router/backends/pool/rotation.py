@@ -59,7 +59,7 @@ class Rotation:
             self.on_change()
 
     def available(self, now: float) -> list[Endpoint]:
-        """Those that take traffic."""
+        """The endpoints that take traffic."""
         if self._traffic is not None:
             return self._traffic
         params = self.params
@@ -73,9 +73,9 @@ class Rotation:
         return found
 
     def serving(self, now: float, version: str | None) -> list[Endpoint]:
-        """Those that take traffic and may have the version.
+        """The endpoints that take traffic and may have the version.
 
-        One that nobody is known to have goes anywhere: the replica's answer is the truth about it.
+        A version that no endpoint is known to have goes anywhere: the replica knows better.
         """
         available = self.available(now)
         if version is None:
@@ -88,7 +88,7 @@ class Rotation:
         return [endpoint for endpoint in available if endpoint.serves(version)]
 
     def to_be_tried(self, now: float) -> Endpoint | None:
-        """One that is set aside for failures, and may have a request to prove itself."""
+        """An endpoint that is set aside for failures, and may have a request to prove itself."""
         candidates = (one for one in self.members() if one.is_failing(now) and one.load < 1)
         return next((one for one in candidates if one.circuit.may_be_tried(now)), None)
 
@@ -98,7 +98,7 @@ class Rotation:
 
     @property
     def known_versions(self) -> frozenset[str]:
-        """Those that any endpoint is known to have."""
+        """The versions that any endpoint is known to have."""
         return frozenset().union(*(each.versions or () for each in self._endpoints.values()))
 
     @property
@@ -107,7 +107,7 @@ class Rotation:
         return len({endpoint.versions for endpoint in self._endpoints.values()}) > 1
 
     def members(self) -> list[Endpoint]:
-        """Those that their probes call good, and that stay."""
+        """The endpoints whose probes are good, and that are not about to leave."""
         return [endpoint for endpoint in self._endpoints.values() if endpoint.is_member]
 
     def is_panicking(self, now: float) -> bool:
@@ -116,7 +116,7 @@ class Rotation:
         return panics(self.members(), params.outliers, now, is_last_resort=params.is_last_resort)
 
     def erring(self, now: float) -> Iterator[Endpoint]:
-        """Those to be set aside for answering errors where others do not, as many as may be."""
+        """Endpoints to set aside for answering errors where others do not, as many as may be."""
         members = [endpoint for endpoint in self.members() if not endpoint.is_failing(now)]
         answered = {
             endpoint.id: Answered(endpoint.good_answers, endpoint.errors) for endpoint in members
@@ -134,7 +134,7 @@ class Rotation:
         return may_set_aside(len(members), aside, self.params.outliers)
 
     def far_slower(self, service_times: ServiceTimes, now: float) -> Iterator[Endpoint]:
-        """Those to be set aside for being far slower than the others, as many as may be."""
+        """Endpoints to set aside for being far slower than the others, as many as may be."""
         members, usual = self.members(), service_times.estimate
         paces = {
             endpoint.id: pace_of([(s, usual(size).mean_s) for size, s in endpoint.recent])

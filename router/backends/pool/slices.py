@@ -21,11 +21,11 @@ class SliceBook:
         self._slices: dict[str, Slice] = {}
 
     def replace(self, slices: Iterable[Slice]) -> None:
-        """These are all that there are."""
+        """Take `slices` for all that the Service has, as a list of them says."""
         self._slices = {_name(found): found for found in slices}
 
     def apply(self, event: str, found: Slice) -> None:
-        """One slice was ADDED, MODIFIED or DELETED."""
+        """Take up a watch event: one slice was ADDED, MODIFIED or DELETED."""
         if event == "DELETED":
             self._slices.pop(_name(found), None)
         else:

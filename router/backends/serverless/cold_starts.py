@@ -76,7 +76,7 @@ class InitTimes:
         self._times: deque[float] = deque(maxlen=_KEPT_TIMES)
 
     def add(self, seconds: float) -> None:
-        """One more cold start."""
+        """Count one cold start."""
         self._times.append(seconds)
 
     def quantiles(self, shares: Sequence[float]) -> list[float | None]:

@@ -50,7 +50,7 @@ class TlsPaths:
 
     @property
     def all(self) -> tuple[Path, ...]:
-        """Those that are set."""
+        """The files that the settings name."""
         files = (self.ca_file, self.cert_file, self.key_file)
         return tuple(file for file in files if file is not None)
 

@@ -38,7 +38,7 @@ class CanaryQuestion(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def act(runtime: Runtime, question: CanaryQuestion, now: float) -> dict[str, Any]:
-    """Do it; returns the canary as it then is. Raises NotFoundError for a rule that has none."""
+    """Roll a canary back or resume it; returns its status. Raises NotFoundError for no canary."""
     trial = runtime.trials.get(question.rule)
     if trial is None:
         raise NotFoundError(f"no rule {question.rule[:100]!r} with a canary is configured")

@@ -7,7 +7,7 @@ from router.gateway.http.client_limits import ClientLimits, Wait
 
 
 class Waiting(Protocol):
-    """A connection that may wait for its client."""
+    """A client's connection, as `ClientWait` sees it: what it waits for, and how it is closed."""
 
     @property
     def expects_head(self) -> bool:
@@ -15,7 +15,7 @@ class Waiting(Protocol):
         ...
 
     def give_up(self) -> None:
-        """The client has had its time."""
+        """Close the connection: the client has had its time."""
         ...
 
 

@@ -296,7 +296,10 @@ class ClientConnection(RequestHandler):
             self._put_back(data[size:])
 
     def _lose_patience(self) -> None:
-        """The rest of a body is late: it is read bit by bit, in the time that it has."""
+        """Stop holding the first part of a body whose rest is late: it is read as it comes.
+
+        Up to then the whole of a short body was expected at once, which is cheaper.
+        """
         data, self._held = self._held, b""
         self._read_head(data)
 
@@ -364,7 +367,7 @@ class ClientConnection(RequestHandler):
             self._resume_transport_reading()
 
     def cut_short(self) -> None:
-        """The rest of the body under way is not wanted: close after the answer to it."""
+        """Want no more of the body under way: the connection closes after the answer to it."""
         self._is_cut_short = True
 
     def abort(self) -> None:

@@ -59,9 +59,10 @@ class WireProtocol(Protocol):
     """Media types of bodies that it takes beside those that all take."""
 
     def owns(self, path: str, headers: Mapping[str, str]) -> bool:
-        """Whether the (decoded) path is its business, if only to say that nothing is there.
+        """Whether the (decoded) path is the protocol's, if only to say that nothing is there.
 
-        `headers` may tell apart the clients of two protocols with the same path.
+        `headers` may tell apart the clients of two protocols with the same path. Raises
+        NotImplementedError unless a protocol overrides it.
         """
         raise NotImplementedError
 

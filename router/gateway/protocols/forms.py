@@ -36,7 +36,7 @@ class FormError(ValueError):
 async def find_form_fields(
     body: bytes, content_type: str, names: frozenset[str]
 ) -> dict[str, FormField]:
-    """Those fields of a form; others have their turn meanwhile. Raises FormError."""
+    """The fields of a form called `names`; other work has its turn meanwhile. Raises FormError."""
     # Some parsers take a line feed alone for the end of a line, so that is looked for.
     delimiter = b"\n--" + _boundary_of(content_type)
     if not body.startswith(delimiter[1:]):

@@ -120,7 +120,7 @@ class FieldScanner:
         return marks
 
     def _without_escapes(self, data: Bytes) -> Bytes:
-        """The same, with letters for what is escaped."""
+        """The part with a letter in place of each escaped character."""
         if self._is_escaped:
             data = data.copy()
             _check_escaped(data[:1])
@@ -225,7 +225,7 @@ def parts_of(text: Text) -> Iterator[Text]:
 
 
 def find_fields(text: bytes, names: frozenset[str]) -> dict[str, Field]:
-    """Those fields of a small object. Raises FieldsError."""
+    """The fields called `names` of a small object. Raises FieldsError."""
     scanner = FieldScanner(names)
     for part in parts_of(text):
         scanner.feed(part)
@@ -233,7 +233,7 @@ def find_fields(text: bytes, names: frozenset[str]) -> dict[str, Field]:
 
 
 async def find_fields_in_turns(parts: Iterable[bytes], names: frozenset[str]) -> dict[str, Field]:
-    """Those fields of an object of any length; others have their turn after each part.
+    """The fields called `names` of an object of any length; other work runs after each part.
 
     Not in a thread: what holds the interpreter's lock there stands in everybody's way too, for
     longer, and goes on when the client has gone. Raises FieldsError.

@@ -210,7 +210,7 @@ class Attempt:
         self._sent = self._ground.clock()
 
     def _bounded(self, until: float) -> float:
-        """That time, or the client's own deadline where it is sooner."""
+        """The sooner one of `until` and the client's own deadline."""
         asked_ms = self._head.deadline_ms
         return until if asked_ms is None else min(until, self._started + asked_ms / 1e3)
 

@@ -11,7 +11,11 @@ _DATE_FRESH_S = 0.5
 
 
 class ReplyStarts:
-    """Makes them, from what was made before."""
+    """Makes the beginnings of replies: status line and headers, as one piece of bytes.
+
+    Endpoints answer with the same head again and again, so a beginning is kept and used anew while
+    head, reason and the date in it are the same: building one costs as much as all else of a reply.
+    """
 
     def __init__(self) -> None:
         self._blocks: dict[int, tuple[ResponseHead, bytes, bool]] = {}

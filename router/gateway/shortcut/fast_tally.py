@@ -29,7 +29,7 @@ _LEARN_FROM = 64
 
 
 class Waiting(Protocol):
-    """Something that has kept what it will add up later."""
+    """A route of the shortcut that has kept records of ended requests, still to be added up."""
 
     def fold(self, tally: "Tally") -> None:
         """Add up what was kept, and keep nothing."""
@@ -37,7 +37,7 @@ class Waiting(Protocol):
 
 
 class Tally:
-    """Calls back, soon, whoever has kept something; one for all connections of a data plane."""
+    """Has routes add up what they kept, within 10 ms; one for all connections of a data plane."""
 
     def __init__(self, telemetry: Telemetry, clock: Clock) -> None:
         self.metrics = telemetry.metrics

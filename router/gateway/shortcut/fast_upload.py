@@ -45,7 +45,7 @@ class Sender(Client, Interface):
         ...
 
     def cut_short(self) -> None:
-        """The rest of the body is not wanted: the connection ends with the coming reply."""
+        """Want no more of the body: the connection ends with the coming reply."""
         ...
 
 

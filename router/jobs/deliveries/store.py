@@ -29,7 +29,7 @@ class DeliveryStore(Protocol):
         ...
 
     async def claim(self, host: str, now: float, until: float, most: int) -> list[Delivery]:
-        """Those that are due, the longest first; nobody else gets them before `until`."""
+        """Take a host's due deliveries, longest due first; nobody else gets them till `until`."""
         ...
 
     async def settle(self, delivery: Delivery) -> bool:
