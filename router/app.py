@@ -274,7 +274,7 @@ class Gateway:
         listener.close()
         data.pre_shutdown()
         if self._jobs is not None:
-            self._jobs.runner.is_draining = True
+            self._jobs.drain()
         give_up_at = self._parts.clock() + timeout_s
         while self._in_flight and self._parts.clock() < give_up_at:
             await self._parts.sleep(_DRAIN_POLL_S)

@@ -35,6 +35,7 @@ from router.settings.keys import ApiKey, KeyRing
 from router.settings.pools import PoolSettings
 from router.settings.schema import ModelSettings, Settings
 from router.settings.values import is_loopback
+from router.settings.webhook_secrets import WebhookSecrets
 from router.signals.memory import ModelSignals
 from router.telemetry.labels import Alternative
 
@@ -254,6 +255,7 @@ class Runtime:
     tls: ssl.SSLContext | None = None
     admin_token: AdminToken | None = None
     tls_expires_at: float | None = None
+    webhook_secrets: WebhookSecrets | None = None
     rate_limits: dict[str, RateLimit] = field(default_factory=dict)
     credentials: Mapping[Hashable, Refresher[Any]] = field(default_factory=dict)
     trials: Mapping[str, CanaryTrial] = field(default_factory=dict)

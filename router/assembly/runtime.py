@@ -127,6 +127,7 @@ def assembling(loaded: Loaded, parts: Parts, previous: Runtime | None) -> Steps[
         tls=loaded.tls,
         admin_token=loaded.admin_token,
         tls_expires_at=loaded.tls_expires_at,
+        webhook_secrets=loaded.webhook_secrets,
         rate_limits=limits,
         credentials=credentials.used,
         trials=kept_trials(rules, previous),

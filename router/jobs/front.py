@@ -25,11 +25,13 @@ from router.gateway.intake import Intent, read_intent
 from router.gateway.protocols.base import Asked, Target, require
 from router.gateway.protocols.openai import OPENAI
 from router.gateway.protocols.registry import protocol_of
-from router.jobs.answers import INLINE_BYTES, given
+from router.jobs.answers import given
 from router.jobs.asking import JSON, Asking, answer_of, asking_of, list_of, path_of, tenant_of
 from router.jobs.calls import fingerprint, kept_headers, wants_later
+from router.jobs.deliveries.addresses import callback_of
+from router.jobs.keeping import kept, told_again
 from router.jobs.place import Place
-from router.jobs.records import Job, Spec, State, lane_of, plain
+from router.jobs.records import OPEN, Job, Spec, State, lane_of, plain
 from router.jobs.runner import Runner
 from router.jobs.schedule import earliest_end
 from router.runtime import Runtime
@@ -102,14 +104,14 @@ class Front:
         job = await self._job(intent, target, message, content, runtime)
         exchange.model = job.model
         admit(runtime, intent.caller, exchange.received_at)
-        kept = await self._kept(job, content)
+        found = await kept(self._place, job, content)
         self._runner.nudge()
         headers = [
             JSON,
-            ("location", f"/v1/jobs/{kept.id}"),
+            ("location", f"/v1/jobs/{found.id}"),
             ("preference-applied", "respond-async"),
         ]
-        return BackendResponse(202, headers, msgspec.json.encode(document_of(kept)))
+        return BackendResponse(202, headers, msgspec.json.encode(document_of(found)))
 
     async def _job(
         self,
@@ -131,6 +133,7 @@ class Front:
             raise InvalidRequestError(
                 f"model {model.name} is not idempotent, and a job may run more than once"
             )
+        callback = callback_of(message.headers, self._place.settings.deliveries)
         now, window_s = self._place.wall_clock(), self._place.settings.window_s
         if intent.head.deadline_ms is not None:
             window_s = intent.head.deadline_ms / 1e3
@@ -142,7 +145,8 @@ class Front:
             headers=kept_headers(message.headers.items()),
             body=content,
             length=len(content),
-            fingerprint=fingerprint(message.path, content),
+            fingerprint=fingerprint(message.path + callback, content),
+            callback=callback,
         )
         lane = lane_of(model.name, tenant, "", window_s)
         return Job(_id_of(message.headers, tenant), lane, tenant, now, now + window_s, spec)
@@ -158,22 +162,6 @@ class Front:
                 f" {ends_at - now + 1:.0f} s"
             )
 
-    async def _kept(self, job: Job, content: bytes) -> Job:
-        """The job, written down; an earlier one where it is the same. Raises NotDurableError."""
-        if len(content) > INLINE_BYTES:
-            name = await self._place.objects.keep(content)
-            spec = msgspec.structs.replace(job.spec, body=b"", payload=name, own_payload=True)
-            job = msgspec.structs.replace(job, spec=spec)
-        kept = None
-        try:
-            (kept,) = await self._place.store.add([job], self._place.settings.max_jobs)
-        finally:
-            if job.spec.payload and (kept is None or kept.spec.payload != job.spec.payload):
-                await self._place.objects.remove(job.spec.payload)
-        if kept.spec.fingerprint != job.spec.fingerprint:
-            raise ConflictError("another request was sent with the same Idempotency-Key")
-        return kept
-
     # -- paths -----------------------------------------------------------------------------------
 
     async def _of_jobs(self, asking: Asking) -> BackendResponse:
@@ -183,7 +171,7 @@ class Front:
             case _, []:
                 require(asking.method, "GET")
             case "GET", [job_id]:
-                return _told(await self._own(asking, job_id))
+                return await self._told(await self._own(asking, job_id))
             case "DELETE", [job_id]:
                 return await self._cancelled(asking, job_id)
             case _, [_]:
@@ -204,6 +192,19 @@ class Front:
             raise NotFoundError(f"there is no job {job_id[:80]!r}")
         return job
 
+    async def _told(self, job: Job) -> BackendResponse:
+        document = document_of(job)
+        if job.spec.callback:
+            delivery = await self._place.store.deliveries.get(job.id)
+            document["delivery"] = delivery.told() if delivery is not None else None
+        reply = answer_of(document)
+        if job.state is State.DONE:
+            there = ("location", f"/v1/jobs/{job.id}/result")
+            return replace(reply, status=303, headers=[*reply.headers, there])
+        if job.state in OPEN:
+            return replace(reply, headers=[*reply.headers, ("retry-after", "1")])
+        return reply
+
     async def _listed(self, asking: Asking) -> BackendResponse:
         states = _states(asking.text("status"))
         limit = asking.number("limit", _MAX_LISTED, 20)
@@ -216,6 +217,8 @@ class Front:
         job = await self._own(asking, job_id)
         now = self._place.wall_clock()
         await self._place.store.drop_open(State.CANCELLED, now, job_id=job.id)
+        if job.spec.callback:
+            self._runner.endings.tell(job.id)
         return answer_of(document_of(await self._own(asking, job_id)))
 
     async def _result(self, asking: Asking, job_id: str) -> BackendResponse:
@@ -229,6 +232,7 @@ class Front:
         due_at = self._place.wall_clock() + max(1.0, job.due_at - job.created_at)
         if not await self._place.store.retry(job.id, due_at):
             raise ConflictError(f"only a dead job can be tried again: it is {job.state}")
+        await told_again(self._place, job, due_at)
         self._runner.nudge()
         return answer_of(document_of(await self._own(asking, job_id)))
 
@@ -255,16 +259,6 @@ def document_of(job: Job) -> dict[str, object]:
     if job.result is not None and job.result.cause:
         document["error"] = {"message": job.result.cause}
     return document
-
-
-def _told(job: Job) -> BackendResponse:
-    reply = answer_of(document_of(job))
-    if job.state is State.DONE:
-        there = ("location", f"/v1/jobs/{job.id}/result")
-        return replace(reply, status=303, headers=[*reply.headers, there])
-    if job.state in {State.QUEUED, State.RUNNING}:
-        return replace(reply, headers=[*reply.headers, ("retry-after", "1")])
-    return reply
 
 
 def _states(text: str) -> list[State]:

@@ -7,6 +7,7 @@ goes into the next transaction together with all that has ended by then.
 import asyncio
 from collections import Counter
 
+from router.jobs.endings import Endings
 from router.jobs.objects import Objects
 from router.jobs.records import End, Job, State
 from router.jobs.store import JobStore
@@ -22,12 +23,14 @@ class Ledger:
     """How one worker's jobs have ended, on its way into the store; counted in `ended` then."""
 
     def __init__(
-        self, worker: str, store: JobStore, objects: Objects, ended: Counter[State]
-    ) -> None:
+        self, worker: str, store: JobStore, objects: Objects, ended: Counter[State],
+        endings: Endings,
+    ) -> None:  # fmt: skip
         self.worker = worker
         self._store = store
         self._objects = objects
         self._ended = ended
+        self._endings = endings
         self._ends: list[End] = []
         self._backs: list[tuple[Job, Again]] = []
         self._came = asyncio.Event()
@@ -78,4 +81,5 @@ class Ledger:
                 self._ended[end.state] += 1
             elif end.result.content:
                 lost.append(end.result.content)  # somebody else's counts
+            self._endings.written(end.id)
         await self._objects.remove(*lost)

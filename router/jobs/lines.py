@@ -95,7 +95,7 @@ def answered(job: Job, body: bytes) -> bytes:
         response = {
             "status_code": result.status,
             "request_id": result.request_id,
-            "body": _embedded(body),
+            "body": embedded(body),
         }
     if not is_good(job):
         message = result.cause or f"the answer had status {result.status}"
@@ -121,7 +121,7 @@ def _code(job: Job) -> str:
             return "request_failed"
 
 
-def _embedded(body: bytes) -> object:
+def embedded(body: bytes) -> object:
     """A body as a part of a line: JSON as it is, but without line ends; else text, or base64."""
     try:
         if b"\n" in body or b"\r" in body:

@@ -41,7 +41,8 @@ class Spec(msgspec.Struct, frozen=True, omit_defaults=True):
     """What is asked; never changes.
 
     `key` names the caller's API key, whose rights are looked up again when the job runs. The body
-    is here, or it is a part of an object: `payload` with its beginning and its length.
+    is here, or it is a part of an object: `payload` with its beginning and its length. `callback`
+    is where to tell what came of it; `event` are the attributes of the answer to an event.
     """
 
     kind: Kind = Kind.CALL
@@ -57,6 +58,7 @@ class Spec(msgspec.Struct, frozen=True, omit_defaults=True):
     custom_id: str = ""
     fingerprint: str = ""
     callback: str = ""
+    event: dict[str, str] = {}
 
 
 class Result(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from router.domain.errors import NotDurableError
 from router.jobs.claimed import Claimed, bodies_of
+from router.jobs.endings import Endings
 from router.jobs.ledger import MOST_UNWRITTEN, Ledger
 from router.jobs.place import Calling, Place, Step
 from router.jobs.records import Kind, Lane, State
@@ -91,6 +92,7 @@ class Runner:
         self._wake = asyncio.Event()
         self._benches: dict[str, Bench] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self.endings = Endings()
         self.ended: Counter[State] = Counter()
         self.recovered = 0
         self.is_draining = False
@@ -109,7 +111,7 @@ class Runner:
         """Work until cancelled. Raises NotDurableError if the store cannot be reached."""
         self._names += 1
         place, worker = self._place, f"{self._name}-{self._names}"
-        ledger = Ledger(worker, place.store, place.objects, self.ended)
+        ledger = Ledger(worker, place.store, place.objects, self.ended, self.endings)
         await place.store.beat(worker, place.settings.lease_s, place.wall_clock())
         try:
             async with asyncio.TaskGroup() as group:
@@ -243,6 +245,7 @@ class Runner:
             if isinstance(end, Again):
                 ledger.give_back(job, end)
             else:
+                self.endings.expect(job)
                 ledger.add(end)
         finally:
             self._wake.set()

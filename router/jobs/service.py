@@ -3,11 +3,16 @@
 import asyncio
 import logging
 from collections.abc import Mapping
+from functools import partial
 
 from router.domain.clock import Clock
 from router.domain.errors import NotDurableError
 from router.jobs.answers import contents_of
 from router.jobs.batches import Batches
+from router.jobs.deliveries.deliverer import Deliverer
+from router.jobs.deliveries.messages import job_message
+from router.jobs.deliveries.poster import Poster
+from router.jobs.deliveries.records import About, Progress
 from router.jobs.files import Files
 from router.jobs.front import Front
 from router.jobs.objects import Objects
@@ -51,8 +56,16 @@ class Jobs:
         self._files = Files(self._place)
         self._batches = Batches(self._place, self._files)
         self.runner = Runner(self._place, calling, self._batches.steps, name)
+        self._poster = Poster(settings.jobs.deliveries)
+        self._deliverer = Deliverer(
+            store.deliveries, settings.jobs.deliveries,
+            {About.JOB: partial(job_message, self._place)},
+            self._poster.post, wall_clock, calling.rng,
+        )  # fmt: skip
+        self.runner.endings.listeners.append(self._deliverer.ended)
         self._told = "", 0.0
         self._states: Mapping[State, int] = {}
+        self._deliveries: Mapping[Progress, int] = {}
         self._stands_still = True
         rooms = {"files": self._files.answer, "batches": self._batches.answer}
         self.front = Front(self._place, self.runner, rooms)
@@ -67,7 +80,13 @@ class Jobs:
             self.runner.recovered,
             max(0.0, now - due_at),
             self._stands_still,
+            {str(state): count for state, count in self._deliveries.items()},
+            dict(self._deliverer.outcomes),
         )
+
+    def drain(self) -> None:
+        """Begin nothing new."""
+        self.runner.is_draining = self._deliverer.is_draining = True
 
     async def run(self) -> None:
         """Work until cancelled; a store that cannot be reached is tried again and again."""
@@ -81,10 +100,12 @@ class Jobs:
                         group.create_task(self.runner.run())
                         group.create_task(self._sweep())
                         group.create_task(self._look_after_batches())
+                        group.create_task(self._deliverer.run())
                 except* NotDurableError as errors:
                     self._tell(str(errors.exceptions[0]))
                 await asyncio.sleep(_RETRY_S)
         finally:
+            await self._poster.close()
             await self._place.store.close()
 
     def _tell(self, why: str) -> None:
@@ -99,6 +120,7 @@ class Jobs:
         while True:
             await self._batches.look_after()
             self._states = await self._place.store.counts()
+            self._deliveries = await self._place.store.deliveries.counts()
             self._stands_still = False
             await asyncio.sleep(_LOOK_EVERY_S)
 
@@ -109,6 +131,8 @@ class Jobs:
             before = now - place.settings.retention_s
             while gone := await place.store.sweep(before, _SWEPT_AT_ONCE):
                 await place.objects.remove(*contents_of(gone))
+            while await place.store.deliveries.sweep(before, _SWEPT_AT_ONCE):
+                pass
             await self._batches.sweep(before)
             await self._files.sweep(before)
             await place.objects.sweep(now - _PART_KEPT_S)

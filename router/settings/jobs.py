@@ -8,6 +8,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from router.settings.deliveries import DeliveriesSettings
 from router.settings.quantities import COUNT, DURATION, GIB, HOUR_S, MIB, SIZE, Quantity
 from router.settings.section import Section
 from router.settings.values import FilePath, Url
@@ -58,4 +59,7 @@ class JobsSettings(Section):
     )
     max_batches: Annotated[int, Quantity(COUNT, 1, 10_000)] = Field(
         default=20, description="most batches of one tenant that have not ended"
+    )
+    deliveries: DeliveriesSettings = Field(
+        default_factory=DeliveriesSettings, description="who is told what came of a call"
     )

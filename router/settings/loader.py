@@ -6,10 +6,10 @@ environment only from the mapping it is given. Opens no socket and starts nothin
 
 import ssl
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from router.settings.admin_token import AdminToken, AdminTokenError
 from router.settings.advice import unknown_models, warnings_about
@@ -29,6 +29,9 @@ from router.settings.sources import ReadFile, Sources, read_bounded, sources_of
 from router.settings.tls import CertificateError, server_context
 from router.settings.validation import validate
 from router.settings.values import BASE_DIR, MAX_TEXT_CHARS
+from router.settings.webhook_secrets import WebhookSecrets, WebhookSecretsError
+
+T = TypeVar("T")
 
 __all__ = ["ConfigError", "Loaded", "load", "load_text"]
 
@@ -49,6 +52,7 @@ class Loaded:
     tls: ssl.SSLContext | None = None
     admin_token: AdminToken | None = None
     tls_expires_at: float | None = None
+    webhook_secrets: WebhookSecrets | None = None
 
     @property
     def content_hash(self) -> str:
@@ -130,14 +134,18 @@ def _load(reading: _Reading, document: Document) -> Loaded:
     reading.problems += [problem for problem in problems if problem.key not in told]
     keys = _keys(reading, document, data, settings)
     tls, tls_expires_at = _tls(reading, document, data)
-    admin_token = _admin_token(reading, document, data)
+    admin_token = _secret(reading, document, data, ("server", "admin_token_file"), AdminToken.read)
+    secrets_at = ("jobs", "deliveries", "secret_file")
+    secrets = _secret(reading, document, data, secrets_at, WebhookSecrets.read)
     sources = sources_of(reading.contents.items())
     if reading.problems:
         order = {str(file): index for index, file in enumerate((document.file, *sources.files))}
         ranked = sorted(reading.problems, key=lambda p: (order.get(p.file, 0), p.line or 0))
         raise ConfigError(ranked, sources)
     warnings = (*reading.warnings, *warnings_about(settings, document))
-    return Loaded(settings, keys, warnings, sources, document, tls, admin_token, tls_expires_at)
+    return Loaded(
+        settings, keys, warnings, sources, document, tls, admin_token, tls_expires_at, secrets
+    )
 
 
 def _path(reading: _Reading, value: object) -> Path | None:
@@ -221,9 +229,11 @@ def _tls(
         return None, None
 
 
-def _admin_token(reading: _Reading, document: Document, data: object) -> AdminToken | None:
-    """The admin port's token. Its file counts as a source, so that a new one is noticed."""
-    place = ("server", "admin_token_file")
+def _secret(
+    reading: _Reading, document: Document, data: object, place: tuple[str, ...],
+    read: Callable[[bytes], T],
+) -> T | None:  # fmt: skip
+    """The secret in a file, None if there is none. The file is a source: a new one is noticed."""
     found = _named_file(reading, document, data, *place)
     if found is None:
         return None
@@ -232,8 +242,8 @@ def _admin_token(reading: _Reading, document: Document, data: object) -> AdminTo
         warning = document.problem(place, f"{path}: can be read by everybody on this machine")
         reading.warnings.append(warning)
     try:
-        return AdminToken.read(content)
-    except AdminTokenError as error:
+        return read(content)
+    except (AdminTokenError, WebhookSecretsError) as error:
         reading.problems.append(document.problem(place, f"{path}: {error}"))
         return None
 

@@ -485,6 +485,19 @@ JOBS_STAND_STILL = Family(
     "1 while the store of the jobs cannot be reached or written.",
     Across.MOST,
 )
+DELIVERIES = Family(
+    "router_deliveries",
+    Kind.GAUGE,
+    ("state",),
+    "Callbacks and answers to sinks in the store by state; those that ended, until forgotten.",
+    Across.MOST,
+)
+DELIVERIES_TRIED = Family(
+    "router_deliveries_total",
+    Kind.COUNTER,
+    ("result",),
+    "Messages sent from here, by result: delivered, failed (and tried again), dead, gone.",
+)
 TASKS = Family(
     "router_tasks",
     Kind.GAUGE,
@@ -574,6 +587,8 @@ FAMILIES: tuple[Family, ...] = (
     JOBS_RECOVERED,
     JOBS_OVERDUE,
     JOBS_STAND_STILL,
+    DELIVERIES,
+    DELIVERIES_TRIED,
     TASKS,
     LOOP_STALL,
     BUILD_INFO,

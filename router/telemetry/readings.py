@@ -47,13 +47,15 @@ class QualityReading:
 
 @dataclass(frozen=True, slots=True)
 class JobsReading:
-    """The jobs in the store by state, and what has become of those that ran here."""
+    """The jobs and deliveries in the store by state, and what has become of those from here."""
 
     states: Mapping[str, int] = field(default_factory=dict)
     ended_total: Mapping[str, int] = field(default_factory=dict)
     recovered_total: int = 0
     overdue_s: float = 0.0
     stand_still: bool = False
+    deliveries: Mapping[str, int] = field(default_factory=dict)
+    deliveries_total: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +149,8 @@ def counter_series(readings: Readings) -> Iterator[tuple[str, Series]]:
     jobs = readings.jobs
     yield families.JOBS_ENDED.name, _by_name(jobs.ended_total) if jobs is not None else {}
     yield families.JOBS_RECOVERED.name, {(): jobs.recovered_total} if jobs is not None else {}
+    tried = _by_name(jobs.deliveries_total) if jobs is not None else {}
+    yield families.DELIVERIES_TRIED.name, tried
 
 
 def _quality_counters(quality: QualityReading) -> Iterator[tuple[str, Series]]:
@@ -175,6 +179,7 @@ def gauge_series(readings: Readings) -> Iterator[tuple[str, Series]]:
     yield families.JOBS.name, _by_name(jobs.states) if jobs is not None else {}
     yield families.JOBS_OVERDUE.name, {(): jobs.overdue_s} if jobs is not None else {}
     yield families.JOBS_STAND_STILL.name, {(): jobs.stand_still} if jobs is not None else {}
+    yield families.DELIVERIES.name, _by_name(jobs.deliveries) if jobs is not None else {}
     yield families.QUALITY_PENDING.name, {(): readings.quality.pending}
     yield families.QUALITY_DRIFTING.name, readings.quality.drifting
     yield families.QUALITY_PSI.name, readings.quality.largest_psi
