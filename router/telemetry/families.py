@@ -493,7 +493,7 @@ DELIVERIES = Family(
     Across.MOST,
 )
 DELIVERIES_TRIED = Family(
-    "router_deliveries_total",
+    "router_delivery_attempts_total",
     Kind.COUNTER,
     ("result",),
     "Messages sent from here, by result: delivered, failed (and tried again), dead, gone.",

@@ -53,7 +53,7 @@ async def test_a_callback_tells_what_came_of_a_job_and_is_signed(tmp_path):
         assert (await delivery_of(gateway, taken.headers["location"], "delivered"))["attempts"] == 1
         assert HEADER not in gateway.warm[0].received[0].headers
         metrics = (await gateway.ask("GET", "/metrics")).body.decode()
-        assert 'router_deliveries_total{result="delivered"} 1.0' in metrics
+        assert 'router_delivery_attempts_total{result="delivered"} 1.0' in metrics
 
 
 async def test_dead_and_cancelled_jobs_are_told_of_and_a_retry_is_told_anew(tmp_path):
