@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from router.domain.errors import NotDurableError
+from router.jobs.endings import Endings
 from router.jobs.ledger import Ledger
 from router.jobs.records import End, Result, State
 
@@ -43,7 +44,7 @@ def end(job_id: str) -> End:
 
 
 def ledger(store: Any, objects: Any, ended: Counter[State]) -> Ledger:
-    return Ledger("w", store, objects, ended)
+    return Ledger("w", store, objects, ended, Endings())
 
 
 async def test_what_ends_while_some_are_written_goes_into_the_next_transaction_together():
