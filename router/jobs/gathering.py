@@ -8,7 +8,7 @@ from router.jobs.files import File, Files
 from router.jobs.lines import answered, is_good
 from router.jobs.objects import Writing
 from router.jobs.place import Place
-from router.jobs.records import Job
+from router.jobs.records import Job, Result
 from router.turns import Turn
 
 _PAGE = 64
@@ -55,12 +55,11 @@ class Gathering:
         return {"total": good + bad, "completed": good, "failed": bad}
 
     async def _bodies(self, jobs: Sequence[Job]) -> list[bytes]:
-        return await asyncio.gather(*(self._body(job) for job in jobs))
-
-    async def _body(self, job: Job) -> bytes:
-        if job.result is None or not job.result.content:
-            return job.result.body if job.result is not None else b""
-        return await self._place.objects.read(job.result.content)
+        results = [job.result or Result() for job in jobs]
+        names = [result.content for result in results if result.content]
+        read = await asyncio.gather(*(self._place.objects.read(name) for name in names))
+        contents = dict(zip(names, read, strict=True))
+        return [contents.get(result.content, result.body) for result in results]
 
     async def _file_of(self, written: Writing, what: str) -> str | None:
         """The file that a part of the answers becomes; None for no lines."""

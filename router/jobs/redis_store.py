@@ -19,7 +19,7 @@ from router.jobs.records import End, Job, Lane, Result, Spec, State
 from router.jobs.redis_link import RedisLink
 from router.jobs.store import GIVEN_UP, Document, too_many_jobs
 
-_PAGE = 500
+_PAGE = 100
 
 
 class RedisStore:
@@ -70,16 +70,17 @@ class RedisStore:
         """See `JobStore`."""
         index = ":all" if tenant is None else f":tenant:{tenant}"
         index = index if batch is None else f":batch:{batch}"
+        most = max(limit, _PAGE) if states else limit
         found = list[Job]()
         while len(found) < limit:
-            rows = await self._link.run(scripts.LISTED, index, after, max(limit, _PAGE))
+            rows = await self._link.run(scripts.LISTED, index, after, most)
             jobs = [_job(row) for row in rows]
             found += [
                 job
                 for job in jobs
                 if (not states or job.state in states) and tenant in {None, job.tenant}
             ]
-            if len(rows) < max(limit, _PAGE):
+            if len(rows) < most:
                 break
             after = jobs[-1].id
         return found[:limit]
