@@ -161,8 +161,12 @@ class Batches:
             if batch.status == "finalizing":
                 raise ConflictError("all requests of the batch have ended: it is finalizing")
             batch.status, batch.ends_as = "cancelling", "cancelled"
-            batch.cancelling_at = int(self._place.wall_clock())
+            now = self._place.wall_clock()
+            batch.cancelling_at = int(now)
             if await changed(self._place.store, document, batch):
+                # At once, or much might still be begun; `look_after` does it again for lines that
+                # are being added.
+                await self._place.store.drop_open(State.CANCELLED, now, batch=batch.id)
                 return await self._told(await self._own(asking, batch_id))
 
     # -- what is done for a whole batch ----------------------------------------------------------
