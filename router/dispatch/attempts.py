@@ -17,7 +17,7 @@ from router.domain.ports import BackendResponse, Lease, Payload
 from router.domain.request import InferenceRequest
 from router.domain.spent import Spent
 from router.runtime import ModelRuntime
-from router.telemetry.labels import AttemptResult, CostPart, attempt_result
+from router.telemetry.labels import AttemptResult, attempt_result
 from router.telemetry.metrics import Metrics
 
 
@@ -176,28 +176,25 @@ class Attempts:
         verdict = verdict_of(result)
         if verdict is Verdict.OK and response is not None:
             verdict = verdict_of_answer(response.status)
-        spent = self.settle(model, tried.lease, verdict, response, record.tenant)
+        spent = self.settle(model, tried.lease, verdict, response)
         record.paid(spent)
+        self._metrics.add_call_cost(model.name, record.tenant, spent)
         self._metrics.record_attempt(model.name, tried.decision.backend, result, tried.took_s)
 
     def settle(
-        self, model: ModelRuntime, lease: Lease, verdict: Verdict,
-        response: BackendResponse | None, tenant: str,
-    ) -> Spent:  # fmt: skip
-        """Free the slot of an attempt that is over; returns what it has cost, which is counted."""
+        self, model: ModelRuntime, lease: Lease, verdict: Verdict, response: BackendResponse | None
+    ) -> Spent:
+        """Free the slot of an attempt that is over; returns what it has cost, to be counted."""
         function = model.serverless
         cost_before = function.cost_usd if function is not None else 0.0
         gb_s_before = function.gb_s if function is not None else 0.0
-        cost_usd = lease.release(verdict, self._clock(), response) * model.replica_usd_per_s
+        used_s = lease.release(verdict, self._clock(), response)
         # Only now: a stream tells at its end how it began.
         if response is not None and response.cold_start:
             self._metrics.record_cold_start(model.name, response.init_s)
-        if function is not None and (spent := function.cost_usd - cost_before) > 0:
-            self._metrics.add_cost(model.name, CostPart.SERVERLESS, spent, tenant)
-            gb_s = function.gb_s - gb_s_before
-            self._metrics.add_gb_s(tenant, gb_s)
-            return Spent(cost_usd + spent, gb_s)
-        return Spent(cost_usd)
+        if function is None or function.cost_usd == cost_before:
+            return Spent(used_s * model.replica_usd_per_s)
+        return Spent(0.0, function.cost_usd - cost_before, function.gb_s - gb_s_before)
 
 
 _VERDICTS = {

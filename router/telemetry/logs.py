@@ -144,7 +144,7 @@ class LineTemplate:
         asked = b"null" if deadline_ms is None else msgspec.json.encode(deadline_ms)
         times, usd = (total_s * 1e3, upstream_s * 1e3), total_s * usd_per_s
         if spent is not None:
-            usd += spent.usd
+            usd += spent.call_usd
         trace_id = trace_id_of(traceparent.decode("ascii", "replace")) if traceparent else None
         traced = b"null" if trace_id is None else b'"%b"' % trace_id.encode()
         own: tuple[object, ...] = stamp, thousandths, request_id, size, *times, asked, usd, traced

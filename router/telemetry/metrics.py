@@ -18,6 +18,7 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from router.domain.decision import Backend, Outcome, Reason
+from router.domain.spent import Spent
 from router.domain.tokens import Tokens
 from router.telemetry import families
 from router.telemetry.exposition import (
@@ -368,6 +369,12 @@ class Metrics(Collector):
             raise ValueError(f"cost = {usd}, must be at least 0")
         self._counters[families.COST.name][self._label(model), part] += usd
         self._counters[families.TENANT_COST.name][self._tenant(tenant), part] += usd
+
+    def add_call_cost(self, model: str, tenant: str, spent: Spent) -> None:
+        """Add what calls of a model's function have cost a tenant, if anything."""
+        if spent.call_usd > 0:
+            self.add_cost(model, CostPart.SERVERLESS, spent.call_usd, tenant)
+            self.add_gb_s(tenant, spent.gb_s)
 
     def add_gb_s(self, tenant: str, gb_s: float) -> None:
         """Add memory times billed seconds of a tenant's calls."""

@@ -175,21 +175,13 @@ class LambdaCalls:
     def __init__(self, caller: LambdaCaller, form: EventForm) -> None:
         self._caller = caller
         self._form = form
+        self.connect_timeout_s = caller.target.endpoint.connect_timeout_s
+        self.max_answer_bytes = caller.target.max_response_bytes
 
     @property
     def address(self) -> Address:
         """The API's. Raises PlatformRefusedError if its TLS files are unusable."""
         return self._caller.target.endpoint.address
-
-    @property
-    def connect_timeout_s(self) -> float | None:
-        """As configured."""
-        return self._caller.target.endpoint.connect_timeout_s
-
-    @property
-    def max_answer_bytes(self) -> int:
-        """As configured."""
-        return self._caller.target.max_response_bytes
 
     def message(self, lines: bytes, request_id: bytes, body: bytes) -> Message:
         """One of them. Raises AttemptError."""

@@ -24,21 +24,17 @@ class Understood(NamedTuple):
 
 
 class Calls(Protocol):
-    """The calls of requests that differ in their id, their body and some lines of their heads."""
+    """The calls of requests that differ in their id, their body and some lines of their heads.
+
+    A connection may take `connect_timeout_s` to open, None for the usual time.
+    """
+
+    connect_timeout_s: float | None
+    max_answer_bytes: int
 
     @property
     def address(self) -> Address:
         """Where they go now. Raises PlatformRefusedError if its TLS files are unusable."""
-        ...
-
-    @property
-    def connect_timeout_s(self) -> float | None:
-        """How long a connection may take to open; None for the usual time."""
-        ...
-
-    @property
-    def max_answer_bytes(self) -> int:
-        """The most that an answer may have."""
         ...
 
     def message(self, lines: bytes, request_id: bytes, body: bytes) -> Message:

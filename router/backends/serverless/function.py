@@ -107,8 +107,12 @@ class FunctionParams:
 
         `is_kept` says that it has an environment that is kept warm.
         """
+        return self.price_of_billed_usd(self.billed_s(billed_s), is_kept=is_kept)
+
+    def price_of_billed_usd(self, billed_s: float, *, is_kept: bool) -> float:
+        """What a call costs of which so much is billed."""
         usd_per_s = self.kept_warm.usd_per_billed_s if is_kept else self.usd_per_billed_s
-        return self.usd_per_request + self.billed_s(billed_s) * usd_per_s
+        return self.usd_per_request + billed_s * usd_per_s
 
     def billed_s(self, took_s: float) -> float:
         """What is billed of that duration."""
@@ -218,14 +222,16 @@ class Function:
     ) -> "FunctionLease | None":
         """A concurrency slot, None if all are taken, others wait, or no call may be made now."""
         del request, avoid  # a platform gives every call an environment of its own choice
-        if not self.is_free(now):
-            return None
-        self._occupy(now)
-        return self._lease(now)
+        return self.take(now) if self.is_free(now) else None
 
     def is_free(self, now: float) -> bool:
         """Whether `try_reserve` gives a slot now."""
         return not self.queue.waiters and self._may_call(now)
+
+    def take(self, now: float) -> "FunctionLease":
+        """A slot, where `is_free` has said that there is one."""
+        self._occupy(now)
+        return self._lease(now)
 
     async def reserve(
         self, request: InferenceRequest, timeout_s: float, avoid: Collection[str] = ()
@@ -300,9 +306,11 @@ class Function:
             self._bill(lease, lease.served_s)
         self._vacate()
 
-    def _bill(self, lease: "FunctionLease", billed_s: float) -> None:
-        self.cost_usd += self.params.price_usd(billed_s, is_kept=lease.is_kept)
-        self.gb_s += self.params.billed_s(billed_s) * self.params.memory_gb
+    def _bill(self, lease: "FunctionLease", took_s: float) -> None:
+        params = self.params
+        billed_s = params.billed_s(took_s)
+        self.cost_usd += params.price_of_billed_usd(billed_s, is_kept=lease.is_kept)
+        self.gb_s += billed_s * params.memory_gb
 
     def _judge(self, lease: "FunctionLease", verdict: Verdict, now: float) -> None:
         """What the call's end says of the platform."""
@@ -370,7 +378,8 @@ class Function:
             )  # fmt: skip
 
     def _learn(self, lease: "FunctionLease", response: BackendResponse, now: float) -> None:
-        self.judge_start(lease, response)
+        if response.cold_start is None:
+            self.judge_start(lease, response)
         was_cold = response.cold_start
         if not lease.is_kept:
             self.environments.give_back(now, expected_warm=lease.expected_warm, was_cold=was_cold)

@@ -29,6 +29,8 @@ _log = logging.getLogger(__name__)
 _INIT_HEADER = "x-init-ms"
 """Beside a cold start's header, our own workers tell how long it took."""
 _COLD = {"true": True, "1": True, "false": False, "0": False}
+_ERRORS = 300
+"""From here on an answer may be the platform's own: a redirect is no model's."""
 _JUDGED_BYTES = 64 * 1024
 """So much of an error is enough to tell whose it is."""
 _PLATFORM_HEADERS = ("x-amz-", "x-functions-", "x-serverless-", "x-goog-", "knative-serving-")
@@ -109,6 +111,8 @@ class HttpCalls:
         self._target = target
         self._answers = answers
         self._method = request.method
+        self.connect_timeout_s = target.endpoint.connect_timeout_s
+        self.max_answer_bytes = target.max_response_bytes
         host = target.host or target.endpoint.base.host_header
         path = f"{target.prefix}{request.target}"
         names = {"host", "x-request-id", *access.names}
@@ -127,16 +131,6 @@ class HttpCalls:
         """The function's. Raises PlatformRefusedError if its TLS files are unusable."""
         return self._target.endpoint.address
 
-    @property
-    def connect_timeout_s(self) -> float | None:
-        """As configured."""
-        return self._target.endpoint.connect_timeout_s
-
-    @property
-    def max_answer_bytes(self) -> int:
-        """As configured."""
-        return self._target.max_response_bytes
-
     def message(self, lines: bytes, request_id: bytes, body: bytes) -> Message:
         """One of them. Raises AttemptError."""
         limit = self._target.max_payload_bytes
@@ -144,8 +138,10 @@ class HttpCalls:
             raise EncodedTooLargeError(
                 f"the request has {len(body)} bytes, the function takes {limit}"
             )
+        if self._is_ours(lines):
+            lines = self._without_ours(lines)
         head = b"%b%b%bx-request-id: %b\r\n" % (
-            self._head, self._passed(lines), self._proof.lines(body), request_id,
+            self._head, lines, self._proof.lines(body), request_id,
         )  # fmt: skip
         return Message(closed_head(head, self._method, len(body)), body)
 
@@ -154,24 +150,23 @@ class HttpCalls:
     ) -> BackendResponse | None:
         """The answer, once it is the model's for certain. Raises AttemptError."""
         status, headers = head.status, head.headers
-        if status >= 300 and size_bytes < _JUDGED_BYTES:
+        if status >= _ERRORS and size_bytes < _JUDGED_BYTES:
             return None
         self._answers.judge(status, headers, start, head.content_length or size_bytes)
         return self._answers.response(status, headers, b"")
 
     def understand(self, head: ResponseHead, body: bytes) -> Understood:
         """The model's answer. Raises AttemptError where it is the platform's."""
-        self._answers.judge(head.status, head.headers, body)
-        return Understood(head, self._answers.response(head.status, head.headers, body))
+        answers, status = self._answers, head.status
+        if status >= _ERRORS or len(body) > self._target.max_response_bytes:
+            answers.judge(status, head.headers, body)
+        return Understood(head, answers.response(status, head.headers, body))
 
     def _is_ours(self, lines: bytes) -> bool:
         """Whether one of these lines has a name that only the gateway may give."""
         return self._ours.search(b"\n" + lines.lower()) is not None
 
-    def _passed(self, lines: bytes) -> bytes:
-        """Those lines of a request that go on."""
-        if not self._is_ours(lines):
-            return lines
+    def _without_ours(self, lines: bytes) -> bytes:
         return b"".join(line for line in lines.splitlines(keepends=True) if not self._is_ours(line))
 
 
@@ -188,7 +183,7 @@ class _Answers:
         `size_bytes` is what it is said to have where `body` may not be all of it.
         """
         limit = self._target.max_response_bytes
-        if status >= 300:
+        if status >= _ERRORS:
             self._judge_error(status, {name.lower(): value for name, value in headers}, body)
         if len(body) > limit or size_bytes > limit:
             raise too_long(limit)

@@ -409,6 +409,8 @@ class Attempt:
             times, way = np.array([[total_s], [upstream_s]]), place.way
             metrics, name = self._ground.metrics, alike.model.name
             metrics.record_answered(name, way.backend, self._reason, outcome, *times)
+            if place.spent is not None:
+                metrics.add_call_cost(name, alike.tenant, place.spent)
             metrics.record_caller(alike.tenant, name, outcome, total_s, is_cold=bool(way.is_cold))
             self._end_assignment(outcome, total_s)
             self._client.reply(stream.end)
@@ -458,6 +460,7 @@ class Attempt:
         spent = self._place.release(verdict, self._started, now)
         metrics.record_decision(name, backend, self._reason)
         metrics.record_attempt(name, backend, result, now - self._started)
+        metrics.add_call_cost(name, self._route.alike.tenant, spent)
         return spent
 
     def _log(

@@ -5,11 +5,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
-from typing import NamedTuple
 
 from router.backends.refusal import verdict_of_answer
 from router.backends.serverless.bodies import THREAD_FROM_BYTES
-from router.backends.serverless.calls import Calls, Understood
+from router.backends.serverless.calls import Calls, Message, Understood
 from router.backends.serverless.function import Function, FunctionLease
 from router.dispatch.attempts import Attempts, timeout_s_of
 from router.domain.decision import Backend, Decision, Reason, Verdict
@@ -103,14 +102,13 @@ class FunctionSide:
         """The call; None if it cannot be made, which the director says."""
         calls = self._calls
         try:
-            return Prepared(calls.address, *calls.message(head.passing, request_id, body))
+            return calls.address, calls.message(head.passing, request_id, body)
         except AttemptError:
             return None
 
     def call(self, prepared: "Prepared", now: float) -> "FunctionCall":
-        """The call with a slot, for `Function.is_free` has said that there is one."""
-        lease = self.function.try_reserve(self.alike.request, now)
-        assert lease is not None  # noqa: S101  see above
+        """The call with a slot, where `Function.is_free` has said that there is one."""
+        lease = self.function.take(now)
         return FunctionCall(self, self._calls, lease, prepared)
 
     def way(self, *, is_cold: bool | None) -> Way:
@@ -126,22 +124,20 @@ class FunctionSide:
         self, lease: FunctionLease, verdict: Verdict, response: BackendResponse | None
     ) -> Spent:
         """Free a call's slot; returns what it has cost."""
-        alike = self.alike
-        return self._attempts.settle(alike.model, lease, verdict, response, alike.tenant)
+        return self._attempts.settle(self.alike.model, lease, verdict, response)
 
 
-class Prepared(NamedTuple):
-    """A call that may be sent."""
-
-    address: Address
-    head: bytes
-    body: bytes
+Prepared = tuple[Address, Message]
+"""A call that may be sent, and where to."""
 
 
 class FunctionCall:
     """One call of a function: a place with a slot."""
 
-    __slots__ = ("_calls", "_lease", "_prepared", "_response", "_side", "spent", "way")
+    __slots__ = (
+        "_calls", "_lease", "_message", "_response", "_side", "address", "connect_timeout_s",
+        "max_answer_bytes", "spent", "timeout_s", "way",
+    )  # fmt: skip
 
     def __init__(
         self, side: FunctionSide, calls: Calls, lease: FunctionLease, prepared: Prepared
@@ -149,36 +145,20 @@ class FunctionCall:
         self._side = side
         self._calls = calls
         self._lease = lease
-        self._prepared = prepared
+        self.address, self._message = prepared
         self._response: BackendResponse | None = None
+        self.connect_timeout_s = calls.connect_timeout_s
+        self.max_answer_bytes: float = calls.max_answer_bytes
+        # The function's own limit, and what a cold start may take.
+        self.timeout_s = side.timeout_s
         self.spent: Spent | None = None
         self.way = side.way(is_cold=None)
-
-    @property
-    def address(self) -> Address:
-        """The platform's."""
-        return self._prepared.address
-
-    @property
-    def connect_timeout_s(self) -> float | None:
-        """As configured."""
-        return self._calls.connect_timeout_s
-
-    @property
-    def timeout_s(self) -> float:
-        """The function's own limit, and what a cold start may take."""
-        return self._side.timeout_s
-
-    @property
-    def max_answer_bytes(self) -> float:
-        """As configured."""
-        return self._calls.max_answer_bytes
 
     def message(self, head: Sorted, request_id: bytes, body: bytes) -> tuple[bytes, bytes]:
         """As it was prepared."""
         del request_id, body
         self._lease.begin(self._side.alike.request, head.body_bytes)
-        return self._prepared.head, self._prepared.body
+        return self._message
 
     def passes_on(self, head: ResponseHead, size_bytes: int, start: bytes) -> bool:
         """Whether the platform's answer is the model's as it comes. Raises AttemptError."""
@@ -193,8 +173,9 @@ class FunctionCall:
         return self._taken(self._calls.understand(head, body))
 
     def _taken(self, found: Understood) -> Answer:
-        self._note(self._lease.answered(found.response))
-        return Answer(found.head, found.response.body)
+        head, response = found
+        self._note(self._lease.answered(response))
+        return Answer(head, response.body)
 
     def read(
         self, head: ResponseHead, body: bytes, told: Callable[[Callable[[], Answer]], None]
@@ -220,8 +201,9 @@ class FunctionCall:
         """Free the slot, and learn what the call has cost."""
         del started, now
         self.spent = self._side.settle(self._lease, verdict_of_answer(status), self._response)
-        if self._response is not None:
-            self._note(self._response)
+        response = self._response
+        if response is not None and response.cold_start is not self.way.is_cold:
+            self._note(response)  # a stream has told at its end
 
     def own_answer(self, error: AttemptError) -> Answer | None:
         """The answer of a model whose own code has failed; what else failed is noted."""

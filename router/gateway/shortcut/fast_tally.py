@@ -15,6 +15,7 @@ import numpy as np
 from router.domain.clock import Clock
 from router.domain.decision import Backend, Reason
 from router.domain.request import InferenceRequest
+from router.domain.spent import Spent
 from router.domain.tokens import Tokens
 from router.gateway.exchange import Telemetry
 from router.gateway.responses import outcome_of_status
@@ -157,6 +158,10 @@ class Answers:
         tally.metrics.record_callers(
             self._tenant, self._model, outcome, times[:, 1], is_cold=bool(self._shared.is_cold)
         )
+        if self._shared.backend is Backend.SERVERLESS:
+            spent = [each[-1] for each in ended if each[-1] is not None]
+            total_usd, gb_s = sum(each.call_usd for each in spent), sum(each.gb_s for each in spent)
+            tally.metrics.add_call_cost(self._model, self._tenant, Spent(0.0, total_usd, gb_s))
         if self._tells_tokens:
             told = [tokens for *_, tokens, _ in ended if tokens is not None]
             total = Tokens(sum(each.input for each in told), sum(each.output for each in told))

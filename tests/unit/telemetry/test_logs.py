@@ -152,7 +152,7 @@ def test_the_longest_line_is_still_one_atomic_write() -> None:
 @pytest.mark.parametrize("request_id", ["r-7", 'a"b', "back\\slash", "%d%s"])
 @pytest.mark.parametrize("deadline_ms", [None, 250.0, 0.5])
 @pytest.mark.parametrize("tokens", [None, Tokens(12, 345)])
-@pytest.mark.parametrize("spent", [None, Spent(1e-6, 0.0625)])
+@pytest.mark.parametrize("spent", [None, Spent(0.0, 1e-6, 0.0625)])
 def test_a_template_gives_the_line_of_the_record(
     record: AccessRecord, request_id: str, deadline_ms: float | None, tokens: Tokens | None,
     spent: Spent | None,
