@@ -24,6 +24,7 @@ from router.dispatch.director import Director
 from router.domain.events import EventKind, told
 from router.gateway.admin.admin_access import AdminAccess, admin_guard
 from router.gateway.admin.certificate import CertificateWatch
+from router.gateway.admin.jobs import NoJobs
 from router.gateway.admin.port import AdminPort, stream_reply
 from router.gateway.admin.status import ReloadState, StatusSources, readings, status
 from router.gateway.admin.watching import WatchedQuality
@@ -158,6 +159,7 @@ class Gateway:
             self.reload,
             self._events,
             self._feed,
+            self._jobs.desk if self._jobs is not None else NoJobs(),
         )
         at_once(self._take_up(None, self._runtime.current))
 

@@ -44,21 +44,23 @@ function take(message) {
 
 const total = (counts) => Object.values(counts).reduce((sum, value) => sum + value, 0);
 
-// What grew within the last seconds, by the second: decisions and dollars of a model.
+// What grew within the last seconds: decisions by the second, dollars (also of what else might have been) by the hour.
 export function rates(name) {
   const now = samples.at(-1), then = samples.find((sample) => sample.models.has(name));
   const after = now?.models.get(name), before = then?.models.get(name);
   const seconds = now && then ? now.at - then.at : 0;
-  const found = {decisions: {}, requests: 0, usd: {}, usdPerHour: 0};
+  const found = {decisions: {}, requests: 0, usd: {}, usdPerHour: 0, insteadPerHour: {}};
   if (!after || !before || seconds <= 0) return found;
   const rate = (counts, earlier) => Object.fromEntries(
     Object.entries(counts).map(([key, value]) => [key, Math.max(0, value - (earlier[key] ?? 0)) / seconds]),
   );
   found.decisions = rate(after.decisions, before.decisions);
   found.requests = total(found.decisions);
-  found.usd = Object.fromEntries(
-    Object.entries(rate(after.cost_usd, before.cost_usd)).map(([part, usd]) => [part, usd * 3600]),
+  const hourly = (counts, earlier) => Object.fromEntries(
+    Object.entries(rate(counts, earlier)).map(([part, usd]) => [part, usd * 3600]),
   );
+  found.usd = hourly(after.cost_usd, before.cost_usd);
+  found.insteadPerHour = hourly(after.alternatives_usd, before.alternatives_usd);
   found.usdPerHour = total(found.usd);
   return found;
 }

@@ -13,6 +13,7 @@ from router.jobs.deliveries.deliverer import Deliverer
 from router.jobs.deliveries.messages import job_message
 from router.jobs.deliveries.poster import Poster
 from router.jobs.deliveries.records import About, Progress
+from router.jobs.desk import Desk
 from router.jobs.files import Files
 from router.jobs.front import Front
 from router.jobs.objects import Objects
@@ -63,6 +64,7 @@ class Jobs:
             self._poster.post, wall_clock, calling.rng,
         )  # fmt: skip
         self.runner.endings.listeners.append(self._deliverer.ended)
+        self.desk = Desk(store, self.runner, wall_clock)
         self._told = "", 0.0
         self._states: Mapping[State, int] = {}
         self._deliveries: Mapping[Progress, int] = {}

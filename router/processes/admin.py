@@ -100,7 +100,7 @@ class FleetAdmin:
             health=self._health, ready=self._ready, metrics=self._metrics, status=self._status,
             events=self._events, config=self._config, explain=self._explain, reload=self._reload,
             drain=self._drain, canary=self._canary, quality=self._quality,
-            quality_action=self._quality_action,
+            quality_action=self._quality_action, jobs=self._jobs, jobs_action=self._jobs_action,
         )  # fmt: skip
         add_routes(app, self._feed, handlers)
         return app
@@ -153,6 +153,13 @@ class FleetAdmin:
     async def _quality(self, request: web.Request) -> web.Response:
         """Each process knows what all of them have found, a few seconds late."""
         return await self._any("GET", request.path_qs)
+
+    async def _jobs(self, request: web.Request) -> web.Response:
+        """All processes share one store."""
+        return await self._any("GET", request.path_qs)
+
+    async def _jobs_action(self, request: web.Request) -> web.Response:
+        return await self._any("POST", request.path_qs, await request.read())
 
     async def _quality_action(self, request: web.Request) -> web.Response:
         """Asked of all, for each process learns a baseline; that of the first one holds."""

@@ -2,7 +2,11 @@
 
 import gzip
 import hashlib
+import re
 from pathlib import Path
+
+from router.domain.events import EventKind
+from router.jobs.records import State
 
 ROOT = Path(__file__).parents[2]
 STATIC = ROOT / "router" / "page" / "static"
@@ -24,3 +28,11 @@ def test_it_is_small_and_asks_nobody_else():
     assert len(gzip.compress(b"".join(file.read_bytes() for file in files))) < 60_000
     assert b"http://" not in (STATIC / "index.html").read_bytes()
     assert b"https://" not in (STATIC / "index.html").read_bytes()
+
+
+def test_it_offers_every_kind_of_event_and_every_state_of_jobs():
+    source = "".join(path.read_text() for path in (ROOT / "page" / "src").glob("*.jsx"))
+    for name, wanted in (("KINDS", EventKind), ("STATES", State)):
+        listed = re.search(rf"const {name} = \[(.*?)\]", source)
+        assert listed is not None
+        assert re.findall(r'"(\w+)"', listed[1]) == [str(each) for each in wanted], name

@@ -1,43 +1,34 @@
 """The page of the admin port in a real browser: each view, with traffic, without a complaint."""
 
-import hashlib
 import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-import yaml
 
-from tests.fakes.upstreams import ok
-from tests.integration.harness import Harness
+from tests.integration.gateway.conftest import made_up_credentials
 from tests.system.browser import Tab, browsing
+from tests.system.staged import Staged, send, staged
+
+__all__ = ["made_up_credentials"]
 
 pytestmark = pytest.mark.system
 
 PAGE = Path(__file__).parents[2] / "page"
-TENANTS = ("checkout", "search", "batch")
 VIEWS = {
     "fleet": "document.querySelectorAll('tbody tr').length && document.querySelector('.ribbon')",
     "model/m": "document.querySelector('.ribbon') && document.body.innerText.includes('Replicas')",
-    "tenants": "document.body.innerText.includes('checkout')",
+    "tenants": "document.querySelector('meter') && document.body.innerText.includes('limited')",
+    "quality": "document.body.innerText.includes('fraud') && document.querySelector('td .quiet')",
+    "jobs": "[...document.querySelectorAll('td button')].some(b => b.innerText === 'try again')",
     "events": "document.querySelectorAll('.events li').length > 2",
 }
 
 
 @pytest.fixture
-async def gateway(tmp_path: Path) -> AsyncIterator[Harness]:
-    keys = [
-        {
-            "name": f"{tenant}-key", "tenant": tenant,
-            "sha256": hashlib.sha256(tenant.encode()).hexdigest(),
-            **({"rate_per_s": 0.1, "burst": 3} if tenant == "batch" else {}),
-        }
-        for tenant in TENANTS
-    ]  # fmt: skip
-    (tmp_path / "keys.yaml").write_text(yaml.safe_dump(keys))
-    config = {"auth": {"api_keys_file": "keys.yaml"}}
-    async with Harness(tmp_path, warm=[ok(), ok()], function=ok(), config=config) as gateway:
+async def gateway(tmp_path: Path) -> AsyncIterator[Staged]:
+    async with staged(tmp_path) as gateway:
         yield gateway
 
 
@@ -57,14 +48,7 @@ def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
     return (folder / "node_modules/axe-core/axe.min.js").read_text()
 
 
-async def send(gateway: Harness) -> None:
-    """Some of everything: three tenants, both places, refusals."""
-    for number in range(60):
-        where = {"x_router_backend": "serverless"} if number % 3 == 0 else {}
-        await gateway.infer(b"{}", authorization=f"Bearer {TENANTS[number % 3]}", **where)
-
-
-async def look(tab: Tab, gateway: Harness, view: str) -> None:
+async def look(tab: Tab, gateway: Staged, view: str) -> None:
     """Open a view while there is traffic, and wait until it shows it."""
     await tab.tell("Page.navigate", url=f"{gateway.admin}/#{view}")
     await tab.until("document.querySelector('header nav')")
@@ -108,3 +92,39 @@ async def test_heads_of_tables_sort_by_keyboard(gateway, tab):
     tenants = [name for name in names if name != "nobody"]  # who has no name comes first
     assert len(tenants) > 1
     assert tenants == sorted(tenants)
+
+
+async def test_a_job_that_failed_for_good_is_tried_again_by_its_button(gateway, tab):
+    await look(tab, gateway, "jobs")
+    before = len(gateway.others["broken"].received)
+    await tab.run("document.querySelector('td button').click()")
+    await gateway.until(lambda: len(gateway.others["broken"].received) > before)
+    await tab.until("document.querySelector('p[role=status]').innerText.includes('waits again')")
+
+
+async def test_a_canary_is_rolled_back_by_its_button(gateway, tab):
+    await look(tab, gateway, "fleet")
+    await tab.run(
+        "[...document.querySelectorAll('button')].find(b => b.innerText === 'roll back').click()"
+    )
+    await tab.until("document.body.innerText.includes('rolled back: ')")
+    assert gateway.gateway._runtime.current.trials["try-next"].is_rolled_back
+
+
+async def test_nothing_is_wider_than_a_narrow_window(gateway, tmp_path):
+    async with browsing(tmp_path / "narrow", width=500) as tab:
+        for view in VIEWS:
+            await look(tab, gateway, view)
+            width = await tab.run("document.documentElement.scrollWidth - innerWidth")
+            assert width <= 0, view
+
+
+async def test_colours_follow_the_system(gateway, tab, axe):
+    dark = [{"name": "prefers-color-scheme", "value": "dark"}]
+    await tab.tell("Emulation.setEmulatedMedia", features=dark)
+    await look(tab, gateway, "tenants")
+    colour = await tab.run("getComputedStyle(document.body).backgroundColor")
+    assert colour == "rgb(13, 17, 23)"
+    await tab.run(f"{axe};0")
+    found = await tab.run("axe.run().then(told => told.violations.map(each => each.id))")
+    assert found == [], "the contrast is enough in the dark, too"

@@ -18,6 +18,8 @@ from router.domain.errors import (
 from router.gateway.admin.events import document as events_document
 from router.gateway.admin.events import search_of
 from router.gateway.admin.explain import ExplainQuestion, explain
+from router.gateway.admin.jobs import JobQuestion, JobsDesk
+from router.gateway.admin.jobs import search_of as jobs_search_of
 from router.gateway.admin.routes import Handlers, add_routes
 from router.gateway.admin.status import StatusSources, status
 from router.gateway.admin.trials import CanaryQuestion, act
@@ -97,6 +99,7 @@ class AdminPort:
     reload: Callable[[], Awaitable[str]]
     events: EventBook
     feed: Feed
+    jobs: JobsDesk
 
     def application(self, *middlewares: Middleware) -> web.Application:
         """The aiohttp application that serves them, behind what decides who may ask."""
@@ -105,7 +108,7 @@ class AdminPort:
             health=self._health, ready=self._ready, metrics=self._metrics, status=self._status,
             events=self._events, config=self._config, explain=self._explain, reload=self._reload,
             drain=self._drain, canary=self._canary, quality=self._quality,
-            quality_action=self._quality_action,
+            quality_action=self._quality_action, jobs=self._jobs, jobs_action=self._jobs_action,
         )  # fmt: skip
         add_routes(app, self.feed, handlers)
         return app
@@ -164,6 +167,18 @@ class AdminPort:
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             return json_reply({"error": f"the question is not valid: {error}"}, 400)
         return json_reply(await self.sources.quality.act(question))
+
+    async def _jobs(self, request: web.Request) -> web.Response:
+        """How the jobs of all tenants stand."""
+        return json_reply(await self.jobs.shown(jobs_search_of(request.query)))
+
+    async def _jobs_action(self, request: web.Request) -> web.Response:
+        """Have a job that failed for good begun again."""
+        try:
+            question = msgspec.json.decode(await request.read(), type=JobQuestion)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            return json_reply({"error": f"the question is not valid: {error}"}, 400)
+        return json_reply(await self.jobs.retry(question.id))
 
     async def _drain(self, request: web.Request) -> web.Response:
         """Take one endpoint out of rotation, or the whole gateway.

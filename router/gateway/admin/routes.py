@@ -9,6 +9,7 @@ from typing import NamedTuple
 from aiohttp import web
 
 from router.gateway.admin.events import EVENTS_PATH
+from router.gateway.admin.jobs import JOBS_PATH
 from router.page.feed import Feed
 from router.page.handlers import add_page
 
@@ -30,6 +31,8 @@ class Handlers(NamedTuple):
     canary: Handler
     quality: Handler
     quality_action: Handler
+    jobs: Handler
+    jobs_action: Handler
 
 
 def add_routes(app: web.Application, feed: Feed, handlers: Handlers) -> None:
@@ -47,3 +50,5 @@ def add_routes(app: web.Application, feed: Feed, handlers: Handlers) -> None:
     app.router.add_post("/v1/canary", handlers.canary)
     app.router.add_get("/v1/quality", handlers.quality)
     app.router.add_post("/v1/quality", handlers.quality_action)
+    app.router.add_get(JOBS_PATH, handlers.jobs)
+    app.router.add_post(JOBS_PATH, handlers.jobs_action)

@@ -21,7 +21,15 @@ def snapshot(requests: float, usd: float, slow: int = 0, model: str = "m") -> Sn
             "router_requests_total": [
                 ((model, "pool", "ok"), requests / 2), ((model, "serverless", "ok"), requests / 2),
             ],
-            "router_cost_usd_total": [((model, "serverless"), usd)],
+            "router_cost_usd_total": [
+                ((model, "serverless"), usd / 4), ((model, "kept_warm"), usd / 4),
+                ((model, "warm_busy"), usd / 8), ((model, "warm_idle"), usd * 3 / 8),
+            ],
+            "router_decisions_total": [
+                ((model, "serverless", "spillover"), requests / 4), ((model, "pool", "hint"), 9.0),
+            ],
+            "router_cold_starts_total": [((model,), requests / 10)],
+            "router_replicas_ready": [((model,), 3.0), (("a shared pool",), 7.0)],
         },
         {"router_request_duration_seconds": [((model, "pool"), Buckets(tuple(counts), 1.0))]},
     )  # fmt: skip
@@ -42,6 +50,12 @@ def test_what_grew_is_noted_by_the_second() -> None:
     assert columns["requests_per_s"] == [10.0] * 3
     assert columns["pool_per_s"] == [5.0] * 3
     assert columns["usd_per_h"] == pytest.approx([3.6] * 3, rel=1e-3)
+    assert columns["usd_serverless_per_h"] == pytest.approx([1.8] * 3, rel=1e-3)
+    assert columns["usd_warm_busy_per_h"] == pytest.approx([0.45] * 3, rel=1e-3)
+    assert columns["usd_warm_idle_per_h"] == pytest.approx([1.35] * 3, rel=1e-3)
+    assert columns["replicas"] == [3.0] * 3
+    assert columns["cold_starts_per_s"] == [1.0] * 3
+    assert columns["spills_per_s"] == [2.5] * 3
     for p50, p99 in zip(columns["p50_ms"], columns["p99_ms"], strict=True):
         assert p50 is not None
         assert p99 is not None
@@ -58,6 +72,9 @@ def test_an_hour_is_kept_in_steps_and_a_day_in_minutes() -> None:
     assert set(gaps[:50]) == {60}
     assert len(times) == pytest.approx(360 + 60, abs=2)
     assert set(columns["requests_per_s"]) == {10.0}
+    assert set(columns["replicas"]) == {3.0}
+    assert columns["usd_per_h"] == pytest.approx([3.6] * len(times), rel=2e-3)
+    assert columns["p50_ms"][0] is None, "of what is older than an hour less is kept"
 
 
 def test_what_was_missed_is_unknown() -> None:
