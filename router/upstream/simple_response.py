@@ -49,7 +49,8 @@ def _read_head(block: bytes) -> ResponseHead | None:
     headers: list[tuple[str, str]] = []
     content_length = None
     for raw in lines[1:]:
-        line = _read_header_line(raw) if len(raw) <= _MAX_LINE_BYTES else None
+        read = _read_known_line if len(raw) <= _MAX_LINE_BYTES else _read_header_line
+        line = read(raw)
         if line is None:
             return None
         header, length = line
@@ -80,6 +81,11 @@ def _read_status_line(line: bytes) -> tuple[int, str] | None:
 
 
 @lru_cache(maxsize=1024)
+def _read_known_line(line: bytes) -> _Line | None:
+    """Short lines mostly repeat. Long ones rarely do: the log that AWS Lambda sends with a call."""
+    return _read_header_line(line)
+
+
 def _read_header_line(line: bytes) -> _Line | None:
     match = _HEADER_LINE.fullmatch(line)
     if match is None:

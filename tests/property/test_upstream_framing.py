@@ -141,9 +141,19 @@ def test_the_shortcut_keeps_the_limit_of_the_head(limit, accepted):
     assert (read_simple(data, limit) is not None) is accepted
 
 
+def test_the_shortcut_takes_a_long_line():
+    """Such as the log that AWS Lambda sends with each answer."""
+    data = (
+        b"HTTP/1.1 200 OK\r\nX-Amz-Log-Result: " + b"x" * 4000 + b"\r\nContent-Length: 2\r\n\r\nok"
+    )
+    assert read_simple(data, 10**6) is not None
+
+
 @settings(max_examples=1000)
 @given(data=STREAMS)
 @example(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-A: b\r\n\r\nok")
+@example(b"HTTP/1.1 200 OK\r\nX-A: " + b"x" * 400 + b"\r\nContent-Length: 2\r\n\r\nok")
+@example(b"HTTP/1.1 200 OK\r\nX-A: " + b"x" * 400 + b"\xe9\r\nContent-Length: 2\r\n\r\nok")
 @example(b"HTTP/1.1 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nok")
 def test_the_shortcut_reads_what_the_parser_reads_or_declines(loop, data):
     simple = read_simple(data, MAX_HEAD_BYTES)
