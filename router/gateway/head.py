@@ -92,9 +92,12 @@ def read_head(
     is_special = _label(forwarded, media)
     forwarded["via"] = _via(forwarded.get("via"))
     is_binary = "inference-header-content-length" in forwarded
+    request_id = read_request_id(headers.get("x-request-id"))
+    if request_id is None:
+        forwarded.pop("x-request-id", None)  # it gets one that can be used
     return Head(
         headers=forwarded,
-        request_id=read_request_id(headers.get("x-request-id")),
+        request_id=request_id,
         deadline_ms=read_deadline_ms(headers.get("x-router-deadline-ms")),
         hint=_hint(headers.get("x-router-backend")),
         is_text=coding in {"", "identity"} and not (is_binary or is_special),

@@ -7,7 +7,7 @@ module, so what one example taught it is used in the next.
 import asyncio
 
 import pytest
-from hypothesis import HealthCheck, event, given, settings
+from hypothesis import HealthCheck, event, example, given, settings
 from hypothesis import strategies as st
 
 from tests.fakes.client_wire import Gateway, cut, play
@@ -177,6 +177,7 @@ def same(loop, gateway, segments, is_late) -> None:
     event(f"{fast.log.fast} of {len(fast.log.understood)} on the fast path")
 
 
+@example(before=[], odd=(plain(b"x" * LONG, b"x-request-id:! r"), []), after=[], is_late=False)
 @settings(QUICK, max_examples=500)
 @given(
     before=st.lists(GOOD, max_size=2), odd=st.tuples(ODD, SIZES),
