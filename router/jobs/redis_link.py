@@ -23,7 +23,7 @@ class RedisLink:
 
     def __init__(self, url: str, prefix: str) -> None:
         self._prefix = prefix
-        self._redis = redis_client(url, _TIMEOUT_S, _CONNECTIONS)
+        self._redis = redis_client(url, prefix, _TIMEOUT_S, _CONNECTIONS)
         self._scripts: dict[str, AsyncScript] = {}
         self._free = asyncio.Semaphore(_CONNECTIONS)
         self._keeps = False

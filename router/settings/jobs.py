@@ -10,8 +10,9 @@ from pydantic import Field
 
 from router.settings.deliveries import DeliveriesSettings
 from router.settings.quantities import COUNT, DURATION, GIB, HOUR_S, MIB, SIZE, Quantity
+from router.settings.redis_address import RedisAddress
 from router.settings.section import Section
-from router.settings.values import FilePath, Url
+from router.settings.values import FilePath
 
 _MOST_S = 24 * HOUR_S
 
@@ -23,12 +24,10 @@ class JobsSettings(Section):
         default=None,
         description="folder of the journal, of payloads and of answers; empty: no jobs are taken",
     )
-    redis_url: Annotated[str, Url(("redis", "rediss", "unix"), credentials=True, empty=True)] = (
-        Field(
-            default="",
-            description="Redis that keeps the jobs of several gateways, which then share the"
-            " directory too; it needs appendonly yes. Empty: a journal in the directory",
-        )
+    redis_url: Annotated[str, RedisAddress()] = Field(
+        default="",
+        description="Redis that keeps the jobs of several gateways, which then share the"
+        " directory too; it needs appendonly yes. Empty: a journal in the directory",
     )
     window_s: Annotated[float, Quantity(DURATION, 1.0, 30 * _MOST_S)] = Field(
         default=HOUR_S, alias="window", description="time in which a call is done that states none"

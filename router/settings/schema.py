@@ -29,13 +29,14 @@ from router.settings.quantities import (
     Quantity,
     wrong,
 )
+from router.settings.redis_address import RedisAddress
 from router.settings.references import BACKENDS
 from router.settings.retries import RetrySettings
 from router.settings.rules import RuleSettings
 from router.settings.section import Section
 from router.settings.server import ServerSettings
 from router.settings.sharing import SHARED_POOLS, SharingSettings, named
-from router.settings.values import MAX_LIST_ITEMS, FilePath, ModelName, Text, Url, Version
+from router.settings.values import MAX_LIST_ITEMS, FilePath, ModelName, Text, Version
 from router.turns import Steps, at_once
 
 MAX_ENTRIES = 1000
@@ -54,7 +55,6 @@ OpenAIPath = Annotated[
         "a path of 1..5 parts, without a query, and none that OIP or /v1/models has",
     ),
 ]
-RedisUrl = Annotated[str, Url(("redis", "rediss", "unix"), credentials=True, empty=True)]
 
 
 class ColdStart(StrEnum):
@@ -67,7 +67,7 @@ class ColdStart(StrEnum):
 class SharedStateSettings(Section):
     """Counters shared between gateways; never awaited by a request."""
 
-    redis_url: RedisUrl = Field(
+    redis_url: Annotated[str, RedisAddress()] = Field(
         default="", description="Redis shared by all gateways; empty: each counts for itself"
     )
     namespace: Namespace = Field(default="hybrid-router", description="prefix of every Redis key")

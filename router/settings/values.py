@@ -118,17 +118,16 @@ class TextList:
 
 @dataclass(frozen=True, slots=True)
 class Url:
-    """An absolute URL with one of `schemes`, a host, and no credentials unless allowed."""
+    """An absolute URL with one of `schemes`, a host, and no credentials."""
 
     schemes: tuple[str, ...]
-    credentials: bool = False
     empty: bool = False
 
     @property
     def range(self) -> str:
         """The valid values in words."""
         text = f"a URL starting with {' or '.join(s + '://' for s in self.schemes)}"
-        text += "" if self.credentials else ", without user, password, query or fragment"
+        text += ", without user, password, query or fragment"
         return text + (", or empty" if self.empty else "")
 
     @property
@@ -157,7 +156,7 @@ class Url:
         if parts.scheme == "unix":
             return bool(parts.path)
         bare = "@" not in parts.netloc and not parts.query and not parts.fragment
-        return bool(parts.hostname) and (self.credentials or bare)
+        return bool(parts.hostname) and bare
 
     def __get_pydantic_core_schema__(self, _s: object, _h: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_plain_validator_function(self.read)

@@ -22,10 +22,10 @@ class Notes:
     """
 
     def __init__(self, config: SharedStateConfig, topic: str) -> None:
-        self._prefix = f"{config.namespace}:{topic}"
+        self._prefix = f"{config.prefix}:{topic}"
         self._own_id = config.gateway_id
         self._budget_s = config.operation_timeout_s * _OPERATIONS
-        self._redis = redis_client(config.redis_url, config.operation_timeout_s, 2)
+        self._redis = redis_client(config.redis_url, config.prefix, config.operation_timeout_s, 2)
 
     async def leave(self, text: bytes, expiry_s: float, kind: str = "") -> None:
         """Leave a note of that kind for the others, in place of the last one."""

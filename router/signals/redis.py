@@ -17,6 +17,7 @@ from redis.exceptions import RedisError
 
 from router.domain.clock import Clock, Sleep
 from router.domain.events import EventKind, told
+from router.domain.redis_url import parse_redis_url
 from router.signals.own_record import OwnRecord, Told
 from router.signals.peers import Answer, Peers
 from router.signals.records import (
@@ -62,6 +63,11 @@ class SharedStateConfig:
     operation_timeout_s: float = 0.1
     staleness_s: float = 3.0
 
+    @property
+    def prefix(self) -> str:
+        """What every key begins with: the namespace, as one server of a cluster has all of it."""
+        return parse_redis_url(self.redis_url).namespace(self.namespace)
+
 
 class SharedState:
     """Keeps `snapshot` current while `run` runs; nothing else of it is for the request path.
@@ -82,9 +88,10 @@ class SharedState:
         self._publish = publish
         self._clock = clock
         self._sleep = sleep
-        self._redis = redis_client(config.redis_url, config.operation_timeout_s, 2)
-        self._members_key = f"{config.namespace}:gateways"
-        self._leader_key = f"{config.namespace}:leader"
+        prefix = self._prefix = config.prefix
+        self._redis = redis_client(config.redis_url, prefix, config.operation_timeout_s, 2)
+        self._members_key = f"{prefix}:gateways"
+        self._leader_key = f"{prefix}:leader"
         self._degraded = False
         self._own = OwnRecord(secrets.randbelow(_FIRST_NUMBERS))
         self._peers = Peers()
@@ -241,7 +248,7 @@ class SharedState:
             await self._redis.aclose()
 
     def _record_key(self, owner: str) -> str:
-        return f"{self._config.namespace}:gateway:{owner}"
+        return f"{self._prefix}:gateway:{owner}"
 
     @property
     def _lease_ms(self) -> int:

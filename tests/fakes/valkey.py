@@ -24,7 +24,7 @@ class ValkeyProcess:
     """
 
     def __init__(self, data_dir: Path, **config: str) -> None:
-        self._port = _free_port()
+        self._port = free_port()
         self._server = ValkeyServer(port=self._port, data_dir=data_dir, config=config)
         self._pid: int | None = None
         self.url = f"redis://127.0.0.1:{self._port}/0"
@@ -60,7 +60,7 @@ class ValkeyProcess:
         return redis.Redis.from_url(self.url, socket_timeout=5)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """A port that nobody gets by chance while the server is down or not yet up.
 
     One that the kernel chose could go to any other test's socket in that time.

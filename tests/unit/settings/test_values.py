@@ -4,6 +4,7 @@ from typing import Annotated, Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
+from router.settings.redis_address import RedisAddress
 from router.settings.schema import OpenAIPath
 from router.settings.server import Origin
 from router.settings.values import (
@@ -98,10 +99,17 @@ def test_a_replica_url_is_plain_http_without_credentials(value: object) -> None:
         read(Annotated[str, Url(("http", "https"))], value)
 
 
-@pytest.mark.parametrize("value", ["redis://u:p@h:6379/0", "unix:///run/redis.sock", ""])
+@pytest.mark.parametrize(
+    "value", ["redis://u:p@h:6379/0", "unix:///run/redis.sock", "redis+cluster://a,b", ""]
+)
 def test_a_redis_url_may_have_credentials_or_be_empty(value: str) -> None:
-    url = Url(("redis", "rediss", "unix"), credentials=True, empty=True)
-    assert read(Annotated[str, url], value) == value
+    assert read(Annotated[str, RedisAddress()], value) == value
+
+
+@pytest.mark.parametrize("value", ["http://h", "redis://h ", "redis://" + "h" * 5000, 7, None])
+def test_what_is_no_redis_url_is_refused(value: object) -> None:
+    with pytest.raises(ValidationError, match="a URL starting with redis://"):
+        read(Annotated[str, RedisAddress()], value)
 
 
 @pytest.mark.parametrize(
