@@ -25,12 +25,14 @@ python:
 	@.ci/venv $(VENV) $(PYTHON) $(if $(filter file,$(origin PYTHON)),,given)
 
 $(VENV)/.serve: $(LOCKS)/serve.txt pyproject.toml | python
-	$(PIP) -r $(LOCKS)/serve.txt || $(NO_PACKAGES)
-	$(PIP) --no-deps --editable . || $(NO_PACKAGES)
+	@echo "installing the packages of deploy/requirements/serve.txt into $(VENV) ..."
+	@$(PIP) -r $(LOCKS)/serve.txt || $(NO_PACKAGES)
+	@$(PIP) --no-deps --editable . || $(NO_PACKAGES)
 	@touch $@
 
 $(VENV)/.dev: $(LOCKS)/dev.txt $(VENV)/.serve
-	$(PIP) -r $(LOCKS)/dev.txt || $(NO_PACKAGES)
+	@echo "installing the packages of deploy/requirements/dev.txt into $(VENV) ..."
+	@$(PIP) -r $(LOCKS)/dev.txt || $(NO_PACKAGES)
 	@touch $@
 
 .demo/.models: workers/demo/packages.txt workers/demo/models.py $(VENV)/.serve
@@ -86,8 +88,8 @@ docs: $(VENV)/.dev  ## the manual, in site/; fails for a link that leads nowhere
 
 dist: $(VENV)/.dev  ## the sdist and the wheel, in dist/
 	rm -rf dist man && mkdir man
-	$(BIN)/click-man --target man hybrid-router
-	$(BIN)/uv build --quiet --python $(BIN)/python --out-dir dist || $(NO_PACKAGES)
+	@$(BIN)/click-man --target man hybrid-router >/dev/null
+	@$(BIN)/uv build --quiet --python $(BIN)/python --out-dir dist || $(NO_PACKAGES)
 	@ls dist/*.whl dist/*.tar.gz
 
 clean:  ## remove everything that make has created
@@ -98,5 +100,5 @@ lock: $(VENV)/.dev  ## re-pin every dependency to its newest allowed version
 	$(PIN) --extra dev -c $(LOCKS)/serve.txt pyproject.toml -o $(LOCKS)/dev.txt
 	for image in router worker; do $(PIN) -c $(LOCKS)/serve.txt $(LOCKS)/$$image.in -o $(LOCKS)/$$image.txt; done
 	$(PIN) -c $(LOCKS)/dev.txt $(LOCKS)/manifests.in -o $(LOCKS)/manifests.txt
-	for server in mlserver kserve; do $(PIN) $(LOCKS)/$$server.in -o $(LOCKS)/$$server.txt; done
+	for tool in mlserver kserve docs; do $(PIN) $(LOCKS)/$$tool.in -o $(LOCKS)/$$tool.txt; done
 	$(PIN) $(LOCKS)/bench.in -o $(LOCKS)/bench.txt

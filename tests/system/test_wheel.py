@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,7 +31,8 @@ class Installed:
     def __init__(self, folder: Path, wheel: Path) -> None:
         self.folder = folder / "work"
         self.folder.mkdir()
-        self._bin = folder / "venv" / "bin"
+        self.prefix = folder / "venv"
+        self._bin = self.prefix / "bin"
         self._wheel = wheel
         subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
         kept = {"PATH", "HOME", "HTTPS_PROXY", "NO_PROXY"}
@@ -80,11 +82,20 @@ class Installed:
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     folder = tmp_path_factory.mktemp("wheel")
-    uv = Path(sys.executable).with_name("uv")
-    subprocess.run(
-        [uv, "build", "--quiet", "--python", sys.executable, "--out-dir", folder / "dist", ROOT],
-        check=True, timeout=300,
-    )  # fmt: skip
+    sources = folder / "sources"
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True)
+    for name in filter(None, listed.stdout.decode().split("\0")):
+        (sources / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, sources / name)
+    (sources / "man").mkdir()
+    tools = Path(sys.executable).parent
+    build = ("build", "--quiet", "--python", sys.executable, "--out-dir", str(folder / "dist"))
+    pages = ("--target", "man", "hybrid-router")
+    for command in ([str(tools / "click-man"), *pages], [str(tools / "uv"), *build]):
+        done = subprocess.run(
+            command, cwd=sources, capture_output=True, text=True, check=False, timeout=300
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
     (wheel,) = (folder / "dist").glob("*.whl")
     assert __version__ in wheel.name
     made = Installed(folder, wheel)
@@ -130,6 +141,9 @@ def test_a_gateway_needs_no_inference_runtime_and_nothing_that_is_compiled(
     assert __version__ in installed.run("hybrid-router", "--version", code=0)
     assert installed.lacks("onnxruntime")
     assert installed.lacks("awslambdaric")
+    manual = installed.prefix / "share" / "man" / "man1"
+    assert "SIGTERM" in (manual / "hybrid-router-serve.1").read_text()
+    assert (manual / "hybrid-router-init.1").exists()
     made = ("--pool", "static", "--function", "none", "--model", "m")
     installed.run("hybrid-router", "init", *made, code=0)
     assert "valid" in installed.run("hybrid-router", "check", "router.yaml", code=0)
