@@ -54,6 +54,9 @@ from router.telemetry.logs import AccessLog
 from router.telemetry.loop_watch import LoopWatch
 from router.telemetry.metrics import Metrics, Objective
 from router.telemetry.recent import Recent
+from router.telemetry.span_exporter import Collector, SpanExporter
+from router.telemetry.trace import Kept
+from router.telemetry.tracer import Keeping, Tracer
 from router.turns import Steps, Turn, at_once, in_turns
 
 _log = logging.getLogger(__name__)
@@ -117,11 +120,16 @@ class Gateway:
                 target, settings.server.access_log_max_bytes, settings.server.access_log_files
             ),
         )
-        director = Director(self._metrics, parts.clock, parts.rng)
-        self._data = DataPlane(
-            self._runtime, director, Telemetry(self._metrics, self._access_log), parts.clock,
-            instance_id, parts.upstream,
+        self._tracer = Tracer(self._metrics, parts.rng)
+        self._spans = SpanExporter(
+            self._tracer, self._metrics, lambda: _collector(self._runtime.current),
+            (__version__, instance_id), (parts.clock, parts.wall_clock), parts.sleep,
         )  # fmt: skip
+        director = Director(self._metrics, parts.clock, parts.rng)
+        telemetry = Telemetry(self._metrics, self._access_log, self._tracer)
+        self._data = DataPlane(
+            self._runtime, director, telemetry, parts.clock, instance_id, parts.upstream
+        )
         self._jobs = self._make_jobs(director) if settings.jobs.directory is not None else None
         self._publisher = Publisher(
             self._runtime, parts.book, self._fleet, instance_id, parts.clock
@@ -229,6 +237,7 @@ class Gateway:
 
     def _start_loops(self) -> None:
         self._background.start("access log", self._access_log.run)
+        self._background.start("spans", self._spans.run)
         self._background.start("loop watch", self._watch.run)
         self._background.start("recent requests", self._recent.run)
         if self._host is not None:
@@ -383,6 +392,7 @@ class Gateway:
             for period, usd in budget.periods
         }
         self._metrics.configure(new.models, objectives, tenants, budgets)
+        self._tracer.configure(_keeping(new))
         yield
         self._metrics.record_reload(succeeded=True, at=self._wall_clock())
         self._parts.book.retain(new.models)
@@ -495,6 +505,21 @@ def _telling_changes(found: list[Change], who: str) -> Steps[None]:
 def _objective(model: ModelRuntime) -> Objective:
     slo = model.policy.slo
     return Objective(slo.latency_s, slo.percentile / 100, slo.cold_allowed)
+
+
+def _keeping(runtime: Runtime) -> Keeping | None:
+    tracing = runtime.settings.tracing
+    if not tracing.endpoint:
+        return None
+    objectives_s = {name: model.policy.slo.latency_s for name, model in runtime.models.items()}
+    return Keeping(tracing.sample, frozenset(Kept(why) for why in tracing.tail), objectives_s)
+
+
+def _collector(runtime: Runtime) -> Collector | None:
+    tracing = runtime.settings.tracing
+    if not tracing.endpoint:
+        return None
+    return Collector(tracing.endpoint, tracing.headers, tracing.service_name, tracing.timeout_s)
 
 
 def function_host(settings: Settings, parts: Parts) -> LocalFunctionHost:

@@ -4,7 +4,7 @@ Decides nothing: which backend and whether again is the director's business.
 """
 
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from router.backends.pool.endpoints import Pool
@@ -19,15 +19,20 @@ from router.domain.spent import Spent
 from router.runtime import ModelRuntime
 from router.telemetry.labels import AttemptResult, attempt_result
 from router.telemetry.metrics import Metrics
+from router.telemetry.trace import Sent, Trace
 
 
 @dataclass(slots=True)
 class Try:
-    """One attempt: why it goes where it goes, the slot it holds, and how long it took."""
+    """One attempt: why it goes where it goes, the slot it holds, and how long it took.
+
+    `sent` is what its span will say of it, once it has been sent and if it is traced.
+    """
 
     decision: Decision
     lease: Lease
     took_s: float = 0.0
+    sent: Sent | None = None
 
 
 @dataclass(slots=True)
@@ -56,7 +61,7 @@ class Record:
     arrival is known, and what it takes of its caller's rate taken. `running` are attempts that are
     under way when the director gets the request. `tenant` pays `cost_usd`: calls as billed, and the
     seconds of slots at the price of their replicas; `gb_s` is the memory of functions times the
-    seconds billed.
+    seconds billed. `trace` is None where nothing is traced.
     """
 
     decision: Decision | None = None
@@ -78,6 +83,7 @@ class Record:
     is_counted: bool = False
     tenant: str = ""
     running: Running | None = None
+    trace: Trace | None = None
 
     @property
     def tries(self) -> int:
@@ -125,8 +131,19 @@ class Attempts:
         timeout_s = timeout_s_of(model, tried.decision.backend)
         if request.deadline is not None:
             timeout_s = min(timeout_s, request.deadline - started)
-        sending = tried.lease.send(request, body, max(timeout_s, 0.001))
+        told = self.told(model, request, tried, record)
+        sending = tried.lease.send(told, body, max(timeout_s, 0.001))
         return await self.under_way(model, request, tried, record, sending, started)
+
+    def told(
+        self, model: ModelRuntime, request: InferenceRequest, tried: Try, record: Record
+    ) -> InferenceRequest:
+        """The request as this attempt sends it: its own span is what the backend's come under."""
+        if record.trace is None:
+            return request
+        endpoint_id, now = tried.lease.endpoint_id, self._clock()
+        tried.sent = record.trace.sending(model.name, tried.decision, endpoint_id, now)
+        return replace(request, headers=record.trace.headers(request.headers, tried.sent))
 
     async def under_way(
         self, model: ModelRuntime, request: InferenceRequest, tried: Try, record: Record,
@@ -174,6 +191,8 @@ class Attempts:
     ) -> None:  # fmt: skip
         """Free the slot of an attempt that is over, and count it and what it has cost."""
         verdict = verdict_of(result)
+        if record.trace is not None and tried.sent is not None:
+            _note_end(record.trace, tried.sent, result, self._clock(), response)
         if verdict is Verdict.OK and response is not None:
             verdict = verdict_of_answer(response.status)
         spent = self.settle(model, tried.lease, verdict, response)
@@ -195,6 +214,14 @@ class Attempts:
         if function is None or function.cost_usd == cost_before:
             return Spent(used_s * model.replica_usd_per_s)
         return Spent(0.0, function.cost_usd - cost_before, function.gb_s - gb_s_before)
+
+
+def _note_end(
+    trace: Trace, sent: Sent, result: AttemptResult, now: float, response: BackendResponse | None
+) -> None:
+    trace.attempted(sent, result, now, None if response is None else response.status)
+    if response is not None and response.cold_start:
+        trace.started_cold(sent, now, response.init_s)
 
 
 _VERDICTS = {

@@ -237,6 +237,8 @@ class Director:
             state = model.state(request, now, hard, record.waited_s)
             decision = decide(request, model.policy, state, now)
         record.decision = decision
+        if record.trace is not None:
+            record.trace.decided(decision, now, self._clock())
         return decision
 
     async def _reserve(
@@ -281,9 +283,16 @@ class Director:
         else:
             return Try(self._moved(model, decision, taken, record), found)
         finally:
-            waited_s = self._clock() - now
-            record.queue_s += waited_s
-            self._metrics.observe_queue_wait(model.name, waited_s)
+            self._note_wait(model, decision, record, now)
+
+    def _note_wait(
+        self, model: ModelRuntime, decision: Decision, record: Record, since: float
+    ) -> None:
+        now = self._clock()
+        record.queue_s += now - since
+        self._metrics.observe_queue_wait(model.name, now - since)
+        if record.trace is not None:
+            record.trace.queued(decision, since, now)
 
     def _moved(
         self, model: ModelRuntime, decision: Decision, taken: Decision, record: Record

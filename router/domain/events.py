@@ -37,7 +37,7 @@ EVENT_HELP: dict[EventKind, str] = {
     EventKind.SHARED_STATE: "Redis is not reached, or reachable again",
     EventKind.CERTIFICATE: "the data port's certificate is about to end",
     EventKind.DELIVERY: "a callback or an event's answer was given up, with the cause",
-    EventKind.LOG: "lines of the access log are being lost, or no longer",
+    EventKind.LOG: "lines of the access log, or spans, are being lost, or no longer",
     EventKind.PROCESS: "a process of the gateway started, hung, or ended",
     EventKind.BUDGET: "a tenant has spent most of its budget (80 %), or all of it",
 }

@@ -1,15 +1,27 @@
-"""W3C Trace Context: which trace a request belongs to, by the `traceparent` that came with it.
+"""W3C Trace Context: which trace a request belongs to, and what an attempt says of it upstream.
 
-https://www.w3.org/TR/trace-context/. A value that breaks its grammar is as none.
+https://www.w3.org/TR/trace-context/. A value that breaks its grammar is as none. Who records
+nothing passes on what came, as it came; who records spans says of each attempt that its own span is
+the parent (section 3.4). `tracestate` goes on with the trace it belongs to, and ends with it.
 """
 
 import re
+from collections.abc import Mapping
 from typing import NamedTuple
 
 _TRACEPARENT = re.compile(
     r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?"
 )
-_SAMPLED = 0x01
+_COMMON = re.compile(
+    rb"(?i:traceparent):[ \t]*(00-(?!0{32})[0-9a-f]{32}-)(?!0{16})[0-9a-f]{16}-0[0-3]\r\n"
+)
+"""A line of this version with the flags that it defines (or the next one, level 2, does)."""
+SAMPLED = 0x01
+_KNOWN_FLAGS = 0x03
+"""Sampled, and random (level 2): what a version that is to come means by others is not known."""
+TRACEPARENT = "traceparent"
+TRACESTATE = "tracestate"
+_NAME = b"traceparent: "
 
 
 class TraceParent(NamedTuple):
@@ -22,7 +34,12 @@ class TraceParent(NamedTuple):
     @property
     def is_sampled(self) -> bool:
         """Whether the caller may have recorded its part."""
-        return bool(self.flags & _SAMPLED)
+        return bool(self.flags & SAMPLED)
+
+    @property
+    def text(self) -> str:
+        """The value of the header, in this version."""
+        return f"00-{self.trace_id}-{self.parent_id}-{self.flags & _KNOWN_FLAGS:02x}"
 
 
 def read_traceparent(value: str) -> TraceParent | None:
@@ -43,3 +60,39 @@ def trace_id_of(value: str) -> str | None:
     """The id of the trace, None if it is of none."""
     parent = read_traceparent(value)
     return None if parent is None else parent.trace_id
+
+
+def read_lines(lines: bytes) -> TraceParent | None:
+    """What the lines of a head that are about the trace say, `traceparent` first; None as above."""
+    name, _, value = lines.partition(b"\r\n")[0].partition(b":")
+    return read_traceparent(value.decode("latin-1")) if name.lower() == b"traceparent" else None
+
+
+def continued(lines: bytes, span_id: int) -> bytes | None:
+    """Such lines as the span with that id passes them on; None if the trace does not go on.
+
+    For what comes with nearly every request: a `traceparent` in the form that all write. Its line
+    then has that form exactly, so that `is_sampled` finds the flags; `tracestate` stays as it came.
+    """
+    found = _COMMON.match(lines)
+    if found is None:
+        return None
+    return b"%b%b%016x%b" % (_NAME, found[1], span_id, lines[found.end(1) + 16 :])
+
+
+def begun(parent: TraceParent) -> bytes:
+    """The line that says so of a trace that no lines of a client's go on with."""
+    return b"%b%b\r\n" % (_NAME, parent.text.encode("ascii"))
+
+
+def is_sampled(lines: bytes) -> bool:
+    """Whether lines that `continued` or `begun` has made say that the trace is recorded."""
+    return bool(lines[67] & SAMPLED)  # an ASCII digit has the lowest bit of its number
+
+
+def passed_on(headers: Mapping[str, str], parent: TraceParent, *, is_new: bool) -> dict[str, str]:
+    """The headers (lower case) of a request with that parent; `is_new`: the trace begins here."""
+    named = {**headers, TRACEPARENT: parent.text}
+    if is_new:
+        named.pop(TRACESTATE, None)
+    return named

@@ -18,14 +18,16 @@ from router.gateway.responses import CLIENT_CLOSED, cause_of, code_of
 from router.gateway.variant import Assignment, Variant
 from router.telemetry.logs import AccessLog, AccessRecord
 from router.telemetry.metrics import Metrics
+from router.telemetry.tracer import Tracer
 
 
 @dataclass(frozen=True, slots=True)
 class Telemetry:
-    """Where finished requests are counted and logged."""
+    """Where finished requests are counted and logged, and their traces kept."""
 
     metrics: Metrics
     access_log: AccessLog
+    tracer: Tracer
 
 
 @dataclass(slots=True)
@@ -131,7 +133,10 @@ class Exchange:
             metrics.record_refusal(self.key, code)
         if self.tokens is not None:
             metrics.record_tokens(record.tenant, self.tokens)
-        telemetry.access_log.record(self.access_record(total_s))
+        logged = self.access_record(total_s)
+        telemetry.access_log.record(logged)
+        if record.trace is not None:
+            telemetry.tracer.ended(record.trace, logged, self.received_at, now, self.read_s)
         if self.assignment is not None:
             self.assignment.ended(self._assigned_outcome, total_s - self.read_s, now)
 
@@ -161,11 +166,17 @@ class Exchange:
             asked_model=self.asked_model or (self.model if record.passed_to else None),
             error=None if error is None else code_of(error),
             cause=None if error is None else cause_of(error),
-            trace_id=trace_id_of(self.traceparent) if self.traceparent else None,
+            trace_id=self._trace_id,
             gb_s=round(record.gb_s, 9) if record.gb_s else None,
             input_tokens=None if self.tokens is None else self.tokens.input,
             output_tokens=None if self.tokens is None else self.tokens.output,
         )
+
+    @property
+    def _trace_id(self) -> str | None:
+        if self.record.trace is not None:
+            return self.record.trace.own.trace_id
+        return trace_id_of(self.traceparent) if self.traceparent else None
 
     def client_left(self) -> None:
         """The client went away before it had its answer."""

@@ -25,6 +25,7 @@ from router.domain.errors import (
 )
 from router.domain.ports import Payload
 from router.domain.request import InferenceRequest
+from router.domain.trace_context import TRACEPARENT
 from router.gateway import client_address
 from router.gateway.access import admit, identify, model_for, stand_ins
 from router.gateway.body import STREAM_ABOVE_BYTES, WINDOW_BYTES, Body
@@ -49,6 +50,8 @@ from router.runtime import ModelRuntime, Runtime
 from router.settings.keys import ApiKey
 from router.settings.server import BackendHint
 from router.telemetry.metrics import Metrics
+from router.telemetry.trace import asked as asked_for
+from router.telemetry.tracer import Tracer
 from router.turns import in_turns
 
 T = TypeVar("T")
@@ -209,9 +212,10 @@ def _link(model: ModelRuntime, request: InferenceRequest, asked: Asked) -> Link:
 class Intake:
     """Reads requests of the data port."""
 
-    def __init__(self, director: Director, metrics: Metrics, clock: Clock) -> None:
+    def __init__(self, director: Director, metrics: Metrics, tracer: Tracer, clock: Clock) -> None:
         self._director = director
         self._metrics = metrics
+        self._tracer = tracer
         self._clock = clock
 
     async def take(
@@ -268,7 +272,11 @@ class Intake:
         """The request behind a head that is understood. Raises RouterError."""
         exchange.key = intent.caller.name if intent.caller is not None else ""
         exchange.record.tenant = intent.tenant or ""
-        exchange.traceparent = intent.head.headers.get("traceparent", "")
+        exchange.traceparent = intent.head.headers.get(TRACEPARENT, "")
+        if exchange.record.trace is None:
+            exchange.record.trace = self._tracer.begin(exchange.traceparent)
+        if exchange.record.trace is not None:
+            exchange.record.trace.asked = asked_for(target.protocol, target.action, intent.method)
         exchange.deadline_ms = intent.head.deadline_ms
         exchange.model, exchange.version = target.model or "", target.version
         exchange.payload_bytes = body.declared_bytes or 0

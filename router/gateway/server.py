@@ -91,7 +91,7 @@ class DataPlane:
         self._director = director
         self._telemetry = telemetry
         self._clock = clock
-        self.intake = Intake(director, telemetry.metrics, clock)
+        self.intake = Intake(director, telemetry.metrics, telemetry.tracer, clock)
         self.shadows = Shadows(director, telemetry.metrics, clock)
         prefix = instance_id.encode("ascii")
         self._ids = (b"%b-%x" % (prefix, number) for number in count(1))

@@ -97,7 +97,9 @@ def _type(annotation: Annotation) -> str:
         return "word"
     if _origin(plain) is Mapping:
         return "mapping"
-    return "list of texts" if _origin(plain) is tuple else "text"
+    if _origin(plain) is tuple:
+        return "list of words" if choices(typing.get_args(plain)[0]) else "list of texts"
+    return "text"
 
 
 def _origin(annotation: Annotation) -> Any:  # noqa: ANN401 - typing's own untyped answer
@@ -111,8 +113,9 @@ def _range(annotation: Annotation) -> str:
     if words := choices(plain):
         return ", ".join(words)
     if _origin(plain) is tuple:
-        inner = constraint(typing.get_args(plain)[0])
-        return f"each {inner.range}" if inner else ""
+        item = typing.get_args(plain)[0]
+        inner = constraint(item)
+        return f"each {inner.range}" if inner else ", ".join(choices(item))
     arguments = typing.get_args(plain)
     ranges = [found.range for argument in arguments if (found := constraint(argument))]
     return " to ".join(ranges) if ranges else "true, false" if plain is bool else ""
@@ -130,6 +133,8 @@ def _default(info: FieldInfo) -> str:
         return str(value).lower()
     if isinstance(value, StrEnum):
         return value.value
+    if isinstance(value, tuple) and value:
+        return f"[{', '.join(map(str, value))}]"
     return str(value) if value else "none"
 
 

@@ -36,6 +36,7 @@ from router.settings.rules import RuleSettings
 from router.settings.section import Section
 from router.settings.server import ServerSettings
 from router.settings.sharing import SHARED_POOLS, SharingSettings, named
+from router.settings.tracing import TracingSettings
 from router.settings.values import MAX_LIST_ITEMS, FilePath, ModelName, Text, Version
 from router.turns import Steps, at_once
 
@@ -255,6 +256,9 @@ class Settings(Section):
     )  # fmt: skip
     workers: WorkersSettings = Field(
         default_factory=WorkersSettings, description="what local functions and processes run"
+    )
+    tracing: TracingSettings = Field(
+        default_factory=TracingSettings, description="spans of requests, for OpenTelemetry"
     )
     controller: ControllerSettings = Field(
         default_factory=ControllerSettings, description="the loop that sizes the pools"

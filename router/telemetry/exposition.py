@@ -17,6 +17,7 @@ from prometheus_client.core import (
     InfoMetricFamily,
     Metric,
 )
+from prometheus_client.samples import Exemplar as Exemplified
 
 from router.telemetry.families import BUCKETS_S, FAMILIES, Across, Family, Kind
 
@@ -27,11 +28,19 @@ BOUNDS = (*(str(bound) for bound in BUCKETS_S), "+Inf")
 _ENCODED_AT_A_TIME = 200
 
 
+Exemplar = tuple[str, float]
+"""The id of a trace that can be looked at, and the seconds that its request took."""
+
+
 class Buckets(msgspec.Struct, array_like=True, frozen=True):
-    """A histogram: observations by bucket, not added up, and their total in seconds."""
+    """A histogram: observations by bucket, not added up, and their total in seconds.
+
+    `exemplars` has the latest of some buckets, by their number.
+    """
 
     counts: tuple[int, ...]
     total_s: float
+    exemplars: dict[int, Exemplar] = {}
 
     @property
     def below(self) -> Iterator[int]:
@@ -149,7 +158,7 @@ def _merged(
 
 def _added(one: Buckets, other: Buckets) -> Buckets:
     counts = tuple(map(add, one.counts, other.counts))
-    return Buckets(counts, one.total_s + other.total_s)
+    return Buckets(counts, one.total_s + other.total_s, {**one.exemplars, **other.exemplars})
 
 
 _COMBINE: Mapping[Across, Callable[[float, float], float]] = {
@@ -192,9 +201,19 @@ def _value_family(
     return metric
 
 
+def _with_exemplars(
+    histogram: Buckets,
+) -> Iterator[tuple[str, float] | tuple[str, float, Exemplified]]:
+    for place, (bound, number) in enumerate(zip(BOUNDS, histogram.below, strict=True)):
+        if (found := histogram.exemplars.get(place)) is None:
+            yield bound, float(number)
+        else:
+            trace_id, seconds = found
+            yield bound, float(number), Exemplified({"trace_id": trace_id}, seconds)
+
+
 def _histogram_family(family: Family, series: Iterable[tuple[Labels, Buckets]]) -> Metric:
     metric = HistogramMetricFamily(family.name, family.help, labels=family.labels)
     for labels, histogram in series:
-        buckets = [(bound, float(n)) for bound, n in zip(BOUNDS, histogram.below, strict=True)]
-        metric.add_metric(labels, buckets, histogram.total_s)
+        metric.add_metric(labels, list(_with_exemplars(histogram)), histogram.total_s)
     return metric

@@ -332,6 +332,13 @@ ACCESS_LOG_DROPPED = Family(
     (),
     "Access log lines lost because the target was too slow or could not be written.",
 )
+SPANS = Family(
+    "router_spans_total",
+    Kind.COUNTER,
+    ("result",),
+    "Spans that were to go to the collector: sent, rejected by it, or dropped because it could not"
+    " be reached in time (failed) or too many waited (queue_full).",
+)
 BODY_BYTES = Family(
     "router_body_bytes_buffered",
     Kind.GAUGE,
@@ -563,6 +570,7 @@ FAMILIES: tuple[Family, ...] = (
     SHARED_STATE_PEERS,
     SHARED_STATE_DROPPED,
     ACCESS_LOG_DROPPED,
+    SPANS,
     BODY_BYTES,
     CONNECTIONS,
     CONNECTIONS_TOTAL,

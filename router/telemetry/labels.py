@@ -113,6 +113,15 @@ def attempt_result(error: AttemptError) -> AttemptResult:
     return _RESULTS.get(type(error), AttemptResult.FAILED)
 
 
+class SpanResult(StrEnum):
+    """What became of spans that were to go to the collector."""
+
+    SENT = "sent"
+    REJECTED = "rejected"
+    FAILED = "failed"
+    QUEUE_FULL = "queue_full"
+
+
 class StallCause(StrEnum):
     """What kept the event loop, as far as can be told."""
 

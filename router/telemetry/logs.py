@@ -17,7 +17,7 @@ from router.domain.clock import Clock, Sleep
 from router.domain.events import EventKind, told
 from router.domain.spent import Spent
 from router.domain.tokens import Tokens
-from router.domain.trace_context import trace_id_of
+from router.domain.trace_context import read_lines
 from router.telemetry.log_file import LineWriter
 
 FLUSH_INTERVAL_S = 0.1
@@ -72,14 +72,17 @@ class AccessRecord(msgspec.Struct, frozen=True, gc=False):
 
 
 Answered = tuple[
-    bytes, float, float, float, float, int, float | None, bytes, Tokens | None, Spent | None
-]
+    bytes, float, float, float, float, int, float | None, bytes, bytes, float | None,
+    Tokens | None, Spent | None,
+]  # fmt: skip
 """What differs between requests that are otherwise logged alike.
 
 Their id (printable ASCII, at most MAX_TEXT_LENGTH), when they ended (monotonic), and the seconds
 they took: in all, at the backend, and of the backend's own work; the bytes of their body; the
-deadline that their client asked for, in milliseconds; the value of their `traceparent`; the tokens
-that their answer tells; and what a call of a function has cost.
+deadline that their client asked for, in milliseconds; the lines of the head about their trace, as
+the client sent them, and as the attempt did (the same ones where nothing is traced); the seconds
+that a cold start took, if that is known; the tokens that their answer tells; and what a call of a
+function has cost.
 """
 
 
@@ -134,8 +137,8 @@ class LineTemplate:
 
         `usd_per_s` is what its slot cost while the request lasted.
         """
-        request_id, at, total_s, upstream_s, _, size, deadline_ms, traceparent = answered[:8]
-        tokens, spent = answered[8:]
+        request_id, at, total_s, upstream_s, _, size, deadline_ms, _ = answered[:8]
+        trace, _, tokens, spent = answered[8:]
         at += offset_s
         second = int(at)
         request_id = request_id.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
@@ -145,8 +148,8 @@ class LineTemplate:
         times, usd = (total_s * 1e3, upstream_s * 1e3), total_s * usd_per_s
         if spent is not None:
             usd += spent.call_usd
-        trace_id = trace_id_of(traceparent.decode("ascii", "replace")) if traceparent else None
-        traced = b"null" if trace_id is None else b'"%b"' % trace_id.encode()
+        parent = read_lines(trace) if trace else None
+        traced = b"null" if parent is None else b'"%b"' % parent.trace_id.encode()
         own: tuple[object, ...] = stamp, thousandths, request_id, size, *times, asked, usd, traced
         if self._is_call:
             own += (b"%.6g" % spent.gb_s if spent is not None and spent.gb_s else b"null",)

@@ -24,6 +24,7 @@ from router.telemetry import families
 from router.telemetry.exposition import (
     BOUNDS,
     Buckets,
+    Exemplar,
     Labels,
     Snapshot,
     collect,
@@ -35,6 +36,7 @@ from router.telemetry.labels import (
     CostPart,
     HedgeResult,
     ObjectiveResult,
+    SpanResult,
     StallCause,
     objective_results,
 )
@@ -72,11 +74,12 @@ class Objective(NamedTuple):
 class _Histogram:
     """Observations in seconds, counted by bucket."""
 
-    __slots__ = ("counts", "total_s")
+    __slots__ = ("counts", "exemplars", "total_s")
 
     def __init__(self) -> None:
         self.counts = [0] * len(BOUNDS)
         self.total_s = 0.0
+        self.exemplars: dict[int, Exemplar] = {}
 
     def observe(self, value_s: float) -> None:
         self.counts[bisect_left(BUCKETS_S, value_s)] += 1
@@ -89,7 +92,7 @@ class _Histogram:
         self.total_s += float(values_s.sum())
 
     def buckets(self) -> Buckets:
-        return Buckets(tuple(self.counts), self.total_s)
+        return Buckets(tuple(self.counts), self.total_s, dict(self.exemplars))
 
 
 class ModelCounts(NamedTuple):
@@ -209,6 +212,11 @@ class Metrics(Collector):
         self._requests[name, where, outcome] += 1
         self._request_durations[name, where].observe(total_s)
         self._overheads[name,].observe(overhead_s)
+
+    def exemplify(self, model: str, backend: str, total_s: float, trace_id: str) -> None:
+        """Name a trace that is kept beside the requests that took as long as that one."""
+        histogram = self._request_durations[self._label(model), backend]
+        histogram.exemplars[bisect_left(BUCKETS_S, total_s)] = trace_id, total_s
 
     def record_caller(
         self, tenant: str, model: str, outcome: Outcome, took_s: float, *, is_cold: bool = False
@@ -399,6 +407,10 @@ class Metrics(Collector):
     def record_hedge(self, model: str, result: HedgeResult) -> None:
         """Count a slow attempt of a model that hedges."""
         self._counters[families.HEDGES.name][self._label(model), result] += 1
+
+    def record_spans(self, result: SpanResult, number: int) -> None:
+        """Count spans that were to go to the collector."""
+        self._counters[families.SPANS.name][result,] += number
 
     def record_reload(self, succeeded: bool, at: float) -> None:
         """Count a reading of the configuration, the first included; `at` is seconds since 1970."""

@@ -50,6 +50,8 @@ class TextFormat:
         Uses the snapshot up, because freeing it all at the end would take milliseconds.
         """
         end = self._encoder(_Metrics([]))
+        # Only OpenMetrics has exemplars.
+        buckets = _exemplified_texts if end else _bucket_texts
         for family in FAMILIES:
             if family.kind is Kind.INFO:
                 yield self._encoder(_Metrics([info_metric(family, build)])).removesuffix(_END)
@@ -57,7 +59,7 @@ class TextFormat:
             form = _form_of(family, self._encoder)
             yield form.head.encode()
             if family.kind is Kind.HISTOGRAM:
-                yield from _chunks(form, snapshot.histograms.pop(family.name, ()), _bucket_texts)
+                yield from _chunks(form, snapshot.histograms.pop(family.name, ()), buckets)
             else:
                 yield from _chunks(form, snapshot.values.pop(family.name, ()), _value_texts)
         if end:
@@ -126,6 +128,13 @@ def _escaped(label: str) -> str:
 
 def _value_texts(value: float) -> Iterable[str]:
     return (_number(value),)
+
+
+def _exemplified_texts(histogram: Buckets) -> Iterable[str]:
+    texts = list(_bucket_texts(histogram))
+    for place, (trace_id, seconds) in histogram.exemplars.items():
+        texts[place] += f' # {{trace_id="{trace_id}"}} {_number(seconds)}'
+    return texts
 
 
 def _bucket_texts(histogram: Buckets) -> Iterable[str]:

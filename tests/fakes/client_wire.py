@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
+from random import Random
 from typing import Any, cast
 
 from aiohttp import web
@@ -34,6 +35,7 @@ from router.runtime import Runtime, RuntimeRef
 from router.shadow.copies import Shadows
 from router.telemetry.logs import AccessLog
 from router.telemetry.metrics import Metrics
+from router.telemetry.tracer import Tracer
 from router.upstream.address import parse_address
 from router.upstream.client import UpstreamClient
 from router.upstream.connection import Sink
@@ -168,7 +170,7 @@ class Gateway:
         self.pool = pool
         metrics = Metrics(CollectorRegistry(), "0")
         metrics.configure(["m"])
-        telemetry = Telemetry(metrics, AccessLog("off", lambda: 1.7e9))
+        telemetry = Telemetry(metrics, AccessLog("off", lambda: 1.7e9), Tracer(metrics, Random()))
         self.ref = RuntimeRef(self.runtime)
         self.replicas = Replicas()
         self.bodies = BodyBudget(1 << 30)

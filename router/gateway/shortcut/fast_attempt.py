@@ -24,7 +24,7 @@ from router.domain.errors import (
 )
 from router.domain.spent import Spent
 from router.domain.tokens import Tokens
-from router.domain.trace_context import trace_id_of
+from router.domain.trace_context import read_lines
 from router.gateway.body import BodyBudget
 from router.gateway.exchange import Exchange, Telemetry
 from router.gateway.responses import CLIENT_CLOSED, outcome_of_status
@@ -37,6 +37,8 @@ from router.gateway.shortcut.known_heads import Sorted
 from router.gateway.usage import tokens_of
 from router.shadow.copies import Shadows
 from router.telemetry.labels import AttemptResult, attempt_result
+from router.telemetry.logs import AccessRecord
+from router.telemetry.trace import Sent, Trace, asked
 from router.upstream.client import UpstreamClient
 from router.upstream.connection import Connection
 from router.upstream.deadlines import DeadlineWheel
@@ -115,6 +117,7 @@ class Ground:
         self.metrics = telemetry.metrics
         self.attempts = Attempts(telemetry.metrics, clock)
         self.access_log = telemetry.access_log
+        self.tracer = telemetry.tracer
         self.upstream = upstream
         self.bodies = bodies
         self.in_flight = 0
@@ -279,7 +282,8 @@ class Attempt:
         self._settle(Verdict.CANCELLED, AttemptResult.CANCELLED, now)
         total_s, upstream_s = now - self._started, now - self._sent
         self._count(Outcome.CLIENT_CLOSED, total_s, upstream_s)
-        self._log(CLIENT_CLOSED, Outcome.CLIENT_CLOSED, total_s, upstream_s)
+        times = total_s, upstream_s
+        self._log(CLIENT_CLOSED, Outcome.CLIENT_CLOSED, times, AttemptResult.CANCELLED)
 
     def _look_at_long(self, head: ResponseHead) -> None:
         """Pass a long answer on from here, if it is one to pass on."""
@@ -341,7 +345,9 @@ class Attempt:
                 served_s,
                 head.body_bytes,
                 head.deadline_ms,
-                head.traceparent,
+                head.trace,
+                head.told,
+                place.init_s,
                 self._tokens(response.status, body),
                 place.spent,
             )
@@ -361,7 +367,8 @@ class Attempt:
             place.untried()
             record = self._record_so_far(now)
             record.was_untried()
-            record.paid(self._settle(Verdict.UNTRIED, AttemptResult.CANCELLED, now))
+            result = AttemptResult.CANCELLED
+            record.paid(self._settle(Verdict.UNTRIED, result, now))
         elif (answer := place.own_answer(error)) is not None:
             self._reply(*answer)
             return
@@ -372,6 +379,8 @@ class Attempt:
             if self._is_late:  # a client's short deadline says nothing about the place's health
                 result = AttemptResult.CANCELLED
             record.paid(self._settle(verdict_of(result), result, now))
+        if record.trace is not None:  # also of no attempt: the place may have been told of it
+            record.trace.attempted(self._in(record.trace), result, now, None)
         ground.tally.fold()  # the retry budget has to know of this request
         name = self._request_id.decode("ascii")
         self._client.hand_over(Carried(name, self._started, record, self._is_copied))
@@ -401,7 +410,7 @@ class Attempt:
         assert self._response is not None  # noqa: S101
         done, place, alike = self._ground.clock(), self._place, self._route.alike
         total_s, upstream_s = done - self._started, done - self._sent
-        status = self._response.status
+        status, result = self._response.status, AttemptResult.OK
         if error is None:
             outcome = outcome_of_status(status)
             self._leave()
@@ -421,7 +430,7 @@ class Attempt:
             self._settle(verdict_of(result), result, done)
             self._count(outcome, total_s, upstream_s)
             self._client.abort()
-        self._log(status, outcome, total_s, upstream_s, stream.tokens)
+        self._log(status, outcome, (total_s, upstream_s), result, stream.tokens)
 
     def _count(self, outcome: Outcome, total_s: float, upstream_s: float) -> None:
         self._end_assignment(outcome, total_s)
@@ -439,7 +448,23 @@ class Attempt:
         record = self._place.way.record(self._reason)
         record.is_counted = True
         record.upstream_s = now - self._started
+        record.trace = self._trace()
         return record
+
+    def _trace(self) -> Trace | None:
+        """The request's trace until it was sent; None where nothing is traced."""
+        head, request = self._head, self._route.alike.request
+        if head.told is head.trace:
+            return None
+        trace = self._ground.tracer.resumed(head.trace, head.told)
+        trace.asked = asked(request.protocol, request.action, request.method)
+        trace.decided(self._place.way.decision(self._reason), self._started, self._sent)
+        return trace
+
+    def _in(self, trace: Trace) -> Sent:
+        """This attempt, in the request's trace."""
+        way, name = self._place.way, self._route.alike.model.name
+        return trace.sent_as_told(name, way.decision(self._reason), way.endpoint_id, self._sent)
 
     def _leave(self) -> None:
         ground = self._ground
@@ -464,27 +489,41 @@ class Attempt:
         return spent
 
     def _log(
-        self, status: int, outcome: Outcome, total_s: float, upstream_s: float,
+        self, status: int, outcome: Outcome, times_s: tuple[float, float], result: AttemptResult,
         tokens: Tokens | None = None,
     ) -> None:  # fmt: skip
-        """One line for the finished request."""
-        access_log = self._ground.access_log
-        if access_log.is_on:
-            way = self._place.way
-            record = way.access_record(self._reason, status, outcome)
-            spent = self._place.spent or Spent(total_s * way.usd_per_s)
-            access_log.record(
-                replace(
-                    record,
-                    request_id=self._request_id.decode("ascii"),
-                    payload_bytes=self._head.body_bytes,
-                    deadline_ms=self._head.deadline_ms,
-                    total_ms=round(total_s * 1e3, 3),
-                    upstream_ms=round(upstream_s * 1e3, 3),
-                    cost_usd=round(spent.usd, 12),
-                    trace_id=trace_id_of(self._head.traceparent.decode("latin-1")),
-                    gb_s=round(spent.gb_s, 9) if spent.gb_s else None,
-                    input_tokens=None if tokens is None else tokens.input,
-                    output_tokens=None if tokens is None else tokens.output,
-                )
-            )
+        """One line for the finished request, and its spans.
+
+        `times_s` is what it took in all and at the place, `result` how the attempt ended.
+        """
+        access_log, trace = self._ground.access_log, self._trace()
+        if not access_log.is_on and trace is None:
+            return
+        way, (total_s, upstream_s) = self._place.way, times_s
+        spent = self._place.spent or Spent(total_s * way.usd_per_s)
+        traced = read_lines(self._head.told)
+        record = replace(
+            way.access_record(self._reason, status, outcome),
+            request_id=self._request_id.decode("ascii"),
+            payload_bytes=self._head.body_bytes,
+            deadline_ms=self._head.deadline_ms,
+            total_ms=round(total_s * 1e3, 3),
+            upstream_ms=round(upstream_s * 1e3, 3),
+            cost_usd=round(spent.usd, 12),
+            trace_id=None if traced is None else traced.trace_id,
+            gb_s=round(spent.gb_s, 9) if spent.gb_s else None,
+            input_tokens=None if tokens is None else tokens.input,
+            output_tokens=None if tokens is None else tokens.output,
+        )
+        access_log.record(record)
+        if trace is not None:
+            self._end_trace(trace, record, self._started + total_s, result)
+
+    def _end_trace(
+        self, trace: Trace, record: AccessRecord, ended: float, result: AttemptResult
+    ) -> None:
+        answered, sent = self._response, self._in(trace)
+        trace.attempted(sent, result, ended, None if answered is None else answered.status)
+        if self._place.way.is_cold:
+            trace.started_cold(sent, ended, self._place.init_s)
+        self._ground.tracer.ended(trace, record, self._started, ended, self._waited_s)

@@ -102,7 +102,8 @@ class FunctionSide:
         """The call; None if it cannot be made, which the director says."""
         calls = self._calls
         try:
-            return calls.address, calls.message(head.passing, request_id, body)
+            lines = head.passing + head.told
+            return calls.address, calls.message(lines, request_id, body)
         except AttemptError:
             return None
 
@@ -153,6 +154,11 @@ class FunctionCall:
         self.timeout_s = side.timeout_s
         self.spent: Spent | None = None
         self.way = side.way(is_cold=None)
+
+    @property
+    def init_s(self) -> float | None:
+        """As the platform says."""
+        return None if self._response is None else self._response.init_s
 
     def message(self, head: Sorted, request_id: bytes, body: bytes) -> tuple[bytes, bytes]:
         """As it was prepared."""

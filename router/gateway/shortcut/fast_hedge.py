@@ -62,6 +62,8 @@ class Hedged(Attempt):
         ground.metrics.record_decision(alike.model.name, self.backend, self._reason)
         record = self._record_so_far(now)
         record.upstream_s = 0.0  # counted from `started`, at the end
+        if record.trace is not None:
+            first.sent = self._in(record.trace)
         connection = self._connection
         upstream = ground.upstream.taken_over(connection)
         answer = lease.taken_over(request, upstream, self._sent)

@@ -140,6 +140,8 @@ class FastPath:
         is_long = head.body_bytes > MAX_BODY_BYTES
         if head.body_bytes > known.max_body_bytes or (is_long and known.target.model is None):
             return None  # it is refused, or the model is in the body
+        if self._ground.tracer.is_on:
+            head = Sorted(*head[:-1], self._ground.tracer.lines(head.trace))
         route, shadow = self._drawn(known, head, body)
         if route is None or not _is_watchable(route, shadow, head):
             return None

@@ -21,7 +21,7 @@ from router.upstream.response_head import ResponseHead
 
 ESTIMATES_FRESH_S = 0.1
 _OWN = ("x-request-id", TENSORS)
-_OWN_LINES = b"%b%bx-request-id: %b\r\nContent-Length: %d\r\n\r\n"
+_OWN_LINES = b"%b%b%bx-request-id: %b\r\nContent-Length: %d\r\n\r\n"
 _BAD = 400
 
 
@@ -108,6 +108,7 @@ class PoolWay(Way):
     connect_timeout_s = None
     max_answer_bytes = float("inf")
     spent = None
+    init_s = None
 
     def __init__(self, alike: Alike, pool: Pool, endpoint: Endpoint, timeout_s: float) -> None:
         super().__init__(alike, Backend.POOL, endpoint.id, partial(pool.learn, endpoint))
@@ -136,7 +137,8 @@ class PoolWay(Way):
 
     def message(self, head: Sorted, request_id: bytes, body: bytes) -> tuple[bytes, bytes]:
         """Whole lines of the request's head go on as they came, and so does its body."""
-        return _OWN_LINES % (self._head, head.passing, request_id, head.body_bytes), body
+        lines = _OWN_LINES % (self._head, head.passing, head.told, request_id, head.body_bytes)
+        return lines, body
 
     def passes_on(self, head: ResponseHead, size_bytes: int, start: bytes) -> bool:
         """Always. Raises AttemptError for a refusal."""

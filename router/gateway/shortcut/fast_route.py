@@ -138,7 +138,7 @@ class KnownHead:
     def _headers(self, head: Sorted) -> dict[str, str]:
         headers = dict(self._intent.head.headers)
         headers.pop(TENSORS, None)  # another request's: this one's is among the lines
-        for line in head.passing.split(b"\r\n")[:-1]:
+        for line in (head.passing + head.trace).split(b"\r\n")[:-1]:
             name, value = read_line(line)
             before = headers.get(name)
             headers[name] = value if before is None else f"{before}, {value}"

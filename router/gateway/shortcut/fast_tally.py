@@ -21,6 +21,7 @@ from router.gateway.exchange import Telemetry
 from router.gateway.responses import outcome_of_status
 from router.gateway.usage import tells_tokens
 from router.telemetry.logs import AccessRecord, Answered, LineTemplate
+from router.telemetry.trace import asked
 from router.turns import Turn
 
 _FOLD_AFTER_S = 0.01
@@ -43,6 +44,7 @@ class Tally:
     def __init__(self, telemetry: Telemetry, clock: Clock) -> None:
         self.metrics = telemetry.metrics
         self.access_log = telemetry.access_log
+        self.tracer = telemetry.tracer
         self.clock = clock
         self._waiting: deque[Waiting] = deque()
         self._timer: asyncio.Handle | None = None
@@ -120,6 +122,7 @@ class Answers:
         "_learn",
         "_model",
         "_reason",
+        "_record",
         "_shared",
         "_status",
         "_tells_tokens",
@@ -145,6 +148,7 @@ class Answers:
         self._tells_tokens = tells_tokens(request.protocol)
         is_call = shared.backend is Backend.SERVERLESS
         self._template = LineTemplate(record, tells_tokens=self._tells_tokens, is_call=is_call)
+        self._record = record
         self.ended: list[Answered] = []
 
     def fold(self, tally: Tally) -> None:
@@ -167,8 +171,12 @@ class Answers:
             total = Tokens(sum(each.input for each in told), sum(each.output for each in told))
             tally.metrics.record_tokens(self._tenant, total)
         if self._status < 400 and self._learn is not None:
-            for *_, served_s, size, _, _, _, _ in ended[-_LEARN_FROM:]:
+            for *_, served_s, size, _, _, _, _, _, _ in ended[-_LEARN_FROM:]:
                 self._learn(size, served_s)
+        usd_per_s = self._shared.usd_per_s
         if tally.access_log.is_on:
-            usd_per_s = self._shared.usd_per_s
             tally.access_log.record_all(self._template, ended, tally.clock(), usd_per_s)
+        if tally.tracer.is_on:
+            request = self._shared.alike.request
+            kind = asked(request.protocol, request.action, request.method)
+            tally.tracer.ended_alike(kind, self._record, usd_per_s, ended)

@@ -200,7 +200,7 @@ class Upload(Attempt):
         self._client.reply(error_bytes(answer, self._place.way.reply_lines(self._reason) + timing))
         outcome = outcome_of(error)
         self._count(outcome, total_s, upstream_s)
-        self._log(answer.status, outcome, total_s, upstream_s)
+        self._log(answer.status, outcome, (total_s, upstream_s), result)
 
     def _leave(self) -> None:
         super()._leave()

@@ -110,6 +110,11 @@ class Place(Interface):
         """What the attempt has cost, once it has ended; None if no more than its slot's time."""
         ...
 
+    @property
+    def init_s(self) -> float | None:
+        """How long the cold start took with which the answer began, if that is known."""
+        ...
+
     def message(self, head: Sorted, request_id: bytes, body: bytes) -> tuple[bytes, bytes]:
         """Head and body as they are sent; the attempt begins now."""
         ...

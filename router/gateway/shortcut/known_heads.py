@@ -43,6 +43,7 @@ class Line(IntEnum):
     DEADLINE = 6
     TENSORS = 7
     TRACE = 8
+    STATE = 9
 
 
 TENSORS = "inference-header-content-length"
@@ -56,6 +57,7 @@ _KINDS: dict[str, Line] = {
     "x-router-deadline-ms": Line.DEADLINE,
     TENSORS: Line.TENSORS,
     "traceparent": Line.TRACE,
+    "tracestate": Line.STATE,
 } | dict.fromkeys(
     # What a parser acts upon or refuses to see twice, and what says who calls and what the body is.
     HOP_BY_HOP
@@ -76,7 +78,9 @@ class Sorted(NamedTuple):
     """A head's lines, sorted. Heads with the same `key` are understood alike.
 
     The body begins at `start`. `passing` are whole lines for the backend. `request_id` is None
-    where the client sent none that can be used. `traceparent` is the value of that line.
+    where the client sent none that can be used. `trace` are the lines that say which trace the
+    request is part of, whole and `traceparent` first; they are not among those that pass. `told`
+    are those that go on in their place: others only where the request is traced.
     """
 
     key: bytes
@@ -85,7 +89,8 @@ class Sorted(NamedTuple):
     passing: bytes
     request_id: bytes | None
     deadline_ms: float | None
-    traceparent: bytes = b""
+    trace: bytes = b""
+    told: bytes = b""
 
 
 class KnownHeads(Generic[T]):
@@ -174,9 +179,7 @@ def _sorted(
     key: list[bytes], passing: list[bytes], values: list[bytes], start: int
 ) -> Sorted | None:
     """Read the lines whose values are the request's own; None if one of them is no such value."""
-    _, _, _, agent, length, given_id, deadline, tensors, trace = values
-    if trace:
-        passing.append(trace)
+    _, _, _, agent, length, given_id, deadline, tensors, trace, state = values
     if agent:
         passing.append(agent)
     if tensors:  # that there is such a line decides; which number it has does not
@@ -196,9 +199,11 @@ def _sorted(
             return None  # the ordinary path says so
     passing.append(b"")
     lines = b"\r\n".join(passing)
-    traceparent = _value(trace) if trace else b""
+    traced = trace + b"\r\n" if trace else b""
+    if state:
+        traced += state + b"\r\n"
     return Sorted(
-        b"\r\n".join(key), start, int(digits), lines, request_id, deadline_ms, traceparent
+        b"\r\n".join(key), start, int(digits), lines, request_id, deadline_ms, traced, traced
     )
 
 

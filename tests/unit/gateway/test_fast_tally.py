@@ -1,6 +1,7 @@
 """Adding up what requests leave behind: soon, in turns, and at once for who wants to read it."""
 
 import asyncio
+from random import Random
 from time import perf_counter
 
 import pytest
@@ -10,6 +11,7 @@ from router.gateway.exchange import Telemetry
 from router.gateway.shortcut.fast_tally import Tally
 from router.telemetry.logs import AccessLog
 from router.telemetry.metrics import Metrics
+from router.telemetry.tracer import Tracer
 from router.turns import TURN_S
 from tests.fakes.builders import FakeClock
 
@@ -33,7 +35,10 @@ class Model:
 @pytest.fixture
 def tally() -> Tally:
     log = AccessLog("off", lambda: 0.0)
-    return Tally(Telemetry(Metrics(CollectorRegistry(), "0"), log), FakeClock())
+    return Tally(
+        Telemetry(metrics := Metrics(CollectorRegistry(), "0"), log, Tracer(metrics, Random())),
+        FakeClock(),
+    )
 
 
 def waiting_in(tally: Tally) -> list[Model]:

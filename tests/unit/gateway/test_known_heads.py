@@ -121,12 +121,13 @@ def test_what_is_a_requests_own_is_read():
         b"accept: */*",
         b"User-Agent: u",
     ]
-    data = head(*lines, TRACE % (3, 4))
+    data = head(b"tracestate: a=b", *lines, TRACE % (3, 4))
     found = known().sort(data + b"{body..")
     assert found is not None
     assert (found.start, found.body_bytes) == (len(data), 7)
     assert (found.request_id, found.deadline_ms) == (b"r-1", 12.5)
-    assert found.passing == b"accept: */*\r\n" + TRACE % (3, 4) + b"\r\nUser-Agent: u\r\n"
+    assert found.passing == b"accept: */*\r\nUser-Agent: u\r\n"
+    assert found.trace == TRACE % (3, 4) + b"\r\ntracestate: a=b\r\n"
 
 
 @pytest.mark.parametrize("given", [b"", b"a b", b"\xc3\xa9", b"x" * 129])

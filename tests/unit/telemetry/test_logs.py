@@ -157,9 +157,9 @@ def test_a_template_gives_the_line_of_the_record(
     record: AccessRecord, request_id: str, deadline_ms: float | None, tokens: Tokens | None,
     spent: Spent | None,
 ) -> None:  # fmt: skip
-    trace = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-    own = (request_id.encode(), 7.0, 0.0125, 0.011_25, 0.0, 4711, deadline_ms, trace)
-    answered = (*own, tokens, spent)
+    trace = b"traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n"
+    own = (request_id.encode(), 7.0, 0.0125, 0.011_25, 0.0, 4711, deadline_ms)
+    answered = (*own, trace, trace, None, tokens, spent)
     template = LineTemplate(record, tells_tokens=tokens is not None, is_call=spent is not None)
     made = template.line(answered, NOW - 7.0, usd_per_s=0.002)
 
@@ -176,7 +176,7 @@ def test_a_template_gives_the_line_of_the_record(
 
 
 def ended(request_id: bytes, at: float) -> Answered:
-    return request_id, at, 0.1, 0.1, 0.1, 300, None, b"", None, None
+    return request_id, at, 0.1, 0.1, 0.1, 300, None, b"", b"", None, None, None
 
 
 async def test_what_is_recorded_late_stands_where_it_happened(tmp_path: Path) -> None:

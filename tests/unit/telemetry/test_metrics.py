@@ -16,6 +16,7 @@ from router.telemetry.labels import (
     AttemptResult,
     CostPart,
     HedgeResult,
+    SpanResult,
     StallCause,
 )
 from router.telemetry.metrics import Metrics, Objective
@@ -57,6 +58,7 @@ def record_one_of_each(metrics: Metrics, model: str = "fraud") -> None:
     metrics.record_retry(model)
     metrics.record_hedge(model, HedgeResult.WON)
     metrics.record_pass_on(model)
+    metrics.record_spans(SpanResult.SENT, 4)
     metrics.record_retry_budget_exhausted()
     metrics.observe_shadow(model, 0.3)
     metrics.observe_stall(StallCause.WORK, 0.001)
