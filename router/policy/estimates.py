@@ -6,6 +6,8 @@ State machines over plain numbers; they read no clock and forget nothing they we
 from collections import deque
 from math import inf
 
+from router.policy.spread import Spread
+
 _BUCKETS = 40
 _LEARNED = 20
 _MEMORY = 1.0 / _LEARNED
@@ -27,11 +29,15 @@ def payload_bucket(payload_bytes: int) -> int:
 
 
 class DurationEstimate:
-    """Exponentially weighted mean and mean absolute deviation of a duration, in seconds."""
+    """Exponentially weighted mean and mean absolute deviation of a duration, in seconds.
 
-    __slots__ = ("count", "deviation_s", "mean_s")
+    `spread` is what is known of how far such durations reach above their mean, and learns from it.
+    """
 
-    def __init__(self, prior_s: float) -> None:
+    __slots__ = ("_spread", "count", "deviation_s", "mean_s")
+
+    def __init__(self, prior_s: float, spread: Spread | None = None) -> None:
+        self._spread = spread
         self.mean_s = prior_s
         self.deviation_s = _GUESSED_DEVIATION * prior_s
         self.count = 0
@@ -47,6 +53,8 @@ class DurationEstimate:
             self.deviation_s = _GUESSED_DEVIATION * seconds
             return
         weight = 1.0 / count if count < _LEARNED else _MEMORY
+        if self._spread is not None and count > _LEARNED and self.mean_s > 0:
+            self._spread.observe(seconds / self.mean_s)
         error = seconds - self.mean_s
         self.mean_s += weight * error
         spread = error if error >= 0 else -error
@@ -64,7 +72,10 @@ class DurationEstimate:
 
     @property
     def upper_s(self) -> float:
-        """A high estimate: few observations lie above it."""
+        """A high estimate: one in a hundred lies above it, or a few as long as little is known."""
+        spread = self._spread
+        if spread is not None and spread.factor and self.count >= _LEARNED:
+            return self.mean_s * spread.factor
         return self.mean_s + _UPPER_DEVIATIONS * self.deviation_s
 
 
@@ -74,10 +85,11 @@ class ServiceTimes:
     A bucket without observations answers with its nearest seen neighbour, else with the prior.
     """
 
-    __slots__ = ("_nearest", "_seen", "prior_s")
+    __slots__ = ("_nearest", "_seen", "_spread", "prior_s")
 
     def __init__(self, prior_s: float) -> None:
         self.prior_s = prior_s
+        self._spread = Spread()
         self._seen: dict[int, DurationEstimate] = {}
         # Which estimate answers for each bucket; changes only when a bucket is first seen.
         self._nearest = [DurationEstimate(prior_s)] * _BUCKETS
@@ -87,7 +99,7 @@ class ServiceTimes:
         bucket = payload_bucket(payload_bytes)
         estimate = self._seen.get(bucket)
         if estimate is None:
-            estimate = self._seen[bucket] = DurationEstimate(seconds)
+            estimate = self._seen[bucket] = DurationEstimate(seconds, self._spread)
             self._nearest = [self._nearest_to(each) for each in range(_BUCKETS)]
         estimate.observe(seconds)
 
