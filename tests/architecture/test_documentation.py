@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,21 @@ def test_links_within_the_repository_lead_somewhere(page: str):
         found = here.parent / name if name else here
         assert found.exists(), target
         assert not anchor or anchor in anchors(found), target
+
+
+def test_every_page_is_in_the_menu():
+    menu = set(re.findall(r"(?m)^ +- .*: (\S+\.md)$", (ROOT / "mkdocs.yml").read_text()))
+    written = {str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md")}
+    elsewhere = dict(re.findall(r'"([\w/.]+)": "([\w/.]+)"', (ROOT / "docs/hooks.py").read_text()))
+    assert menu == written | set(elsewhere.values())
+    assert [page for page in elsewhere if not (ROOT / page).is_file()] == []
+
+
+def test_every_extra_is_explained():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"].keys() - {"dev"}
+    told = re.findall(r"(?m)^\| `(\w+)` \|", (ROOT / "docs" / "start.md").read_text())
+    assert set(told) == extras
 
 
 def test_every_reason_is_explained():
