@@ -80,7 +80,7 @@ class Installed:
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     sources = folder / "sources"
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True)
@@ -98,7 +98,12 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
         assert done.returncode == 0, done.stdout + done.stderr
     (wheel,) = (folder / "dist").glob("*.whl")
     assert __version__ in wheel.name
-    made = Installed(folder, wheel)
+    return wheel
+
+
+@pytest.fixture
+def installed(tmp_path: Path, wheel: Path) -> Installed:
+    made = Installed(tmp_path, wheel)
     made.install()
     return made
 
