@@ -163,6 +163,12 @@ class TooManyJobsError(RateLimitedError):
     code = "too_many_jobs"
 
 
+class UnfitEventError(InvalidRequestError):
+    """No trigger is for the event, or it has not what the input of its trigger refers to."""
+
+    code = "unfit_event"
+
+
 class ConflictError(RouterError):
     """What is asked does not fit what is there: it has ended, or is of another kind."""
 

@@ -35,6 +35,7 @@ STATUS: Mapping[str, int] = {
     "conflict": 409,
     "payload_too_large": 413,
     "unsupported_media": 415,
+    "unfit_event": 422,
     "rate_limited": 429,
     "too_many_jobs": 429,
     "head_too_large": 431,

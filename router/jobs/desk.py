@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from router.domain.clock import Clock
-from router.domain.errors import ConflictError, NotFoundError
+from router.domain.errors import NotFoundError
 from router.gateway.admin.jobs import JobsSearch
 from router.jobs.front import document_of
+from router.jobs.keeping import retried
+from router.jobs.place import Place
 from router.jobs.records import State
 from router.jobs.runner import Runner
-from router.jobs.store import JobStore
 
 _MOST_LANES = 100
 
@@ -16,10 +16,10 @@ _MOST_LANES = 100
 class Desk:
     """What the admin port asks of the jobs. Raises NotDurableError where the store is away."""
 
-    def __init__(self, store: JobStore, runner: Runner, wall_clock: Clock) -> None:
-        self._store = store
+    def __init__(self, place: Place, runner: Runner) -> None:
+        self._place = place
+        self._store = place.store
         self._runner = runner
-        self._wall_clock = wall_clock
 
     async def shown(self, search: JobsSearch) -> dict[str, Any]:
         """States, what waits where and since when it is late, and jobs in the order of coming."""
@@ -29,7 +29,7 @@ class Desk:
         jobs = await self._store.listed(
             None, states=states, after=search.after, limit=search.limit + 1
         )
-        now = self._wall_clock()
+        now = self._place.wall_clock()
         return {
             "on": True,
             "states": {str(state): counts.get(state, 0) for state in State},
@@ -50,8 +50,6 @@ class Desk:
         job = await self._store.get(job_id)
         if job is None:
             raise NotFoundError(f"there is no job {job_id[:80]!r}")
-        due_at = self._wall_clock() + max(1.0, job.due_at - job.created_at)
-        if not await self._store.retry(job.id, due_at):
-            raise ConflictError(f"only a dead job can be tried again: it is {job.state}")
+        await retried(self._place, job)
         self._runner.nudge()
         return {"id": job.id, "status": State.QUEUED}

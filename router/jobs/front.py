@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from secrets import token_hex
+from typing import Protocol
 
 import msgspec
 from aiohttp.http_parser import RawRequestMessage
@@ -29,7 +30,7 @@ from router.jobs.answers import given
 from router.jobs.asking import JSON, Asking, answer_of, asking_of, list_of, path_of, tenant_of
 from router.jobs.calls import fingerprint, kept_headers, wants_later
 from router.jobs.deliveries.addresses import callback_of
-from router.jobs.keeping import kept, told_again
+from router.jobs.keeping import kept, retried
 from router.jobs.place import Place
 from router.jobs.records import OPEN, Job, Spec, State, lane_of, plain
 from router.jobs.runner import Runner
@@ -42,6 +43,22 @@ _ID_BYTES = 16
 
 
 Room = Callable[[Asking], Awaitable[BackendResponse]]
+CheckWindow = Callable[[str, float, int, float], None]
+"""Model, when so many more of its jobs are due, and now. Raises InvalidRequestError."""
+
+
+class EventsRoom(Protocol):
+    """Who has the requests that are events."""
+
+    def takes(self, message: RawRequestMessage, path: str) -> bool:
+        """Whether a request is the business of `answer`."""
+        ...
+
+    async def answer(
+        self, message: RawRequestMessage, body: Body, exchange: Exchange, runtime: Runtime
+    ) -> BackendResponse:
+        """The answer to a request. Raises RouterError."""
+        ...
 
 
 class Front:
@@ -51,9 +68,12 @@ class Front:
         self._place = place
         self._runner = runner
         self._rooms: dict[str, Room] = {"jobs": self._of_jobs, **rooms}
+        self.events: EventsRoom | None = None
 
     def takes(self, message: RawRequestMessage) -> bool:
         """Whether a request may be the business of `answer`."""
+        if self.events is not None and self.events.takes(message, path_of(message)):
+            return True
         if message.method == "OPTIONS":
             return False  # a browser's question
         if message.method == "POST" and wants_later(message.headers):
@@ -66,6 +86,8 @@ class Front:
         """The answer, None for a request that is one for now all the same. Raises RouterError."""
         server, headers = runtime.settings.server, message.headers
         exchange.cors = cors_headers(server, message.method, headers)
+        if self.events is not None and self.events.takes(message, path_of(message)):
+            return await self.events.answer(message, body, exchange, runtime)
         room = self._room_of(message)
         if room is None:
             exchange.protocol = protocol_of(path_of(message), message.headers, runtime.openai_paths)
@@ -229,10 +251,7 @@ class Front:
 
     async def _retried(self, asking: Asking, job_id: str) -> BackendResponse:
         job = await self._own(asking, job_id)
-        due_at = self._place.wall_clock() + max(1.0, job.due_at - job.created_at)
-        if not await self._place.store.retry(job.id, due_at):
-            raise ConflictError(f"only a dead job can be tried again: it is {job.state}")
-        await told_again(self._place, job, due_at)
+        await retried(self._place, job)
         self._runner.nudge()
         return answer_of(document_of(await self._own(asking, job_id)))
 

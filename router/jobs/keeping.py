@@ -44,13 +44,18 @@ async def ordered(place: Place, job: Job) -> bool:
     return await place.store.deliveries.add(delivery, place.settings.max_jobs)
 
 
-async def told_again(place: Place, job: Job, due_at: float) -> None:
-    """A dead job waits again: what comes of it is told under another message id."""
-    if not job.spec.callback:
-        return
-    await place.store.deliveries.remove(job.id)
-    again = msgspec.structs.replace(job, created_at=place.wall_clock(), due_at=due_at)
-    await ordered(place, again)
+async def retried(place: Place, job: Job) -> None:
+    """Let a dead letter wait again; what comes of it is told anew, under another message id.
+
+    Raises ConflictError if it is none.
+    """
+    now = place.wall_clock()
+    due_at = now + max(1.0, job.due_at - job.created_at)
+    if not await place.store.retry(job.id, due_at):
+        raise ConflictError(f"only a dead job can be tried again: it is {job.state}")
+    if job.spec.callback:
+        await place.store.deliveries.remove(job.id)
+        await ordered(place, msgspec.structs.replace(job, created_at=now, due_at=due_at))
 
 
 async def _written(place: Place, job: Job, content: bytes) -> Job:

@@ -14,6 +14,8 @@ from router.jobs.deliveries.messages import job_message
 from router.jobs.deliveries.poster import Poster
 from router.jobs.deliveries.records import About, Progress
 from router.jobs.desk import Desk
+from router.jobs.events.answers import sink_message
+from router.jobs.events.front import Events
 from router.jobs.files import Files
 from router.jobs.front import Front
 from router.jobs.objects import Objects
@@ -60,17 +62,23 @@ class Jobs:
         self._poster = Poster(settings.jobs.deliveries)
         self._deliverer = Deliverer(
             store.deliveries, settings.jobs.deliveries,
-            {About.JOB: partial(job_message, self._place)},
+            {
+                About.JOB: partial(job_message, self._place),
+                About.EVENT: partial(sink_message, self._place),
+            },
             self._poster.post, wall_clock, calling.rng,
         )  # fmt: skip
         self.runner.endings.listeners.append(self._deliverer.ended)
-        self.desk = Desk(store, self.runner, wall_clock)
+        self.desk = Desk(self._place, self.runner)
         self._told = "", 0.0
         self._states: Mapping[State, int] = {}
         self._deliveries: Mapping[Progress, int] = {}
         self._stands_still = True
         rooms = {"files": self._files.answer, "batches": self._batches.answer}
         self.front = Front(self._place, self.runner, rooms)
+        self._events = self.front.events = Events(
+            self._place, self.runner, self.front.check_window, calling.clock
+        )
 
     def reading(self) -> JobsReading:
         """What metrics show of the jobs."""
@@ -84,6 +92,7 @@ class Jobs:
             self._stands_still,
             {str(state): count for state, count in self._deliveries.items()},
             dict(self._deliverer.outcomes),
+            dict(self._events.results),
         )
 
     def drain(self) -> None:

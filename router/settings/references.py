@@ -28,7 +28,7 @@ def wrong_references(data: object) -> Iterator[tuple[KeyPath, str]]:
     yield from _empty_backends(models)
     yield from _sized_twice(models)
     yield from _unwatched(data, models)
-    for path, name in _named_by_rules(data):
+    for path, name in (*_named_by_rules(data), *_named_by_triggers(data)):
         if name not in known.values():
             yield path, "is not the name of a configured model"
 
@@ -64,6 +64,13 @@ def _named_by_rules(data: object) -> Iterator[tuple[KeyPath, str]]:
             name = other.get("model") if isinstance(other, dict) else None
             if isinstance(name, str):
                 yield ("rules", index, key, "model"), name
+
+
+def _named_by_triggers(data: object) -> Iterator[tuple[KeyPath, str]]:
+    for index, trigger in _entries(data, "triggers"):
+        name = trigger.get("model")
+        if isinstance(name, str):
+            yield ("triggers", index, "model"), name
 
 
 def _unwatched(

@@ -37,7 +37,15 @@ from router.settings.section import Section
 from router.settings.server import ServerSettings
 from router.settings.sharing import SHARED_POOLS, SharingSettings, named
 from router.settings.tracing import TracingSettings
-from router.settings.values import MAX_LIST_ITEMS, FilePath, ModelName, Text, Version
+from router.settings.triggers import EventsSettings, TriggerSettings
+from router.settings.values import (
+    MAX_LIST_ITEMS,
+    FilePath,
+    ModelName,
+    OpenAIPath,
+    Text,
+    Version,
+)
 from router.turns import Steps, at_once
 
 MAX_ENTRIES = 1000
@@ -47,14 +55,6 @@ MAX_POOLS = 100
 
 Namespace = Annotated[
     str, Text(r"[A-Za-z0-9._:-]{1,100}", "1..100 characters of A-Z a-z 0-9 . _ : -")
-]
-OpenAIPath = Annotated[
-    str,
-    Text(
-        r"(?!/v1/models(/|\Z))(?!/v2(\Z|/(models|health|repository|trace|logging|[a-z]+memory)(/|\Z)))"
-        r"(?!.*/\.{1,2}(/|\Z))(/[A-Za-z0-9._-]{1,100}){1,5}",
-        "a path of 1..5 parts, without a query, and none that OIP or /v1/models has",
-    ),
 ]
 
 
@@ -278,6 +278,13 @@ class Settings(Section):
         default=(), max_length=MAX_ENTRIES,
         description="routing rules, first match wins; a request without a match is routed auto",
     )  # fmt: skip
+    events: EventsSettings = Field(
+        default_factory=EventsSettings, description="who may send events, and how much"
+    )
+    triggers: tuple[TriggerSettings, ...] = Field(
+        default=(), max_length=MAX_ENTRIES,
+        description="events that call models, first match wins; none: events are not taken",
+    )  # fmt: skip
     prices: Annotated[Path | None, FilePath(empty=True)] = Field(
         default=None, description="prices file; empty: the prices built in"
     )
@@ -289,6 +296,20 @@ class Settings(Section):
     ) -> Mapping[str, PoolSettings]:
         if info.context is not None:
             info.context[SHARED_POOLS] = named(value)
+        return value
+
+    @field_validator("triggers")
+    @classmethod
+    def _have_jobs(
+        cls, value: tuple[TriggerSettings, ...], info: ValidationInfo
+    ) -> tuple[TriggerSettings, ...]:
+        jobs: JobsSettings | None = info.data.get("jobs")
+        if jobs is None or not value:
+            return value
+        if jobs.directory is None:
+            raise wrong("need jobs.directory: the call of an event is a job")
+        if any(one.sink.startswith("http:") for one in value) and not jobs.deliveries.allow_http:
+            raise wrong("have a sink that is http://, which needs jobs.deliveries.allow_http")
         return value
 
     @field_validator("shared_state")

@@ -82,6 +82,16 @@ Version = Annotated[
 ]
 
 
+OpenAIPath = Annotated[
+    str,
+    Text(
+        r"(?!/v1/models(/|\Z))(?!/v2(\Z|/(models|health|repository|trace|logging|[a-z]+memory)(/|\Z)))"
+        r"(?!.*/\.{1,2}(/|\Z))(/[A-Za-z0-9._-]{1,100}){1,5}",
+        "a path of 1..5 parts, without a query, and none that OIP or /v1/models has",
+    ),
+]
+
+
 @dataclass(frozen=True, slots=True)
 class TextList:
     """One text or a list of texts, stored as a tuple; whole numbers count as their digits."""

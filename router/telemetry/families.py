@@ -505,6 +505,12 @@ DELIVERIES_TRIED = Family(
     ("result",),
     "Messages sent from here, by result: delivered, failed (and tried again), dead, gone.",
 )
+EVENTS = Family(
+    "router_events_total",
+    Kind.COUNTER,
+    ("result",),
+    "Events that came: accepted, duplicate, dropped (no trigger), and requests that were refused.",
+)
 TASKS = Family(
     "router_tasks",
     Kind.GAUGE,
@@ -597,6 +603,7 @@ FAMILIES: tuple[Family, ...] = (
     JOBS_STAND_STILL,
     DELIVERIES,
     DELIVERIES_TRIED,
+    EVENTS,
     TASKS,
     LOOP_STALL,
     BUILD_INFO,

@@ -56,6 +56,7 @@ class JobsReading:
     stand_still: bool = False
     deliveries: Mapping[str, int] = field(default_factory=dict)
     deliveries_total: Mapping[str, int] = field(default_factory=dict)
+    events_total: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +152,7 @@ def counter_series(readings: Readings) -> Iterator[tuple[str, Series]]:
     yield families.JOBS_RECOVERED.name, {(): jobs.recovered_total} if jobs is not None else {}
     tried = _by_name(jobs.deliveries_total) if jobs is not None else {}
     yield families.DELIVERIES_TRIED.name, tried
+    yield families.EVENTS.name, _by_name(jobs.events_total) if jobs is not None else {}
 
 
 def _quality_counters(quality: QualityReading) -> Iterator[tuple[str, Series]]:

@@ -55,6 +55,13 @@ def test_check_takes(file: Path, environment: dict[str, str]):
     assert [line for line in doubts if not any(told in line for told in TOLD_ELSEWHERE)] == []
 
 
+def test_the_triggers_that_are_explained_are_those_of_the_example():
+    told = (ROOT / "docs" / "events-in.md").read_text()
+    excerpt = told.partition("```yaml\n")[2].partition("```")[0]
+    assert excerpt.startswith("triggers:")
+    assert excerpt in (EXAMPLES / "events.yaml").read_text()
+
+
 def test_each_example_is_in_the_manual():
     listed = (ROOT / "docs" / "platforms.md").read_text()
     assert [file.name for file in EXAMPLES.glob("*") if f"[{file.name}]" not in listed] == []

@@ -5,12 +5,12 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from router.settings.redis_address import RedisAddress
-from router.settings.schema import OpenAIPath
 from router.settings.server import Origin
 from router.settings.values import (
     BASE_DIR,
     Address,
     FilePath,
+    OpenAIPath,
     PayloadRange,
     TextList,
     Url,

@@ -224,7 +224,9 @@ READINGS = Readings(
     sized_by_others={"fraud": True},
     ejections_total={"fraud": 3},
     tasks=21,
-    jobs=JobsReading({"queued": 41}, {"dead": 42}, 43, 44.5, True, {"waiting": 51}, {"gone": 52}),
+    jobs=JobsReading(
+        {"queued": 41}, {"dead": 42}, 43, 44.5, True, {"waiting": 51}, {"gone": 52}, {"dropped": 53}
+    ),
     certificate_expires_at=2e9,
     signals_degraded=True,
     shared_state_peers=8,
