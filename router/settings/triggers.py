@@ -105,7 +105,7 @@ class TriggerSettings(Section):
         alias="window",
         description="time in which the model is to answer; without a sink the sender waits for it",
     )
-    sink: Annotated[str, Url(("https", "http"), credentials=True, empty=True)] = Field(
+    sink: Annotated[str, Url(("https", "http"), empty=True)] = Field(
         default="",
         description="URL that the answer is posted to, as an event; empty: it is the response",
     )
