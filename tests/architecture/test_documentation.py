@@ -7,7 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from router.cli import main
 from router.domain.decision import REASON_HELP, Reason
+from router.domain.events import EventKind
+from router.gateway.responses import STATUS
+from router.telemetry.families import FAMILIES
 from tests.architecture.tables import ROOT, tables, written
 
 
@@ -55,6 +59,31 @@ def test_every_extra_is_explained():
     extras = project["optional-dependencies"].keys() - {"dev"}
     told = re.findall(r"(?m)^\| `(\w+)` \|", (ROOT / "docs" / "start.md").read_text())
     assert set(told) == extras
+
+
+PROSE = ["README.md", *(page for page in pages() if page.startswith(("docs/", "deploy/")))]
+
+
+@pytest.mark.parametrize("page", PROSE)
+def test_what_a_page_names_is_there(page: str):
+    text = (ROOT / page).read_text()
+    metrics = {family.name for family in FAMILIES}
+    named = set(re.findall(r"`(router_[a-z_]+[a-z])(?:\{|`)", text))
+    assert {name for name in named if name.removesuffix("_bucket") not in metrics} == set()
+    commands = set(re.findall(r"(?m)(?:^|`|bin/)hybrid-router ([a-z][a-z-]+)", text))
+    assert commands <= main.commands.keys()
+    kinds = set(re.findall(r"events --kind ([a-z_]+)", text))
+    assert kinds <= set(EventKind)
+
+
+def test_troubleshooting_names_errors_that_there_are():
+    page = (ROOT / "docs" / "troubleshooting.md").read_text()
+    table = page.partition("## Answers are errors")[2].partition("\n## ")[0]
+    codes = {
+        code for row in re.findall(r"(?m)^\| (`.*?) \|", table) for code in row.split("`")[1::2]
+    }
+    assert codes - {"x-router-error"} <= STATUS.keys()
+    assert len(codes) > 10
 
 
 def test_every_reason_is_explained():
