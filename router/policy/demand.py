@@ -5,9 +5,8 @@ no clock; the gateway's controller and the replay both come through here.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-from router.domain.snapshot import ServerlessSnapshot
 from router.policy.sizing import Demand
 from router.policy.steering import Slo
 
@@ -37,9 +36,26 @@ class PoolFacts(NamedTuple):
     ready: int
 
 
-def demand_from(
-    rates: Rates, pool: PoolFacts, slo: Slo, function: ServerlessSnapshot | None
-) -> Demand:
+class FunctionFacts(Protocol):
+    """What the latency duty goes by; the fields are those of `ServerlessSnapshot`."""
+
+    @property
+    def enabled(self) -> bool: ...  # noqa: D102
+    @property
+    def in_flight(self) -> int: ...  # noqa: D102
+    @property
+    def expected_s(self) -> float: ...  # noqa: D102
+    @property
+    def upper_s(self) -> float: ...  # noqa: D102
+    @property
+    def is_learned(self) -> bool: ...  # noqa: D102
+    @property
+    def init_s(self) -> float: ...  # noqa: D102
+    @property
+    def p_cold(self) -> float: ...  # noqa: D102
+
+
+def demand_from(rates: Rates, pool: PoolFacts, slo: Slo, function: FunctionFacts | None) -> Demand:
     """Demand in replicas; `function` as seen for `USUAL_PAYLOAD_BYTES`, None without one."""
     return Demand(
         load=rates.work_s / pool.concurrency,
@@ -71,7 +87,7 @@ def starting_since(
     return None if ready or not wanted else before
 
 
-def breaks_objective(slo: Slo, function: ServerlessSnapshot | None) -> bool:
+def breaks_objective(slo: Slo, function: FunctionFacts | None) -> bool:
     """Whether serverless alone would break the model's objective.
 
     Either a warm call is too slow, or cold starts count and are too likely. `function` is the

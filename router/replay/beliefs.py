@@ -72,10 +72,13 @@ class Queue:
 
     def join(self, waiter: Waiter, now: float, patience_s: float) -> None:
         """Wait at the end; after `patience_s` the other backend may have it."""
-        waiter.give_up_at = min(now + self.max_wait_s, waiter.deadline)
-        waiter.moves_on = now + patience_s < waiter.give_up_at
-        if waiter.moves_on:
-            waiter.give_up_at = now + patience_s
+        gives_up_at, leaves_at = now + self.max_wait_s, now + patience_s
+        gives_up_at = min(gives_up_at, waiter.deadline)
+        if leaves_at < gives_up_at:
+            waiter.moves_on, gives_up_at = True, leaves_at
+        else:
+            waiter.moves_on = False
+        waiter.give_up_at = gives_up_at
         self.waiting.append(waiter)
         self.queued_bytes += waiter.payload_bytes
 
@@ -88,6 +91,10 @@ class Queue:
     def expired(self, now: float) -> list[Waiter]:
         """Take out all that give up."""
         gone = [waiter for waiter in self.waiting if waiter.give_up_at <= now]
+        if len(gone) == len(self.waiting):
+            self.waiting.clear()
+            self.queued_bytes = 0
+            return gone
         for waiter in gone:
             self.waiting.remove(waiter)
             self.queued_bytes -= waiter.payload_bytes
@@ -95,7 +102,7 @@ class Queue:
 
     def next_give_up(self) -> float:
         """When the next one gives up; infinite if nobody waits."""
-        return min((waiter.give_up_at for waiter in self.waiting), default=inf)
+        return min([waiter.give_up_at for waiter in self.waiting]) if self.waiting else inf
 
 
 class BucketTable:
@@ -162,6 +169,48 @@ class PoolBelief:
         return max(self.startup.mean_s - waited_s, 0.0)
 
 
+class FunctionSeen:
+    """The function as the latency duty sees it at one moment: of a snapshot, only what is asked."""
+
+    __slots__ = ("_belief", "_service", "p_cold")
+
+    def __init__(self, belief: "FunctionBelief", bucket: int, now: float) -> None:
+        self._belief = belief
+        self._service = belief.service.best[bucket]
+        # Asked in any case: it forgets the environments that are gone, which `cold_at` relies on.
+        self.p_cold = belief.environments.p_cold(now)
+
+    @property
+    def enabled(self) -> bool:
+        """Whether it may be called."""
+        return self._belief.params.enabled
+
+    @property
+    def in_flight(self) -> int:
+        """Calls under way."""
+        return self._belief.in_flight
+
+    @property
+    def expected_s(self) -> float:
+        """Mean time of a warm call."""
+        return self._service.mean_s
+
+    @property
+    def upper_s(self) -> float:
+        """High estimate of it."""
+        return self._service.upper_s
+
+    @property
+    def is_learned(self) -> bool:
+        """Whether enough calls were seen to judge their spread."""
+        return self._service.is_learned
+
+    @property
+    def init_s(self) -> float:
+        """What a cold start adds."""
+        return self._belief.times.init.mean_s
+
+
 class FunctionBelief:
     """Times, warmth and concurrency of the function."""
 
@@ -175,9 +224,12 @@ class FunctionBelief:
         self.exploration = Exploration()
         self.limits = params.limits._replace(max_payload_bytes=max_payload_bytes)
         self.in_flight = 0
+        self.expected_usd: dict[int, float] = {}
+        """By bucket what a request is expected to cost; holds until a call is learned from."""
 
     def learn(self, bucket: int, served_s: float, billed_s: float, cold_s: float | None) -> None:
         """What `Function` learns from a call that was answered; `cold_s` None: it was warm."""
+        self.expected_usd.clear()
         if cold_s is None:
             self.service.observe(bucket, served_s)
         else:

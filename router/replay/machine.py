@@ -58,6 +58,7 @@ class Machine(ABC, Observed):
         self.signals = ModelSignals()
         self.busy_s = 0.0
         self.replicas = Replicas(world, settings.pool.concurrency if settings.pool else 1, seed)
+        self._may_crash = world.crash_after_s is not None
         self._pool = PoolBelief(runtime.pool.params) if runtime.pool is not None else None
         self._pool_queue = _queue(settings.pool)
         # Whoever waits for a slot that comes free.
@@ -143,8 +144,9 @@ class Machine(ABC, Observed):
         """Start on a replica with a free place."""
         at, bucket, _, _, _, service_s, _, _, _ = waiter.row
         slot, ends = self.replicas.take(now, service_s)
-        crash_at = self.replicas.crash_at(slot)
-        if crash_at < min(ends, waiter.deadline):
+        if self._may_crash and (crash_at := self.replicas.crash_at(slot)) < min(
+            ends, waiter.deadline
+        ):
             self._retrying[waiter.index] = waiter
             self._push(crash_at, _LOST, waiter.index, crash_at - now)
             return nan, HELD
@@ -191,7 +193,8 @@ class Machine(ABC, Observed):
         """Let it wait, as long as its queue, its deadline and its patience allow."""
         queue.join(waiter, now, patience_s)
         kind = _POOL_GIVE_UP if queue is self._pool_queue else _FUNCTION_GIVE_UP
-        self._arm(kind, waiter.give_up_at)
+        if waiter.give_up_at < self._timers[kind]:
+            self._arm(kind, waiter.give_up_at)
         return nan, HELD
 
     def _retry_at(self, at: float, waiter: Waiter) -> Outcome:
@@ -217,9 +220,15 @@ class Machine(ABC, Observed):
     def _push(self, at: float, kind: int, number: int = 0, first: float = 0.0) -> None:
         heapq.heappush(self._events, (at, kind, number, first, 0.0, 0.0, WARM))
 
-    def _step(self) -> None:
-        """The next event."""
-        now, kind, number, first, second, third, fourth = heapq.heappop(self._events)
+    def advance(self, until: float) -> None:
+        """Let everything happen that is due by then; the next request comes later than that."""
+        events, pop, happen = self._events, heapq.heappop, self._happen
+        while events[0][0] <= until:
+            happen(pop(events))
+
+    def _happen(self, event: Event) -> None:
+        """What an event does."""
+        now, kind, number, first, second, third, fourth = event
         if kind == POOL_DONE:
             self.replicas.release(number, now)
             self.busy_s += second

@@ -165,6 +165,10 @@ class Replicas:
             slot = first if load[first] <= load[second] else second
         if slot < 0 or load[slot] >= self.capacity:
             slot = load.index(min(load))
+        if self._is_plain:  # as `begin`, without a call: every request comes by here
+            load[slot] += 1
+            self.free -= 1
+            return slot, now + service_s
         return self.begin(slot, now, service_s)
 
     def begin(self, slot: int, now: float, service_s: float) -> tuple[int, float]:

@@ -112,7 +112,7 @@ class Member(Simulation):
 
     def step(self) -> None:
         """Let the next thing happen."""
-        self._step()
+        self._happen(heapq.heappop(self._events))
 
     def has_duty(self, now: float) -> bool:
         """Whether its function alone would break its objective."""

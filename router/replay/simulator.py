@@ -7,7 +7,7 @@ common decisions are taken by shortcuts that are tested to equal `decide`.
 import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import inf, isnan, nan, sqrt
+from math import inf, isnan, nan, nextafter, sqrt
 from random import Random
 
 import numpy as np
@@ -22,7 +22,7 @@ from router.policy.estimates import DurationEstimate, believed_s, payload_bucket
 from router.policy.recovery import Failure, Final, Step, what_follows
 from router.policy.rules import Match, Route, Rule
 from router.policy.steering import BEGUN, SPARE
-from router.replay.beliefs import BUCKETS, Waiter, bytes_of
+from router.replay.beliefs import BUCKETS, FunctionSeen, Waiter, bytes_of
 from router.replay.distributions import Floats, Ints
 from router.replay.machine import (
     CUT,
@@ -44,6 +44,9 @@ _BACKENDS = {WISH_NONE: None, WISH_POOL: Backend.POOL, WISH_SERVERLESS: Backend.
 _SPILL_REASONS = frozenset({Reason.SPILLOVER, Reason.DEADLINE})
 _NOT_TRIED: dict[Backend, Reason] = {}
 _FIRST_PAUSE_S, _MAX_PAUSE_S = 0.05, 1.0
+_AT_ONCE = 0, inf
+_LAST = nextafter(inf, 0.0)
+_USUAL_BUCKET = payload_bucket(USUAL_PAYLOAD_BYTES)
 _NO_TIMES = [DurationEstimate(0.0)] * BUCKETS
 
 
@@ -112,9 +115,10 @@ class Simulation(Machine):
         """The model's latency objective."""
         return self._slo.latency_s
 
-    def function(self, now: float) -> ServerlessSnapshot | None:
+    def function(self, now: float) -> FunctionSeen | None:
         """The function as it is believed to be, for a usual payload."""
-        return self.believed_function(payload_bucket(USUAL_PAYLOAD_BYTES), now)
+        function = self._function
+        return None if function is None else FunctionSeen(function, _USUAL_BUCKET, now)
 
     def believed_function(self, bucket: int, now: float) -> ServerlessSnapshot | None:
         """The function as the policy sees it, for a payload bucket; None without one."""
@@ -150,36 +154,34 @@ class Simulation(Machine):
         self._latencies, self._bits = [], []
         return results
 
-    def advance(self, until: float) -> None:
-        """Let time pass without a request; the next one comes later than that."""
-        while self._events[0][0] <= until:
-            self._step()
-
     def finish(self, horizon: float) -> list[Late]:
         """Go on to the horizon, where sizing stops, and let what is under way end."""
         self.advance(horizon)
         self._stop_sizing()
-        while self._events[0][0] < inf:
-            self._step()
+        self.advance(_LAST)
         late, self._late = self._late, []
         return late
 
     def _advance(self, block: Block) -> Iterator[float]:
         """Route each row. One pass with few calls for most of them, because rows are millions."""
         latencies, bits = self._latencies, self._bits
-        events, step, push = self._events, self._step, heapq.heappush
+        events, push = self._events, heapq.heappush
         replicas, waiting, signals = self.replicas, self._pool_queue.waiting, self.signals
-        arrived = signals.arrived
+        arrived, advance = signals.arrived, self.advance
+        # Without a function no call is learned from, and it stays as it is.
+        expected_usd = self._function.expected_usd if self._function is not None else {}
         pool_best = self._pool.table.best if self._pool is not None else _NO_TIMES
         shortcuts = self._shortcuts and bool(np.isnan(block.deadline_s).all())
         sizes = block.payload_bytes.tolist()
         for index, row in enumerate(block.rows(self._slo.latency_s)):
             at, bucket, wish, fits, left_s, service_s, _, _, _ = row
             yield at
-            while events[0][0] <= at:
-                step()
+            if events[0][0] <= at:
+                advance(at)
             service = pool_best[bucket]
-            usd = self._price_usd(bucket) if fits else -1.0
+            usd = expected_usd.get(bucket) if fits else -1.0
+            if usd is None:
+                usd = expected_usd[bucket] = self._price_usd(bucket)
             work_s = service.mean_s if service.count else self._believed_s(bucket)
             arrived(work_s, usd if usd >= 0 else 0.0, usd < 0)
             if self._nap is not None and (self._nap.disturbs(at, signals.totals()) or usd < 0):
@@ -238,7 +240,7 @@ class Simulation(Machine):
             return None
         if function.in_flight >= function.limit.current:
             return None
-        steered: tuple[int, float] | None = (0, inf)
+        steered: tuple[int, float] | None = _AT_ONCE
         if wish == WISH_NONE and pool is not None and pool.params.enabled:
             steered = self._steered(row, payload_bytes)
         if steered is None:
@@ -256,12 +258,13 @@ class Simulation(Machine):
     def _steered(self, row: Row, payload_bytes: int) -> tuple[int, float] | None:
         """Bits of what a request does that may go to both, and its patience if it is held."""
         at, bucket, _, _, left_s, _, _, _, _ = row
-        function, pool, waiting = self._function, self._pool, self._pool_queue.waiting
+        function, pool, queue = self._function, self._pool, self._pool_queue
         assert function is not None and pool is not None  # noqa: S101, PT018
-        if not self._pool_queue.has_room(payload_bytes):
+        if not queue.has_room(payload_bytes):
             return None
+        waiting = len(queue.waiting)
         if not self.replicas.ready:
-            return 0, inf
+            return _AT_ONCE
         if self.replicas.free > 0 and not waiting:
             return None
         service, slots = pool.table.best[bucket], self.replicas.slots
@@ -269,14 +272,16 @@ class Simulation(Machine):
         upper_s = call.upper_s
         if not self._slo.cold_allowed:
             upper_s += function.environments.p_cold(at) * function.times.init.mean_s
-        wait_s = (len(waiting) + BEGUN) * service.mean_s / slots
-        needed_s = max(upper_s + SPARE * (call.upper_s - call.mean_s), service.upper_s)
-        patience_s = left_s - needed_s
+        mean_s, high_s = service.mean_s, service.upper_s
+        wait_s = (waiting + BEGUN) * mean_s / slots
+        needed_s = upper_s + SPARE * (call.upper_s - call.mean_s)
+        patience_s = left_s - (max(high_s, needed_s))
         if wait_s <= patience_s:
             return HELD, patience_s
-        margin_s = (service.upper_s - service.mean_s) * sqrt(1 + (len(waiting) + 1) / slots**2)
-        in_time = upper_s <= left_s < wait_s + service.mean_s + margin_s
-        return (SPILLED, inf) if in_time else None
+        margin_s = (high_s - mean_s) * sqrt(1 + (waiting + 1) / slots**2)
+        if wait_s + mean_s + margin_s <= left_s:
+            return HELD, inf
+        return (SPILLED, inf) if upper_s <= left_s else None
 
     # -- one request, with all that may happen to it -----------------------------------------------
 

@@ -12,8 +12,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from router.domain.snapshot import ServerlessSnapshot
-from router.policy.demand import PoolFacts, Rates, demand_from
+from router.policy.demand import FunctionFacts, PoolFacts, Rates, demand_from
 from router.policy.sizing import Demand, Level, SizingParams, size
 from router.policy.steering import Slo
 from router.replay.baselines import Baseline, Tick
@@ -53,7 +52,7 @@ class Observed(Protocol):
         """How long a replica is believed to start."""
         ...
 
-    def function(self, now: float) -> ServerlessSnapshot | None:
+    def function(self, now: float) -> FunctionFacts | None:
         """The function as it is believed to be, for a usual payload."""
         ...
 
