@@ -25,8 +25,8 @@ async def collected(response: BackendResponse, objects: Objects, request_id: str
         if response.rest is not None:
             async for part in response.rest:
                 await new.write(part)
-        content = await new.keep()
-    return Result(response.status, headers, content=content, request_id=request_id)
+        content, length = await new.keep(), new.size_bytes
+    return Result(response.status, headers, content=content, request_id=request_id, length=length)
 
 
 def refused(error: RouterError, protocol: Protocol, request_id: str) -> Result:

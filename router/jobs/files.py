@@ -95,7 +95,7 @@ class Files:
         document = await self._place.store.read(KIND, file_id)
         if document is None or document.tenant != tenant:
             raise NotFoundError(f"there is no file {file_id[:80]!r}")
-        return msgspec.json.decode(document.content, type=File)
+        return _file(document)
 
     async def keep(self, tenant: str, file: File) -> bool:
         """Write a file down; False if one of that id is there."""
@@ -108,7 +108,7 @@ class Files:
         while old := await self._place.store.documents(KIND, None, after):
             for document in old:
                 if document.id not in await self.in_use(document.tenant):
-                    await self._forget(msgspec.json.decode(document.content, type=File))
+                    await self._forget(_file(document))
             after = old[-1].id
 
     async def _forget(self, file: File) -> None:
@@ -120,6 +120,7 @@ class Files:
         have = await self._place.store.documents(KIND, asking.tenant, limit=settings.max_files)
         if len(have) >= settings.max_files:
             raise TooManyJobsError(f"you have {len(have)} files, and may have no more", 60.0)
+        left = settings.max_bytes - sum(_file(one).bytes for one in have)
         now = self._place.wall_clock()
         purpose, name, content, size = "", "", "", 0
         timeout_s = asking.runtime.settings.server.body_timeout_s
@@ -130,10 +131,7 @@ class Files:
                 elif part.name == "file" and not name:
                     name = (part.filename or "upload.jsonl")[:_MAX_NAME_CHARS]
                     async for chunk in _chunks(part, timeout_s):
-                        if new.size_bytes + len(chunk) > settings.max_file:
-                            raise PayloadTooLargeError(
-                                f"the file is over the limit of {settings.max_file} bytes"
-                            )
+                        _check_size(new.size_bytes + len(chunk), settings.max_file, left)
                         await new.write(chunk)
                 else:
                     await _field(part, timeout_s)
@@ -167,6 +165,17 @@ class Files:
         first = await anext(parts, b"")
         headers = [("content-type", "application/jsonl"), ("content-length", str(file.bytes))]
         return BackendResponse(200, headers, first, parts)
+
+
+def _file(document: Document) -> File:
+    return msgspec.json.decode(document.content, type=File)
+
+
+def _check_size(size: int, most: int, left: int) -> None:
+    if size > most:
+        raise PayloadTooLargeError(f"the file is over the limit of {most} bytes")
+    if size > left:
+        raise TooManyJobsError(f"your files may have {max(0, left)} bytes more", 60.0)
 
 
 async def _none_in_use(_: str) -> Collection[str]:

@@ -65,7 +65,7 @@ async def _written(place: Place, job: Job, content: bytes) -> Job:
         job = msgspec.structs.replace(job, spec=spec)
     found = None
     try:
-        (found,) = await place.store.add([job], place.settings.max_jobs)
+        (found,) = await place.store.add([job], place.settings.max_jobs, place.settings.max_bytes)
     finally:
         if job.spec.payload and (found is None or found.spec.payload != job.spec.payload):
             await place.objects.remove(job.spec.payload)

@@ -71,7 +71,9 @@ class Preparing:
 
     async def _added(self, page: list[Job]) -> None:
         if page:
-            await self._place.store.add(page, self._place.settings.max_jobs)
+            await self._place.store.add(
+                page, self._place.settings.max_jobs, self._place.settings.max_bytes
+            )
 
     async def _job(self, placed: Placed) -> Job:
         """The job of a line; one that is wrong is failed from the start."""

@@ -64,7 +64,7 @@ class Spec(msgspec.Struct, frozen=True, omit_defaults=True):
 class Result(msgspec.Struct, frozen=True, omit_defaults=True):
     """What came of a job: a backend's answer as it was given, or the cause of its failure.
 
-    `content` names the object that holds the answer's body; else it is here.
+    `content` names the object that holds the answer's body, of `length` bytes; else it is here.
     """
 
     status: int = 0
@@ -73,6 +73,7 @@ class Result(msgspec.Struct, frozen=True, omit_defaults=True):
     content: str = ""
     cause: str = ""
     request_id: str = ""
+    length: int = 0
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -92,6 +93,13 @@ class Job(msgspec.Struct, frozen=True):
     ended_at: float = 0.0
     cost_usd: float = 0.0
     result: Result | None = None
+
+    @property
+    def held_bytes(self) -> int:
+        """What is kept of it alone: a line of a batch is in a file that has its own limits."""
+        spec = self.spec
+        asked = spec.length if spec.own_payload else len(spec.body)
+        return asked + (answer_bytes(self.result) if self.result is not None else 0)
 
     @property
     def model(self) -> str:
@@ -134,6 +142,11 @@ class End(msgspec.Struct, frozen=True):
     at: float
     result: Result
     cost_usd: float = 0.0
+
+
+def answer_bytes(result: Result) -> int:
+    """How much is kept of an answer."""
+    return result.length or len(result.body)
 
 
 def plain(text: str) -> str:

@@ -9,6 +9,7 @@ Under one prefix (KEYS[1], with a hash tag, so that all is in one slot) there ar
     :all :tenant:T    sorted sets of ids in the order of their coming
     :batch:B          sorted set of a batch's ids by line
     :counts :counts:T :lines:B   hashes: how many jobs are in which state
+    :bytes            hash: how much is kept of each tenant's jobs
     :ended            sorted set of ids by when they ended
     :workers          set of names; :worker:W lives as long as the worker
 
@@ -19,6 +20,7 @@ RETURNED = "returned"
 """No worker is called so."""
 FIELDS = ("id", "lane", "tenant", "created", "due", "batch", "line", "state", "attempt", "worker",
           "ended", "cost", "spec", "result")  # fmt: skip
+TOO_MANY_BYTES = -1
 _MOST_PENDING = 1000
 _MOST_RETURNED = 100
 _MOST_ARGUMENTS = 1000
@@ -91,11 +93,13 @@ local function write()
     end
   end
 end
-local function finish(id, state, at, result, cost)
-  local lane, entry, tenant, batch, from, spent =
-    unpack(redis.call('HMGET', job(id), 'lane', 'entry', 'tenant', 'batch', 'state', 'cost'))
+local function finish(id, state, at, result, cost, bytes)
+  local lane, entry, tenant, batch, from, spent, had = unpack(redis.call(
+    'HMGET', job(id), 'lane', 'entry', 'tenant', 'batch', 'state', 'cost', 'bytes'))
   redis.call('HSET', job(id), 'state', state, 'ended', at, 'worker', '', 'result', result,
+    'bytes', (had or 0) + bytes, 'answer', bytes,
     'cost', cost == '0' and spent or tostring(spent + cost))
+  sum(':bytes', tenant, bytes)
   rank(':ended', at, id)
   counted(lane, tenant, batch, from, state)
   local entries = list(left, lane)
@@ -124,23 +128,26 @@ local function of_worker(worker, each)
 end
 """
 
-# ARGV: most open; then for each job id, lane, tenant, created, due, batch, line, state, ended,
-# spec, result. Returns which are new, or nothing where that would be too many.
+# ARGV: most open, most bytes; then for each job id, lane, tenant, created, due, batch, line, state,
+# ended, spec, result, bytes. Returns which are new, or nothing where that would be too many.
 ADD = f"""{_MOVES}
-local new, opened, tenant, all = {{}}, 0, ARGV[4], 0
-for at = 2, #ARGV, 11 do
+local new, opened, tenant, all, bytes = {{}}, 0, ARGV[5], 0, 0
+for at = 3, #ARGV, 12 do
   local is_new = redis.call('EXISTS', job(ARGV[at])) == 0
   new[#new + 1] = is_new and 1 or 0
-  if is_new then all = all + 1 end
+  if is_new then all, bytes = all + 1, bytes + ARGV[at + 11] end
   if is_new and ARGV[at + 7] == 'queued' then opened = opened + 1 end
 end
 local states = redis.call('HMGET', P .. ':counts:' .. tenant, 'queued', 'running')
 local open = (tonumber(states[1]) or 0) + (tonumber(states[2]) or 0) + opened
 if opened > 0 and open > tonumber(ARGV[1]) then return false end
+local held = tonumber(redis.call('HGET', P .. ':bytes', tenant)) or 0
+if opened > 0 and held + bytes > tonumber(ARGV[2]) then return {TOO_MANY_BYTES} end
+sum(':bytes', tenant, bytes)
 local seq = redis.call('INCRBY', P .. ':seq', all) - all
-for at = 2, #ARGV, 11 do
+for at = 3, #ARGV, 12 do
   local id, lane, batch, state = ARGV[at], ARGV[at + 1], ARGV[at + 5], ARGV[at + 7]
-  if new[(at - 2) / 11 + 1] == 1 then
+  if new[(at - 3) / 12 + 1] == 1 then
     local entry = ''
     if state == 'queued' then
       sum(':lanes', lane, 1)
@@ -151,7 +158,7 @@ for at = 2, #ARGV, 11 do
     redis.call('HSET', job(id), 'id', id, 'lane', lane, 'tenant', tenant, 'created', ARGV[at + 3],
       'due', ARGV[at + 4], 'batch', batch, 'line', ARGV[at + 6], 'state', state, 'attempt', '0',
       'worker', '', 'ready', '0', 'ended', ARGV[at + 8], 'cost', '0', 'spec', ARGV[at + 9],
-      'result', ARGV[at + 10], 'entry', entry)
+      'result', ARGV[at + 10], 'bytes', ARGV[at + 11], 'entry', entry)
     seq = seq + 1
     rank(':all', seq, id)
     rank(':tenant:' .. tenant, seq, id)
@@ -219,12 +226,12 @@ write()
 return got
 """
 
-# ARGV: worker; then for each end id, attempt, state, when, result, cost.
+# ARGV: worker; then for each end id, attempt, state, when, result, cost, bytes of the answer.
 END = f"""{_MOVES}
 local done = {{}}
-for at = 2, #ARGV, 6 do
+for at = 2, #ARGV, 7 do
   local mine = is_mine(ARGV[at], ARGV[1], ARGV[at + 1])
-  if mine then finish(ARGV[at], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4], ARGV[at + 5]) end
+  if mine then finish(ARGV[at], unpack(ARGV, at + 2, at + 6)) end
   done[#done + 1] = mine and 1 or 0
 end
 write()
@@ -257,7 +264,7 @@ for _, worker in ipairs(redis.call('SMEMBERS', P .. ':workers')) do
       found = found + 1
       local attempt = redis.call('HGET', job(id), 'attempt')
       if tonumber(attempt) >= tonumber(ARGV[1]) then
-        finish(id, 'dead', ARGV[2], ARGV[3], '0')
+        finish(id, 'dead', ARGV[2], ARGV[3], '0', '0')
       else
         give_back(id, '0', attempt)
       end
@@ -290,7 +297,7 @@ local dropped = 0
 for at = 3, #ARGV do
   local state = redis.call('HGET', job(ARGV[at]), 'state')
   if state == 'queued' or state == 'running' then
-    finish(ARGV[at], ARGV[1], ARGV[2], '', '0')
+    finish(ARGV[at], ARGV[1], ARGV[2], '', '0', '0')
     dropped = dropped + 1
   end
 end
@@ -301,11 +308,13 @@ return dropped
 # ARGV: id, due.
 RETRY = f"""{_MOVES}
 local id = ARGV[1]
-local lane, tenant, batch, state =
-  unpack(redis.call('HMGET', job(id), 'lane', 'tenant', 'batch', 'state'))
+local lane, tenant, batch, state, answer =
+  unpack(redis.call('HMGET', job(id), 'lane', 'tenant', 'batch', 'state', 'answer'))
 if state ~= 'dead' then return 0 end
 redis.call('HSET', job(id), 'state', 'queued', 'attempt', '0', 'ended', '0', 'ready', '0',
-  'result', '', 'due', ARGV[2], 'entry', enqueue(id, lane))
+  'result', '', 'answer', '0', 'due', ARGV[2], 'entry', enqueue(id, lane))
+redis.call('HINCRBY', job(id), 'bytes', -(answer or 0))
+sum(':bytes', tenant, -(answer or 0))
 redis.call('ZREM', P .. ':ended', id)
 counted(lane, tenant, batch, state, 'queued')
 write()
@@ -336,6 +345,7 @@ for _, id in ipairs(redis.call(
   local found = row(id)
   local tenant, batch, state = found[3], found[6], found[8]
   rows[#rows + 1] = found
+  sum(':bytes', tenant, -(redis.call('HGET', job(id), 'bytes') or 0))
   count(tenant, batch, state, -1)
   redis.call('DEL', job(id))
   redis.call('ZREM', P .. ':ended', id)

@@ -15,9 +15,9 @@ import msgspec
 from router.domain.errors import NotDurableError
 from router.jobs import redis_scripts as scripts
 from router.jobs.deliveries.redis import RedisDeliveries
-from router.jobs.records import End, Job, Lane, Result, Spec, State
+from router.jobs.records import End, Job, Lane, Result, Spec, State, answer_bytes
 from router.jobs.redis_link import RedisLink
-from router.jobs.store import GIVEN_UP, Document, too_many_jobs
+from router.jobs.store import GIVEN_UP, NO_LIMIT, Document, too_many_bytes, too_many_jobs
 
 _PAGE = 100
 
@@ -38,15 +38,20 @@ class RedisStore:
         """Close the connections."""
         await self._link.close()
 
-    async def add(self, jobs: Sequence[Job], most_open: int) -> list[Job]:
+    async def add(
+        self, jobs: Sequence[Job], most_open: int, most_bytes: int = NO_LIMIT
+    ) -> list[Job]:
         """See `JobStore`. Raises NotDurableError and TooManyJobsError."""
-        told: list[Any] = [most_open]
+        told: list[Any] = [most_open, most_bytes]
         for job in jobs:
             told += (job.id, job.lane, job.tenant, job.created_at, job.due_at, job.batch, job.line,
-                     job.state, job.ended_at, _pack(job.spec), _pack(job.result))  # fmt: skip
+                     job.state, job.ended_at, _pack(job.spec), _pack(job.result),
+                     job.held_bytes)  # fmt: skip
         new = await self._link.run(scripts.ADD, *told, durable=True)
         if new is None:
             raise too_many_jobs(most_open)
+        if new == scripts.TOO_MANY_BYTES:
+            raise too_many_bytes(most_bytes)
         kept = list[Job]()
         for job, is_new in zip(jobs, new, strict=True):
             found = job if is_new else await self.get(job.id)
@@ -98,7 +103,8 @@ class RedisStore:
         """See `JobStore`."""
         told: list[Any] = [worker]
         for end in ends:
-            told += (end.id, end.attempt, end.state, end.at, _pack(end.result), end.cost_usd)
+            told += (end.id, end.attempt, end.state, end.at, _pack(end.result), end.cost_usd,
+                     answer_bytes(end.result))  # fmt: skip
         return [bool(one) for one in await self._link.run(scripts.END, *told)]
 
     async def put_back(

@@ -22,6 +22,8 @@ CREATE INDEX IF NOT EXISTS of_tenant ON jobs (tenant, seq);
 CREATE TABLE IF NOT EXISTS lanes (name TEXT PRIMARY KEY, waiting INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS counts (
   tenant TEXT, state TEXT, jobs INTEGER NOT NULL, PRIMARY KEY (tenant, state)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS held (
+  tenant TEXT PRIMARY KEY, bytes INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS workers (name TEXT PRIMARY KEY, until REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS documents (
   kind TEXT, id TEXT, tenant TEXT NOT NULL, version INTEGER NOT NULL, content BLOB NOT NULL,
@@ -62,6 +64,8 @@ ADD = (
 OPEN_OF_TENANT = (
     "SELECT coalesce(sum(jobs), 0) FROM counts WHERE tenant = ? AND state IN ('queued', 'running')"
 )
+HELD = "SELECT bytes FROM held WHERE tenant = ?"
+HOLD = "INSERT INTO held VALUES (?, ?) ON CONFLICT DO UPDATE SET bytes = bytes + excluded.bytes"
 LANES = (
     "SELECT name, waiting, (SELECT due_at FROM jobs WHERE lane = name AND state = 'queued'"
     " ORDER BY seq LIMIT 1) FROM lanes WHERE waiting > 0"
@@ -73,7 +77,7 @@ CLAIM = (
 )
 END = (
     "UPDATE jobs SET state = ?, ended_at = ?, cost_usd = cost_usd + ?, result = ?"
-    " WHERE id = ? AND state = 'running' AND worker = ? AND attempt = ?"
+    " WHERE id = ? AND state = 'running' AND worker = ? AND attempt = ? RETURNING tenant"
 )
 PUT_BACK = (
     "UPDATE jobs SET state = 'queued', worker = '', attempt = ?, ready_at = ?"

@@ -7,6 +7,7 @@ one together: a hundred jobs that come at once cost one `fsync`. The journal is 
 
 import asyncio
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,8 +17,15 @@ import msgspec
 
 from router.jobs import sqlite_statements as sql
 from router.jobs.deliveries import sqlite as deliveries
-from router.jobs.records import End, Job, Lane, Result, Spec, State
-from router.jobs.store import GIVEN_UP, Document, not_durable, too_many_jobs
+from router.jobs.records import End, Job, Lane, Result, Spec, State, answer_bytes
+from router.jobs.store import (
+    GIVEN_UP,
+    NO_LIMIT,
+    Document,
+    not_durable,
+    too_many_bytes,
+    too_many_jobs,
+)
 
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], Any]
@@ -53,9 +61,11 @@ class SqliteStore:
             await asyncio.get_running_loop().run_in_executor(self._thread, self._connection.close)
         self._thread.shutdown(wait=False)
 
-    async def add(self, jobs: Sequence[Job], most_open: int) -> list[Job]:
+    async def add(
+        self, jobs: Sequence[Job], most_open: int, most_bytes: int = NO_LIMIT
+    ) -> list[Job]:
         """See `JobStore`. Raises NotDurableError and TooManyJobsError."""
-        return await self._do(lambda one: _add(one, jobs, most_open))
+        return await self._do(lambda one: _add(one, jobs, most_open, most_bytes))
 
     async def get(self, job_id: str) -> Job | None:
         """See `JobStore`."""
@@ -109,16 +119,20 @@ class SqliteStore:
 
     async def end(self, worker: str, ends: Sequence[End]) -> list[bool]:
         """See `JobStore`."""
-        return await self._do(
-            lambda one: [
-                one.execute(
-                    sql.END,
-                    (end.state, end.at, end.cost_usd, _packed(end.result), end.id, worker,
-                     end.attempt),
-                ).rowcount > 0
-                for end in ends
-            ]
-        )  # fmt: skip
+
+        def work(one: sqlite3.Connection) -> list[bool]:
+            ours, held = list[bool](), Counter[str]()
+            for end in ends:
+                values = (end.state, end.at, end.cost_usd, _packed(end.result), end.id, worker,
+                          end.attempt)  # fmt: skip
+                row = one.execute(sql.END, values).fetchone()
+                ours.append(row is not None)
+                if row is not None:
+                    held[row[0]] += answer_bytes(end.result)
+            one.executemany(sql.HOLD, held.items())
+            return ours
+
+        return await self._do(work)
 
     async def put_back(
         self, worker: str, job_id: str, attempt: int, ready_at: float, *, counts: bool
@@ -162,7 +176,16 @@ class SqliteStore:
 
     async def retry(self, job_id: str, due_at: float) -> bool:
         """See `JobStore`."""
-        return await self._do(lambda one: one.execute(sql.RETRY, (due_at, job_id)).rowcount > 0)
+
+        def work(one: sqlite3.Connection) -> bool:
+            job = _get(one, job_id)
+            if job is None or one.execute(sql.RETRY, (due_at, job_id)).rowcount == 0:
+                return False
+            if job.result is not None:
+                one.execute(sql.HOLD, (job.tenant, -answer_bytes(job.result)))
+            return True
+
+        return await self._do(work)
 
     async def counts(self, tenant: str | None = None) -> Mapping[State, int]:
         """See `JobStore`."""
@@ -177,7 +200,9 @@ class SqliteStore:
         """See `JobStore`."""
 
         def work(one: sqlite3.Connection) -> list[Job]:
-            return [_job(row) for row in one.execute(sql.SWEEP, (before, most)).fetchall()]
+            gone = [_job(row) for row in one.execute(sql.SWEEP, (before, most)).fetchall()]
+            one.executemany(sql.HOLD, [(job.tenant, -job.held_bytes) for job in gone])
+            return gone
 
         return await self._do(work)
 
@@ -284,22 +309,34 @@ def _alone(connection: sqlite3.Connection, work: Work) -> Any:  # noqa: ANN401  
     return answer
 
 
-def _add(one: sqlite3.Connection, jobs: Sequence[Job], most_open: int) -> list[Job]:
-    kept, new = list[Job](), 0
+def _add(
+    one: sqlite3.Connection, jobs: Sequence[Job], most_open: int, most_bytes: int
+) -> list[Job]:
+    kept, new, held = list[Job](), 0, 0
     for job in jobs:
         values = (job.id, job.lane, job.tenant, job.created_at, job.due_at, job.batch, job.line,
                   job.state, job.ended_at, _packed(job.spec),
                   _packed(job.result) if job.result is not None else None)  # fmt: skip
         is_new = one.execute(sql.ADD, values).rowcount > 0
         new += is_new and job.state is State.QUEUED
+        held += job.held_bytes if is_new else 0
         found = job if is_new else _get(one, job.id)
         assert found is not None  # noqa: S101  it is new, or was there
         kept.append(found)
+    if held:
+        one.execute(sql.HOLD, (jobs[0].tenant, held))
     if new:
-        (count,) = one.execute(sql.OPEN_OF_TENANT, (jobs[0].tenant,)).fetchone()
-        if count > most_open:
-            raise too_many_jobs(most_open)
+        _check(one, jobs[0].tenant, most_open, most_bytes)
     return kept
+
+
+def _check(one: sqlite3.Connection, tenant: str, most_open: int, most_bytes: int) -> None:
+    (count,) = one.execute(sql.OPEN_OF_TENANT, (tenant,)).fetchone()
+    if count > most_open:
+        raise too_many_jobs(most_open)
+    (held,) = one.execute(sql.HELD, (tenant,)).fetchone() or (0,)
+    if held > most_bytes:
+        raise too_many_bytes(most_bytes)
 
 
 def _get(one: sqlite3.Connection, job_id: str) -> Job | None:

@@ -28,6 +28,16 @@ def not_durable(what: str, error: Exception) -> NotDurableError:
     return failure
 
 
+NO_LIMIT = 2**53
+
+
+def too_many_bytes(most: int) -> TooManyJobsError:
+    """The error for a tenant of whose jobs too much is kept."""
+    return TooManyJobsError(
+        f"{most} bytes of your requests and answers may be kept, and would be more now", 60.0
+    )
+
+
 def too_many_jobs(most: int) -> TooManyJobsError:
     """The error for a tenant with more jobs than it may have."""
     return TooManyJobsError(f"you have {most} jobs that have not ended, and may have no more", 5.0)
@@ -58,11 +68,14 @@ class JobStore(Protocol):
         """Let go; nothing may be called after it."""
         ...
 
-    async def add(self, jobs: Sequence[Job], most_open: int) -> list[Job]:
+    async def add(
+        self, jobs: Sequence[Job], most_open: int, most_bytes: int = NO_LIMIT
+    ) -> list[Job]:
         """Keep jobs of one tenant; they outlive any crash once this returns.
 
         One whose id is known is returned as it is now. Raises TooManyJobsError, and keeps none, if
-        the tenant would then have more than `most_open` that have not ended.
+        the tenant would then have more than `most_open` that have not ended, or more than
+        `most_bytes` would be kept of its jobs' own bodies and answers.
         """
         ...
 

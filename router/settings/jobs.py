@@ -50,6 +50,11 @@ class JobsSettings(Section):
     max_jobs: Annotated[int, Quantity(COUNT, 1, 10_000_000)] = Field(
         default=100_000, description="most jobs of one tenant that have not ended"
     )
+    max_bytes: Annotated[int, Quantity(SIZE, MIB, 1024 * GIB)] = Field(
+        default=4 * GIB,
+        description="most bytes kept of one tenant's files, and as many of bodies and answers of"
+        " its jobs; over it, nothing new of it is taken (429)",
+    )
     max_file: Annotated[int, Quantity(SIZE, 1024, 64 * GIB)] = Field(
         default=256 * MIB, description="longest file of a batch; longer ones are answered 413"
     )

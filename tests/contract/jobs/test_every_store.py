@@ -169,6 +169,33 @@ async def test_a_tenant_has_no_more_open_jobs_than_it_may(store: JobStore):
     assert await store.add([job(3)], 3)
 
 
+async def test_a_tenant_has_no_more_bytes_kept_than_it_may(store: JobStore):
+    async def kept(*jobs: Job) -> bool:
+        try:
+            await store.add(jobs, MOST, 10)
+        except TooManyJobsError:
+            return False
+        return True
+
+    assert await kept(job(0, spec=Spec(body=b"1234")), job(1, spec=Spec(body=b"1234")))
+    assert not await kept(job(2, spec=Spec(body=b"123")))
+    assert not await kept(job(2, spec=Spec(payload="object", length=3, own_payload=True)))
+    assert await kept(job(3, spec=Spec(payload="of a batch", length=999)), job(4, tenant="t"))
+    assert await kept(job(9, tenant="other", spec=Spec(body=b"1234567890")))
+    first, second = await claimed(store, most=2)
+    answer = Result(200, content="object", length=2)
+    assert await store.end("w", [End(first.id, 1, State.DONE, 5.0, answer)] * 2) == [True, False]
+    assert not await kept(job(5, spec=Spec(body=b"1")))
+    await store.end("w", [End(second.id, 1, State.DEAD, 50.0, Result(500, body=b"7 bytes"))])
+    assert [one.held_bytes for one in await store.sweep(10.0, 10)] == [6]
+    assert not await kept(job(6))
+    await store.retry(second.id, 99.0)
+    await store.drop_open(State.CANCELLED, 60.0, job_id=second.id)
+    await store.sweep(70.0, 10)
+    assert await kept(job(7, spec=Spec(body=b"1234567890")))
+    assert not await kept(job(8, spec=Spec(body=b"1")))
+
+
 async def test_what_is_bad_from_the_start_is_kept_and_never_begun(store: JobStore):
     bad = job(1, batch="b", state=State.DEAD, ended_at=3.0, result=Result(cause="no JSON"))
     await store.add([bad], MOST)

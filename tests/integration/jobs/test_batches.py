@@ -211,6 +211,18 @@ async def test_limits_of_files(tmp_path):
         assert left == []
 
 
+async def test_a_tenants_files_have_no_more_bytes_than_they_may(tmp_path):
+    config = {"jobs": {**JOBS["jobs"], "max_bytes": "1MiB"}}
+    async with Harness(tmp_path, warm=[echoes], config=config) as gateway:
+        url = f"{gateway.url}/v1"
+        async with openai.AsyncOpenAI(api_key="any", base_url=url, max_retries=0) as client:
+            first = await client.files.create(file=("a", b"x" * 600_000), purpose="batch")
+            with pytest.raises(openai.RateLimitError, match="448576 bytes more"):
+                await client.files.create(file=("a", b"x" * 600_000), purpose="batch")
+            await client.files.delete(first.id)
+            await client.files.create(file=("a", b"x" * 600_000), purpose="batch")
+
+
 async def test_a_batch_goes_on_where_another_gateway_has_ended(tmp_path):
     gate = Gate(echoes)
     async with Harness(
