@@ -35,7 +35,7 @@ class Writing:
 
     async def __aenter__(self) -> Self:
         try:
-            self._file = await asyncio.to_thread(self._from.open, "wb")
+            self._file = await asyncio.to_thread(self._begin)
         except OSError as error:
             raise not_durable(_NOT_WRITTEN, error) from error
         return self
@@ -67,6 +67,10 @@ class Writing:
         except OSError as error:
             raise not_durable(_NOT_WRITTEN, error) from error
         return self.name
+
+    def _begin(self) -> BinaryIO:
+        self._from.parent.mkdir(0o700, parents=True, exist_ok=True)
+        return self._from.open("wb")
 
     def _keep(self, file: BinaryIO) -> None:
         with file:

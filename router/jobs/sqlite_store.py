@@ -244,14 +244,17 @@ class SqliteStore:
 
     # -- the thread ------------------------------------------------------------------------------
 
-    def _connect(self) -> None:
+    def _connect(self) -> sqlite3.Connection:
+        """The connection, made if need be: a request may come before `open` does."""
         if self._connection is not None:
-            return
+            return self._connection
         self._file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        connection = self._connection = sqlite3.connect(
+        connection = sqlite3.connect(
             self._file, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
         )
         connection.executescript(sql.SCHEMA + deliveries.SCHEMA)
+        self._connection = connection
+        return connection
 
     async def _count(self, statement: str, values: tuple[Any, ...]) -> Mapping[State, int]:
         return await self._do(
@@ -281,14 +284,13 @@ class SqliteStore:
                     asked.set_result(answer)
 
     def _transaction(self, works: Sequence[Work]) -> list[Any]:
-        connection = self._connection
+        connection = None
         try:
-            if connection is None:
-                raise sqlite3.OperationalError("the journal is not open")
+            connection = self._connect()
             connection.execute("BEGIN IMMEDIATE")
             answers = [_alone(connection, work) for work in works]
             connection.execute("COMMIT")
-        except sqlite3.Error as error:
+        except (OSError, sqlite3.Error) as error:
             if connection is not None and connection.in_transaction:
                 connection.execute("ROLLBACK")
             return [not_durable(_NOT_WRITTEN, error)] * len(works)
