@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 
 from router.domain.clock import Clock
 from router.domain.errors import NotDurableError
@@ -17,6 +18,7 @@ from router.jobs.desk import Desk
 from router.jobs.events.answers import sink_message
 from router.jobs.events.front import Events
 from router.jobs.files import Files
+from router.jobs.folder_objects import FolderObjects
 from router.jobs.front import Front
 from router.jobs.objects import Objects
 from router.jobs.place import Calling, Place
@@ -26,6 +28,7 @@ from router.jobs.runner import Runner
 from router.jobs.sqlite_store import SqliteStore
 from router.jobs.store import JobStore
 from router.runtime import RuntimeRef
+from router.settings.jobs import JobsSettings
 from router.settings.schema import Settings
 from router.telemetry.readings import JobsReading
 
@@ -54,7 +57,7 @@ class Jobs:
             else SqliteStore(directory / "jobs.sqlite")
         )
         self._place = Place(
-            store, Objects(directory / "objects"), runtime, settings.jobs, wall_clock
+            store, _objects_of(settings.jobs, directory), runtime, settings.jobs, wall_clock
         )
         self._files = Files(self._place)
         self._batches = Batches(self._place, self._files)
@@ -148,3 +151,12 @@ class Jobs:
             await self._files.sweep(before)
             await place.objects.sweep(now - _PART_KEPT_S)
             await asyncio.sleep(_SWEEP_EVERY_S)
+
+
+def _objects_of(settings: JobsSettings, directory: Path) -> Objects:
+    if not settings.objects:
+        return FolderObjects(directory / "objects")
+    # Only now: it is an extra, and the settings have seen to it that it is there.
+    from router.jobs.bucket_objects import BucketObjects, bucket  # noqa: PLC0415
+
+    return BucketObjects(bucket(settings.objects))

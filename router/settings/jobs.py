@@ -6,15 +6,20 @@ Keys keep the user's names (the alias); field names carry the stored unit. See `
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from router.settings.deliveries import DeliveriesSettings
+from router.settings.extras import needs_extra
 from router.settings.quantities import COUNT, DURATION, GIB, HOUR_S, MIB, SIZE, Quantity
 from router.settings.redis_address import RedisAddress
 from router.settings.section import Section
-from router.settings.values import FilePath
+from router.settings.values import FilePath, Url
 
 _MOST_S = 24 * HOUR_S
+
+
+def _needs_obstore(url: str) -> str:
+    return needs_extra("obstore", "objects")(url) if url else url
 
 
 class JobsSettings(Section):
@@ -28,6 +33,13 @@ class JobsSettings(Section):
         default="",
         description="Redis that keeps the jobs of several gateways, which then share the"
         " directory too; it needs appendonly yes. Empty: a journal in the directory",
+    )
+    objects: Annotated[str, Url(("s3", "gs", "az"), empty=True), AfterValidator(_needs_obstore)] = (
+        Field(
+            default="",
+            description="bucket of payloads, answers and files, such as s3://bucket/prefix; its"
+            " credentials are those of the process. Empty: a folder in the directory",
+        )
     )
     window_s: Annotated[float, Quantity(DURATION, 1.0, 30 * _MOST_S)] = Field(
         default=HOUR_S, alias="window", description="time in which a call is done that states none"

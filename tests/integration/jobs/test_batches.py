@@ -9,7 +9,7 @@ from typing import Any
 import openai
 import pytest
 
-from router.jobs.objects import Objects
+from router.jobs.folder_objects import FolderObjects
 from tests.fakes.upstreams import Answer, Gate, Received, ok
 from tests.integration.harness import INFER, Harness
 
@@ -240,7 +240,7 @@ async def test_a_batch_goes_on_where_another_gateway_has_ended(tmp_path):
 
 
 async def test_objects_that_are_not_kept_leave_nothing(tmp_path):
-    objects = Objects(tmp_path)
+    objects = FolderObjects(tmp_path)
     await objects.open()
     async with objects.writing() as new:
         await new.write(b"a part")

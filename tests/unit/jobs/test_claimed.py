@@ -6,7 +6,7 @@ import pytest
 
 from router.jobs.answers import INLINE_BYTES
 from router.jobs.claimed import bodies_of
-from router.jobs.objects import Objects
+from router.jobs.folder_objects import FolderObjects
 from router.jobs.records import Job, Spec, lane_of
 
 
@@ -15,7 +15,7 @@ def job(name: str, spec: Spec) -> Job:
 
 
 async def test_lines_of_one_file_are_read_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    objects = Objects(tmp_path)
+    objects = FolderObjects(tmp_path)
     await objects.open()
     lines = [b"first", b"the second", b"", b"fourth"]
     name = await objects.keep(b"\n".join(lines))

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from router.domain.errors import NotDurableError
-from router.jobs.objects import Objects
+from router.jobs.folder_objects import FolderObjects
 
 
 async def test_why_nothing_can_be_written_is_in_the_log_and_not_in_the_answer(
@@ -13,7 +13,7 @@ async def test_why_nothing_can_be_written_is_in_the_log_and_not_in_the_answer(
 ):
     (tmp_path / "jobs").write_text("a file where the folder should be")
     with pytest.raises(NotDurableError) as caught:
-        await Objects(tmp_path / "jobs").keep(b"payload")
+        await FolderObjects(tmp_path / "jobs").keep(b"payload")
     assert str(tmp_path) not in str(caught.value)
     (record,) = caplog.records
     assert "Not a directory" in record.getMessage()
