@@ -299,7 +299,7 @@ class Gateway:
 
     def _make_jobs(self, director: Director) -> Jobs:
         parts, data = self._parts, self._data
-        calling = Calling(director, data.intake, data.bodies, parts.clock, parts.rng)
+        calling = Calling(director, data.intake, data.bodies, parts.clock, parts.rng, self._tracer)
         settings = self._runtime.current.settings
         jobs = Jobs(settings, self._runtime, calling, parts.wall_clock, self._instance_id)
         data.later = jobs.front

@@ -135,10 +135,14 @@ class Exchange:
             metrics.record_tokens(record.tenant, self.tokens)
         logged = self.access_record(total_s)
         telemetry.access_log.record(logged)
-        if record.trace is not None:
-            telemetry.tracer.ended(record.trace, logged, self.received_at, now, self.read_s)
+        self.end_trace(logged, now, telemetry.tracer)
         if self.assignment is not None:
             self.assignment.ended(self._assigned_outcome, total_s - self.read_s, now)
+
+    def end_trace(self, logged: AccessRecord, now: float, tracer: Tracer) -> None:
+        """Hand over the trace, if there is one; `logged` is what the log says of the request."""
+        if self.record.trace is not None:
+            tracer.ended(self.record.trace, logged, self.received_at, now, self.read_s)
 
     def access_record(self, total_s: float) -> AccessRecord:
         """What is logged of it."""

@@ -13,6 +13,7 @@ from router.jobs.records import Job, Result
 from router.jobs.store import JobStore
 from router.runtime import RuntimeRef
 from router.settings.jobs import JobsSettings
+from router.telemetry.tracer import Tracer
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ class Calling:
     bodies: BodyBudget
     clock: Clock
     rng: Random
+    tracer: Tracer
 
 
 Step = Callable[[Job], Awaitable[Result]]

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from router.dispatch.chain import Link
+from router.dispatch.outcomes import outcome_of
 from router.domain.errors import (
     AttemptError,
     DeadlineExceededError,
@@ -21,6 +22,7 @@ from router.domain.errors import (
 from router.gateway.body import HeldBody
 from router.gateway.exchange import Exchange
 from router.gateway.protocols.registry import protocol_of
+from router.gateway.responses import error_answer, outcome_of_status
 from router.jobs.answers import cause_of, collected, refused
 from router.jobs.calls import CallHeads
 from router.jobs.place import Calling, Place, Step
@@ -63,15 +65,25 @@ class Work:
             else:
                 result = await self._steps[job.spec.kind](job)
         except Exception as error:  # noqa: BLE001  root of a job: what it was is written down
+            exchange.status = error_answer(error, exchange.protocol).status
+            exchange.outcome, exchange.error = outcome_of(error), error
+            self._trace(exchange)
             found = self._failed(job, error, exchange.request_id)
             if isinstance(found, Again):
                 return found
             state, result = found
         else:
+            self._trace(exchange)
             state = State.DEAD if job.batch and result.status >= 400 else State.DONE
         return End(
             job.id, job.attempt, state, self._place.wall_clock(), result, exchange.record.cost_usd
         )
+
+    def _trace(self, exchange: Exchange) -> None:
+        if exchange.record.trace is not None:
+            now = self._calling.clock()
+            record = exchange.access_record(now - exchange.received_at)
+            exchange.end_trace(record, now, self._calling.tracer)
 
     def _failed(self, job: Job, error: Exception, request_id: str) -> tuple[State, Result] | Again:
         """What becomes of a job whose attempt failed."""
@@ -108,6 +120,10 @@ class Work:
                 _count_arrival(links[0], calling.clock())
             served = calling.director.serve(links, content, exchange.record)
             async with served as response:
+                exchange.status, exchange.outcome = (
+                    response.status,
+                    outcome_of_status(response.status),
+                )
                 return await collected(response, self._place.objects, exchange.request_id)
 
 

@@ -13,7 +13,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 import aiohttp
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_delay
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
+from tenacity.stop import stop_after_attempt, stop_after_delay
 from tenacity.wait import wait_exponential_jitter
 
 from router.domain.clock import Clock, Sleep
@@ -29,6 +30,7 @@ INTERVAL_S = 1.0
 """Time between batches that are not full."""
 _GIVE_UP_AFTER_S = 30.0
 """Of one batch: later ones wait for it, and are dropped when there are too many."""
+_MOST_TRIES = 8
 _BACKOFF = wait_exponential_jitter(multiplier=0.5, max=5.0, jitter=0.5)
 _MAX_PAUSE_S = 30.0
 _LAST_WITHIN_S = 2.0
@@ -134,7 +136,7 @@ class SpanExporter:
     def _retrying(self) -> AsyncRetrying:
         return AsyncRetrying(
             sleep=self._sleep,
-            stop=stop_after_delay(_GIVE_UP_AFTER_S),
+            stop=stop_after_delay(_GIVE_UP_AFTER_S) | stop_after_attempt(_MOST_TRIES),
             wait=_pause_s,
             retry=retry_if_exception_type(_TryAgainError),
             reraise=True,

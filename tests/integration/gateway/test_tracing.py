@@ -293,3 +293,54 @@ async def test_a_collector_that_hangs_changes_nothing(tmp_path):
         assert asyncio.get_running_loop().time() - began < 8, (
             "nor does it keep the gateway from ending"
         )
+
+
+async def test_a_call_of_a_language_model_has_the_names_of_the_conventions_for_them(tmp_path):
+    usage = b'{"usage": {"prompt_tokens": 7, "completion_tokens": 30}}'
+    async with traced(tmp_path, warm=[ok(usage)]) as (gateway, collector):
+        for _ in range(2):
+            reply = await gateway.request(
+                "POST", "/v1/chat/completions", b'{"model": "m", "messages": []}',
+                [("content-type", "application/json"), ("traceparent", f"{OLD}-01")],
+            )  # fmt: skip
+            assert reply.status == 200
+        spans = await collector.of(6)
+    for attempt in named(spans)["chat"]:
+        assert (attempt.name, attempt.kind) == ("chat m", Span.SPAN_KIND_CLIENT)
+        told = attributes(attempt)
+        assert {name: told[name] for name in told if name.startswith("gen_ai.")} == {
+            "gen_ai.operation.name": "chat",
+            "gen_ai.request.model": "m",
+            "gen_ai.usage.input_tokens": 7,
+            "gen_ai.usage.output_tokens": 30,
+        }
+    assert {one.name for one in named(spans)["POST"]} == {"POST /v1/chat/completions"}
+
+
+async def test_a_call_that_is_answered_later_goes_on_with_the_trace_it_came_with(tmp_path):
+    async with collecting() as collector:
+        config = {"tracing": {"endpoint": collector.url}, "jobs": {"directory": "jobs"}}
+        async with Harness(tmp_path, warm=[ok()], config=config) as gateway:
+            reply = await gateway.infer(prefer="respond-async", traceparent=f"{OLD}-01")
+            assert reply.status == 202
+            spans = await collector.until(lambda spans: "attempt" in named(spans))
+            (received,) = gateway.warm[0].received
+    (attempt,), (server,) = named(spans)["attempt"], named(spans)["POST"]
+    assert (server.trace_id.hex(), server.parent_span_id.hex()) == (OLD[3:35], OLD[36:])
+    assert received.headers["traceparent"] == f"{OLD[:36]}{attempt.span_id.hex()}-01"
+
+
+async def test_the_latency_of_a_kept_trace_is_an_example_where_openmetrics_is_asked_for(tmp_path):
+    accept = {"accept": "application/openmetrics-text; version=1.0.0"}
+    async with traced(tmp_path, warm=[ok()]) as (gateway, collector):
+        await gateway.infer(traceparent=f"{OLD}-00")
+        await gateway.infer(traceparent=f"{OLD}-01")
+        await collector.of(3)
+        text = (await gateway.ask("GET", "/metrics", headers=accept)).body.decode()
+        plain = (await gateway.ask("GET", "/metrics")).body.decode()
+    examples = [line for line in text.splitlines() if "# {" in line]
+    assert len(examples) == 1
+    assert examples[0].startswith("router_request_duration_seconds_bucket{")
+    assert f'# {{trace_id="{OLD[3:35]}"}}' in examples[0]
+    assert OLD[3:35] not in plain
+    assert 'router_spans_total{result="sent"} 3.0' in plain

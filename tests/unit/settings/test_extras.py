@@ -38,6 +38,22 @@ def test_a_kind_without_its_package(
     assert told == ([] if extra is None else [True])
 
 
+def test_tracing_without_its_package(monkeypatch: pytest.MonkeyPatch):
+    models = [{"name": "m", "slo": {"latency_ms": 100}, **OTHER_WORKER}]
+    on, off = (
+        yaml.safe_dump({"models": models, "tracing": {"endpoint": endpoint}})
+        for endpoint in ("http://collector:4318/v1/traces", "")
+    )
+    assert problems_of(on) == []
+    monkeypatch.setitem(
+        sys.modules, "opentelemetry.proto.collector.trace.v1.trace_service_pb2", None
+    )
+    (told,) = problems_of(on)
+    assert "tracing.endpoint" in told
+    assert 'pip install "hybrid-router[otel]"' in told
+    assert problems_of(off) == []
+
+
 def test_settings_do_not_load_an_inference_runtime(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delitem(sys.modules, "onnxruntime", raising=False)
     monkeypatch.delitem(sys.modules, "awslambdaric", raising=False)
