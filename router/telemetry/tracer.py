@@ -23,6 +23,7 @@ from router.domain.trace_context import (
     is_sampled,
     read_lines,
     read_traceparent,
+    told,
 )
 from router.telemetry.labels import AttemptResult, SpanResult
 from router.telemetry.logs import AccessRecord, Answered
@@ -33,8 +34,8 @@ MAX_HELD = 4096
 """Traces that wait to be sent; a few kilobytes each at most."""
 BATCH = 512
 """So many are sent at once, and as soon as there are so many."""
-_RATIO_BITS = 56
-"""Of a trace's id, by which a share is drawn: those that level 2 says are random."""
+_RANDOM = 2**56 - 1
+"""The bits of a trace's id by which a share is drawn: those that level 2 says are random."""
 
 
 class Keeping(NamedTuple):
@@ -78,18 +79,21 @@ class Tracer:
         """Trace from now on, or (None) no longer; what is held is still to be sent."""
         self._keeping = keeping
         self.is_on = keeping is not None
-        self._below = int(keeping.share * 2**_RATIO_BITS) if keeping is not None else 0
+        self._below = round(keeping.share * (_RANDOM + 1)) if keeping is not None else 0
 
     # -- requests that begin ---------------------------------------------------------------------
 
     def lines(self, came: bytes) -> bytes:
         """The lines about the trace that an attempt sends in place of those that came."""
-        made = continued(came, self._bits(64) or 1)
+        span_id = self._bits(64) or 1
+        made = continued(came, span_id)
         if made is not None:
             return made
-        parent = read_lines(came)
-        own = self._own(parent)
-        return begun(own) if parent is None else begun(own) + came.partition(b"\r\n")[2]
+        parent = read_lines(came) if came else None
+        if parent is None:
+            trace_id = self._bits(128) or 1
+            return begun(trace_id, span_id, self._drawn(trace_id))
+        return told(parent._replace(parent_id=f"{span_id:016x}")) + came.partition(b"\r\n")[2]
 
     def begin(self, traceparent: str) -> Trace | None:
         """The trace of a request with that header; None where nothing is traced."""
@@ -100,16 +104,19 @@ class Tracer:
 
     def resumed(self, came: bytes, sent: bytes) -> Trace:
         """The trace of a request whose first attempt has sent the lines that `lines` has made."""
-        told = read_lines(sent)
-        assert told is not None  # noqa: S101  it was made here
-        return Trace(read_lines(came), self._named(told), self._draw, told.parent_id)
+        attempt = read_lines(sent)
+        assert attempt is not None  # noqa: S101  it was made here
+        return Trace(read_lines(came), self._named(attempt), self._draw, attempt.parent_id)
 
     def _own(self, parent: TraceParent | None) -> TraceParent:
         if parent is not None:
             return self._named(parent)
         trace_id = self._bits(128) or 1
-        is_drawn = trace_id & (2**_RATIO_BITS - 1) < self._below
-        return TraceParent(f"{trace_id:032x}", self._draw(), SAMPLED if is_drawn else 0)
+        return TraceParent(f"{trace_id:032x}", self._draw(), self._drawn(trace_id))
+
+    def _drawn(self, trace_id: int) -> int:
+        """The flags of a trace that begins here."""
+        return SAMPLED if trace_id & _RANDOM < self._below else 0
 
     def _named(self, parent: TraceParent) -> TraceParent:
         return parent._replace(parent_id=self._draw())
@@ -153,10 +160,10 @@ class Tracer:
             kept = Kept.COLD
         slow_s = keeping.objectives_s.get(record.model, inf) if Kept.SLOW in tail else inf
         for each in ended:
-            came, told = each[7:9]
-            if told is came:  # it was sent before tracing was turned on
+            came, sent = each[7:9]
+            if sent is came:  # before tracing was turned on
                 continue
-            if is_sampled(told):
+            if is_sampled(sent):
                 self._keep(self._alike(Kept.HEAD, asked, record, usd_per_s, each))
             elif kept is not None or each[2] > slow_s:
                 self._keep(self._alike(kept or Kept.SLOW, asked, record, usd_per_s, each))
@@ -165,8 +172,8 @@ class Tracer:
         self, kept: Kept, asked: Asked, record: AccessRecord, usd_per_s: float, each: Answered
     ) -> EndedTrace:
         request_id, end, total_s, upstream_s, _, size, deadline_ms = each[:7]
-        came, told, init_s, tokens, spent = each[7:]
-        trace = self.resumed(came, told)
+        came, lines, init_s, tokens, spent = each[7:]
+        trace = self.resumed(came, lines)
         start, sent_at = end - total_s, end - upstream_s
         decision = Decision(
             Backend(record.backend or ""), Reason(record.reason or ""), record.rule or ""
