@@ -8,6 +8,7 @@ import logging
 import socket
 from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
+from time import thread_time
 from typing import Any
 
 from aiohttp import web
@@ -147,7 +148,7 @@ class Gateway:
         self._events = EventBook()
         self._feed = Feed(
             lambda: in_turns(status(sources)), lambda: in_turns(self._metrics.snapshotting()),
-            parts.clock, parts.wall_clock, parts.sleep,
+            thread_time, parts.wall_clock, parts.sleep,
             lambda: self._runtime.current.settings.budgets,
         )  # fmt: skip
         sources = StatusSources(

@@ -16,7 +16,8 @@ END_BYTES = 4096
 """Of the end of an answer; what follows `usage` there is short."""
 _BEGIN_BYTES = 1024
 """Of the beginning: Anthropic's streams tell there what went in."""
-_BAD = 300
+TELLING_BELOW = 300
+"""Statuses of answers that count tokens."""
 # In a text of the model each quote has a backslash before it, so that this is a name.
 _USAGE = re.compile(rb'[{,\s]"usage"\s*:\s*\{')
 _INPUT = re.compile(rb'[{,\s]"(?:prompt|input)_tokens"\s*:\s*(\d{1,12})')
@@ -78,7 +79,7 @@ class Watched:
     @staticmethod
     def of(protocol: Protocol, response: BackendResponse) -> "Watched | None":
         """None for an answer that tells no tokens, or has failed."""
-        if tells_tokens(protocol) and response.status < _BAD:
+        if tells_tokens(protocol) and response.status < TELLING_BELOW:
             return Watched(response)
         return None
 

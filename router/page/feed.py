@@ -35,13 +35,16 @@ class _Named(msgspec.Struct):
 
 
 class Feed:
-    """The view of a gateway; `run` keeps it, and the history, up to date."""
+    """The view of a gateway; `run` keeps it, and the history, up to date.
+
+    `cpu_clock` tells the seconds that the event loop's thread has computed.
+    """
 
     def __init__(
         self,
         status: Callable[[], Awaitable[Mapping[str, Any]]],
         snapshot: Callable[[], Awaitable[Snapshot]],
-        clock: Clock,
+        cpu_clock: Clock,
         wall_clock: Clock,
         sleep: Sleep = asyncio.sleep,
         budgets: Callable[[], Sequence[Budget]] = tuple,
@@ -49,7 +52,7 @@ class Feed:
         self.history = History()
         self._status = status
         self._snapshot = snapshot
-        self._clock = clock
+        self._cpu_clock = cpu_clock
         self._wall_clock = wall_clock
         self._sleep = sleep
         self._budgets = budgets
@@ -86,9 +89,9 @@ class Feed:
     async def _keep_view(self) -> None:
         while True:
             await self._is_read.wait()
-            began = self._clock()
+            began = self._cpu_clock()
             self._tell(await self._changes())
-            took_s = self._clock() - began
+            took_s = self._cpu_clock() - began
             await self._sleep(max(_EVERY_S, took_s / _SHARE))
 
     async def _changes(self) -> bytes:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from time import thread_time
 from typing import Any
 
 import msgspec
@@ -84,7 +85,7 @@ class Parent:
         self._ended = Snapshot()
         self._events = EventBook()
         self._feed = Feed(
-            self._status, self.snapshot, parts.clock, parts.wall_clock, parts.sleep,
+            self._status, self.snapshot, thread_time, parts.wall_clock, parts.sleep,
             lambda: self.loaded.settings.budgets,
         )  # fmt: skip
         self._drained: dict[tuple[str, str], EndpointDrain] = {}

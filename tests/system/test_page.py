@@ -1,13 +1,17 @@
 """The page of the admin port in a real browser: each view, with traffic, without a complaint."""
 
+import asyncio
 import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
+from tests.fakes.upstreams import ok
 from tests.integration.gateway.conftest import made_up_credentials
+from tests.integration.harness import Harness
 from tests.system.browser import Tab, browsing
 from tests.system.staged import Staged, send, staged
 
@@ -128,3 +132,46 @@ async def test_colours_follow_the_system(gateway, tab, axe):
     await tab.run(f"{axe};0")
     found = await tab.run("axe.run().then(told => told.violations.map(each => each.id))")
     assert found == [], "the contrast is enough in the dark, too"
+
+
+class Thousand(Harness):
+    """As many models as may be, each with a function."""
+
+    def _make_config(self) -> dict[str, Any]:
+        made = super()._make_config()
+        (first,) = made["models"]
+        made["models"] += [{**first, "name": f"model-{number}"} for number in range(999)]
+        return made
+
+
+FRAMES = """new Promise(done => {
+    let frames = 0; const began = performance.now();
+    const next = now => {
+        frames += 1;
+        document.querySelector('.scrolls').scrollTop += 40;
+        if (now - began < 8000) requestAnimationFrame(next);
+        else done(1000 * frames / (now - began));
+    };
+    requestAnimationFrame(next);
+})"""
+
+
+async def test_a_thousand_models_scroll_at_ten_frames_a_second_while_their_numbers_change(
+    tmp_path, tab
+):
+    async def send(gateway: Harness) -> None:
+        for number in range(10_000):
+            await gateway.infer(b"{}", f"/v2/models/model-{number % 999}/infer")
+
+    async with Thousand(tmp_path, function=ok()) as gateway:
+        await tab.tell("Page.navigate", url=f"{gateway.admin}/#fleet")
+        await tab.until("document.querySelector('caption')?.innerText === '1000 models'")
+        sending = asyncio.create_task(send(gateway))
+        frames_per_s = await tab.run(FRAMES)
+        sending.cancel()
+        rows = await tab.run("document.querySelectorAll('tbody tr').length")
+        assert rows < 150, "only rows that can be seen are there"
+        assert frames_per_s >= 10
+        assert tab.complaints == []
+        await tab.run("document.querySelector('.scrolls').scrollTop = 1e9")
+        await tab.until("document.querySelector('tbody tr:last-child').ariaRowIndex === '1001'")

@@ -66,11 +66,11 @@ def status(sources: StatusSources) -> Steps[dict[str, Any]]:
     """The answer of `/v1/status`; its models are encoded already."""
     decisions = yield from sources.decisions()
     runtime, models = sources.runtime.current, []
+    has_addresses = runtime.shows_addresses
     for model in runtime.models.values():
         shown = _model(
-            model, decisions.get(model.name, {}), sources.clock(),
-            has_addresses=runtime.shows_addresses,
-        )  # fmt: skip
+            model, decisions.get(model.name, {}), sources.clock(), has_addresses=has_addresses
+        )
         shown["recent"] = sources.recent.of(model.name)
         models.append(msgspec.Raw(msgspec.json.encode(shown)))
         yield
@@ -78,8 +78,7 @@ def status(sources: StatusSources) -> Steps[dict[str, Any]]:
     return {
         "models": models,
         "pools": [
-            _group(group, now, has_addresses=runtime.shows_addresses)
-            for group in runtime.groups.values()
+            _group(group, now, has_addresses=has_addresses) for group in runtime.groups.values()
         ],
         "canaries": [described(rule, trial, now) for rule, trial in runtime.trials.items()],
         "shadows": [_shadow(name, counts) for name, counts in _shadows(sources)],

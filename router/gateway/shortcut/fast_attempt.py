@@ -34,7 +34,7 @@ from router.gateway.shortcut.fast_stream import AnswerStream, Reader
 from router.gateway.shortcut.fast_tally import Tally
 from router.gateway.shortcut.fast_way import Answer, Place, Reading
 from router.gateway.shortcut.known_heads import Sorted
-from router.gateway.usage import tokens_of
+from router.gateway.usage import TELLING_BELOW, tokens_of
 from router.shadow.copies import Shadows
 from router.telemetry.labels import AttemptResult, attempt_result
 from router.telemetry.logs import AccessRecord
@@ -336,6 +336,7 @@ class Attempt:
         if self._route.alike.assigned is not None:  # at once: it decides about the next request
             self._end_assignment(outcome_of_status(response.status), total_s)
         head, served_s = self._head, upstream_s - self._waited_s
+        tells_tokens = self._route.tells_tokens and response.status < TELLING_BELOW
         answers.ended.append(
             (
                 request_id,
@@ -348,13 +349,10 @@ class Attempt:
                 head.trace,
                 head.told,
                 place.init_s,
-                self._tokens(response.status, body),
+                tokens_of(body) if tells_tokens else None,
                 place.spent,
             )
         )
-
-    def _tokens(self, status: int, body: bytes) -> Tokens | None:
-        return tokens_of(body) if self._route.tells_tokens and status < _BAD else None
 
     def _go_on_after(self, error: AttemptError) -> None:
         """Let the director decide what follows a failed attempt."""
