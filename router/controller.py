@@ -28,8 +28,9 @@ from router.policy.demand import (
 from router.policy.sizing import Demand, Level, Sizing, SizingParams, size
 from router.policy.trial import CanaryTrial
 from router.policy.warm_bill import WarmBill
+from router.resting import Resting
 from router.runtime import GroupRuntime, ModelRuntime, RuntimeRef, SizingState
-from router.signals.snapshot import FleetSnapshot, SharedEndpoint
+from router.signals.snapshot import FleetSnapshot, ModelTotals, SharedEndpoint
 from router.signals.window import Window
 from router.telemetry.labels import Alternative, CostPart
 from router.telemetry.metrics import Metrics
@@ -65,11 +66,13 @@ class Controller:
         self._gateway_id = gateway_id
         self._windows: dict[str, Window] = {}
         self._bills: dict[str, WarmBill] = {}
+        self._resting = Resting()
         self._last_step: float | None = None
         self._woken = asyncio.Event()
 
     def wake(self) -> None:
         """A request waits for a first replica: do not wait for the next interval."""
+        self._resting.forget()  # whose it is, nobody says
         self._woken.set()
 
     async def run(self) -> None:
@@ -90,14 +93,22 @@ class Controller:
 
     def stepping(self) -> Steps[None]:
         """As `step`, model by model."""
-        now = self._clock()
-        dt = now - self._last_step if self._last_step is not None else 0.0
+        now, before = self._clock(), self._last_step
+        dt = now - before if before is not None else 0.0
         self._last_step = now
         runtime, fleet = self._runtime.current, self._fleet()
         _follow_canaries(runtime.trials, fleet)
         sharing: dict[str, list[Sharing]] = {name: [] for name in runtime.groups}
+        is_stale = fleet.stale(now, runtime.settings.shared_state.staleness_s)
         for model in runtime.models.values():
-            demand = self._observe(model, fleet, runtime.settings.controller.window_s, dt, now)
+            if self._resting.holds(model, fleet, now, is_stale=is_stale):
+                if fleet.is_leader:
+                    self._account_always_warm(model, dt, now)
+                yield
+                continue
+            totals = self._observe(model, fleet, runtime.settings.controller.window_s, before, now)
+            self._account_function(model, dt, leads=fleet.is_leader)
+            demand = self._demand(model, now)
             if demand is not None and model.group:
                 members = runtime.groups[model.group].members.members
                 # A reload between two turns may have taken it out already.
@@ -105,31 +116,39 @@ class Controller:
                     sharing[model.group].append(Sharing(model, member, demand))
             elif demand is not None:
                 self._step_model(model, demand, fleet, dt, now)
+            self._resting.note(model, demand, totals, now, is_stale=is_stale)
             yield
         for name, group in runtime.groups.items():
             yield from self._stepping_group(group, sharing[name], fleet, dt, now)
         for gone in self._windows.keys() - runtime.models.keys():
             del self._windows[gone]
             self._bills.pop(gone, None)
+        self._resting.retain(runtime.models)
 
     def _observe(
-        self, model: ModelRuntime, fleet: FleetSnapshot, window_s: float, dt: float, now: float
-    ) -> Demand | None:
-        """What is asked of a model's pool; None if it has none."""
+        self, model: ModelRuntime, fleet: FleetSnapshot, window_s: float, before: float | None,
+        now: float,
+    ) -> Mapping[str, ModelTotals]:  # fmt: skip
+        """Take note of a model's counters; returns them."""
         window = self._windows.setdefault(model.name, Window(window_s))
         window.window_s = window_s
+        if before is not None:
+            window.rested_until(before)
         totals = {
             peer: models[model.name] for peer, models in fleet.peers.items() if model.name in models
         }
         totals[self._gateway_id] = model.signals.totals()
         window.add(now, totals)
-        self._account_function(model, dt, leads=fleet.is_leader)
+        return totals
+
+    def _demand(self, model: ModelRuntime, now: float) -> Demand | None:
+        """What is asked of a model's pool; None if it has none."""
+        rates = self._windows[model.name].rates()
+        model.sizing.arrivals_per_s = rates.arrivals
         if model.pool is None:
             return None
-        rates = window.rates()
         demand = demand_of(model, rates, now)
         model.sizing.load = demand.load
-        model.sizing.arrivals_per_s = rates.arrivals
         return demand
 
     def _step_model(
@@ -248,7 +267,12 @@ class Controller:
         usd_per_s = params.replica_usd_per_s
         self._charge(model, used_s, busy_s * usd_per_s, (billed_s - busy_s) * usd_per_s, now)
         if leads:  # whose load is that of all gateways
-            usd = _always_warm_usd(model.sizing, params, dt, now)
+            self._account_always_warm(model, dt, now)
+
+    def _account_always_warm(self, model: ModelRuntime, dt: float, now: float) -> None:
+        """Count what a pool of its own would have cost, were its replicas always there."""
+        if model.driver is not None and model.sizing_params is not None:
+            usd = _always_warm_usd(model.sizing, model.sizing_params, dt, now)
             self._instead(model, Alternative.ALWAYS_WARM, usd)
 
     def _accounting_group(

@@ -31,10 +31,19 @@ class Window:
         while len(self._samples) > 2 and self._samples[1].at <= now - self.window_s:
             self._samples.popleft()
 
+    def rested_until(self, then: float) -> None:
+        """The counters have not grown from the last ones noted until then."""
+        if self._samples and self._samples[-1].at < then:
+            self.add(then, self._samples[-1].totals)
+
     def rates(self) -> Rates:
         """Every counter's increase per second over the window."""
         first, last = self._samples[0], self._samples[-1]
-        elapsed_s = last.at - first.at
+        begins_at = first.at
+        if len(self._samples) > 1 and self._samples[1].totals == first.totals:
+            # Nothing came until the next one, which may have been noted long after.
+            begins_at = max(begins_at, last.at - self.window_s)
+        elapsed_s = last.at - begins_at
         if elapsed_s <= 0:
             return Rates(0.0, 0.0, 0.0, 0.0, 0.0)
         if last.totals == first.totals:  # at rest, as most models are

@@ -8,6 +8,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from router.admission.retries import RetryBudget
+from router.admission.slots import Waiter
 from router.backends.pool.endpoint import Endpoint
 from router.backends.pool.endpoints import Pool, PoolParams
 from router.backends.serverless.function import Function, FunctionParams, KeptWarm
@@ -227,6 +228,82 @@ class TestSizing:
         setup.replica("e1")
         setup.steps(1, requests=30)
         assert setup.pool.starting_since is None
+
+
+def _reload(setup) -> None:
+    runtime = setup.ref.current
+    setup.ref.swap(Runtime(runtime.settings, {"m": replace(setup.model)}, KeyRing(), "hash2"))
+
+
+def _theirs(setup, peers=None, endpoints=None, taken_at=math.inf) -> None:
+    setup.fleet = FleetSnapshot(peers or {}, endpoints or {}, {}, True, taken_at)
+
+
+REPLICA = SharedEndpoint("e", "http://127.0.0.1:1", 2, "peer")
+CHANGES = {
+    "a request": lambda setup: setup.arrive(1),
+    "a request elsewhere": lambda setup: _theirs(setup, {"peer": {"m": ModelTotals(arrivals=1)}}),
+    "a replica elsewhere": lambda setup: _theirs(setup, None, {"m": (REPLICA,)}),
+    "a replica here": lambda setup: setup.replica("e"),
+    "a replica that is starting": lambda setup: setattr(setup.driver, "billed", 1),
+    "a request that waits": lambda setup: setup.pool.join(Waiter(), make_request()),
+    "a call of the function": lambda setup: setattr(setup.model.serverless, "in_flight", 1),
+    "signals too old": lambda setup: _theirs(setup, taken_at=setup.clock() - 60),
+    "a wake": lambda setup: setup.controller.wake(),
+    "a reload": _reload,
+}
+
+
+class TestRest:
+    """A step passes over who has nothing to do."""
+
+    def test_it_is_sized_now_and_then(self, setup):
+        setup.steps(3)
+        before = len(setup.driver.wants)
+        setup.steps(5)
+        assert len(setup.driver.wants) == before
+        setup.steps(10)
+        assert len(setup.driver.wants) == before + 1
+
+    @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+    async def test_until_something_changes(self, setup, change):
+        setup.steps(3)
+        before = len(setup.driver.wants)
+        change(setup)
+        setup.steps(1)
+        assert len(setup.driver.wants) == before + 1
+
+    def test_until_its_last_environment_is_cold(self):
+        setup = Setup(cold_start="avoid")
+        function: Any = setup.model.serverless
+        function.environments.give_back(NOW, expected_warm=False, was_cold=True)
+        setup.clock.advance(295.0)
+        setup.steps(2)
+        assert setup.driver.wants[-1] == 0
+        setup.steps(5)
+        assert setup.driver.wants[-1] == 1, "a cold start would break the objective"
+
+    @pytest.mark.parametrize("seed", range(8))
+    def test_it_changes_nothing(self, seed):
+        """Traffic in bursts: what is wanted, and the bill, are those of a step every second."""
+        resting, awake = Setup(beta_s=5.0), Setup(beta_s=5.0)
+        never: Any = awake.controller._resting
+        never.holds = lambda *_facts, **_more: False
+        rng, passed_over = Random(seed), 0
+        for _ in range(30):
+            burst = [rng.choice([0, 1, 20, 60])] * rng.randrange(1, 5)
+            for requests in [*burst, *([0] * rng.randrange(40))]:
+                for setup in (resting, awake):
+                    setup.steps(1, requests=requests)
+                    setup.driver.billed = setup.driver.wants[-1]
+                passed_over += len(awake.driver.wants) - len(resting.driver.wants)
+                ours, theirs = resting.model.sizing, awake.model.sizing
+                assert (ours.wanted, ours.reason) == (theirs.wanted, theirs.reason)
+                assert ours.load == pytest.approx(theirs.load)
+                assert ours.arrivals_per_s == pytest.approx(theirs.arrivals_per_s)
+                assert ours.alternatives_usd == pytest.approx(theirs.alternatives_usd)
+                assert ours.warm_idle_usd == pytest.approx(theirs.warm_idle_usd)
+        assert passed_over
 
 
 class TestAdoptedReplicas:

@@ -85,6 +85,8 @@ class Pool:
         self.exploration = Exploration()
         self.startup = DurationEstimate(params.startup_s)
         self.endpoints: dict[str, Endpoint] = {}
+        self.populated = asyncio.Event()
+        """Set while there is an endpoint."""
         self._used_s: defaultdict[str, float] = defaultdict(float)
         self.ejections = 0
         self.has_answered = False
@@ -398,6 +400,7 @@ class Pool:
         endpoint.circuit.params = self.params.circuit
         endpoint.learns_within(self.params.adaptive)
         self.endpoints[endpoint.id] = endpoint
+        self.populated.set()
         self.exploration.renewed()
         self._members_changed()
 
@@ -452,6 +455,8 @@ class Pool:
     def remove(self, endpoint_id: str) -> None:
         """The endpoint is gone; attempts under way there fail by themselves."""
         self.endpoints.pop(endpoint_id, None)
+        if not self.endpoints:
+            self.populated.clear()
         self._members_changed()
 
     @property

@@ -62,8 +62,9 @@ class HealthProber:
         self._versions_due_at = 0.0
 
     async def run(self) -> None:
-        """Probe until cancelled."""
+        """Probe until cancelled, as long as there is anybody to probe."""
         while True:
+            await self._pool.populated.wait()
             await self.probe_all()
             await self._pause()
 
