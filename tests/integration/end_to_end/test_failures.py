@@ -129,7 +129,8 @@ async def test_sigterm_finishes_what_was_accepted_and_leaves_nothing_behind(
         async with asyncio.timeout(60):
             while (await gateway.get("/v1/status"))["in_flight"] < 2:
                 await asyncio.sleep(0.01)
-        children = gateway.children()
+            while len(children := gateway.children()) < 3:
+                await asyncio.sleep(0.01)  # the sandbox is on its way
         assert gateway.process is not None
         gateway.process.send_signal(signal.SIGTERM)
         outcomes = await asyncio.gather(*requests)
