@@ -10,6 +10,10 @@ PYTEST := $(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile
 PIN := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url
 
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# uv, which builds and locks, has a name of its own for the index.
+ifdef PIP_INDEX_URL
+export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
+endif
 # What to say where packages could not be fetched.
 NO_PACKAGES := { echo "packages could not be installed, for the reason above. They come from PyPI:" \
 	"behind a proxy set HTTPS_PROXY, for another index PIP_INDEX_URL" >&2; exit 1; }

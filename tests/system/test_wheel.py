@@ -22,6 +22,9 @@ from tests.architecture.tables import ROOT
 
 LOCK = ROOT / "deploy" / "requirements" / "serve.txt"
 READY = re.compile(r"ready: inference (\S+)  admin (\S+)")
+# pip fetches and unpacks a hundred megabytes, and much else may run beside it.
+pytestmark = pytest.mark.timeout(900)
+
 PORTS = {"ROUTER_LISTEN": "127.0.0.1:0", "ROUTER_ADMIN_LISTEN": "127.0.0.1:0"}
 
 
