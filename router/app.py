@@ -27,7 +27,8 @@ from router.gateway.admin.admin_access import AdminAccess, admin_guard
 from router.gateway.admin.certificate import CertificateWatch
 from router.gateway.admin.jobs import NoJobs
 from router.gateway.admin.port import AdminPort, stream_reply
-from router.gateway.admin.status import ReloadState, StatusSources, readings, status
+from router.gateway.admin.readings import readings
+from router.gateway.admin.status import ReloadState, StatusSources, status
 from router.gateway.admin.watching import WatchedQuality
 from router.gateway.exchange import Telemetry
 from router.gateway.http.listener import Listener, opening

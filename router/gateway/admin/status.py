@@ -1,39 +1,35 @@
-"""The documents of the admin port: the state of every model, and metrics' readings of it.
+"""The status document of the admin port: the state of every model.
 
 Reads the runtime and changes nothing.
 """
 
-import asyncio
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
 from router.admission.hedging import Hedging
-from router.backends.pool.endpoint import Endpoint, EndpointState
+from router.backends.pool.endpoint import Endpoint
 from router.backends.pool.endpoints import Pool
 from router.backends.serverless.function import Function
 from router.domain.clock import Clock
 from router.domain.decision import Backend, Reason
 from router.gateway.admin.certificate import described as described_certificate
-from router.gateway.admin.trials import canary_readings, described
+from router.gateway.admin.trials import described
 from router.gateway.admin.watching import WatchedQuality
 from router.gateway.server import DataPlane
 from router.policy.sizing import Level, SizingParams
 from router.runtime import GroupRuntime, ModelRuntime, RuntimeRef
 from router.settings.masking import mask_url
-from router.shadow.counts import ComparisonResult, CopyResult, ShadowCounts
+from router.shadow.counts import ShadowCounts
 from router.signals.redis import SharedState
 from router.telemetry.labels import StallCause
 from router.telemetry.logs import AccessLog
-from router.telemetry.readings import JobsReading, Readings, ShadowReading
+from router.telemetry.readings import JobsReading
 from router.telemetry.recent import Recent
 from router.turns import Steps
-
-R = TypeVar("R", CopyResult, ComparisonResult)
 
 
 @dataclass(slots=True)
@@ -81,8 +77,8 @@ def status(sources: StatusSources) -> Steps[dict[str, Any]]:
             _group(group, now, has_addresses=has_addresses) for group in runtime.groups.values()
         ],
         "canaries": [described(rule, trial, now) for rule, trial in runtime.trials.items()],
-        "shadows": [_shadow(name, counts) for name, counts in _shadows(sources)],
-        "shared_state": _shared_state(sources, now),
+        "shadows": [_shadow(name, counts) for name, counts in shadows_of(sources)],
+        "shared_state": shared_state_of(sources, now),
         "config": {
             "hash": runtime.content_hash,
             "loaded_at": sources.reloads.loaded_at,
@@ -113,7 +109,7 @@ def _model(
         "load_replicas": round(sizing.load, 4),
         "replicas_wanted": sizing.wanted,
         "replicas_ready": pool.ready if pool is not None else 0,
-        "replicas_billed": _billed(model),
+        "replicas_billed": billed(model),
         "shared_pool": model.group or None,
         "sizing_reason": sizing.reason,
         "counters": counters(sizing.levels, model.sizing_params, now),
@@ -264,7 +260,7 @@ def _function(function: Function, now: float) -> dict[str, Any]:
     }
 
 
-def _shadows(sources: StatusSources) -> list[tuple[str, ShadowCounts]]:
+def shadows_of(sources: StatusSources) -> list[tuple[str, ShadowCounts]]:
     """The shadows that are configured; requests from before a reload may still count for others."""
     models = sources.runtime.current.models
     return [found for found in sources.data.shadows.counts.items() if found[0] in models]
@@ -282,11 +278,8 @@ def _shadow(name: str, counts: ShadowCounts) -> dict[str, Any]:
     }
 
 
-def _told(counts: Mapping[R, int]) -> dict[str, int]:
-    return {str(result): count for result, count in counts.items()}
-
-
-def _shared_state(sources: StatusSources, now: float) -> dict[str, Any]:
+def shared_state_of(sources: StatusSources, now: float) -> dict[str, Any]:
+    """How the gateway knows of others."""
     shared = sources.shared_state
     if shared is None:
         return {"mode": "in_process", "degraded": False, "leader": True, "peers": 0}
@@ -301,83 +294,6 @@ def _shared_state(sources: StatusSources, now: float) -> dict[str, Any]:
     }
 
 
-def readings(sources: StatusSources) -> Steps[Readings]:
-    """What metrics show of the present state."""
-    runtime, found = sources.runtime.current, _Found()
-    for model in runtime.models.values():
-        found.read(model, sources.clock())
-        yield
-    for group in runtime.groups.values():
-        found.read_replicas(group, group.pool, sources.clock())
-    now, shared, clients = sources.clock(), sources.shared_state, sources.data.limits
-    return Readings(
-        **found.by_model,
-        tasks=len(asyncio.all_tasks()),
-        certificate_expires_at=runtime.tls_expires_at,
-        signals_degraded=bool(_shared_state(sources, now)["degraded"]),
-        shared_state_peers=len(shared.snapshot.peers) if shared is not None else 0,
-        flushes_ok_total=shared.flushes_ok if shared is not None else 0,
-        flushes_failed_total=shared.flushes_failed if shared is not None else 0,
-        dropped_records_total=shared.dropped_records if shared is not None else 0,
-        dropped_log_lines_total=sources.access_log.dropped_lines,
-        body_bytes_buffered=sources.data.bodies.held_bytes,
-        connections=clients.open,
-        connections_accepted_total=clients.accepted,
-        connections_refused_total=clients.refused,
-        handshakes_failed_total=clients.handshakes_failed,
-        waits_timed_out_total={str(wait): count for wait, count in clients.timed_out.items()},
-        jobs=sources.jobs(),
-        canaries=canary_readings(runtime.trials),
-        quality=sources.quality.reading(),
-        shadows=[
-            ShadowReading(name, _told(found.copies), _told(found.comparisons), found.max_difference)
-            for name, found in _shadows(sources)
-        ],
-    )
-
-
-class _Found:
-    """What is read of one model after the other: fields of `Readings` by model."""
-
-    def __init__(self) -> None:
-        self.by_model: defaultdict[str, dict[Any, Any]] = defaultdict(dict)
-
-    def read(self, model: ModelRuntime, now: float) -> None:
-        if model.serverless is not None:
-            self._read_function(model.name, model.serverless, now)
-        if model.pool is not None:
-            self._read_pool(model, model.pool, now)
-
-    def _read_function(self, name: str, function: Function, now: float) -> None:
-        key, found = (name, Backend.SERVERLESS), self.by_model
-        found["in_flight"][key] = function.in_flight
-        found["queue_depth"][key] = len(function.queue)
-        found["breaker_open"][key] = function.circuit.is_open(now)
-
-    def _read_pool(self, model: ModelRuntime, pool: Pool, now: float) -> None:
-        name, found = model.name, self.by_model
-        key = (name, Backend.POOL)
-        found["in_flight"][key] = pool.in_flight
-        found["queue_depth"][key] = len(pool.queue)
-        # A pool's circuits are per endpoint: it is open when none is left.
-        found["breaker_open"][key] = bool(pool.endpoints) and pool.ready == 0
-        self.read_replicas(model, pool, now)
-
-    def read_replicas(self, kept: ModelRuntime | GroupRuntime, pool: Pool, now: float) -> None:
-        """What is told of a pool's endpoints, under the name of its model or its own."""
-        name, found = kept.name, self.by_model
-        found["replicas_wanted"][name] = kept.sizing.wanted
-        found["replicas_ready"][name] = pool.ready
-        found["replicas_billed"][name] = _billed(kept)
-        found["pool_slots"][name] = pool.slots
-        found["pool_panicking"][name] = pool.is_panicking
-        found["sized_by_others"][name] = pool.is_sized_by_others
-        found["ejections_total"][name] = pool.ejections
-        states = found["endpoints"]
-        states.update(((name, state), 0) for state in EndpointState)  # also where none is
-        for endpoint in pool.endpoints.values():
-            states[name, endpoint.state(now)] += 1
-
-
-def _billed(kept: ModelRuntime | GroupRuntime) -> int:
+def billed(kept: ModelRuntime | GroupRuntime) -> int:
+    """Replicas that cost money now."""
     return kept.driver.billed if kept.driver is not None else 0

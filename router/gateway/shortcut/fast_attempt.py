@@ -391,7 +391,7 @@ class Attempt:
         idle_s = ground.upstream.stream_idle_s
         self._stream = AnswerStream(
             self._client, self._connection, head, ground.clock, idle_s,
-            tells_tokens=self._route.tells_tokens and head.status < _BAD,
+            tells_tokens=self._route.tells_tokens and head.status < TELLING_BELOW,
         )  # fmt: skip
         variable = _VARIABLE_LINES_OF_STREAM % (
             CLOSE if self._client.is_closing else b"",

@@ -106,6 +106,16 @@ async def test_they_serve_count_and_size_as_one(gateway: GatewayProcess):
     hosts = [child for child in gateway.children() if runs(child, "workers.function_host")]
     assert len(hosts) == 1, "one function host for all"
     assert await counted(gateway, "router_replicas_ready", model="mlp") == 1
+    assert status["alternatives_usd"]["always_warm"] > 0
+    assert sum((await gateway.get("/v1/tenants"))["requests"][""].values()) >= before + 60
+    assert (await gateway.get("/v1/jobs"))["on"] is False
+    spent = {
+        family.name: sum(sample.value for sample in family.samples if "_total" in sample.name)
+        for family in text_string_to_metric_families(await gateway.metrics())
+        if family.name in {"router_cost_usd", "router_tenant_cost_usd"}
+    }
+    assert spent["router_cost_usd"] > 0
+    assert spent["router_tenant_cost_usd"] == pytest.approx(spent["router_cost_usd"], rel=1e-3)
 
 
 async def test_both_take_part(gateway: GatewayProcess):
