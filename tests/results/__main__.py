@@ -42,10 +42,21 @@ _HEADING = "## Figures\n"
     type=click.Path(path_type=Path, file_okay=False, exists=True),
 )  # fmt: skip
 @click.option("--only", multiple=True, help="Cases whose name contains this. Repeatable.")
+@click.option(
+    "--others", multiple=True,
+    help="Cases to run the other policies on, too, by a part of the name. All, if left out.",
+)  # fmt: skip
 @click.option("--seeds", default=5, show_default=True, type=click.IntRange(1, 100))
 @click.option("--out", default="build/results", show_default=True, type=click.Path(path_type=Path))
 @click.option("--page", type=click.Path(path_type=Path), help="RESULTS.md to bring up to date.")
-def main(traces: Path, only: tuple[str, ...], seeds: int, out: Path, page: Path | None) -> None:
+def main(
+    traces: Path,
+    only: tuple[str, ...],
+    others: tuple[str, ...],
+    seeds: int,
+    out: Path,
+    page: Path | None,
+) -> None:
     """Replay the public traces and the adversary's, and compare with the targets."""
     missing = [name for name in _NEEDED if not (traces / name).exists()]
     if missing:
@@ -59,7 +70,7 @@ def main(traces: Path, only: tuple[str, ...], seeds: int, out: Path, page: Path 
         if not only or any(part in case.name for part in only)
     ]
     try:
-        results = _measured(cases, seeds, site)
+        results = [_measured(case, seeds, site, others) for case in cases]
     except RunFailedError as error:
         click.echo(f"failed: {error}", err=True)
         sys.exit(1)
@@ -71,32 +82,30 @@ def main(traces: Path, only: tuple[str, ...], seeds: int, out: Path, page: Path 
         _bring_up_to_date(page, report, svg(results))
 
 
-def _measured(cases: list[Case], seeds: int, site: Site) -> list[Measured]:
-    """All documents; the first seed of public traces is compared with the other policies.
+def _measured(case: Case, seeds: int, site: Site, others: tuple[str, ...]) -> Measured:
+    """A case's documents; the first seed of public traces is compared with the other policies.
 
     Raises RunFailedError.
     """
-    results = []
-    total, done = len(cases) * seeds, 0
-    for case in cases:
-        found = []
-        for seed in range(1, seeds + 1):
-            done += 1
-            found.append(_one(case, seed, site, f"[{done}/{total}]"))
-        settings = yaml.safe_load((HERE / "settings" / f"{case.settings}.yaml").read_text())
-        objective_ms = settings["models"][0]["slo"]["latency_ms"]
-        results.append(Measured(case, objective_ms, found))
-    return results
+    is_compared = case.regime != ADVERSARY and (
+        not others or any(part in case.name for part in others)
+    )
+    found = [
+        _one(case, seed, site, with_baselines=is_compared and seed == 1)
+        for seed in range(1, seeds + 1)
+    ]
+    settings = yaml.safe_load((HERE / "settings" / f"{case.settings}.yaml").read_text())
+    objective_ms = settings["models"][0]["slo"]["latency_ms"]
+    return Measured(case, objective_ms, found)
 
 
-def _one(case: Case, seed: int, site: Site, progress: str) -> dict[str, object]:
-    with_baselines = seed == 1 and case.regime != ADVERSARY
+def _one(case: Case, seed: int, site: Site, *, with_baselines: bool) -> dict[str, object]:
     was_kept = kept(case, seed, site, with_baselines=with_baselines).exists()
     began = time.perf_counter()
     found = figures(case, seed, site, with_baselines=with_baselines)
     took = "kept" if was_kept else f"{time.perf_counter() - began:.0f} s"
     click.echo(
-        f"{progress} {case.name} seed {seed}: {found['optimum_ratio']:.3f} x optimum,"
+        f"{case.name} seed {seed}: {found['optimum_ratio']:.3f} x optimum,"
         f" {found['violations_ratio']:.3%} missed ({took})",
         err=True,
     )
