@@ -77,6 +77,8 @@ def run(runtime: Runtime, request: Request, outputs: Outputs, console: Console) 
         replayed = _replayed(runtime, world, trace, _options(request, seed), on_progress)
     report = document(replayed, _about(request, world, trace, seed))
     report["not_simulated"] = _tell_not_simulated([runtime], console, shares=True)
+    if trace.counts_only:
+        console.print(f"arrivals within the trace's intervals are drawn: {_drawn(request)}")
     _write(replayed, report, outputs)
     show(report, console)
     return report
@@ -143,6 +145,12 @@ def measure_world(log: Path, out: Path, startup_s: Mapping[str, float]) -> list[
     with _told_if_unwritable():
         out.write_text(world, encoding="utf-8")
     return dropped.told()
+
+
+def _drawn(request: Request) -> str:
+    if request.burstiness == 1:
+        return "Poisson (--burstiness 4 draws bursts)"
+    return f"Gamma gaps, whose coefficient of variation is {request.burstiness:g}"
 
 
 def _tell_not_simulated(

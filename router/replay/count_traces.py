@@ -276,9 +276,12 @@ def _gaps(generator: np.random.Generator, stream: _Stream, count: int) -> Floats
     return gaps
 
 
+OWN_GAPS = "servegen"
+"""The format that says how the gaps between arrivals are distributed."""
+
 FORMATS = {
     "counts": CountFormat(frozenset({"t_s", "model", "count"}), _counts),
     "worldcup": CountFormat(frozenset({"period", "count"}), _worldcup),
     "azure-functions": CountFormat(frozenset({"HashFunction", "Trigger"}), _azure_functions),
-    "servegen": CountFormat(frozenset({"client", "window_start_s", "rate_rps"}), _servegen),
+    OWN_GAPS: CountFormat(frozenset({"client", "window_start_s", "rate_rps"}), _servegen),
 }

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from router.settings.functions import AwsLambda, ServerlessSettings
 from router.settings.pools import PoolSettings
 from router.settings.schema import ModelSettings, Settings
 
@@ -20,6 +21,10 @@ def not_simulated(settings: Settings, *, shares: bool) -> list[str]:
             told.append(f"rule {rule.name}: shadow (its copies cost nothing here)")
         if rule.priority is not None:
             told.append(f"rule {rule.name}: priority (queues are first come, first served)")
+        if rule.match.header:
+            told.append(f"rule {rule.name}: match.header (traces tell none, so it never matches)")
+    if any(model.pool is not None for model in settings.models):
+        told.append("pools: ejection (replicas are all alike, and none fails but by a crash)")
     return told
 
 
@@ -28,8 +33,16 @@ def _of_model(model: ModelSettings) -> Iterator[str]:
         yield f"model {model.name}: fallback (refused requests stay refused)"
     if model.hedge is not None:
         yield f"model {model.name}: hedge (no second attempts, and none of their cost)"
+    if model.serverless is not None and _is_kept_warm(model.serverless):
+        yield f"model {model.name}: environments kept warm (all start cold, and none is rented)"
     if model.pool is not None:
         yield from _of_pool(model.name, model.pool)
+
+
+def _is_kept_warm(function: ServerlessSettings) -> bool:
+    return isinstance(function, AwsLambda) and bool(
+        function.provisioned_concurrency or function.managed_instances.count
+    )
 
 
 def _of_sharing(model: ModelSettings, *, shares: bool) -> Iterator[str]:

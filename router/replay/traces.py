@@ -76,6 +76,11 @@ class Trace:
         """The size of the file."""
         return self.path.stat().st_size
 
+    @property
+    def counts_only(self) -> bool:
+        """Whether it tells how many requests came in an interval, but not when."""
+        return self.format in count_traces.FORMATS and self.format != count_traces.OWN_GAPS
+
     def read(
         self, names: Names, dropped: Dropped, on_progress: OnProgress = lambda _bytes: None
     ) -> Iterator[Arrivals]:

@@ -198,6 +198,20 @@ def test_what_is_left_out_is_told(files: Path) -> None:
     assert sum(document(files)["rows_left_out"].values()) == 2
 
 
+def test_how_arrivals_are_drawn_and_what_is_not_simulated_is_told_first(files: Path) -> None:
+    counts = files / "counts.csv"
+    counts.write_text("t_s,model,count\n0,b,30\n60,b,20\n")
+    drawn = "arrivals within the trace's intervals are drawn"
+    for options, told in (((), "Poisson"), (("--burstiness", "4"), "variation is 4")):
+        output = replay(files, "--no-baselines", *options, trace=str(counts)).output
+        head = " ".join(output.partition("policy")[0].split())
+        assert f"{drawn}: " in head
+        assert told in head
+        assert "not simulated: pools: ejection" in head
+    # Where the trace says when requests came, nothing is drawn.
+    assert drawn not in " ".join(replay(files, "--no-baselines").output.split())
+
+
 def test_models_are_mapped_and_others_configured_alike(files: Path) -> None:
     (files / "counts.csv").write_text("t_s,model,count\n0,x1,40\n0,y,9\n60,x2,50\n60,y,1\n")
     trace = str(files / "counts.csv")

@@ -14,11 +14,16 @@ rules:
     match: {model: m}
     route: auto
     priority: low
+  - name: vip
+    match: {header: {x-vip: "1"}}
+    route: auto
 """
+_EJECTION = "pools: ejection (replicas are all alike, and none fails but by a crash)"
 
 
 def test_an_ordinary_configuration_is_simulated_as_it_is() -> None:
-    assert not_simulated(make_runtime().settings, shares=True) == []
+    assert not_simulated(make_runtime(pool=None).settings, shares=True) == []
+    assert not_simulated(make_runtime().settings, shares=True) == [_EJECTION]
 
 
 def test_what_is_left_out_is_named_with_its_place() -> None:
@@ -26,7 +31,21 @@ def test_what_is_left_out_is_named_with_its_place() -> None:
     assert [line.partition(" (")[0] for line in told] == [
         "model m: pool.adaptive",
         "rule bulk: priority",
+        "rule vip: match.header",
+        "pools: ejection",
     ]
+
+
+def test_environments_that_are_kept_warm_are_named() -> None:
+    text = """
+models:
+  - name: a
+    slo: {latency_ms: 100}
+    serverless:
+      {kind: aws_lambda, function: f, region: eu-west-1, qualifier: v, provisioned_concurrency: 5}
+"""
+    (line,) = not_simulated(load_config(text).settings, shares=True)
+    assert line.startswith("model a: environments kept warm")
 
 
 def test_where_models_do_not_share_their_pool_that_is_said() -> None:
@@ -37,6 +56,6 @@ models:
 """
     settings = load_config(text).settings
     alone = "model a: pool: cpu (each model has replicas of its own)"
-    assert not_simulated(settings, shares=False) == [alone]
+    assert not_simulated(settings, shares=False) == [alone, _EJECTION]
     capped = "model a: sharing.max_concurrency (it may fill a replica)"
-    assert not_simulated(settings, shares=True) == [capped]
+    assert not_simulated(settings, shares=True) == [capped, _EJECTION]
