@@ -104,5 +104,5 @@ lock: $(VENV)/.dev  ## re-pin every dependency to its newest allowed version
 	$(PIN) --extra dev -c $(LOCKS)/serve.txt pyproject.toml -o $(LOCKS)/dev.txt
 	for image in router worker; do $(PIN) -c $(LOCKS)/serve.txt $(LOCKS)/$$image.in -o $(LOCKS)/$$image.txt; done
 	$(PIN) -c $(LOCKS)/dev.txt $(LOCKS)/manifests.in -o $(LOCKS)/manifests.txt
-	for tool in mlserver kserve docs; do $(PIN) $(LOCKS)/$$tool.in -o $(LOCKS)/$$tool.txt; done
+	for tool in mlserver kserve docs ministack; do $(PIN) $(LOCKS)/$$tool.in -o $(LOCKS)/$$tool.txt; done
 	$(PIN) $(LOCKS)/bench.in -o $(LOCKS)/bench.txt

@@ -13,6 +13,7 @@ from router.gateway.access import identify
 from router.gateway.body import Body
 from router.gateway.head import read_head
 from router.gateway.protocols.request_line import origin_form, segments_of
+from router.jobs.deliveries.addresses import CALLBACK_HEADER
 from router.jobs.records import NOBODY
 from router.runtime import Runtime
 from router.settings.keys import ApiKey
@@ -30,6 +31,8 @@ class Asking:
     query: Mapping[str, list[str]]
     runtime: Runtime
     caller: ApiKey | None
+    callback: str | None = None
+    """Whom to tell, as the client says it; not checked."""
 
     @property
     def tenant(self) -> str:
@@ -59,7 +62,8 @@ def asking_of(message: RawRequestMessage, body: Body, runtime: Runtime) -> Askin
         fields = parse_qs(query, max_num_fields=20)
     except ValueError:
         raise InvalidRequestError("the query has too many fields") from None
-    return Asking(body, method, segments_of(path), fields, runtime, caller)
+    callback = message.headers.get(CALLBACK_HEADER)
+    return Asking(body, method, segments_of(path), fields, runtime, caller, callback)
 
 
 def path_of(message: RawRequestMessage) -> str:

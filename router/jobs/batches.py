@@ -6,7 +6,7 @@ that follow from the batch's, and a document changes only from what was read.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import msgspec
 from multidict import CIMultiDict, CIMultiDictProxy
@@ -32,8 +32,10 @@ from router.jobs.batch_records import (
     document_of,
     step_id,
 )
+from router.jobs.deliveries.addresses import callback_of
 from router.jobs.files import Files, new_id
 from router.jobs.gathering import Gathering
+from router.jobs.keeping import ordered_for_batch
 from router.jobs.place import Place, Step
 from router.jobs.preparing import Preparing
 from router.jobs.records import OPEN, Job, Kind, Result, Spec, State, lane_of
@@ -62,12 +64,16 @@ class Asked(msgspec.Struct):
 
 
 class Batches:
-    """The paths under `/v1/batches`, and what is done for batches as a whole."""
+    """The paths under `/v1/batches`, and what is done for batches as a whole.
+
+    `when_ended` is told the id of each batch that has ended here.
+    """
 
     def __init__(self, place: Place, files: Files) -> None:
         self._place = place
         self._files = files
         files.in_use = self._files_in_use
+        self.when_ended: Callable[[str], None] = _nobody_is_told
 
     @property
     def steps(self) -> Mapping[Kind, Step]:
@@ -103,6 +109,7 @@ class Batches:
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise InvalidRequestError(f"the body is not a valid batch: {error}") from None
         _check_metadata(asked.metadata)
+        callback = callback_of(asking.callback, settings.deliveries)
         window_s = _window_s(asked.completion_window)
         file = await self._files.own(asking.tenant, asked.input_file_id)
         self._check_endpoint(asked.endpoint, asking)
@@ -117,6 +124,7 @@ class Batches:
             now + window_s, asking.caller.name if asking.caller is not None else "",
             asked.metadata, content=file.content, window_s=window_s,
         )  # fmt: skip
+        await ordered_for_batch(self._place, batch, asking.tenant, callback)
         # What is open is noted first: a batch that nobody remembers is never worked on.
         await self._place.store.put(OPEN_KIND, Document(batch.id, asking.tenant, 1, b""))
         await self._place.store.put(BATCH_KIND, document_of(batch, asking.tenant, 1))
@@ -215,7 +223,8 @@ class Batches:
         await self._place.store.drop_open(State.CANCELLED, now, batch=batch.id)
         batch.status, batch.failed_at = "failed", int(now)
         batch.errors = {"object": "list", "data": errors[:_MAX_TOLD_ERRORS]}
-        await changed(self._place.store, document, batch)
+        if await changed(self._place.store, document, batch):
+            self.when_ended(batch.id)
 
     async def _begin(self, kind: Kind, batch: Batch, tenant: str) -> Job:
         now = self._place.wall_clock()
@@ -258,6 +267,7 @@ class Batches:
         setattr(batch, f"{batch.ends_as}_at", int(self._place.wall_clock()))
         if await changed(self._place.store, document, batch):
             await self._place.store.remove(OPEN_KIND, batch.id)
+            self.when_ended(batch.id)
         return Result()
 
     async def _files_in_use(self, tenant: str) -> set[str]:
@@ -283,6 +293,10 @@ class Batches:
         failed = sum(counts.values()) - done - sum(counts.get(state, 0) for state in OPEN)
         batch.request_counts = {**batch.request_counts, "completed": done, "failed": failed}
         return batch
+
+
+def _nobody_is_told(_: str) -> None:
+    """Of a gateway whose parts are not put together yet."""
 
 
 def _window_s(text: str) -> float:

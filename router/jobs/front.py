@@ -29,7 +29,7 @@ from router.gateway.protocols.registry import protocol_of
 from router.jobs.answers import given
 from router.jobs.asking import JSON, Asking, answer_of, asking_of, list_of, path_of, tenant_of
 from router.jobs.calls import fingerprint, kept_headers, wants_later
-from router.jobs.deliveries.addresses import callback_of
+from router.jobs.deliveries.addresses import CALLBACK_HEADER, callback_of
 from router.jobs.keeping import kept, retried
 from router.jobs.place import Place
 from router.jobs.records import OPEN, Job, Spec, State, lane_of, plain
@@ -155,7 +155,9 @@ class Front:
             raise InvalidRequestError(
                 f"model {model.name} is not idempotent, and a job may run more than once"
             )
-        callback = callback_of(message.headers, self._place.settings.deliveries)
+        callback = callback_of(
+            message.headers.get(CALLBACK_HEADER), self._place.settings.deliveries
+        )
         now, window_s = self._place.wall_clock(), self._place.settings.window_s
         if intent.head.deadline_ms is not None:
             window_s = intent.head.deadline_ms / 1e3

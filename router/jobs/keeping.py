@@ -4,6 +4,7 @@ import msgspec
 
 from router.domain.errors import ConflictError
 from router.jobs.answers import INLINE_BYTES
+from router.jobs.batch_records import Batch
 from router.jobs.deliveries.addresses import host_of
 from router.jobs.deliveries.records import About, Delivery, first_look
 from router.jobs.place import Place
@@ -42,6 +43,17 @@ async def ordered(place: Place, job: Job) -> bool:
     look_at = first_look(job.created_at, job.due_at)
     delivery = Delivery(job.id, job.tenant, about, url, host, job.created_at, job.due_at, look_at)
     return await place.store.deliveries.add(delivery, place.settings.max_jobs)
+
+
+async def ordered_for_batch(place: Place, batch: Batch, tenant: str, url: str) -> None:
+    """Note who is to be told that a batch has ended; before the batch, as of a job."""
+    if not url:
+        return
+    host = host_of(url, place.settings.deliveries)
+    made_at, due_at = place.wall_clock(), batch.expires_at
+    look_at = first_look(made_at, due_at)
+    delivery = Delivery(batch.id, tenant, About.BATCH, url, host, made_at, due_at, look_at)
+    await place.store.deliveries.add(delivery, place.settings.max_jobs)
 
 
 async def retried(place: Place, job: Job) -> None:

@@ -11,7 +11,7 @@ from router.domain.errors import NotDurableError
 from router.jobs.answers import contents_of
 from router.jobs.batches import Batches
 from router.jobs.deliveries.deliverer import Deliverer
-from router.jobs.deliveries.messages import job_message
+from router.jobs.deliveries.messages import batch_message, job_message
 from router.jobs.deliveries.poster import Poster
 from router.jobs.deliveries.records import About, Progress
 from router.jobs.desk import Desk
@@ -67,11 +67,13 @@ class Jobs:
             store.deliveries, settings.jobs.deliveries,
             {
                 About.JOB: partial(job_message, self._place),
+                About.BATCH: partial(batch_message, self._place),
                 About.EVENT: partial(sink_message, self._place),
             },
             self._poster.post, wall_clock, calling.rng,
         )  # fmt: skip
         self.runner.endings.listeners.append(self._deliverer.ended)
+        self._batches.when_ended = self.runner.endings.tell
         self.desk = Desk(self._place, self.runner)
         self._told = "", 0.0
         self._states: Mapping[State, int] = {}

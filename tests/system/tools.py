@@ -38,6 +38,15 @@ def kubernetes_validate() -> list[str]:
     return [sys.executable, "-c", script, "--strict", "--quiet"]
 
 
+def ministack() -> list[str]:
+    """The command that starts an emulator of AWS; it needs another botocore than the gateway."""
+    package = TOOLS / "ministack"
+    if not package.exists():
+        _pip("install", "--target", str(package), "-r", str(REQUIREMENTS / "ministack.txt"))
+    script = f"import sys; sys.path.insert(0, {str(package)!r}); sys.argv = ['ministack']; "
+    return [sys.executable, "-c", script + "from ministack.app import main; main()"]
+
+
 def run(*command: str | Path, timeout_s: float = 60) -> str:
     """Output of a command that must succeed."""
     done = subprocess.run(

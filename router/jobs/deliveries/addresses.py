@@ -6,7 +6,7 @@ nothing.
 """
 
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import Any
@@ -54,16 +54,16 @@ def _parsed(url: str) -> URL | None:
         return None
 
 
-def callback_of(headers: Mapping[str, str], settings: DeliveriesSettings) -> str:
+def callback_of(asked: str | None, settings: DeliveriesSettings) -> str:
     """Whom a client wants to be told, empty for nobody. Raises InvalidRequestError."""
-    url = headers.get(CALLBACK_HEADER, "")
-    if CALLBACK_HEADER in headers:
-        if not settings.hosts:
-            raise InvalidRequestError(
-                f"{CALLBACK_HEADER}: nobody is called back here (jobs.deliveries.hosts is empty)"
-            )
-        host_of(url, settings)
-    return url
+    if asked is None:
+        return ""
+    if not settings.hosts:
+        raise InvalidRequestError(
+            f"{CALLBACK_HEADER}: nobody is called back here (jobs.deliveries.hosts is empty)"
+        )
+    host_of(asked, settings)
+    return asked
 
 
 def may_go_to(address: Address, private: Sequence[Network]) -> bool:

@@ -6,6 +6,7 @@ import msgspec
 
 from router.domain.errors import NotFoundError
 from router.jobs.asking import JSON
+from router.jobs.batch_records import BATCH_KIND, ENDED, batch_of
 from router.jobs.deliveries.poster import Message
 from router.jobs.deliveries.records import Delivery
 from router.jobs.front import document_of
@@ -32,6 +33,26 @@ async def job_message(place: Place, delivery: Delivery) -> Message | None:
     if result is not None and result.status and not result.content:
         data["response"] = {"status_code": result.status, "body": embedded(result.body)}
     return signed(place, delivery, f"job.{job.state}", job.ended_at, data)
+
+
+async def batch_message(place: Place, delivery: Delivery) -> Message | None:
+    """What is told of a batch, as OpenAI's webhooks word it: its clients take it apart."""
+    document = await place.store.read(BATCH_KIND, delivery.id)
+    if document is None:
+        raise NotFoundError("what it was about has been forgotten: jobs.retention is over")
+    batch = batch_of(document)
+    if batch.status not in ENDED:
+        return None
+    body = msgspec.json.encode(
+        {
+            "id": delivery.message_id.replace("msg_", "evt_", 1),
+            "object": "event",
+            "created_at": getattr(batch, f"{batch.status}_at"),
+            "type": f"batch.{batch.status}",
+            "data": {"id": batch.id},
+        }
+    )
+    return Message([JSON, *signature(place, delivery, body)], body)
 
 
 def signed(place: Place, delivery: Delivery, kind: str, ended_at: float, data: object) -> Message:

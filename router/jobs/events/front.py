@@ -145,7 +145,7 @@ class Events:
             raise
         if calls:
             exchange.model = calls[0][0].model
-        jobs = [await self._kept(job, body) for job, body in calls]
+        jobs = await self._all_kept(calls)
         self._runner.nudge()
         waits = found.reads_answers and not wants_later(sender.headers)
         open_ended = [job for job in jobs if not job.spec.callback] if waits else []
@@ -174,6 +174,18 @@ class Events:
         for _ in calls:
             admit(runtime, sender.caller, sender.received_at)
         return calls
+
+    async def _all_kept(self, calls: list[tuple[Job, bytes]]) -> list[Job]:
+        """The jobs of calls, written down together. Raises what the first that failed raises."""
+        found = await asyncio.gather(
+            *(self._kept(job, body) for job, body in calls), return_exceptions=True
+        )
+        jobs = list[Job]()
+        for one in found:
+            if isinstance(one, BaseException):
+                raise one
+            jobs.append(one)
+        return jobs
 
     async def _kept(self, job: Job, body: bytes) -> Job:
         found = await kept(self._place, job, body)

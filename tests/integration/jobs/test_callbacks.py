@@ -1,9 +1,11 @@
 """Callbacks of jobs: signed, told once, kept over a restart, and only to whom they may go."""
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
 from standardwebhooks import Webhook
 
@@ -161,3 +163,31 @@ async def test_a_private_address_behind_an_allowed_name_is_not_connected_to(tmp_
             await asyncio.sleep(0.01)
         assert found["error"] == "its address is not one that may be called"
         assert not receiver.received
+
+
+async def test_the_end_of_a_batch_is_told_as_openais_client_unwraps_it(tmp_path):
+    async with (
+        receiving() as receiver,
+        Harness(tmp_path, warm=[ok()], config=config(tmp_path)) as gateway,
+        openai.AsyncOpenAI(api_key="any", base_url=f"{gateway.url}/v1", max_retries=0) as client,
+    ):
+        body = {"model": "m", "messages": []}
+        line = {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": body}
+        ended = list[str]()
+        for content, status in ((json.dumps(line).encode(), "completed"), (b"\n", "failed")):
+            file = await client.files.create(file=("in.jsonl", content), purpose="batch")
+            batch = await client.batches.create(
+                input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h",
+                extra_headers={HEADER: f"{receiver.url}/batches"},
+            )  # fmt: skip
+            got = await receiver.message(len(ended))
+            event: Any = client.webhooks.unwrap(got.body.decode(), dict(got.headers), secret=SECRET)
+            assert event.type == f"batch.{status}"
+            assert event.data.id == batch.id
+            ended.append(event.id)
+        assert len(set(ended)) == 2
+        with pytest.raises(openai.BadRequestError, match="not one that may be called back"):
+            await client.batches.create(
+                input_file_id="any", endpoint="/v1/chat/completions", completion_window="24h",
+                extra_headers={HEADER: "https://elsewhere.example/"},
+            )  # fmt: skip

@@ -65,13 +65,13 @@ def test_what_the_operator_has_configured_needs_no_list_but_https():
 
 
 def test_a_header_is_read_only_where_callbacks_are_configured():
-    header = {"x-router-callback-url": "https://hooks.example.com/"}
-    assert callback_of({}, DeliveriesSettings()) == ""
-    assert callback_of(header, settings()) == "https://hooks.example.com/"
+    url = "https://hooks.example.com/"
+    assert callback_of(None, DeliveriesSettings()) == ""
+    assert callback_of(url, settings()) == url
     with pytest.raises(InvalidRequestError, match="hosts is empty"):
-        callback_of(header, DeliveriesSettings())
+        callback_of(url, DeliveriesSettings())
     with pytest.raises(InvalidRequestError):
-        callback_of({"x-router-callback-url": ""}, settings())
+        callback_of("", settings())
 
 
 @pytest.mark.parametrize(
