@@ -1,5 +1,6 @@
 """Every measurement that is not a scenario, by the name that `--only` takes."""
 
+import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from tests.benchmarks.children import free_port
 from tests.benchmarks.probes.decision import decision
 from tests.benchmarks.probes.events import event_delays
 from tests.benchmarks.probes.idle import idle_connections
+from tests.benchmarks.probes.jobs import jobs
 from tests.benchmarks.probes.memory import (
     LARGE,
     LARGEST,
@@ -36,6 +38,13 @@ class Probe:
 def _decision(bench: Bench, seconds: float) -> list[Finding]:
     del seconds  # it runs a fixed number of times
     return decision(bench.folder)
+
+
+def _jobs(bench: Bench, seconds: float) -> list[Finding]:
+    del seconds  # it does a fixed number of them
+    folder = bench.folder / "of-jobs"
+    folder.mkdir()
+    return asyncio.run(jobs(folder, bench.upstream.port))
 
 
 def _in_flight(bench: Bench, seconds: float) -> list[Finding]:
@@ -94,6 +103,7 @@ _COMPARED: tuple[System, ...] = (Nginx(), Gateway())
 
 PROBES = (
     Probe("decision", _decision),
+    Probe("jobs", _jobs),
     Probe("in-flight", _in_flight),
     Probe("sse-delay", _event_delay),
     Probe("stall", _stall),
