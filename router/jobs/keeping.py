@@ -42,7 +42,15 @@ async def ordered(place: Place, job: Job) -> bool:
     host = host_of(url, place.settings.deliveries, by_operator=about is About.EVENT)
     look_at = first_look(job.created_at, job.due_at)
     delivery = Delivery(job.id, job.tenant, about, url, host, job.created_at, job.due_at, look_at)
-    return await place.store.deliveries.add(delivery, place.settings.max_jobs)
+    store, most = place.store, place.settings.max_jobs
+    if await store.deliveries.add(delivery, most):
+        return True
+    earlier = await store.deliveries.get(job.id)
+    if earlier is None or not earlier.ended_at or await store.get(job.id) is not None:
+        return False
+    # Of a job with the same name that has been forgotten, while what was told of it has not yet.
+    await store.deliveries.remove(job.id)
+    return await store.deliveries.add(delivery, most)
 
 
 async def ordered_for_batch(place: Place, batch: Batch, tenant: str, url: str) -> None:

@@ -11,6 +11,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from router.domain.errors import InvalidRequestError, UnfitEventError
 from router.gateway.access import model_for
+from router.gateway.body import Body
 from router.gateway.intake import resolved_intent
 from router.gateway.protocols.base import Target
 from router.jobs.asking import tenant_of
@@ -54,6 +55,7 @@ async def job_of(
     if not model.settings.idempotent:
         raise InvalidRequestError(f"model {model.name} is not idempotent, and takes no jobs")
     body, media = body_of(event, trigger)
+    Body.check_size(len(body), runtime.settings.server.max_body_bytes)
     endpoint = trigger.endpoint or f"/v2/models/{trigger.model}/infer"
     headers = CIMultiDictProxy(CIMultiDict({"content-type": media}))
     intent = resolved_intent(

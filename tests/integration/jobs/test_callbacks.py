@@ -1,6 +1,7 @@
 """Callbacks of jobs: signed, told once, kept over a restart, and only to whom they may go."""
 
 import asyncio
+import base64
 import json
 from pathlib import Path
 from typing import Any
@@ -191,3 +192,32 @@ async def test_the_end_of_a_batch_is_told_as_openais_client_unwraps_it(tmp_path)
                 input_file_id="any", endpoint="/v1/chat/completions", completion_window="24h",
                 extra_headers={HEADER: "https://elsewhere.example/"},
             )  # fmt: skip
+
+
+async def test_a_new_secret_is_taken_up_while_jobs_wait(tmp_path):
+    async with (
+        receiving() as receiver,
+        Harness(tmp_path, warm=[ok()], config=config(tmp_path)) as gateway,
+    ):
+        new = "whsec_" + base64.b64encode(b"n" * 32).decode()
+        await asyncio.to_thread((tmp_path / "secret").write_text, f"{new}\n{SECRET}\n")
+        await gateway.gateway.reload()
+        await gateway.request("POST", INFER, b"{}", later(receiver.url))
+        got = await receiver.message()
+        for secret in (new, SECRET):
+            assert Webhook(secret).verify(got.body, dict(got.headers))
+
+
+async def test_a_name_that_was_forgotten_is_told_of_again(tmp_path):
+    async with (
+        receiving() as receiver,
+        Harness(tmp_path, warm=[ok()], config=config(tmp_path)) as gateway,
+    ):
+        keyed = later(receiver.url, **{"idempotency-key": "one"})
+        taken = await gateway.request("POST", INFER, b"{}", keyed)
+        await delivery_of(gateway, taken.headers["location"], "delivered")
+        store = gateway.gateway._jobs._place.store  # type: ignore[union-attr]
+        assert len(await store.sweep(1e12, 10)) == 1
+        again = await gateway.request("POST", INFER, b"{}", keyed)
+        assert again.headers["location"] == taken.headers["location"]
+        await receiver.message(1)

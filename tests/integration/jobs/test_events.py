@@ -407,3 +407,12 @@ async def test_a_sender_that_leaves_changes_nothing(tmp_path):
         gate.opened.set()
         assert (await send(gateway, http.to_binary_event(cloud_event()))).status == 200
         assert len(gateway.warm[0].received) == 1
+
+
+async def test_an_input_that_its_references_make_too_long_is_refused(tmp_path):
+    settings = config({"input": {"all": ["{{ data }}"] * 50}})
+    async with Harness(
+        tmp_path, warm=[ok()], server={"max_body": "1MiB"}, config=settings
+    ) as gateway:
+        event = cloud_event("x" * 100_000, datacontenttype="text/plain")
+        assert (await send(gateway, http.to_binary_event(event))).status == 413
