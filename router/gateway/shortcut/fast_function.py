@@ -18,7 +18,7 @@ from router.domain.request import InferenceRequest
 from router.domain.spent import Spent
 from router.gateway.shortcut.fast_pool import ESTIMATES_FRESH_S
 from router.gateway.shortcut.fast_way import Alike, Answer, Reading, Way
-from router.gateway.shortcut.known_heads import Sorted
+from router.gateway.shortcut.known_heads import TENSORS, Sorted
 from router.policy.decide import decide
 from router.policy.feasibility import is_too_large
 from router.policy.rules import first_match
@@ -33,6 +33,7 @@ class FunctionSide:
     """A route to a function: whether requests go there at once is for `decide` to say.
 
     Where no more than slow estimates could change the decision, it is remembered for a moment.
+    `is_callable` is false once it is known that calls need a task.
     """
 
     __slots__ = (
@@ -40,17 +41,21 @@ class FunctionSide:
         "_calls",
         "_decision",
         "_is_drawn",
+        "_is_prepared",
         "_until",
         "_ways",
         "alike",
         "function",
+        "is_callable",
         "timeout_s",
     )
 
-    def __init__(self, alike: Alike, function: Function, calls: Calls, attempts: Attempts) -> None:
+    def __init__(self, alike: Alike, function: Function, attempts: Attempts) -> None:
         self.alike = alike
         self.function = function
-        self._calls = calls
+        self._calls: Calls | None = None
+        self._is_prepared = False
+        self.is_callable = True
         self._attempts = attempts
         rules = alike.model.policy.rules
         self._is_drawn = first_match(rules, alike.request).route.serverless_share is not None
@@ -99,18 +104,26 @@ class FunctionSide:
         return not is_too_large(replace(request, payload_bytes=last), self.function.params.limits)
 
     def prepared(self, head: Sorted, request_id: bytes, body: bytes) -> "Prepared | None":
-        """The call; None if it cannot be made, which the director says."""
-        calls = self._calls
+        """The call; None if it cannot be made so, or at all, which the director says."""
         try:
+            calls = self._calls if self._is_prepared else self._prepare()
+            if calls is None:
+                return None
             lines = head.passing + head.told
-            return calls.address, calls.message(lines, request_id, body)
-        except AttemptError:
+            return calls, calls.address, calls.message(lines, request_id, body)
+        except RouterError:
             return None
+
+    def _prepare(self) -> Calls | None:
+        """What calls share; worked out for the first of them, for most heads lead to a pool."""
+        self._calls = self.function.caller.prepared(self.alike.request, (TENSORS,))
+        self._is_prepared, self.is_callable = True, self._calls is not None
+        return self._calls
 
     def call(self, prepared: "Prepared", now: float) -> "FunctionCall":
         """The call with a slot, where `Function.is_free` has said that there is one."""
         lease = self.function.take(now)
-        return FunctionCall(self, self._calls, lease, prepared)
+        return FunctionCall(self, lease, prepared)
 
     def way(self, *, is_cold: bool | None) -> Way:
         """What calls share that began like that."""
@@ -128,8 +141,8 @@ class FunctionSide:
         return self._attempts.settle(self.alike.model, lease, verdict, response)
 
 
-Prepared = tuple[Address, Message]
-"""A call that may be sent, and where to."""
+Prepared = tuple[Calls, Address, Message]
+"""A call that may be sent: of which kind, where to, and what."""
 
 
 class FunctionCall:
@@ -140,13 +153,11 @@ class FunctionCall:
         "max_answer_bytes", "spent", "timeout_s", "way",
     )  # fmt: skip
 
-    def __init__(
-        self, side: FunctionSide, calls: Calls, lease: FunctionLease, prepared: Prepared
-    ) -> None:
+    def __init__(self, side: FunctionSide, lease: FunctionLease, prepared: Prepared) -> None:
         self._side = side
-        self._calls = calls
         self._lease = lease
-        self.address, self._message = prepared
+        self._calls, self.address, self._message = prepared
+        calls = self._calls
         self._response: BackendResponse | None = None
         self.connect_timeout_s = calls.connect_timeout_s
         self.max_answer_bytes: float = calls.max_answer_bytes

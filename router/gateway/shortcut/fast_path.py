@@ -34,7 +34,7 @@ from router.gateway.shortcut.fast_route import Fork, KnownHead, Route, Routes
 from router.gateway.shortcut.fast_upload import Sender, Upload
 from router.gateway.shortcut.fast_watch import Watched
 from router.gateway.shortcut.fast_way import Alike, Assigned, Place
-from router.gateway.shortcut.known_heads import TENSORS, KnownHeads, Sorted
+from router.gateway.shortcut.known_heads import KnownHeads, Sorted
 from router.gateway.variant import Assignment, assigned_variant
 from router.policy.canary import Shadow, Side
 from router.policy.rules import Rule, first_match
@@ -205,7 +205,7 @@ class FastPath:
     ) -> Entered | None:
         """A slot for a call of the function, if it is decided that the request goes there now."""
         side = route.function
-        if side is None or not side.function.is_free(now):
+        if side is None or not (side.is_callable and side.function.is_free(now)):
             return None
         if not self._ground.bodies.has_room(len(body)):
             return None
@@ -336,9 +336,7 @@ class FastPath:
             at_pool = PoolSide(alike, model.pool, warm)
         function = model.serverless
         if function is not None and function.params.enabled:
-            calls = function.caller.prepared(alike.request, (TENSORS,))
-            if calls is not None:
-                at_function = FunctionSide(alike, function, calls, self._ground.attempts)
+            at_function = FunctionSide(alike, function, self._ground.attempts)
         if at_pool is None and at_function is None:
             return None
         return Route(alike, self._ground.tally, known.body_timeout_s, at_pool, at_function)
