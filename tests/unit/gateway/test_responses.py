@@ -30,6 +30,7 @@ def subclasses(cls) -> Any:
 KINDS = sorted(set(subclasses(RouterError)), key=lambda kind: kind.__name__)
 CONTRACT = {
     "InvalidRequestError": 400, "BrokenBodyError": 400, "UnauthorizedError": 401,
+    "UnfitEventError": 422,
     "ForbiddenError": 403, "NotFoundError": 404, "ModelNotFoundError": 404,
     "EndpointNotFoundError": 404,
     "UnsupportedError": 501,
