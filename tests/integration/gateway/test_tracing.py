@@ -16,7 +16,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, Sampler
 
 from tests.fakes.collector import Collector, attributes, collecting
 from tests.fakes.upstreams import Answer, Gate, Received, hangs_up, ok
-from tests.integration.harness import Harness
+from tests.integration.harness import INFER, Harness
 
 OLD = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331"
 VALUE = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-(0[0-3])")
@@ -204,9 +204,13 @@ async def slow(received: Received) -> Answer:
     return await ok()(received)
 
 
-async def test_what_nobody_asked_for_is_not_sent(tmp_path):
-    tracing = {"sample": 0, "tail": []}
-    async with traced(tmp_path, warm=[ok()], tracing=tracing) as (gateway, collector):
+@pytest.mark.parametrize("fast", [True, False], ids=["the shortcut", "the ordinary road"])
+async def test_what_nobody_asked_for_is_not_sent(tmp_path, fast):
+    tracing, server = {"sample": 0, "tail": []}, {"fast_path": fast}
+    async with traced(tmp_path, warm=[ok()], tracing=tracing, server=server) as (
+        gateway,
+        collector,
+    ):
         for value in (f"{OLD}-00", "odd", ""):
             for _ in range(3):
                 given = {"traceparent": value} if value else {}
@@ -222,6 +226,20 @@ async def test_what_nobody_asked_for_is_not_sent(tmp_path):
     # Of an unknown trace begins a new one, without the state of the old one.
     assert len({one[0] for one in found[3:]}) == 6
     assert [head.get("tracestate") for head in heads] == ["a=b"] * 3 + [None] * 6
+
+
+@pytest.mark.parametrize("again", [0, 1], ids=["a new head", "the shortcut"])
+async def test_of_headers_that_stand_twice_a_trace_is_none_and_a_state_is_one(tmp_path, again):
+    parent, states = ("traceparent", f"{OLD}-01"), [("tracestate", "a=b"), ("tracestate", "c=d")]
+    async with traced(tmp_path, warm=[ok()], tracing={"sample": 0, "tail": []}) as (gateway, _):
+        for _ in range(1 + again):
+            await gateway.request("POST", INFER, b"{}", [parent, parent, states[0]])
+            await gateway.request("POST", INFER, b"{}", [parent, *states])
+        twice, once = [one.headers for one in gateway.warm[0].received[-2:]]
+    assert OLD[3:35] not in twice["traceparent"]
+    assert "tracestate" not in twice
+    assert OLD[3:35] in once["traceparent"]
+    assert once["tracestate"] == "a=b, c=d"
 
 
 async def test_a_share_of_what_begins_here_is_sampled(tmp_path):

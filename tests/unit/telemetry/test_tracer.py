@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from random import Random
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +12,8 @@ from prometheus_client.openmetrics.exposition import generate_latest
 
 from router.domain.decision import Backend, Decision, Outcome, Reason
 from router.domain.trace_context import continued, is_sampled, read_lines
+from router.telemetry.exposition import Snapshot, encoded, merged
+from router.telemetry.families import REQUEST_DURATION
 from router.telemetry.labels import AttemptResult
 from router.telemetry.logs import AccessRecord
 from router.telemetry.metrics import Metrics
@@ -173,3 +176,16 @@ def test_examples_are_written_as_prometheus_client_writes_them():
     body, _ = metrics.expose("application/openmetrics-text; version=1.0.0")
     assert body.count(b"# {") == 3
     assert body == generate_latest(registry)
+
+
+def test_processes_that_are_seen_as_one_have_the_examples_of_all():
+    parts = []
+    for seconds in (0.002, 0.2):
+        metrics = Metrics(CollectorRegistry(), "0")
+        metrics.configure(["m"])
+        metrics.record_request("m", Backend.POOL, Outcome.OK, seconds, 0.0)
+        metrics.exemplify("m", "pool", seconds, f"{seconds}")
+        sent = b"".join(encoded(metrics.snapshot()))
+        parts.append(msgspec.json.decode(sent, type=Snapshot))
+    ((_, found),) = merged(parts).histograms[REQUEST_DURATION.name]
+    assert {trace_id for trace_id, _ in found.exemplars.values()} == {"0.002", "0.2"}
