@@ -18,10 +18,10 @@ _BEGIN_BYTES = 1024
 """Of the beginning: Anthropic's streams tell there what went in."""
 TELLING_BELOW = 300
 """Statuses of answers that count tokens."""
-# In a text of the model each quote has a backslash before it, so that this is a name.
-_USAGE = re.compile(rb'[{,\s]"usage"\s*:\s*\{')
-_INPUT = re.compile(rb'[{,\s]"(?:prompt|input)_tokens"\s*:\s*(\d{1,12})')
-_OUTPUT = re.compile(rb'[{,\s]"(?:completion|output)_tokens"\s*:\s*(\d{1,12})')
+# In a text of the model each quote has a backslash before it: what ends in a bare one is a name.
+_USAGE = re.compile(rb'"usage"\s*:\s*\{')
+_INPUT = re.compile(rb'"(?:prompt|input)_tokens"\s*:\s*(\d{1,12})')
+_OUTPUT = re.compile(rb'"(?:completion|output)_tokens"\s*:\s*(\d{1,12})')
 
 
 def tells_tokens(protocol: Protocol) -> bool:

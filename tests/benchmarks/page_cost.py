@@ -2,6 +2,7 @@
 
 `python -m tests.benchmarks.page_cost [MODELS] [REQUESTS_PER_S]`. Requests go round all models, so
 that many rows change each second. Shares are of one core; what a page costs is the difference.
+Times are those of the requests, which one client sends one after the other.
 """
 
 import asyncio
@@ -12,7 +13,7 @@ import tempfile
 import time
 from contextlib import AsyncExitStack
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 
 import aiohttp
 import psutil
@@ -48,6 +49,8 @@ class _Tabs:
         self._session = session
         self._admin = admin
         self._tasks: list[asyncio.Task[None]] = []
+        self.took_s: dict[int, list[float]] = {number: [] for number in (-1, *_TABS)}
+        self.number = -1
         self.messages = 0
         self.bytes = 0
 
@@ -59,6 +62,7 @@ class _Tabs:
 
     async def are(self, number: int) -> None:
         """Open or close as many as it takes."""
+        self.number = -1  # requests meanwhile count for none of them
         while len(self._tasks) < number:
             self._tasks.append(asyncio.create_task(self._read()))
         gone, self._tasks = self._tasks[number:], self._tasks[:number]
@@ -66,14 +70,18 @@ class _Tabs:
             task.cancel()
         await asyncio.gather(*gone, return_exceptions=True)
         await asyncio.sleep(2.0)
+        self.number = number
 
 
-async def _send(session: aiohttp.ClientSession, url: str, models: int, per_s: float) -> None:
+async def _send(
+    session: aiohttp.ClientSession, url: str, models: int, per_s: float, tabs: _Tabs
+) -> None:
     number, due = 0, time.monotonic()
     while True:
-        model = f"model-{number % models}"
+        model, began = f"model-{number % models}", time.monotonic()
         async with session.post(f"{url}/v2/models/{model}/infer", data=b"{}") as reply:
             await reply.read()
+        tabs.took_s[tabs.number].append(time.monotonic() - began)
         number, due = number + 1, due + 1 / per_s
         await asyncio.sleep(max(0.0, due - time.monotonic()))
 
@@ -103,9 +111,9 @@ async def _measure(models: int, per_s: float) -> None:
         url, admin = await _urls(process)
         timeout = aiohttp.ClientTimeout(total=None)
         session = await stack.enter_async_context(aiohttp.ClientSession(timeout=timeout))
-        sending = asyncio.create_task(_send(session, url, models, per_s))
-        stack.callback(sending.cancel)
         tabs, gateway = _Tabs(session, admin), psutil.Process(process.pid)
+        sending = asyncio.create_task(_send(session, url, models, per_s, tabs))
+        stack.callback(sending.cancel)
         shares: dict[int, list[float]] = {number: [] for number in _TABS}
         for _ in range(_ROUNDS):
             for number in _TABS:
@@ -116,7 +124,11 @@ async def _measure(models: int, per_s: float) -> None:
         for number, found in shares.items():
             each = ", ".join(f"{100 * one:.2f}" for one in found)
             more = 100 * (median(found) - none)
-            told.append(f"{number:2} tabs: {100 * median(found):.2f} % ({each}), {more:+.2f}")
+            took_ms = [1e3 * cut for cut in quantiles(tabs.took_s[number], n=100)]
+            told.append(
+                f"{number:2} tabs: {100 * median(found):.2f} % ({each}), {more:+.2f};"
+                f" p50 {took_ms[49]:.2f} ms, p99 {took_ms[98]:.2f} ms"
+            )
         size = tabs.bytes / max(1, tabs.messages) / 1e3
         sys.stdout.write("\n".join([*told, f"{tabs.messages} messages of {size:.1f} kB", ""]))
 
