@@ -77,11 +77,6 @@ def line_of(content: bytes, endpoint: str) -> Line:
     return line
 
 
-def body_of(content: bytes) -> bytes:
-    """The body in a line that was found to be good."""
-    return bytes(_LINE.decode(content).body)
-
-
 def is_good(job: Job) -> bool:
     """Whether what came of a line belongs to the output; else to the errors."""
     return job.state is State.DONE
@@ -124,15 +119,12 @@ def _code(job: Job) -> str:
 def embedded(body: bytes) -> object:
     """A body as a part of a line: JSON as it is, but without line ends; else text, or base64."""
     try:
-        if b"\n" in body or b"\r" in body:
-            body = msgspec.json.format(body, indent=-1)
-        else:
-            msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        pass
-    else:
-        return msgspec.Raw(body)
-    try:
-        return body.decode()
+        text = body.decode()  # what is only passed over below is not known to be UTF-8
     except UnicodeDecodeError:
         return {"base64": base64.b64encode(body).decode()}
+    try:
+        if b"\n" in body or b"\r" in body:
+            return msgspec.Raw(msgspec.json.format(body, indent=-1))
+        return msgspec.json.decode(body, type=msgspec.Raw)
+    except msgspec.DecodeError:
+        return text

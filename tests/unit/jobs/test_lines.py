@@ -59,8 +59,19 @@ def test_what_is_wrong_with_a_line(line, told):
         (b'{\n "a": 1.50\r\n}', b'{"a":1.50}'),
         (b"text", b'"text"'),
         (b"\xff\x00", b'{"base64":"/wA="}'),
+        (b'{"a": 1e999}', b'{"a": 1e999}'),
+        (b'["\xff"]', b'{"base64":"WyL/Il0="}'),
+        (b"", b'""'),
     ],
-    ids=["JSON as it is", "JSON in one line", "text", "bytes"],
+    ids=[
+        "JSON as it is",
+        "JSON in one line",
+        "text",
+        "bytes",
+        "a number beyond all",
+        "JSON but for its letters",
+        "nothing",
+    ],
 )
 def test_an_answer_becomes_a_part_of_a_line(body, embedded):
     done = Job(
