@@ -1,9 +1,13 @@
 """What every place of objects promises, asked of each of them."""
 
+import asyncio
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import openai
 import pytest
 from botocore.session import Session
 from obstore.store import MemoryStore
@@ -14,6 +18,8 @@ from router.jobs.bucket_objects import BucketObjects, bucket
 from router.jobs.folder_objects import FolderObjects
 from router.jobs.objects import Objects
 from tests.fakes.platform_tools import process, tool_environment
+from tests.fakes.upstreams import Answer, Received
+from tests.integration.harness import INFER, Harness
 
 BUCKET = "jobs"
 LONG = os.urandom(9 * 1024 * 1024)
@@ -110,3 +116,41 @@ async def test_a_bucket_that_cannot_be_reached_keeps_nothing_and_tells_no_secret
     with pytest.raises(NotDurableError, match="cannot be read"):
         await objects.read("any")
     assert KEYS["AWS_SECRET_ACCESS_KEY"] not in caplog.text
+
+
+@pytest.mark.system
+async def test_a_batch_is_in_the_bucket_alone(
+    s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    point_at(s3, monkeypatch)
+    config = {"jobs": {"directory": "jobs", "objects": f"s3://{BUCKET}/whole"}}
+    long = {"inputs": [0.5] * 10_000}
+    lines = [
+        {"custom_id": f"c{number}", "method": "POST", "url": INFER, "body": {**long, "n": number}}
+        for number in range(40)
+    ]
+    content = "\n".join(map(json.dumps, lines)).encode()
+    async with Harness(tmp_path, warm=[echoes], config=config) as gateway:
+        url = f"{gateway.url}/v1"
+        async with openai.AsyncOpenAI(api_key="any", base_url=url, max_retries=0) as client:
+            file = await client.files.create(file=("in.jsonl", content), purpose="batch")
+            endpoint: Any = INFER
+            batch = await client.batches.create(
+                input_file_id=file.id, endpoint=endpoint, completion_window="24h"
+            )
+            async with asyncio.timeout(30):
+                while batch.status != "completed":
+                    await asyncio.sleep(0.05)
+                    batch = await client.batches.retrieve(batch.id)
+            assert batch.output_file_id is not None
+            output = (await client.files.content(batch.output_file_id)).text.splitlines()
+        shown = await gateway.ask("GET", "/v1/config")
+    assert [json.loads(line)["response"]["body"] for line in output] == [
+        line["body"] for line in lines
+    ]
+    assert KEYS["AWS_SECRET_ACCESS_KEY"].encode() not in shown.body
+    assert not (tmp_path / "jobs" / "objects").exists()
+
+
+async def echoes(received: Received) -> Answer:
+    return Answer(body=received.body)

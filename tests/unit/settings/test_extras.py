@@ -54,6 +54,21 @@ def test_tracing_without_its_package(monkeypatch: pytest.MonkeyPatch):
     assert problems_of(off) == []
 
 
+def test_a_bucket_of_jobs_without_its_package(monkeypatch: pytest.MonkeyPatch):
+    models = [{"name": "m", "slo": {"latency_ms": 100}, **OTHER_WORKER}]
+    bucket, folder, secret = (
+        yaml.safe_dump({"models": models, "jobs": {"directory": "jobs", "objects": objects}})
+        for objects in ("s3://bucket/prefix", "", "s3://key:secret@bucket")
+    )
+    assert problems_of(bucket) == []
+    (refused,) = problems_of(secret)
+    assert "jobs.objects" in refused
+    monkeypatch.setitem(sys.modules, "obstore", None)
+    (told,) = problems_of(bucket)
+    assert 'pip install "hybrid-router[objects]"' in told
+    assert problems_of(folder) == []
+
+
 def test_settings_do_not_load_an_inference_runtime(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delitem(sys.modules, "onnxruntime", raising=False)
     monkeypatch.delitem(sys.modules, "awslambdaric", raising=False)
