@@ -26,6 +26,7 @@ from router.replay.distributions import Floats
 
 MAX_COUNT = 1_000_000_000
 _PART_ROWS = 1 << 18
+_GATHERED_ROWS = 1 << 12
 _MAX_CELLS = 20_000_000
 _MINUTE_S = 60.0
 _SERVEGEN_WINDOW_S = 600.0
@@ -70,9 +71,32 @@ class CountFormat(NamedTuple):
     read: Callable[[Source], Read]
 
 
-def _spread(
-    source: Source, at: float, width_s: float, count: int, model: int
-) -> Iterator[Arrivals]:
+_Drawn = tuple[Floats, int]
+"""Times of arrivals, and their model."""
+
+
+def _gathered(source: Source, drawn: Iterator[_Drawn]) -> Iterator[Arrivals]:
+    """Blocks of many rows: intervals of a fleet's models hold few arrivals each."""
+    times: list[Floats] = []
+    models: list[int] = []
+    rows = 0
+    for at, model in drawn:
+        times.append(at)
+        models.append(model)
+        rows += len(at)
+        # Reading on before it is known what is wanted would draw what nobody needs.
+        if rows >= _GATHERED_ROWS or source.wanted.from_s == -math.inf:
+            yield _block(times, models)
+            times, models, rows = [], [], 0
+    if times:
+        yield _block(times, models)
+
+
+def _block(times: list[Floats], models: list[int]) -> Arrivals:
+    return bare(np.concatenate(times), np.repeat(models, [len(at) for at in times]))
+
+
+def _spread(source: Source, at: float, width_s: float, count: int, model: int) -> Iterator[_Drawn]:
     """`count` arrivals at random times of an interval, in parts of bounded size."""
     parts = max(1, math.ceil(count / _PART_ROWS))
     if parts == 1:
@@ -82,7 +106,7 @@ def _spread(
     for part, rows in enumerate(counts):
         if rows:
             start = at + part * width_s / parts
-            yield bare(start + _within(source, rows) * (width_s / parts), model)
+            yield start + _within(source, rows) * (width_s / parts), model
 
 
 def _within(source: Source, count: int) -> Floats:
@@ -120,7 +144,7 @@ def _counts(source: Source) -> Read:
     width_s = ahead[-1][0] - ahead[0][0] if len(ahead) > 1 else 0.0
     width_s = width_s if width_s > 0 else _MINUTE_S
 
-    def blocks() -> Iterator[Arrivals]:
+    def drawn() -> Iterator[_Drawn]:
         for pending in (ahead, rows):
             for at, model, count in pending:
                 number = source.names.model(model)
@@ -128,7 +152,7 @@ def _counts(source: Source) -> Read:
                     continue
                 yield from _spread(source, at, width_s, source.scaled(count), number)
 
-    return blocks(), 2 * width_s
+    return _gathered(source, drawn()), 2 * width_s
 
 
 def _count_rows(source: Source) -> Iterator[tuple[float, str, int]]:
@@ -147,10 +171,10 @@ def _count_rows(source: Source) -> Iterator[tuple[float, str, int]]:
 
 
 def _worldcup(source: Source) -> Read:
-    return _worldcup_blocks(source), 2 * _MINUTE_S
+    return _gathered(source, _worldcup_drawn(source)), 2 * _MINUTE_S
 
 
-def _worldcup_blocks(source: Source) -> Iterator[Arrivals]:
+def _worldcup_drawn(source: Source) -> Iterator[_Drawn]:
     model = source.names.model(UNNAMED)
     rows = csv.DictReader(source.lines)
     for row in rows:
@@ -185,14 +209,14 @@ def _azure_functions(source: Source) -> Read:
         if len(counts) * len(minutes) > _MAX_CELLS:
             raise TraceError(f"more than {_MAX_CELLS} counts in one file")
 
-    def blocks() -> Iterator[Arrivals]:
+    def drawn() -> Iterator[_Drawn]:
         for column, (_, minute) in enumerate(minutes):
             for row_counts, model in zip(counts, models, strict=True):
                 if row_counts[column] and source.is_wanted(minute * _MINUTE_S, _MINUTE_S):
                     count = source.scaled(row_counts[column])
                     yield from _spread(source, minute * _MINUTE_S, _MINUTE_S, count, model)
 
-    return blocks(), 2 * _MINUTE_S
+    return _gathered(source, drawn()), 2 * _MINUTE_S
 
 
 # -- ServeGen (a rate and a distribution of gaps for each client and window) ----------------------

@@ -22,6 +22,10 @@ class Measure:
         self._setup = setup
         self._sums = np.zeros((3, 64))
 
+    def forget(self) -> None:
+        """Give the memory back: no series is asked for again."""
+        self._sums = np.zeros((3, 0))
+
     def add(self, block: Block) -> None:
         """Count a block."""
         if not len(block):

@@ -109,6 +109,8 @@ class Replay:
             name: self._prepare(model, start_s, end_s) for name, model in self._models.items()
         }
         self._share(start_s, end_s)
+        for model in self._models.values():
+            model.measure.forget()
         size = self._trace.size_bytes
         warm_s = min(start_s, WARM_UP_S)
         for model, block in self._blocks(Dropped(), lambda done: on_progress(size + done)):
