@@ -17,6 +17,7 @@ from router.domain.clock import Clock
 from router.domain.events import EventKind, told
 from router.domain.ports import PoolDriver
 from router.policy.alternatives import replicas_for_peak
+from router.policy.deferral import NOTHING, Waiting, size_jointly
 from router.policy.demand import (
     USUAL_PAYLOAD_BYTES,
     PoolFacts,
@@ -30,6 +31,7 @@ from router.policy.trial import CanaryTrial
 from router.policy.warm_bill import WarmBill
 from router.resting import Resting
 from router.runtime import GroupRuntime, ModelRuntime, RuntimeRef, SizingState
+from router.settings.pools import PoolSettings
 from router.signals.snapshot import FleetSnapshot, ModelTotals, SharedEndpoint
 from router.signals.window import Window
 from router.telemetry.labels import Alternative, CostPart
@@ -38,6 +40,9 @@ from router.turns import Steps, at_once, in_turns
 from router.upstream.address import parse_address
 
 _log = logging.getLogger(__name__)
+
+_NEWS_S = 30.0
+"""Jobs of which nothing was heard for so long keep no replica: their store may be gone."""
 
 
 class Sharing(NamedTuple):
@@ -155,7 +160,8 @@ class Controller:
         self, model: ModelRuntime, demand: Demand, fleet: FleetSnapshot, dt: float, now: float
     ) -> None:
         assert model.pool is not None and model.sizing_params is not None  # noqa: S101, PT018
-        self._size(model, model.pool, model.sizing_params, demand, (dt, now))
+        waiting = _still_told([model.sizing.waiting], now)
+        self._size(model, model.pool, model.sizing_params, (demand, waiting), (dt, now))
         follow(model.pool, fleet.endpoints.get(model.name, ()), fleet.peer_in_flight)
         self._command(model, model.pool, fleet, now)
         self._account(model, model.sizing_params, dt, now, leads=fleet.is_leader)
@@ -174,7 +180,8 @@ class Controller:
             # Who waits for a model to be loaded asks for no replica.
             demand = demand._replace(held=0)
         group.sizing.load = demand.load
-        self._size(group, group.pool, group.sizing_params, demand, (dt, now))
+        waiting = _still_told([one.model.sizing.waiting for one in sharing], now)
+        self._size(group, group.pool, group.sizing_params, (demand, waiting), (dt, now))
         follow(group.pool, fleet.endpoints.get(group.name, ()), fleet.peer_in_flight)
         self._command(group, group.pool, fleet, now)
         yield
@@ -195,10 +202,10 @@ class Controller:
         sized: ModelRuntime | GroupRuntime,
         pool: Pool,
         bounds: SizingParams,
-        demand: Demand,
+        asked: tuple[Demand, Waiting | None],
         time: tuple[float, float],
     ) -> None:
-        dt, now = time
+        (demand, waiting), (dt, now) = asked, time
         state = sized.sizing
         if sized.driver is not None and (adopted := sized.driver.take_over()):
             state.levels = levels_of(adopted, bounds, now)
@@ -206,7 +213,11 @@ class Controller:
         params, startup_s = bounds, pool.startup.mean_s
         if startup_s != bounds.startup_s:  # a copy for each of a thousand models is not free
             params = replace(bounds, startup_s=startup_s)
-        sizing = size(params, state.levels, demand, dt, now)
+        if waiting is None:
+            sizing = size(params, state.levels, demand, dt, now)
+            state.together, state.deferral, state.alone = None, NOTHING, sizing.wanted
+        else:
+            sizing = _sized_jointly(sized, params, demand, waiting, time)
         if sizing.wanted != state.wanted:
             _tell_sizing(sized, params, sizing, demand)
         state.levels, state.wanted, state.reason = sizing.levels, sizing.wanted, sizing.reason
@@ -332,6 +343,33 @@ def _always_warm_usd(state: SizingState, params: SizingParams, dt: float, now: f
     return replicas * params.replica_usd_per_s * dt
 
 
+def _sized_jointly(
+    sized: ModelRuntime | GroupRuntime,
+    params: SizingParams,
+    demand: Demand,
+    waiting: Waiting,
+    time: tuple[float, float],
+) -> Sizing:
+    """One step with jobs beside the requests."""
+    state, pool = sized.sizing, sized.pool
+    settings = sized.settings if isinstance(sized, GroupRuntime) else sized.settings.pool
+    assert pool is not None and settings is not None  # noqa: S101, PT018  it is sized
+    slots = concurrency_of(pool, settings)
+    both = size_jointly(params, (state.levels, state.together), demand, waiting, slots, time)
+    state.together, state.deferral, state.alone = both.state, both.deferral, both.alone
+    return both.sizing
+
+
+def _still_told(told: Sequence[Waiting | None], now: float) -> Waiting | None:
+    """What jobs wait for, of models that share a pool together; nothing that is not news."""
+    recent = [one for one in told if one is not None and now - one.seen_at <= _NEWS_S]
+    if len(recent) <= 1:
+        return recent[0] if recent else None
+    needs = tuple(need for one in recent for need in one.needs)
+    caution = max(one.caution for one in recent)
+    return Waiting(needs, sum(one.width for one in recent), now, caution)
+
+
 def _tell_member(sharing: Sharing, group: GroupRuntime, now: float) -> None:
     """What a model's own pool has to know of the replicas that it shares."""
     state, member = sharing.model.sizing, sharing.member
@@ -390,12 +428,16 @@ def levels_of(replicas: int, params: SizingParams, now: float) -> tuple[Level, .
     return size(bought, (), Demand(count, 0.0, captive_load=count), 0.0, now).levels
 
 
+def concurrency_of(pool: Pool, settings: PoolSettings) -> int:
+    """How many requests a replica takes at once."""
+    return max(1, round(pool.learned_capacity or settings.concurrency))
+
+
 def demand_of(model: ModelRuntime, rates: Rates, now: float) -> Demand:
     """The sizing policy's view of a model's traffic."""
     pool, settings = model.pool, model.settings.pool
     assert pool is not None and settings is not None  # noqa: S101, PT018
-    concurrency = max(1, round(pool.learned_capacity or settings.concurrency))
-    facts = PoolFacts(concurrency, len(pool.queue), pool.ready)
+    facts = PoolFacts(concurrency_of(pool, settings), len(pool.queue), pool.ready)
     function = model.serverless
     usual = function.snapshot(USUAL_PAYLOAD_BYTES, now) if function is not None else None
     return demand_from(rates, facts, model.policy.slo, usual)

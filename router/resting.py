@@ -80,8 +80,10 @@ class Resting:
 
 
 def _is_used(model: ModelRuntime) -> bool:
-    """Whether it has a replica, or a request that runs or waits."""
+    """Whether it has a replica, a request that runs or waits, or jobs that wait."""
     pool, driver, function = model.pool, model.driver, model.serverless
+    if model.sizing.waiting is not None or model.sizing.together is not None:
+        return True
     if pool is not None and (pool.endpoints or pool.queue.waiters):
         return True
     is_called = function is not None and function.in_flight > 0

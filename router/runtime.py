@@ -25,6 +25,7 @@ from router.domain.ports import PoolDriver
 from router.domain.request import InferenceRequest
 from router.policy.alternatives import DailyPeak
 from router.policy.decide import ModelPolicy, State
+from router.policy.deferral import NOTHING, Deferral, Together, Waiting
 from router.policy.estimates import believed_s
 from router.policy.sizing import Level, SizingParams, SizingReason
 from router.policy.trial import CanaryTrial
@@ -48,7 +49,8 @@ class SizingState:
     """What the controller remembers of one model between steps.
 
     `arrived_usd` is what its requests would have cost on serverless, as far as it is in
-    `alternatives_usd`.
+    `alternatives_usd`. `waiting` is what jobs ask of it, as their runner told last; `deferral` what
+    becomes of that; `alone` the replicas that there would be without jobs.
     """
 
     levels: tuple[Level, ...] = ()
@@ -62,6 +64,10 @@ class SizingState:
     alternatives_usd: dict[Alternative, float] = field(default_factory=dict)
     arrived_usd: float = 0.0
     peak: DailyPeak = field(default_factory=DailyPeak)
+    waiting: Waiting | None = None
+    together: Together | None = None
+    deferral: Deferral = NOTHING
+    alone: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,7 +56,7 @@ class InferenceRequest:
     seconds) or None; `received_at` is monotonic too. `headers` has lower-case names and holds
     end-to-end headers only. `priority` is None where nobody states one; `weight` is the tenant's
     share of the turns when requests wait. `kept_bytes` is what is kept of a body that is passed on
-    as it comes, None where all of it is.
+    as it comes, None where all of it is. `is_job` says that nobody waits for the answer now.
     """
 
     request_id: str
@@ -81,6 +81,7 @@ class InferenceRequest:
     is_idempotent: bool = True
     is_inference: bool = True
     kept_bytes: int | None = None
+    is_job: bool = False
 
     @property
     def waiting_bytes(self) -> int:

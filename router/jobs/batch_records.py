@@ -2,6 +2,7 @@
 
 import msgspec
 
+from router.jobs.backlog import Outlook
 from router.jobs.records import Kind
 from router.jobs.store import Document, JobStore
 
@@ -40,12 +41,14 @@ class Batch(msgspec.Struct):
     window_s: float = 0.0
     ends_as: str = "completed"
 
-    def told(self) -> dict[str, object]:
-        """What clients are told of it."""
+    def told(self, outlook: Outlook | None = None) -> dict[str, object]:
+        """What clients are told of it, with what is expected of it while jobs of it wait."""
         told: dict[str, object] = {"object": "batch", **msgspec.structs.asdict(self)}
         for name in ("content", "window_s", "ends_as", "key"):
             del told[name]
         told["expires_at"] = int(self.expires_at)
+        if outlook is not None:
+            told |= outlook.told()
         return told
 
 

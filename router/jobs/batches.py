@@ -22,6 +22,7 @@ from router.gateway.access import model_for
 from router.gateway.intake import resolved_intent
 from router.gateway.protocols.base import Target, require
 from router.jobs.asking import Asking, answer_of, list_of
+from router.jobs.backlog import Outlook
 from router.jobs.batch_records import (
     BATCH_KIND,
     ENDED,
@@ -72,6 +73,7 @@ class Batches:
     def __init__(self, place: Place, files: Files) -> None:
         self._place = place
         self._files = files
+        self.outlook_of: Callable[[str], Outlook | None] = lambda _: None
         files.in_use = self._files_in_use
         self.when_ended: Callable[[str], None] = _nobody_is_told
 
@@ -148,7 +150,9 @@ class Batches:
         documents = await self._place.store.documents(
             BATCH_KIND, asking.tenant, asking.text("after"), limit + 1
         )
-        told = [(await self._counted(batch_of(one))).told() for one in documents]
+        told = [
+            (await self._counted(batch_of(one))).told(self.outlook_of(one.id)) for one in documents
+        ]
         return answer_of(list_of(told, limit))
 
     async def _own(self, asking: Asking, batch_id: str) -> Document:
@@ -158,7 +162,8 @@ class Batches:
         return document
 
     async def _told(self, document: Document) -> BackendResponse:
-        return answer_of((await self._counted(batch_of(document))).told())
+        batch = await self._counted(batch_of(document))
+        return answer_of(batch.told(self.outlook_of(batch.id)))
 
     async def _cancelled(self, asking: Asking, batch_id: str) -> BackendResponse:
         while True:

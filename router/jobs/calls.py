@@ -10,6 +10,7 @@ from dataclasses import replace
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from router.dispatch.chain import Link
+from router.domain.decision import Backend
 from router.domain.errors import UnauthorizedError
 from router.domain.request import Priority
 from router.gateway.body import Body
@@ -83,9 +84,15 @@ class CallHead:
         exchange.record.is_counted = True  # its rate is taken, and the sizing owes it nothing
         taken = await intake.understood(self._intent, target, body, exchange, runtime)
         links = tuple(
-            replace(link, request=replace(link.request, priority=Priority.LOW, deadline=due))
+            replace(
+                link,
+                request=replace(
+                    link.request, priority=Priority.LOW, deadline=due, is_job=True,
+                    hint=_hint(link, exchange.received_at) if due is not None else None,
+                ),
+            )
             for link in taken.chain
-        )
+        )  # fmt: skip
         return links if due is not None else (self._without_function(links[0]),)
 
     def _without_function(self, link: Link) -> Link:
@@ -96,6 +103,14 @@ class CallHead:
         if alone is None:
             alone = self._alone[model.name] = replace(model, serverless=None)
         return replace(link, model=alone)
+
+
+def _hint(link: Link, now: float) -> Backend | None:
+    """Where a job goes that can wait no longer: to a free slot, or else to the function."""
+    pool = link.model.pool
+    if pool is None or pool.snapshot(link.request.payload_bytes, now).free_slots:
+        return None
+    return Backend.SERVERLESS
 
 
 class CallHeads:

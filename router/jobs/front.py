@@ -34,7 +34,7 @@ from router.jobs.keeping import kept, retried
 from router.jobs.place import Place
 from router.jobs.records import OPEN, Job, Spec, State, lane_of, plain
 from router.jobs.runner import Runner
-from router.jobs.schedule import earliest_end
+from router.policy.schedule import earliest_end
 from router.runtime import Runtime
 
 _MAX_KEY_CHARS = 255
@@ -133,7 +133,7 @@ class Front:
             ("location", f"/v1/jobs/{found.id}"),
             ("preference-applied", "respond-async"),
         ]
-        return BackendResponse(202, headers, msgspec.json.encode(document_of(found)))
+        return BackendResponse(202, headers, msgspec.json.encode(self._document(found)))
 
     async def _job(
         self,
@@ -217,7 +217,7 @@ class Front:
         return job
 
     async def _told(self, job: Job) -> BackendResponse:
-        document = document_of(job)
+        document = self._document(job)
         if job.spec.callback:
             delivery = await self._place.store.deliveries.get(job.id)
             document["delivery"] = delivery.told() if delivery is not None else None
@@ -235,7 +235,7 @@ class Front:
         jobs = await self._place.store.listed(
             asking.tenant, states=states, after=asking.text("after"), limit=limit + 1
         )
-        return answer_of(list_of([document_of(job) for job in jobs], limit))
+        return answer_of(list_of([self._document(job) for job in jobs], limit))
 
     async def _cancelled(self, asking: Asking, job_id: str) -> BackendResponse:
         job = await self._own(asking, job_id)
@@ -243,7 +243,7 @@ class Front:
         await self._place.store.drop_open(State.CANCELLED, now, job_id=job.id)
         if job.spec.callback:
             self._runner.endings.tell(job.id)
-        return answer_of(document_of(await self._own(asking, job_id)))
+        return answer_of(self._document(await self._own(asking, job_id)))
 
     async def _result(self, asking: Asking, job_id: str) -> BackendResponse:
         job = await self._own(asking, job_id)
@@ -255,7 +255,15 @@ class Front:
         job = await self._own(asking, job_id)
         await retried(self._place, job)
         self._runner.nudge()
-        return answer_of(document_of(await self._own(asking, job_id)))
+        return answer_of(self._document(await self._own(asking, job_id)))
+
+    # -- what is told of a job ---------------------------------------------------------------------
+
+    def _document(self, job: Job) -> dict[str, object]:
+        """What clients are told of a job, with what is expected of it while it waits."""
+        document = document_of(job)
+        outlook = self._runner.outlooks.get(job.lane) if job.state is State.QUEUED else None
+        return document if outlook is None else {**document, **outlook.of_one().told()}
 
 
 def document_of(job: Job) -> dict[str, object]:

@@ -11,15 +11,26 @@ from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from router.backends.pool.endpoints import ALL_SLOTS
 from router.domain.errors import NotDurableError
+from router.jobs.backlog import (
+    USUAL_BYTES,
+    Clocks,
+    Outlook,
+    by_batch,
+    outlooks,
+    sizing_of,
+    waiting_of,
+)
 from router.jobs.claimed import Claimed, bodies_of
 from router.jobs.endings import Endings
 from router.jobs.ledger import MOST_UNWRITTEN, Ledger
 from router.jobs.place import Calling, Place, Step
-from router.jobs.records import Kind, Lane, State
-from router.jobs.schedule import Room, plan, spare_slots
+from router.jobs.records import Job, Kind, Lane, State
 from router.jobs.work import Again, Work
-from router.runtime import ModelRuntime
+from router.policy.schedule import Room, plan
+from router.policy.spare import CALM, Caution, slots_for_jobs, spare_slots
+from router.runtime import ModelRuntime, Runtime
 from router.settings.jobs import JobsSettings
 
 _log = logging.getLogger(__name__)
@@ -38,8 +49,8 @@ _MOST_AT_ONCE = 64
 """Jobs in one claim: unpacking them keeps the loop for less than two milliseconds."""
 _MOST_HELD_S = 1.0
 """A claimed job that has found no slot for so long is given back: others may have one."""
-_PAYLOAD_BYTES = 1024
-"""Of a job whose size is not known yet."""
+_TELL_EVERY_S = 0.25
+"""Time between two looks at what will become of what waits."""
 
 
 @dataclass(slots=True)
@@ -54,6 +65,20 @@ class Bench:
     running: int = 0
     on_pool: int = 0
     by_tenant: Counter[str] = field(default_factory=Counter)
+    caution: Caution = CALM
+    counted: tuple[int, int] = (0, 0)
+
+    @property
+    def held(self) -> list[Job]:
+        """Those that wait here."""
+        return [claimed.job for line in (self.forced, self.ready) for claimed in line]
+
+    def look(self, in_flight: int, counted: tuple[int, int], now: float) -> None:
+        """So many requests are in flight; so many have come, and have waited because of jobs."""
+        requests, delayed = (new - old for new, old in zip(counted, self.counted, strict=True))
+        seen = self.caution.seen(in_flight, now)
+        self.caution = seen.learned(max(requests, 0), max(delayed, 0))
+        self.counted = counted
 
 
 class _Run:
@@ -97,10 +122,17 @@ class Runner:
         self.recovered = 0
         self.is_draining = False
         self.lanes: list[Lane] = []
+        self.outlooks: Mapping[str, Outlook] = {}
+        self._of_batches: Mapping[str, Outlook] = {}
+        self._told_at = 0.0
 
     def nudge(self) -> None:
         """There is something new to do."""
         self._wake.set()
+
+    def outlook_of_batch(self, batch: str) -> Outlook | None:
+        """What will become of a batch; None if none of its jobs wait."""
+        return self._of_batches.get(batch)
 
     @property
     def in_flight(self) -> int:
@@ -151,7 +183,9 @@ class Runner:
             self._give_back_held(ledger)
             is_full = self.is_draining or ledger.unwritten >= MOST_UNWRITTEN
             self.lanes = [] if is_full else await self._place.store.lanes()
-            for model, waiting in _by_model(self.lanes).items():
+            by_model = _by_model(self.lanes)
+            self._tell(by_model)
+            for model, waiting in by_model.items():
                 await self._grant(ledger, model, waiting)
             try:
                 async with asyncio.timeout(_POLL_S):
@@ -159,6 +193,29 @@ class Runner:
                     await asyncio.sleep(_TURN_S)
             except TimeoutError:
                 continue
+
+    def _tell(self, by_model: Mapping[str, list[Lane]]) -> None:
+        """Tell what waits to those who start replicas, and what will become of it to clients."""
+        now = self._calling.clock()
+        if now - self._told_at < _TELL_EVERY_S:
+            return
+        self._told_at = now
+        runtime, width = self._place.runtime.current, self._place.settings.concurrency
+        clocks = Clocks(now, self._place.wall_clock() - now)
+        found: dict[str, Outlook] = {}
+        for name in by_model.keys() | self._benches.keys():
+            model = runtime.models.get(name)
+            if model is None:
+                continue
+            lanes, bench = by_model.get(name, []), self.bench(name)
+            waiting = waiting_of(model, lanes, bench.held, width, clocks)
+            if model.pool is not None:
+                model.pool.slots_alone = slots_alone(runtime, model)
+                counted = model.signals.arrivals, model.pool.delayed_by_jobs
+                bench.look(model.pool.in_flight - model.pool.held_by_jobs, counted, now)
+            model.sizing.waiting = waiting and waiting._replace(caution=bench.caution)
+            found |= outlooks(runtime, model, lanes, width, clocks)
+        self.outlooks, self._of_batches = found, by_batch(self.lanes, found)
 
     def _give_back_held(self, ledger: Ledger) -> None:
         """Give back what has found no slot for a while."""
@@ -232,7 +289,7 @@ class Runner:
         model = self._place.runtime.current.models.get(name)
         if model is None:
             return Room(left, 0, 1.0, 1)  # it only has to be said that it is gone
-        return room_of(model, left, bench.on_pool, self._place.settings, self._calling.clock())
+        return room_of(model, left, bench, self._place.settings, self._calling.clock())
 
     # -- one job ---------------------------------------------------------------------------------
 
@@ -252,27 +309,38 @@ class Runner:
 
 
 def room_of(
-    model: ModelRuntime, left: int, on_pool: int, settings: JobsSettings, now: float
+    model: ModelRuntime, left: int, bench: Bench, settings: JobsSettings, now: float
 ) -> Room:
-    """What jobs of a model find: `left` more may run here, `on_pool` have free slots already.
+    """What jobs of a model find: `left` more may run here, those of the bench do.
 
     Where there is no pool nothing is ever free, and waiting saves nothing: they begin at once.
     """
     pool, function = model.pool, model.serverless
+    most = settings.concurrency
     if pool is None or not pool.params.enabled:
         assert function is not None  # noqa: S101  a model has one or the other
-        expected_s = function.service_times.estimate(_PAYLOAD_BYTES).mean_s
-        most = min(settings.concurrency, function.params.max_concurrency)
-        return Room(left, 0, expected_s, most)
-    found = pool.snapshot(_PAYLOAD_BYTES, now)
-    in_flight = max(0, found.slots - found.free_slots - on_pool)
+        expected_s = function.service_times.estimate(USUAL_BYTES).mean_s
+        return Room(left, 0, expected_s, min(most, function.params.max_concurrency))
+    found = pool.snapshot(USUAL_BYTES, now)
+    # Jobs that have begun may not have their slots yet.
+    in_flight = max(0, found.slots - found.free_slots - pool.held_by_jobs)
+    coming = max(0, bench.on_pool - pool.held_by_jobs)
     load = model.sizing.arrivals_per_s * found.expected_s
-    spare = spare_slots(found.slots, in_flight, found.queued, load) - on_pool
-    free = max(0, min(left, spare, found.free_slots))
+    spare = spare_slots(found.slots, in_flight, found.queued, load, bench.caution)
+    theirs = slots_for_jobs(spare, found.slots, min(pool.slots_alone, found.slots))
+    free = max(0, min(left, theirs - bench.on_pool, found.free_slots - coming))
     expected_s = found.expected_s
     if function is not None and function.params.enabled:
-        expected_s = min(expected_s, function.service_times.estimate(_PAYLOAD_BYTES).mean_s)
-    return Room(free, left - free, expected_s, settings.concurrency)
+        expected_s = min(expected_s, function.service_times.estimate(USUAL_BYTES).mean_s)
+    return Room(free, left - free, expected_s, most)
+
+
+def slots_alone(runtime: Runtime, model: ModelRuntime) -> int:
+    """Slots that the model's requests would have without jobs: all, until sizing has said more."""
+    settings, sizing = model.settings.pool, sizing_of(runtime, model)
+    if settings is None or sizing.together is None:
+        return ALL_SLOTS
+    return sizing.alone * settings.concurrency
 
 
 def _by_model(lanes: list[Lane]) -> Mapping[str, list[Lane]]:

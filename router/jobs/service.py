@@ -62,6 +62,7 @@ class Jobs:
         self._files = Files(self._place)
         self._batches = Batches(self._place, self._files)
         self.runner = Runner(self._place, calling, self._batches.steps, name)
+        self._batches.outlook_of = self.runner.outlook_of_batch
         self._poster = Poster(settings.jobs.deliveries)
         self._deliverer = Deliverer(
             store.deliveries, settings.jobs.deliveries,

@@ -8,7 +8,6 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from router.dispatch.chain import Link
 from router.dispatch.outcomes import outcome_of
 from router.domain.errors import (
     AttemptError,
@@ -27,7 +26,6 @@ from router.jobs.answers import cause_of, collected, refused
 from router.jobs.calls import CallHeads
 from router.jobs.place import Calling, Place, Step
 from router.jobs.records import End, Job, Kind, Result, State
-from router.policy.decide import captive
 
 _log = logging.getLogger(__name__)
 
@@ -116,8 +114,6 @@ class Work:
             due = calling.clock() + job.due_at - self._place.wall_clock() if is_paid else None
             head = self._heads.of(spec, runtime)
             links = await head.links(body, exchange, runtime, calling.intake, due=due)
-            if is_paid:
-                _count_arrival(links[0], calling.clock())
             served = calling.director.serve(links, content, exchange.record)
             async with served as response:
                 exchange.status, exchange.outcome = (
@@ -125,10 +121,3 @@ class Work:
                     outcome_of_status(response.status),
                 )
                 return await collected(response, self._place.objects, exchange.request_id)
-
-
-def _count_arrival(link: Link, now: float) -> None:
-    """A job that has to begin counts for the sizing as every request does."""
-    model, request = link.model, link.request
-    function = model.state(request, now, {}).serverless
-    model.count_arrival(request.payload_bytes, now, captive(request, function))

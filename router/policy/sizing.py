@@ -28,6 +28,8 @@ from enum import StrEnum
 from math import ceil, inf
 from typing import NamedTuple
 
+from router.policy.spare import spare_slots
+
 _CHANGE_BETAS = 1.05
 """What must have been saved to change: one start in vain may cost the counter a beta."""
 _MEMORY_BETAS = 4.0
@@ -47,6 +49,7 @@ class SizingReason(StrEnum):
     MAX_REPLICAS = "max_replicas"
     LATENCY_DUTY = "latency_duty"
     CAPTIVE_WORK = "captive_work"
+    BATCH_DEADLINE = "batch_deadline"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +73,36 @@ class SizingParams:
         return self.replica_usd_per_s * (self.startup_s + remaining_s)
 
 
+class Filling(NamedTuple):
+    """Work that may wait, and fills what replicas have idle.
+
+    A second of a replica that does nothing else saves `usd_per_s` by it. It can fill `width`
+    replicas at most, each of which has `slots`.
+    """
+
+    usd_per_s: float = 0.0
+    width: float = 0.0
+    slots: int = 1
+
+    def idle_usd(self, k: int, load: float) -> float:
+        """USD per second that it saves on level k beside that load."""
+        if not self.usd_per_s:
+            return 0.0
+        return self.usd_per_s * (self._used(k + 1, load) - self._used(k, load))
+
+    def _used(self, replicas: int, load: float) -> float:
+        in_use = load * self.slots
+        return min(self.width, spare_slots(replicas * self.slots, in_use, 0, in_use) / self.slots)
+
+
 class Demand(NamedTuple):
     """Offered work of one model, averaged over the controller's window.
 
     `load` is in replicas (arrivals/s x service time / concurrency); `captive_load` the part of it
     that serverless cannot carry; `serverless_usd_per_s` what the rest would cost there; `held`
     requests waiting for a first replica; `latency_duty` that serverless alone would break the
-    objective.
+    objective. `filling` is the work of jobs that wait, which cannot do so any more without `forced`
+    replicas in all.
     """
 
     load: float
@@ -84,6 +110,8 @@ class Demand(NamedTuple):
     captive_load: float = 0.0
     held: int = 0
     latency_duty: bool = False
+    filling: Filling = Filling()
+    forced: int = 0
 
 
 class Level(NamedTuple):
@@ -147,15 +175,16 @@ def _captive_levels(params: SizingParams, demand: Demand) -> int:
 
 
 def _rent(params: SizingParams, demand: Demand, k: int) -> float:
-    """USD per second that level k's work costs on serverless; infinite where it cannot go."""
+    """USD per second that level k's work costs elsewhere; infinite where it cannot go."""
     if k < _captive_levels(params, demand):
         return inf
+    idle_usd = demand.filling.idle_usd(k, demand.load)
     mu = params.packing
     share = min(max(demand.load - k * mu, 0.0), mu)
     if share <= 0:
-        return 0.0
+        return idle_usd
     # Captive work fills the lowest levels and has no part in the price.
-    return demand.serverless_usd_per_s * share / (demand.load - demand.captive_load)
+    return idle_usd + demand.serverless_usd_per_s * share / (demand.load - demand.captive_load)
 
 
 def _step(params: SizingParams, level: Level, rent: float, dt: float, now: float) -> Level:
@@ -232,8 +261,15 @@ def _gives_up(params: SizingParams, gave_up: bool, never_usd: float, excess_usd:
     return excess_usd <= 0 and never_usd < -_CHANGE_BETAS * beta
 
 
+def lasting(params: SizingParams, sizing: Sizing, demand: Demand) -> int:
+    """Of the wanted replicas, those that this demand keeps: the others are about to go."""
+    return min(sizing.wanted, max(_reached(params, demand), _floor(params, demand)[0]))
+
+
 def _floor(params: SizingParams, demand: Demand) -> tuple[int, SizingReason]:
     """Replicas that are kept whatever they cost. (Captive work shows up in the levels.)"""
+    if demand.forced > params.min_replicas:
+        return min(demand.forced, params.max_replicas), SizingReason.BATCH_DEADLINE
     if params.min_replicas:
         return params.min_replicas, SizingReason.MIN_REPLICAS
     if demand.latency_duty:

@@ -16,6 +16,7 @@ from router.controller import Controller, demand_of, follow
 from router.domain.decision import Verdict
 from router.policy.canary import Canary
 from router.policy.decide import ModelPolicy
+from router.policy.deferral import NOTHING, Need, Waiting
 from router.policy.demand import Rates
 from router.policy.sizing import SizingParams, SizingReason
 from router.policy.steering import Slo
@@ -249,6 +250,7 @@ CHANGES = {
     "a request that waits": lambda setup: setup.pool.join(Waiter(), make_request()),
     "a call of the function": lambda setup: setattr(setup.model.serverless, "in_flight", 1),
     "signals too old": lambda setup: _theirs(setup, taken_at=setup.clock() - 60),
+    "a job that waits": lambda setup: setattr(setup.model.sizing, "waiting", Waiting((), 1.0, NOW)),
     "a wake": lambda setup: setup.controller.wake(),
     "a reload": _reload,
 }
@@ -304,6 +306,40 @@ class TestRest:
                 assert ours.alternatives_usd == pytest.approx(theirs.alternatives_usd)
                 assert ours.warm_idle_usd == pytest.approx(theirs.warm_idle_usd)
         assert passed_over
+
+
+class TestJobs:
+    """Replicas cost a dollar a second here, and a second of work on serverless ten."""
+
+    def wait(self, setup, work_s, window_s, seen_s_ago=0.0) -> None:
+        now = setup.clock()
+        need = Need(now + window_s, work_s, 10.0 * work_s)
+        setup.model.sizing.waiting = Waiting((need,), 3.0, now - seen_s_ago)
+
+    def test_work_whose_window_forces_it_has_replicas_started(self, setup):
+        self.wait(setup, 100.0, 110.0)
+        setup.steps(1)
+        assert setup.driver.wants[-1] == 1
+        assert setup.model.sizing.reason is SizingReason.BATCH_DEADLINE
+        assert (setup.model.sizing.alone, setup.model.sizing.deferral.replicas) == (0, 1)
+
+    def test_work_that_may_still_wait_has_none(self, setup):
+        self.wait(setup, 100.0, 3600.0)
+        setup.steps(1)
+        assert setup.driver.wants[-1] == 0
+
+    def test_work_that_waits_no_more_keeps_none(self, setup):
+        self.wait(setup, 100.0, 110.0)
+        setup.steps(1)
+        setup.model.sizing.waiting = None
+        setup.steps(1)
+        assert setup.driver.wants[-1] == 0
+        assert setup.model.sizing.deferral is NOTHING
+
+    def test_work_of_which_nothing_is_heard_any_more_keeps_none(self, setup):
+        self.wait(setup, 100.0, 110.0, seen_s_ago=40.0)
+        setup.steps(1)
+        assert setup.driver.wants[-1] == 0
 
 
 class TestAdoptedReplicas:

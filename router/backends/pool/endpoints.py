@@ -32,6 +32,9 @@ from router.policy.pickers import least_loaded, nearest_first, sticky
 
 _log = logging.getLogger(__name__)
 
+ALL_SLOTS = 1 << 30
+"""Of slots that requests would have without jobs: as many as there are."""
+
 
 @dataclass(frozen=True, slots=True)
 class PoolParams:
@@ -96,6 +99,9 @@ class Pool:
         self.caller = caller
         self._clock = clock
         self._rng = rng
+        self.held_by_jobs = 0
+        self.slots_alone = ALL_SLOTS
+        self.delayed_by_jobs = 0
         self.queue: SlotQueue[Endpoint] = SlotQueue(
             params.max_queued, params.max_queued_bytes, self._free
         )
@@ -166,7 +172,7 @@ class Pool:
         if endpoint is None:
             return None
         self._occupy(endpoint, now)
-        return PoolLease(self, endpoint, self.caller, self._clock, now)
+        return self._leased(request, endpoint, now)
 
     def reserve_warm(self, now: float) -> Endpoint | None:
         """As `try_reserve`, without a lease: the caller settles the endpoint itself."""
@@ -212,10 +218,16 @@ class Pool:
 
     def join(self, waiter: Waiter, request: InferenceRequest) -> None:
         """Let a request wait for a slot. Raises QueueFullError."""
+        if self.held_by_jobs and not request.is_job and self._is_delayed_by_jobs():
+            self.delayed_by_jobs += 1
         self.queue.join(waiter, ticket_of(request))
         if self.rotation.is_mixed:
             # Whoever waits for a version must not keep others from replicas without it.
             asyncio.get_running_loop().call_soon(self._pump_now)
+
+    def _is_delayed_by_jobs(self) -> bool:
+        """Whether a request that has to wait would have had a slot without jobs."""
+        return self.in_flight - self.held_by_jobs < min(self.slots_alone, self.slots)
 
     def lease(
         self, request: InferenceRequest, endpoint: Endpoint, avoid: Collection[str] = ()
@@ -229,7 +241,15 @@ class Pool:
                 return None
             self._occupy(other, now)
             endpoint = other
-        return PoolLease(self, endpoint, self.caller, self._clock, now)
+        return self._leased(request, endpoint, now)
+
+    def _leased(self, request: InferenceRequest, endpoint: Endpoint, now: float) -> PoolLease:
+        self.held_by_jobs += request.is_job
+        return PoolLease(self, endpoint, self.caller, self._clock, now, is_job=request.is_job)
+
+    def job_left(self) -> None:
+        """A job holds a slot no more."""
+        self.held_by_jobs -= 1
 
     def _suits(
         self, request: InferenceRequest, endpoint: Endpoint, now: float, avoid: Collection[str]

@@ -32,6 +32,10 @@ class Keeper(Protocol):
         """A slot is no longer held for that body."""
         ...
 
+    def job_left(self) -> None:
+        """The slot of a job is given back."""
+        ...
+
     def release(
         self, endpoint: Endpoint, verdict: Verdict, since: float, now: float, tenant: str
     ) -> float:
@@ -43,14 +47,16 @@ class PoolLease:
     """A slot of one endpoint."""
 
     __slots__ = (
-        "_caller", "_clock", "_endpoint", "_payload_bytes", "_pool", "_request", "_served_s",
-        "_since", "_upload",
+        "_caller", "_clock", "_endpoint", "_is_job", "_payload_bytes", "_pool", "_request",
+        "_served_s", "_since", "_upload",
     )  # fmt: skip
 
     def __init__(
-        self, pool: Keeper, endpoint: Endpoint, caller: PoolCaller, clock: Clock, since: float
-    ) -> None:
+        self, pool: Keeper, endpoint: Endpoint, caller: PoolCaller, clock: Clock, since: float,
+        *, is_job: bool = False,
+    ) -> None:  # fmt: skip
         self._pool = pool
+        self._is_job = is_job
         self._endpoint = endpoint
         self._caller = caller
         self._clock = clock
@@ -100,6 +106,8 @@ class PoolLease:
     def release(self, verdict: Verdict, now: float, response: BackendResponse | None) -> float:
         """Free the slot; learn the endpoint's health, the model's service time, what was used."""
         pool = self._pool
+        if self._is_job:
+            pool.job_left()
         tenant = self._request.tenant if self._request is not None else None
         if self._upload is not None:
             pool.upload_left(self._upload)

@@ -10,6 +10,7 @@ from router.domain.decision import TraceStep
 from router.domain.errors import InvalidRequestError
 from router.domain.request import InferenceRequest
 from router.gateway.access import model_for, stand_ins
+from router.gateway.admin.deferred import deferral_of, explained
 from router.gateway.head import read_head
 from router.gateway.protocols.oip import OIP
 from router.gateway.protocols.registry import PROTOCOLS
@@ -101,6 +102,8 @@ def explain(
         trace.append(TraceStep("priority", priority.name.lower(), "while it has to wait"))
     if variant.assignment is not None:
         trace.insert(0, variant.assignment.explained)
+    if (waits := explained(deferral_of(runtime, model))) is not None:
+        trace.append(waits)
     document: dict[str, Any] = dict.fromkeys(("backend", "reason", "rule", "held", "finish_ms"))
     document["model"] = model.name
     if decision is not None:

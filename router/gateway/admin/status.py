@@ -17,6 +17,7 @@ from router.backends.serverless.function import Function
 from router.domain.clock import Clock
 from router.domain.decision import Backend, Reason
 from router.gateway.admin.certificate import described as described_certificate
+from router.gateway.admin.deferred import described as described_jobs
 from router.gateway.admin.trials import described
 from router.gateway.admin.watching import WatchedQuality
 from router.gateway.server import DataPlane
@@ -133,6 +134,7 @@ def _model(
         },
         "rules": dict(model.matched),
         "hedge": _hedge(model.hedging),
+        "jobs": described_jobs(sizing.deferral),
         **_decisions(decisions),
     }
 

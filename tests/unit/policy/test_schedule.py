@@ -1,7 +1,7 @@
 import pytest
 
 from router.jobs.records import Lane, lane_of
-from router.jobs.schedule import Grant, Room, earliest_end, latest_starts, plan, spare_slots
+from router.policy.schedule import Grant, Room, earliest_end, latest_starts, plan
 
 
 def lane(tenant: str, waiting: int, due_at: float, batch: str = "") -> Lane:
@@ -10,33 +10,6 @@ def lane(tenant: str, waiting: int, due_at: float, batch: str = "") -> Lane:
 
 def granted(*grants: Grant) -> list[tuple[str, int, bool]]:
     return [(one.lane.split("|")[1], one.count, one.is_forced) for one in grants]
-
-
-@pytest.mark.parametrize(
-    ("slots", "in_flight", "waiting", "load", "spare"),
-    [
-        (16, 0, 0, 0.0, 16),
-        (16, 4, 0, 0.0, 10),
-        (16, 4, 1, 0.0, 0),
-        (16, 11, 0, 11.2, 0),
-        (16, 6, 0, 11.2, 2),
-        (1, 0, 0, 0.001, 0),
-        (1, 0, 0, 0.0, 1),
-        (4, 4, 0, 0.0, 0),
-    ],
-    ids=[
-        "all of an idle pool",
-        "not what is used, nor what its users may want next",
-        "none while somebody waits",
-        "none at the usual load of a pool that is used well",
-        "some in a lull",
-        "not the only slot where anything comes",
-        "the only slot where nothing comes",
-        "none of a full pool",
-    ],
-)
-def test_jobs_get_what_real_time_leaves(slots, in_flight, waiting, load, spare):
-    assert spare_slots(slots, in_flight, waiting, load) == spare
 
 
 def test_lanes_have_to_start_before_all_that_is_due_until_then_is_late():

@@ -9,16 +9,35 @@ slots are shared by the tenants, and each tenant's go to the lane that has to st
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil, sqrt
+from math import ceil
+from typing import Protocol
 
-from router.jobs.records import Lane
-
-_TURN_OVER = 0.63
-"""Of the requests in flight, the share that ends while one more is served: 1 - 1/e."""
-_SPREADS = 1.3
-"""About one time in ten, real-time wants more than its mean and so many standard deviations."""
 _SLACK = 1.5
 _MARGIN_S = 1.0
+
+
+class Lane(Protocol):
+    """Jobs of one tenant for one model: `waiting` of them wait, the first is due at `due_at`."""
+
+    @property
+    def name(self) -> str:
+        """What grants call it."""
+        ...
+
+    @property
+    def tenant(self) -> str:
+        """Whose jobs they are."""
+        ...
+
+    @property
+    def waiting(self) -> int:
+        """How many wait."""
+        ...
+
+    @property
+    def due_at(self) -> float:
+        """When the first of them has to be done."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,19 +61,6 @@ class Grant:
     lane: str
     count: int
     is_forced: bool
-
-
-def spare_slots(slots: int, in_flight: int, waiting: int, load: float) -> int:
-    """Slots that real-time most likely leaves for as long as it takes to serve one request.
-
-    `in_flight` of its requests have slots, `waiting` have none, and `load` (arrivals a second times
-    seconds of service) is how many have one on average.
-    """
-    if waiting:
-        return 0
-    drift = max(0.0, (load - in_flight) * _TURN_OVER)
-    spread = sqrt(load * _TURN_OVER + in_flight * _TURN_OVER * (1.0 - _TURN_OVER))
-    return max(0, slots - ceil(in_flight + drift + _SPREADS * spread))
 
 
 def work_s(waiting: int, room: Room) -> float:
@@ -85,23 +91,23 @@ def plan(lanes: Sequence[Lane], room: Room, running: Mapping[str, int], now: flo
     """What of one model's lanes begins now; `running` jobs of each tenant have."""
     starts = latest_starts(lanes, room)
     in_order = sorted(lanes, key=lambda one: (starts[one.name], one.name))
-    forced, others = list[Grant](), list[Lane]()
+    forced, left = list[Grant](), dict[str, int]()
     paid = room.free + room.paid
     for lane in in_order:
         count = min(lane.waiting, paid) if starts[lane.name] <= now else 0
         if count:
             forced.append(Grant(lane.name, count, is_forced=True))
             paid -= count
-        if lane.waiting > count:
-            others.append(Lane(lane.name, lane.waiting - count, lane.due_at))
+        left[lane.name] = lane.waiting - count
     used = sum(grant.count for grant in forced)
-    return forced + _shared(others, room.free - used, running)
+    return forced + _shared(in_order, left, room.free - used, running)
 
 
-def _shared(lanes: Sequence[Lane], free: int, running: Mapping[str, int]) -> list[Grant]:
+def _shared(
+    lanes: Sequence[Lane], left: dict[str, int], free: int, running: Mapping[str, int]
+) -> list[Grant]:
     """Free slots one by one: to the tenant that has fewest, to its most urgent lane."""
     has = {lane.tenant: running.get(lane.tenant, 0) for lane in lanes}
-    left = {lane.name: lane.waiting for lane in lanes}
     granted: dict[str, int] = {}
     for _ in range(max(0, free)):
         open_lanes = [lane for lane in lanes if left[lane.name]]
