@@ -13,6 +13,7 @@ from router.commands.admin_client import AdminError, AdminPort, token_option
 from router.commands.exits import fail
 from router.commands.quality import replay_quality
 from router.replay.arrivals import Span
+from router.replay.batch import BatchPlan
 from router.replay.command import (
     SAMPLE,
     Outputs,
@@ -46,6 +47,26 @@ class _Pairs(click.ParamType[tuple[str, str]]):
         return pattern, target
 
 
+class _Batch(click.ParamType[BatchPlan]):
+    """SHARE:AT:WINDOW."""
+
+    name = "share:at:window"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> BatchPlan:
+        """A share and two durations."""
+        share, _, rest = str(value).partition(":")
+        at, _, window = rest.partition(":")
+        try:
+            plan = BatchPlan(float(share), duration_s(at) or 0.0, duration_s(window) or 0.0)
+        except ValueError:
+            plan = BatchPlan(0.0, 0.0, 0.0)
+        if not (0 < plan.share <= 100 and plan.at >= 0 and plan.window_s >= 1):
+            self.fail(f"{value!r} is not SHARE:AT:WINDOW, such as 0.5:0h:8h", param, ctx)
+        return plan
+
+
 @click.command()
 @click.option("--config", required=True, type=_FILE, help="Settings file under test.")
 @click.option(
@@ -70,6 +91,12 @@ class _Pairs(click.ParamType[tuple[str, str]]):
     help="Trace models that are a configured one, as GLOB=MODEL. Repeatable; first match wins.",
 )  # fmt: skip
 @click.option("--each-like", metavar="MODEL", help="Other trace models: each configured as MODEL.")
+@click.option(
+    "--batch",
+    type=_Batch(),
+    metavar="SHARE:AT:WINDOW",
+    help="Jobs beside the requests of each model, such as 0.5:0h:8h: half as many, due in 8 h.",
+)
 @click.option("--seed", type=click.IntRange(0), help="Of all random draws. Default: the world's.")
 @click.option("--interval", default="60s", show_default=True, help="Interval of the timeline.")
 @click.option(
@@ -105,6 +132,7 @@ def replay(  # noqa: PLR0913, PLR0917 - one parameter for each option
     baselines: bool,
     with_quality: bool,
     suggest: bool,
+    batch: BatchPlan | None,
 ) -> None:
     """Show what a trace would have cost, and how slow it would have been, under a configuration.
 
@@ -128,6 +156,7 @@ def replay(  # noqa: PLR0913, PLR0917 - one parameter for each option
         with_baselines=baselines,
         model_map=model_map,
         each_like=each_like,
+        batch=batch,
     )
     try:
         runtime = assemble(load(config, os.environ), new_parts())

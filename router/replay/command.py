@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from router.replay.arrivals import Dropped, Span, TraceError
+from router.replay.batch import BatchPlan, replay_batch
 from router.replay.compare import compare
 from router.replay.diff_report import diff_document, show_diff
 from router.replay.measured import measured_world
@@ -53,6 +54,7 @@ class Request:
     with_baselines: bool = True
     model_map: tuple[tuple[str, str], ...] = ()
     each_like: str | None = None
+    batch: BatchPlan | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +81,28 @@ def run(runtime: Runtime, request: Request, outputs: Outputs, console: Console) 
     report["not_simulated"] = _tell_not_simulated([runtime], console, shares=True)
     if trace.counts_only:
         console.print(f"arrivals within the trace's intervals are drawn: {_drawn(request)}")
+    if request.batch is not None:
+        options = _options(request, seed)
+        try:
+            report["batch"] = replay_batch(runtime, world, trace, options, request.batch)
+        except (TraceError, EOFError, OSError) as error:
+            raise ReplayError(str(error)) from error
     _write(replayed, report, outputs)
     show(report, console)
+    for name, found in report.get("batch", {}).items():
+        console.print(_told_of_batch(name, found), markup=False)
     return report
+
+
+def _told_of_batch(name: str, found: Mapping[str, Any]) -> str:
+    share = f"{found['added_ratio']:.1%}" if found["added_ratio"] is not None else "-"
+    over = f"{found['optimum_ratio']:.3f}" if found["optimum_ratio"] is not None else "-"
+    return (
+        f"Batch, {name}: {found['jobs']:,} jobs, {found['late']:,} late, add"
+        f" {found['added_usd']:.4g} USD, {share} of what they cost alone on functions; the bill of"
+        f" both is {over} of the optimum of both. {found['delayed_ratio']:.3%} of requests waited"
+        f" because of them."
+    )
 
 
 _SEARCHED_SHARE = 0.6

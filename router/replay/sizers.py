@@ -12,8 +12,9 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from router.policy.deferral import NOTHING, Deferral, Together, Waiting, size_jointly
 from router.policy.demand import FunctionFacts, PoolFacts, Rates, demand_from
-from router.policy.sizing import Demand, Level, SizingParams, size
+from router.policy.sizing import Demand, Level, Sizing, SizingParams, size
 from router.policy.steering import Slo
 from router.replay.baselines import Baseline, Tick
 from router.signals.snapshot import ModelTotals
@@ -209,9 +210,10 @@ class RouterSizer:
         pool = PoolFacts(self._concurrency, observed.queued, observed.ready)
         demand = self._demand = self._demanded(rates, pool, observed, now)
         self._params = replace(self._params, startup_s=observed.startup_s)
-        sizing = size(self._params, self._levels, demand, dt, now)
+        sizing, may_rest = self._sized(demand, dt, now)
         is_calm = (
             dt > 0
+            and may_rest
             and sizing.wanted == self._wanted
             and not demand.held
             and not demand.captive_load
@@ -224,6 +226,10 @@ class RouterSizer:
 
     def _demanded(self, rates: Rates, pool: PoolFacts, observed: Observed, now: float) -> Demand:
         return demand_from(rates, pool, self._slo, observed.function(now))
+
+    def _sized(self, demand: Demand, dt: float, now: float) -> tuple[Sizing, bool]:
+        """One step of the levels, and whether the next ones may be left out if nothing comes."""
+        return size(self._params, self._levels, demand, dt, now), True
 
     @property
     def window_began(self) -> ModelTotals:
@@ -277,6 +283,43 @@ class SharedSizer(RouterSizer):
     def _demanded(self, rates: Rates, pool: PoolFacts, observed: Observed, now: float) -> Demand:
         demand = super()._demanded(rates, pool, observed, now)
         return demand._replace(latency_duty=self._any_has_duty(now))
+
+
+class JointSizer(RouterSizer):
+    """The same with jobs that wait beside the requests."""
+
+    def __init__(
+        self,
+        params: SizingParams,
+        slo: Slo,
+        concurrency: int,
+        times: tuple[float, float],
+        waiting: Callable[[float], Waiting | None],
+    ) -> None:
+        """`times` are the interval and the window; `waiting` tells what jobs ask for now."""
+        super().__init__(params, slo, concurrency, *times)
+        self._waiting = waiting
+        self._together: Together | None = None
+        self.deferral: Deferral = NOTHING
+        self.arrivals_per_s = 0.0
+        self.alone = 0
+
+    def _demanded(self, rates: Rates, pool: PoolFacts, observed: Observed, now: float) -> Demand:
+        self.arrivals_per_s = rates.arrivals
+        return super()._demanded(rates, pool, observed, now)
+
+    def _sized(self, demand: Demand, dt: float, now: float) -> tuple[Sizing, bool]:
+        waiting = self._waiting(now)
+        if waiting is None:
+            self._together, self.deferral = None, NOTHING
+            sizing, may_rest = super()._sized(demand, dt, now)
+            self.alone = sizing.wanted
+            return sizing, may_rest
+        state = self._levels, self._together
+        both = size_jointly(self._params, state, demand, waiting, self._concurrency, (dt, now))
+        self._together, self.deferral = both.state, both.deferral
+        self.alone = both.alone
+        return both.sizing, False
 
 
 def _is_calm(level: Level) -> bool:
