@@ -181,12 +181,15 @@ class Runner:
         while True:
             self._wake.clear()
             self._give_back_held(ledger)
-            is_full = self.is_draining or ledger.unwritten >= MOST_UNWRITTEN
-            self.lanes = [] if is_full else await self._place.store.lanes()
+            if self.is_draining:
+                self.lanes = []
+            elif ledger.unwritten < MOST_UNWRITTEN:
+                self.lanes = await self._place.store.lanes()
             by_model = _by_model(self.lanes)
             self._tell(by_model)
-            for model, waiting in by_model.items():
-                await self._grant(ledger, model, waiting)
+            if ledger.unwritten < MOST_UNWRITTEN:
+                for model, waiting in by_model.items():
+                    await self._grant(ledger, model, waiting)
             try:
                 async with asyncio.timeout(_POLL_S):
                     await self._wake.wait()

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
+from router.jobs.records import State
 from tests.fakes.upstreams import Answer, Gate, Received, hangs_up, ok
 from tests.integration.harness import INFER, Harness, Reply
 
@@ -212,6 +213,25 @@ async def test_a_tenant_sees_only_its_own_jobs(tmp_path):
         gate.opened.set()
         assert (await ended(gateway, there, **{"x-api-key": "a2"}))["status"] == "done"
         assert "x-api-key" not in str([one.headers for one in gateway.warm[0].received])
+
+
+async def test_a_job_that_finds_no_slot_is_given_back_for_others(tmp_path):
+    gate = Gate()
+    async with Harness(tmp_path, warm=[gate], config=jobs()) as gateway:
+        for _ in range(12):
+            await gateway.request("POST", INFER, b"{}", LATER)
+        await gateway.until(lambda: gate.waiting == 4)
+        async with asyncio.timeout(10):
+            while True:
+                listed = await gateway.request("GET", "/v1/jobs?status=queued")
+                if len(listed.json()["data"]) == 8:
+                    break
+                await asyncio.sleep(0.05)
+        assert {one["attempts"] for one in listed.json()["data"]} == {0}
+        gate.opened.set()
+        jobs_here = gateway.gateway._jobs
+        assert jobs_here is not None
+        await gateway.until(lambda: jobs_here.runner.ended[State.DONE] == 12)
 
 
 async def test_jobs_outlive_the_gateway(tmp_path):
