@@ -7,11 +7,15 @@ A manager that is slow or gone never holds the gateway up.
 import asyncio
 import socket
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 
 Sleep = Callable[[float], Awaitable[None]]
+
+_AGAIN_S = 0.1
+_MOST_UNTOLD = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,8 @@ class ServiceManager:
 
     def __init__(self, wanted: Wanted | None) -> None:
         self._wanted = wanted
+        self._is_ready = asyncio.Event()
+        self._untold: deque[bytes] = deque(maxlen=_MOST_UNTOLD)
         self._socket: socket.socket | None = None
         if wanted is not None:
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
@@ -63,6 +69,7 @@ class ServiceManager:
     def ready(self, status: str) -> None:
         """Say that the gateway serves; or serves again, after `reloading`."""
         self._tell("READY=1", f"STATUS={status}")
+        self._is_ready.set()
 
     def reloading(self) -> None:
         """Say that a reload begins; `ready` says that it has ended."""
@@ -78,18 +85,34 @@ class ServiceManager:
         """Say twice in each watchdog period that the event loop turns; ends if nobody asks."""
         if self._wanted is None or self._wanted.watchdog_s is None:
             return
+        await self._is_ready.wait()  # before that there is a limit on the start instead
         while True:
-            self._tell("WATCHDOG=1")
+            if not self._untold:
+                self._send(b"WATCHDOG=1")
             await sleep(self._wanted.watchdog_s / 2)
 
     def _tell(self, *lines: str) -> None:
-        if self._socket is None or self._wanted is None:
-            return
+        """Say it, once there is room for it: what has changed is not said again."""
+        self._untold.append("\n".join(lines).encode())
+        if len(self._untold) == 1:
+            self._tell_all()
+
+    def _tell_all(self) -> None:
+        while self._untold:
+            if not self._send(self._untold[0]):
+                asyncio.get_running_loop().call_later(_AGAIN_S, self._tell_all)
+                return
+            self._untold.popleft()
+
+    def _send(self, message: bytes) -> bool:
+        """Whether the manager has it, or is gone; False while it has no room."""
+        if self._socket is None or self._wanted is None or self._socket.fileno() < 0:
+            return True
         address = self._wanted.address
         try:
-            self._socket.sendto(
-                "\n".join(lines).encode(),
-                "\0" + address[1:] if address.startswith("@") else address,
-            )
+            self._socket.sendto(message, "\0" + address[1:] if address.startswith("@") else address)
+        except BlockingIOError:
+            return False
         except OSError:
-            return  # full or gone: it will see for itself what became of us
+            return True  # it will see for itself what became of us
+        return True

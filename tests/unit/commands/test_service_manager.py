@@ -67,9 +67,15 @@ async def test_the_watchdog_hears_twice_in_its_period(listening: tuple[socket.so
         if len(slept) == 3:
             raise asyncio.CancelledError
 
-    with ServiceManager(Wanted(address, 8.0)) as manager, pytest.raises(asyncio.CancelledError):
-        await manager.keep_alive(sleep)
+    with ServiceManager(Wanted(address, 8.0)) as manager:
+        watching = asyncio.create_task(manager.keep_alive(sleep))
+        await asyncio.sleep(0)
+        assert slept == [], "while it starts there is another limit"
+        manager.ready("serving")
+        with pytest.raises(asyncio.CancelledError):
+            await watching
     assert slept == [4.0, 4.0, 4.0]
+    assert there.recv(100).startswith(b"READY=1")
     assert [there.recv(100) for _ in slept] == [b"WATCHDOG=1"] * 3
 
 
@@ -80,7 +86,7 @@ async def test_nobody_who_asks_ends_it_at_once():
         assert not manager.is_there
 
 
-def test_a_manager_that_is_gone_or_reads_nothing_holds_nothing_up(tmp_path: Path):
+async def test_a_manager_that_is_gone_or_reads_nothing_holds_nothing_up(tmp_path: Path):
     with ServiceManager(Wanted(str(tmp_path / "nobody"), None)) as manager:
         manager.ready("serving")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as there:
@@ -88,3 +94,19 @@ def test_a_manager_that_is_gone_or_reads_nothing_holds_nothing_up(tmp_path: Path
         with ServiceManager(Wanted(str(tmp_path / "slow"), None)) as manager:
             for _ in range(10_000):  # far more than the kernel keeps
                 manager.ready("serving")
+
+
+async def test_a_change_is_told_once_there_is_room(tmp_path: Path):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as there:
+        there.bind(str(tmp_path / "slow"))
+        there.settimeout(10)
+        filled = 0
+        with ServiceManager(Wanted(str(tmp_path / "slow"), None)) as manager:
+            while manager._send(b"WATCHDOG=1"):
+                filled += 1
+            manager.ready("serving")
+            manager.stopping()
+            for _ in range(filled):
+                assert there.recv(4096) == b"WATCHDOG=1"
+            said = [(await asyncio.to_thread(there.recv, 4096)).split(b"\n")[0] for _ in range(2)]
+    assert said == [b"READY=1", b"STOPPING=1"]
