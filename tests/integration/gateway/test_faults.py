@@ -348,6 +348,7 @@ class TestParameters:
         assert len(owners) == 1
 
 
+@pytest.mark.alone  # a connection that breaks is no attempt within a round trip only
 @pytest.mark.parametrize("fast_path", [True, False], ids=["fast", "ordinary"])
 async def test_a_connection_that_the_replica_has_closed_is_no_attempt(tmp_path, fast_path):
     calls = 0
