@@ -26,6 +26,7 @@ from router.domain.events import EventKind, told
 from router.gateway.admin.admin_access import AdminAccess, admin_guard
 from router.gateway.admin.certificate import CertificateWatch
 from router.gateway.admin.jobs import NoJobs
+from router.gateway.admin.others import AllGateways
 from router.gateway.admin.port import AdminPort, stream_reply
 from router.gateway.admin.readings import readings
 from router.gateway.admin.status import ReloadState, StatusSources, status
@@ -37,7 +38,7 @@ from router.gateway.server import DataPlane
 from router.jobs.place import Calling
 from router.jobs.service import Jobs
 from router.member import SNAPSHOT_PATH, Member
-from router.page.feed import Feed
+from router.page.feed import Feed, Statuses
 from router.publisher import Publisher
 from router.runtime import GroupRuntime, ModelRuntime, Runtime, RuntimeRef
 from router.settings.changes import Change, changes
@@ -141,17 +142,12 @@ class Gateway:
             self._runtime, self._fleet, self._metrics, parts.clock, instance_id
         )
         self._quality = WatchedQuality(
-            parts.quality, self._runtime, self._quality_notes(), lambda: self._fleet().peers
+            parts.quality, self._runtime, self._notes("quality"), lambda: self._fleet().peers
         )
         # One host serves all processes, and is the parent's.
         self._host = function_host(settings, parts) if member is None else None
         self._reloads = ReloadState(parts.wall_clock())
         self._events = EventBook()
-        self._feed = Feed(
-            lambda: in_turns(status(sources)), lambda: in_turns(self._metrics.snapshotting()),
-            thread_time, parts.wall_clock, parts.sleep,
-            lambda: self._runtime.current.settings.budgets,
-        )  # fmt: skip
         sources = StatusSources(
             self._runtime, self._data, self._access_log, self._shared, self._reloads, parts.clock,
             parts.wall_clock,
@@ -162,6 +158,16 @@ class Gateway:
             lambda: self._jobs.reading() if self._jobs is not None else None,
         )  # fmt: skip
         self._metrics.readings = lambda: readings(sources)
+        self._all = AllGateways(
+            sources, self._metrics, instance_id, self._notes("summary"),
+            lambda: self._fleet().peers, parts.sleep,
+        )  # fmt: skip
+        self._feed = Feed(
+            Statuses(lambda: in_turns(status(sources)), self._all.status),
+            lambda: in_turns(self._metrics.snapshotting()),
+            thread_time, parts.wall_clock, parts.sleep,
+            lambda: self._runtime.current.settings.budgets,
+        )  # fmt: skip
         self._admin = AdminPort(
             sources,
             Readiness(self._runtime, self._host),
@@ -252,6 +258,7 @@ class Gateway:
             self._background.start("jobs", self._jobs.run)
         self._background.start("controller", self._controller.run)
         self._background.start("quality", self._quality.run)
+        self._background.start("summaries", self._all.run)
         if self._member is None:  # the page is the parent's
             self._background.start("page", self._feed.run)
         if self._member is None or self._member.number == 1:  # one of them is enough to say it
@@ -459,8 +466,8 @@ class Gateway:
             self._shared_config(), self._publisher.changes, self._parts.clock, self._parts.sleep
         )
 
-    def _quality_notes(self) -> Notes | None:
-        return Notes(self._shared_config(), "quality") if self._shared is not None else None
+    def _notes(self, topic: str) -> Notes | None:
+        return Notes(self._shared_config(), topic) if self._shared is not None else None
 
     def _fleet(self) -> FleetSnapshot:
         return self._shared.snapshot if self._shared is not None else ALONE

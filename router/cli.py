@@ -16,7 +16,14 @@ from rich.console import Console
 from router import __version__
 from router.assembly.pools import imagine_replicas
 from router.assembly.runtime import assemble, new_parts
-from router.commands.admin_client import ADMIN_URL, AdminError, AdminPort, token_option
+from router.commands.admin_client import (
+    ADMIN_URL,
+    AdminError,
+    AdminPort,
+    fleet_option,
+    path_of,
+    token_option,
+)
 from router.commands.cold import measure_cold
 from router.commands.completion import completion
 from router.commands.demo import demo
@@ -168,6 +175,7 @@ def _print_explanation(document: dict[str, Any], asked: object) -> None:
 @click.option("--once", is_flag=True, help="Print once, as without a terminal.")
 @click.option("--watch", is_flag=True, help="Redraw until Ctrl-C, as in a terminal.")
 @click.option("--json", "as_json", is_flag=True, help="Print the document instead of a table.")
+@fleet_option
 @click.option("--model", help="That model alone, with its replicas and reasons.")
 @click.option(
     "--interval", default=1.0, show_default=True, type=click.FloatRange(0.1, 3600.0),
@@ -176,14 +184,15 @@ def _print_explanation(document: dict[str, Any], asked: object) -> None:
 def status(admin: str, token: str | None, model: str | None, interval: float, **how: bool) -> None:
     """Show models, replicas, functions, cost and traffic split of a running gateway."""
     port, console = AdminPort(admin, token), Console()
+    path = path_of("/v1/status", fleet=how["fleet"])
     try:
         if how["as_json"]:
-            document = asyncio.run(port.ask("/v1/status"))
+            document = asyncio.run(port.ask(path))
             click.echo(json.dumps(only(document, model) if model else document, indent=2))
         elif how["watch"] or (console.is_terminal and not how["once"]):
-            asyncio.run(show_live(port, console, interval, model))
+            asyncio.run(show_live(port, console, interval, model, path))
         else:
-            asyncio.run(show_once(port, console, model))
+            asyncio.run(show_once(port, console, model, path))
     except AdminError as error:
         fail(str(error))
     except KeyboardInterrupt:

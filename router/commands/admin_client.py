@@ -42,6 +42,15 @@ token_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
     help="File of the admin port's token, where it asks for one.",
 )
 
+fleet_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
+    "--fleet", is_flag=True, help="Of all gateways with the same Redis, not of the one asked."
+)
+
+
+def path_of(path: str, *, fleet: bool) -> str:
+    """Where a document is, of one gateway or of all."""
+    return f"{path}?fleet=1" if fleet else path
+
 
 @dataclass(frozen=True, slots=True)
 class AdminPort:

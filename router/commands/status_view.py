@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Console, Group
@@ -11,21 +12,29 @@ from rich.text import Text
 
 from router.commands.admin_client import AdminError, AdminPort
 
+STATUS = "/v1/status"
 
-async def show_once(admin: AdminPort, console: Console, model: str | None = None) -> None:
+
+async def show_once(
+    admin: AdminPort, console: Console, model: str | None = None, path: str = STATUS
+) -> None:
     """Print the table. Raises AdminError."""
-    console.print(render(await admin.ask("/v1/status"), model))
+    console.print(render(await admin.ask(path), model))
 
 
 async def show_live(
-    admin: AdminPort, console: Console, interval_s: float, model: str | None = None
+    admin: AdminPort,
+    console: Console,
+    interval_s: float,
+    model: str | None = None,
+    path: str = STATUS,
 ) -> None:
     """Redraw the table until interrupted. Raises AdminError if nothing answers at first."""
-    document = await admin.ask("/v1/status")
+    document = await admin.ask(path)
     with Live(render(document, model), console=console, auto_refresh=False) as live:
         while True:
             try:
-                live.update(render(await admin.ask("/v1/status"), model), refresh=True)
+                live.update(render(await admin.ask(path), model), refresh=True)
             except AdminError as error:
                 live.update(Text(str(error), style="red"), refresh=True)
             await asyncio.sleep(interval_s)
@@ -51,7 +60,7 @@ def render(document: dict[str, Any], model: str | None = None) -> Group:
     parts: list[Table | Text] = [table(_COLUMNS, rows)]
     if model is not None:
         parts += _details(document["models"][0])
-    lines = [*_marks(document), *_canaries(document), _footer(document)]
+    lines = [*_marks(document), *_canaries(document), *gateways(document), _footer(document)]
     return Group(*parts, *map(Text, lines))
 
 
@@ -176,6 +185,23 @@ def _canaries(document: dict[str, Any]) -> list[str]:
             told = f"ROLLED BACK: {canary['finding']}"
         lines.append(f"canary {canary['rule']} of {canary['model']} {told}")
     return lines
+
+
+def gateways(document: dict[str, Any]) -> list[str]:
+    """A line for each gateway that is in the sums, and for those that are missing there."""
+    lines = []
+    for one in document.get("gateways", ()):
+        marks = " (asked)" * one["is_asked"]
+        marks += " ANOTHER CONFIGURATION" * one["config_differs"]
+        if one["models_left_out"]:
+            marks += f" WITHOUT {one['models_left_out']} MODELS"
+        began = datetime.fromtimestamp(one["started_at"], UTC).isoformat(" ", "seconds")[:-6]
+        lines.append(
+            f"gateway {one['id']}: {one['version']}, since {began} UTC, configuration"
+            f" {one['config_hash'][:12]}, {one['in_flight']} in flight{marks}"
+        )
+    missing = document.get("gateways_not_heard", ())
+    return lines + [f"gateway {name}: NOT HEARD, not in these sums" for name in missing]
 
 
 def _footer(document: dict[str, Any]) -> str:

@@ -9,7 +9,14 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from router.commands.admin_client import ADMIN_URL, AdminError, AdminPort, token_option
+from router.commands.admin_client import (
+    ADMIN_URL,
+    AdminError,
+    AdminPort,
+    fleet_option,
+    path_of,
+    token_option,
+)
 from router.commands.exits import fail
 from router.commands.status_view import table
 
@@ -20,11 +27,12 @@ _OF_REFUSALS = ("key", "cause", "count")
 @click.command()
 @click.option("--admin", default=ADMIN_URL, show_default=True, metavar="URL", help="Admin port.")
 @token_option
+@fleet_option
 @click.option("--json", "as_json", is_flag=True, help="Print the document instead of a table.")
-def tenants(admin: str, token: str | None, as_json: bool) -> None:
+def tenants(admin: str, token: str | None, fleet: bool, as_json: bool) -> None:
     """Show requests, tokens, cost and budget of each tenant, and refusals of each key."""
     try:
-        document = asyncio.run(AdminPort(admin, token).ask("/v1/tenants"))
+        document = asyncio.run(AdminPort(admin, token).ask(path_of("/v1/tenants", fleet=fleet)))
     except AdminError as error:
         fail(str(error))
     if as_json:

@@ -7,7 +7,7 @@ does not keep up gets the whole view again rather than a queue.
 import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -16,7 +16,7 @@ from router.page.history import STEP_S, History
 from router.page.spending import Spending
 from router.settings.budgets import Budget
 from router.telemetry import families
-from router.telemetry.exposition import Snapshot
+from router.telemetry.exposition import Labels, Snapshot
 from router.turns import Turn, in_turns
 
 MOST_READERS = 64
@@ -24,6 +24,9 @@ _EVERY_S = 1.0
 _SHARE = 0.01
 """Of a core that making views may take: they come less often where there are many models."""
 _MOST_WAITING = 4
+
+
+Look = Callable[[], Awaitable[Mapping[str, Any]]]
 
 
 class TooManyReadersError(Exception):
@@ -34,6 +37,16 @@ class _Named(msgspec.Struct):
     name: str
 
 
+class Statuses(NamedTuple):
+    """Where the status is asked: of this gateway, and of all that share its state.
+
+    The latter has `tenants`, and `gateways`: who is in it.
+    """
+
+    this: Look
+    every: Look
+
+
 class Feed:
     """The view of a gateway; `run` keeps it, and the history, up to date.
 
@@ -42,7 +55,7 @@ class Feed:
 
     def __init__(
         self,
-        status: Callable[[], Awaitable[Mapping[str, Any]]],
+        status: Statuses,
         snapshot: Callable[[], Awaitable[Snapshot]],
         cpu_clock: Clock,
         wall_clock: Clock,
@@ -50,7 +63,8 @@ class Feed:
         budgets: Callable[[], Sequence[Budget]] = tuple,
     ) -> None:
         self.history = History()
-        self._status = status
+        self._status = status.this
+        self.all_gateways = status.every
         self._snapshot = snapshot
         self._cpu_clock = cpu_clock
         self._wall_clock = wall_clock
@@ -78,13 +92,13 @@ class Feed:
             await self._sleep(STEP_S * 1.5 - self._wall_clock() % STEP_S)
 
     async def tenants(self) -> dict[str, Any]:
-        """Who has asked for what, who pays for what, and who was refused."""
+        """Who has asked for what here, who pays for what, and who was refused."""
         return self._shown(await self._snapshot())
 
     def _shown(self, snapshot: Snapshot) -> dict[str, Any]:
         costs = snapshot.values.get(families.TENANT_COST.name, ())
         self._spending.add(costs, self._budgets(), self._wall_clock())
-        return {**_tenants(snapshot), "budgets": self._spending.shown()}
+        return {**tenant_tables(snapshot.values), "budgets": self._spending.shown()}
 
     async def _keep_view(self) -> None:
         while True:
@@ -148,12 +162,12 @@ class Feed:
                 self._is_read.clear()
 
 
-def _tenants(snapshot: Snapshot) -> dict[str, Any]:
+def tenant_tables(values: Mapping[str, Sequence[tuple[Labels, float]]]) -> dict[str, Any]:
     """What is counted of tenants, and of keys that were refused: by whom, and by what."""
     tables: dict[str, defaultdict[str, dict[str, float]]] = {}
     for name, family in _TABLES.items():
         table = tables[name] = defaultdict(dict)
-        for (who, *what), value in snapshot.values.get(family, ()):
+        for (who, *what), value in values.get(family, ()):
             table[who][what[0] if what else ""] = value
     return tables
 

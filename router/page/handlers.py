@@ -36,6 +36,11 @@ def add_page(app: web.Application, feed: Feed) -> None:
     app.router.add_get("/v1/tenants", _tenants(feed))
 
 
+def asks_all(request: web.Request) -> bool:
+    """Whether a document of all gateways is wanted, and not of the one that is asked."""
+    return request.query.get("fleet") == "1"
+
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -81,8 +86,10 @@ def _history(feed: Feed) -> Handler:
 
 
 def _tenants(feed: Feed) -> Handler:
-    async def answer(_request: web.Request) -> web.Response:
-        body = msgspec.json.encode(await feed.tenants())
+    async def answer(request: web.Request) -> web.Response:
+        every = asks_all(request)
+        found = (await feed.all_gateways())["tenants"] if every else await feed.tenants()
+        body = msgspec.json.encode(found)
         return web.Response(body=body, content_type="application/json")
 
     return answer

@@ -24,6 +24,7 @@ from router.gateway.admin.port import (
 from router.gateway.admin.routes import Handlers, add_routes
 from router.gateway.readiness import DRAINING, FunctionHost, document, missing_host
 from router.page.feed import Feed
+from router.page.handlers import asks_all
 from router.processes.fleet import Reply, ask_all, ask_one
 from router.processes.merge import ProcessState, merged_status
 from router.settings.loader import Loaded
@@ -136,7 +137,9 @@ class FleetAdmin:
     async def _metrics(self, request: web.Request) -> web.StreamResponse:
         return await metrics_reply(request, await self._fleet.snapshot(), build_info(__version__))
 
-    async def _status(self, _request: web.Request) -> web.Response:
+    async def _status(self, request: web.Request) -> web.Response:
+        if asks_all(request):
+            return json_reply(await self._feed.all_gateways())
         merged = merged_status(await self._fleet.states())
         return json_reply(merged, 200 if merged["models"] else 503)
 

@@ -27,7 +27,7 @@ from router.gateway.admin.events import path_of
 from router.gateway.admin.port import EndpointDrain
 from router.gateway.http.listener import bind, opening
 from router.member import SNAPSHOT_PATH, Member
-from router.page.feed import Feed
+from router.page.feed import Feed, Statuses
 from router.processes.admin import FleetAdmin
 from router.processes.children import Child
 from router.processes.fleet import Reply, ask_all, ask_one, events_of, snapshots_of
@@ -85,7 +85,8 @@ class Parent:
         self._ended = Snapshot()
         self._events = EventBook()
         self._feed = Feed(
-            self._status, self.snapshot, thread_time, parts.wall_clock, parts.sleep,
+            Statuses(self._status, self._of_all_gateways), self.snapshot, thread_time,
+            parts.wall_clock, parts.sleep,
             lambda: self.loaded.settings.budgets,
         )  # fmt: skip
         self._drained: dict[tuple[str, str], EndpointDrain] = {}
@@ -263,6 +264,14 @@ class Parent:
 
     async def _status(self) -> Mapping[str, Any]:
         return merged_status(await self.states())
+
+    async def _of_all_gateways(self) -> Mapping[str, Any]:
+        """As one process has heard it: to the others its siblings are gateways like any."""
+        for control in self.sockets.values():
+            reply = await ask_one(control, "GET", "/v1/status?fleet=1")
+            if reply is not None and reply.status == 200:
+                return reply.document
+        return {**merged_status([]), "gateways": [], "gateways_not_heard": [], "tenants": {}}
 
     async def drain(self) -> int:
         """Take all processes out of rotation; returns their requests in flight."""

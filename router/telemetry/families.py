@@ -532,6 +532,7 @@ BUILD_INFO = Family(
     "Release of the router and of Python; always 1.",
 )
 
+OF_CALLERS = (TENANT_REQUESTS, TENANT_COST, TENANT_TOKENS, TENANT_GB_SECONDS, REFUSALS)
 FAMILIES: tuple[Family, ...] = (
     REQUESTS,
     DECISIONS,

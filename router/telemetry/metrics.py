@@ -303,6 +303,14 @@ class Metrics(Collector):
             yield
         return found
 
+    def of_callers(self) -> Steps[dict[str, list[tuple[Labels, float]]]]:
+        """What has been counted of tenants and of keys, by family."""
+        self.catch_up()
+        found = {}
+        for family in families.OF_CALLERS:
+            found[family.name] = yield from _listed(self._counters[family.name], float)
+        return found
+
     def seen(self) -> Steps[dict[str, Counter[Seen]]]:
         """All that has been counted of each model's requests: why, how long, how well."""
         self.catch_up()

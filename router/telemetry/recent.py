@@ -5,6 +5,7 @@ Keeps what counters have grown by, a few steps long; models at rest cost nothing
 
 import asyncio
 from collections import Counter, deque
+from collections.abc import Iterable
 from typing import Any
 
 from router.domain.clock import Sleep
@@ -45,11 +46,21 @@ class Recent:
         self._grown.append(grown)
         self._before = now
 
-    def of(self, model: str) -> dict[str, Any]:
-        """A model's last minute, as the status document has it. Times are None without requests."""
+    def counts(self, model: str) -> Counter[Seen]:
+        """What has been counted of a model within the last minute."""
         counts: Counter[Seen] = Counter()
         for step in self._grown:
             counts.update(step.get(model, {}))
+        return counts
+
+    def of(self, model: str, others: Iterable[Counter[Seen]] = ()) -> dict[str, Any]:
+        """A model's last minute, as the status document has it. Times are None without requests.
+
+        What other gateways have counted is added.
+        """
+        counts = self.counts(model)
+        for other in others:
+            counts.update(other)
         parts: dict[str, dict[Any, int]] = {"reasons": {}, "objective": {}, "took": {}}
         for (part, what), count in counts.items():
             parts[part][what] = count

@@ -28,6 +28,7 @@ from router.gateway.protocols.oip import OIP
 from router.gateway.readiness import DRAINING, Readiness, document
 from router.gateway.responses import error_answer, not_found_model
 from router.page.feed import Feed
+from router.page.handlers import asks_all
 from router.runtime import Runtime
 from router.settings.loader import ConfigError
 from router.telemetry.events import EventBook
@@ -126,7 +127,9 @@ class AdminPort:
         snapshot = await in_turns(self.metrics.snapshotting())
         return await metrics_reply(request, snapshot, self.metrics.build)
 
-    async def _status(self, _request: web.Request) -> web.Response:
+    async def _status(self, request: web.Request) -> web.Response:
+        if asks_all(request):
+            return json_reply(await self.feed.all_gateways())
         return json_reply(await in_turns(status(self.sources)))
 
     async def _events(self, request: web.Request) -> web.Response:

@@ -18,6 +18,7 @@ from router.domain.clock import Clock
 from router.domain.decision import Backend, Reason
 from router.gateway.admin.certificate import described as described_certificate
 from router.gateway.admin.deferred import described as described_jobs
+from router.gateway.admin.summary import Word, add, by_place_and_reason, model_word
 from router.gateway.admin.trials import described
 from router.gateway.admin.watching import WatchedQuality
 from router.gateway.server import DataPlane
@@ -59,8 +60,11 @@ class StatusSources:
     jobs: Callable[[], JobsReading | None] = lambda: None
 
 
-def status(sources: StatusSources) -> Steps[dict[str, Any]]:
-    """The answer of `/v1/status`; its models are encoded already."""
+def status(sources: StatusSources, others: Sequence[Word] = ()) -> Steps[dict[str, Any]]:
+    """The answer of `/v1/status`; its models are encoded already.
+
+    What other gateways tell of the models that there are here is added.
+    """
     decisions = yield from sources.decisions()
     runtime, models = sources.runtime.current, []
     has_addresses = runtime.shows_addresses
@@ -68,7 +72,10 @@ def status(sources: StatusSources) -> Steps[dict[str, Any]]:
         shown = _model(
             model, decisions.get(model.name, {}), sources.clock(), has_addresses=has_addresses
         )
-        shown["recent"] = sources.recent.of(model.name)
+        told = [word.models[model.name] for word in others if model.name in word.models]
+        if told:
+            add(shown, told)
+        shown["recent"] = sources.recent.of(model.name, [each.recent.seen for each in told])
         models.append(msgspec.Raw(msgspec.json.encode(shown)))
         yield
     now = sources.clock()
@@ -94,6 +101,20 @@ def status(sources: StatusSources) -> Steps[dict[str, Any]]:
         "in_flight": sources.data.in_flight,
         "connections": sources.data.limits.open,
     }
+
+
+def words_of(sources: StatusSources) -> Steps[list[dict[str, Any]]]:
+    """What other gateways are told of each model with requests or a bill."""
+    decisions = yield from sources.decisions()
+    words, now = [], sources.clock()
+    for model in sources.runtime.current.models.values():
+        found = decisions.get(model.name)
+        # Most models are at rest: what is counted of them is not even looked at.
+        if found or model.sizing.warm_idle_usd or model.sizing.kept_warm_usd:
+            shown = _model(model, found or {}, now, has_addresses=False)
+            words.append(model_word(shown, sources.recent.counts(model.name)))
+        yield
+    return words
 
 
 def _model(
@@ -201,14 +222,8 @@ def _startup_s(pool: Pool | None) -> float | None:
 
 
 def _decisions(counts: Mapping[tuple[Backend, Reason], int]) -> dict[str, Any]:
-    split = dict.fromkeys(Backend, 0)
-    reasons: dict[str, int] = {}
-    pairs: dict[str, int] = {}
-    for (backend, reason), count in counts.items():
-        split[backend] += count
-        reasons[reason] = reasons.get(reason, 0) + count
-        pairs[f"{backend}/{reason}"] = count
-    return {"split": split, "reasons": reasons, "decisions": pairs}
+    pairs = {f"{backend}/{reason}": count for (backend, reason), count in counts.items()}
+    return {**by_place_and_reason(pairs), "decisions": pairs}
 
 
 def _endpoints(pool: Pool | None) -> list[Endpoint]:

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from router.page.feed import MOST_READERS, Feed, TooManyReadersError
+from router.page.feed import MOST_READERS, Feed, Statuses, TooManyReadersError
 from router.telemetry.exposition import Snapshot
 from tests.fakes.builders import FakeClock
 
@@ -17,7 +17,9 @@ class Gateway:
         self.models: dict[str, int] = {"m": 1, "n": 1}
         self.ticks = asyncio.Semaphore(0)
         clock = FakeClock()
-        self.feed = Feed(self.status, self.snapshot, clock, clock, self.sleep)
+        self.feed = Feed(
+            Statuses(self.status, self.status), self.snapshot, clock, clock, self.sleep
+        )
 
     async def status(self) -> dict[str, Any]:
         models = [{"name": name, "load": load} for name, load in self.models.items()]
