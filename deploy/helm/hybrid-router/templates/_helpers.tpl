@@ -49,6 +49,27 @@ readOnlyRootFilesystem: true
 capabilities: {drop: [ALL]}
 {{- end -}}
 
+{{- define "hr.pullSecrets" -}}
+{{- with .Values.imagePullSecrets -}}
+imagePullSecrets: {{- toYaml . | nindent 2 }}
+{{- end -}}
+{{- end -}}
+
+{{/* On which nodes the pods of the gateway or of a pool run. */}}
+{{- define "hr.placement" -}}
+{{- range $key := list "nodeSelector" "tolerations" "affinity" }}
+{{- with get $ $key }}
+{{ $key }}: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* Of a pool's workers. A server with another path for readiness need not have the usual one for this. */}}
+{{- define "hr.livenessPath" -}}
+{{- if hasKey . "livenessPath" -}}{{ .livenessPath }}
+{{- else if not .readinessPath -}}/v2/health/live{{- end -}}
+{{- end -}}
+
 {{/* The gateway's configuration. */}}
 {{- define "hr.config" -}}
 {{- $root := . -}}
