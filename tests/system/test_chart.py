@@ -195,6 +195,18 @@ def test_openshift_gets_a_route():
         ),
         (("--set", "ingress.enabled=true"), "ingress needs hosts"),
         (("--set", "httpRoute.enabled=true"), "httpRoute needs parentRefs"),
+        (("--set", "gatewy.replicas=2"), "additional properties 'gatewy' not allowed"),
+        (
+            ("--set", r"gateway.podLabels.app\.kubernetes\.io/component=x"),
+            "app.kubernetes.io/component is the chart's own",
+        ),
+        (
+            (
+                "--set-json",
+                'models[0].pool.podDisruptionBudget={"minAvailable":1,"maxUnavailable":1}',
+            ),
+            "at '/models/0/pool/podDisruptionBudget': maxProperties: got 2, want 1",
+        ),
         (("--set", "gateway.replicas=two"), "at '/gateway/replicas': got string, want integer"),
         (
             ("--set", "gateway.replica=2"),
