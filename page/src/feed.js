@@ -3,9 +3,9 @@
 const RATE_OVER_S = 30;
 const RETRY_S = 2;
 
-export const state = {at: 0, models: new Map(), rest: {}, tenants: {}, connected: false, error: ""};
+export const state = {at: 0, models: new Map(), rest: {}, tenants: {}, connected: false, error: "", every: sessionStorage.getItem("every") === "1"};
 const listeners = new Set();
-let samples = [];
+let samples = [], counting = "", reading = new AbortController();
 
 export function subscribe(listener) {
   listeners.add(listener);
@@ -17,6 +17,14 @@ const changed = () => listeners.forEach((listener) => listener());
 export function token(value) {
   if (value !== undefined) sessionStorage.setItem("token", value);
   return sessionStorage.getItem("token") ?? "";
+}
+
+// Whether to show all gateways that share their state, or the one that is asked.
+export function showEvery(every) {
+  sessionStorage.setItem("every", every ? "1" : "");
+  state.every = every;
+  reading.abort();
+  changed();
 }
 
 export async function ask(path, question) {
@@ -37,6 +45,10 @@ function take(message) {
   state.tenants = message.tenants;
   state.connected = true;
   state.error = "";
+  // Counts of a gateway that has come, or gone, are nothing that has happened since.
+  const who = JSON.stringify([state.every, (message.rest.gateways ?? []).map((one) => one.id)]);
+  if (who !== counting) samples = [];
+  counting = who;
   samples.push({at: message.at, models: new Map(state.models)});
   samples = samples.filter((sample) => sample.at >= message.at - RATE_OVER_S - 5);
   changed();
@@ -67,7 +79,8 @@ export function rates(name) {
 
 async function read() {
   const headers = token() ? {authorization: `Bearer ${token()}`} : {};
-  const response = await fetch("/v1/stream", {headers});
+  reading = new AbortController();
+  const response = await fetch(state.every ? "/v1/stream?fleet=1" : "/v1/stream", {headers, signal: reading.signal});
   if (!response.ok) throw new Error(response.status === 401 ? "token" : `the gateway answered ${response.status}`);
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
@@ -88,6 +101,7 @@ export async function run() {
     try {
       await read();
     } catch (error) {
+      if (reading.signal.aborted) continue;
       state.connected = false;
       state.error = error.message;
       changed();

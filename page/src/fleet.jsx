@@ -35,6 +35,21 @@ function share(model) {
   return all ? (100 * model.split.pool) / all : null;
 }
 
+const GATEWAYS = [
+  {name: "gateway", text: true, value: (row) => row.id, shown: (row) => `${row.id}${row.is_asked ? " (asked)" : ""}`},
+  {name: "version", text: true, value: (row) => row.version},
+  {name: "since, UTC", text: true, value: (row) => row.started_at, shown: (row) => row.started_at && new Date(row.started_at * 1000).toISOString().slice(0, 19).replace("T", " ")},
+  {name: "configuration", text: true, value: (row) => row.config_hash, shown: (row) => row.version ? <span class={row.config_differs ? "bad" : ""}>{row.config_hash.slice(0, 12)}{row.config_differs && " differs"}</span> : <span class="bad">not heard, not in the sums</span>},
+  {name: "in flight", value: (row) => row.in_flight},
+  {name: "connections", value: (row) => row.connections},
+  {name: "models left out", told: "that had no room in its summary", value: (row) => row.models_left_out},
+];
+
+function Gateways({known, silent}) {
+  const rows = [...known, ...silent.map((id) => ({id}))].map((row) => ({...row, key: row.id}));
+  return <section><Table caption={`Sums of ${known.length} gateway processes`} columns={GATEWAYS} rows={rows} first="gateway" descends={false} /></section>;
+}
+
 export function Fleet() {
   const [filter, find] = useState("");
   const [dollars, inDollars] = useState(false);
@@ -71,6 +86,7 @@ export function Fleet() {
         <label>find <input type="search" value={filter} onInput={(event) => find(event.target.value)} /></label>
         <Table caption={`${rows.length} models`} columns={MODELS} rows={rows} first="requests/s" />
       </section>
+      {rest.gateways && <Gateways known={rest.gateways} silent={rest.gateways_not_heard} />}
       <Canaries canaries={rest.canaries ?? []} />
       <Shadows shadows={rest.shadows ?? []} />
       {(rest.processes ?? []).length > 0 && (

@@ -3,7 +3,7 @@
 import {render} from "preact";
 import {useEffect, useState} from "preact/hooks";
 import {Events} from "./events.jsx";
-import {run, state, subscribe, token} from "./feed.js";
+import {run, showEvery, state, subscribe, token} from "./feed.js";
 import {Fleet} from "./fleet.jsx";
 import {Jobs} from "./jobs.jsx";
 import {Model} from "./model.jsx";
@@ -43,6 +43,17 @@ function View({kind, name}) {
   return <Shown />;
 }
 
+function Scope() {
+  const siblings = Math.max(0, (state.rest.processes ?? []).length - 1);
+  if (!state.every && !(state.rest.shared_state?.peers > siblings)) return null;
+  return (
+    <select aria-label="which gateways" value={state.every ? "all" : "this"} onChange={(event) => showEvery(event.target.value === "all")}>
+      <option value="this">this gateway</option>
+      <option value="all">all gateways</option>
+    </select>
+  );
+}
+
 function Page() {
   useFeed();
   const view = useView(), [kind, name] = view.split("/");
@@ -51,6 +62,7 @@ function Page() {
       <header>
         <h1>Hybrid router</h1>
         <nav aria-label="views">{Object.entries(VIEWS).map(([key, [label]]) => <a key={key} href={`#${key}`} aria-current={view === key ? "page" : undefined}>{label}</a>)}</nav>
+        <Scope />
         <span class={state.connected ? "quiet" : "bad"} role="status">{state.connected ? `as of ${new Date(state.at * 1000).toISOString().slice(11, 19)} UTC` : state.error || "connecting"}</span>
       </header>
       <main><View kind={kind} name={name} /></main>

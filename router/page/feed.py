@@ -48,7 +48,7 @@ class Statuses(NamedTuple):
 
 
 class Feed:
-    """The view of a gateway; `run` keeps it, and the history, up to date.
+    """The views of a gateway, and of all that share its state; `run` keeps them, and the history.
 
     `cpu_clock` tells the seconds that the event loop's thread has computed.
     """
@@ -63,31 +63,29 @@ class Feed:
         budgets: Callable[[], Sequence[Budget]] = tuple,
     ) -> None:
         self.history = History()
-        self._status = status.this
         self.all_gateways = status.every
         self._snapshot = snapshot
-        self._cpu_clock = cpu_clock
         self._wall_clock = wall_clock
         self._sleep = sleep
         self._budgets = budgets
         self._spending = Spending()
-        self._readers: set[asyncio.Queue[bytes]] = set()
-        self._is_read = asyncio.Event()
-        self._models: dict[str, bytes] = {}
-        self._rest = b"{}"
-        self._tenants = b"{}"
+        self._tenants = msgspec.Raw(b"{}")
+        clocks = cpu_clock, wall_clock
+        self._here = _View(lambda: self._with_tenants(status.this), clocks, sleep)
+        self._everywhere = _View(status.every, clocks, sleep)
 
     async def run(self) -> None:
         """Work until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._keep_history())
-            tasks.create_task(self._keep_view())
+            tasks.create_task(self._here.run())
+            tasks.create_task(self._everywhere.run())
 
     async def _keep_history(self) -> None:
         while True:
             snapshot = await self._snapshot()
             await in_turns(self.history.add(snapshot, self._wall_clock()))
-            self._tenants = msgspec.json.encode(self._shown(snapshot))
+            self._tenants = msgspec.Raw(msgspec.json.encode(self._shown(snapshot)))
             # In the middle of the next step, so that neither a late nor an early turn misses one.
             await self._sleep(STEP_S * 1.5 - self._wall_clock() % STEP_S)
 
@@ -100,7 +98,45 @@ class Feed:
         self._spending.add(costs, self._budgets(), self._wall_clock())
         return {**tenant_tables(snapshot.values), "budgets": self._spending.shown()}
 
-    async def _keep_view(self) -> None:
+    async def _with_tenants(self, look: Look) -> Mapping[str, Any]:
+        return {**await look(), "tenants": self._tenants}
+
+    @property
+    def readers(self) -> int:
+        """How many are told what changes."""
+        return len(self._here.readers) + len(self._everywhere.readers)
+
+    async def read(self, *, every: bool = False) -> AsyncIterator[bytes]:
+        """Messages for one reader, of this gateway or of all; the whole view first.
+
+        Raises TooManyReadersError.
+        """
+        if self.readers >= MOST_READERS:
+            raise TooManyReadersError
+        view = self._everywhere if every else self._here
+        reader = await view.enter()
+        try:
+            while True:
+                yield await reader.get()
+        finally:
+            view.leave(reader)
+
+
+class _View:
+    """A status document, kept current while somebody reads it."""
+
+    def __init__(self, look: Look, clocks: tuple[Clock, Clock], sleep: Sleep) -> None:
+        self.readers: set[asyncio.Queue[bytes]] = set()
+        self._look = look
+        self._cpu_clock, self._wall_clock = clocks
+        self._sleep = sleep
+        self._is_read = asyncio.Event()
+        self._models: dict[str, bytes] = {}
+        self._rest = b"{}"
+        self._tenants = b"{}"
+
+    async def run(self) -> None:
+        """Tell the readers what changes, until cancelled."""
         while True:
             await self._is_read.wait()
             began = self._cpu_clock()
@@ -108,9 +144,25 @@ class Feed:
             took_s = self._cpu_clock() - began
             await self._sleep(max(_EVERY_S, took_s / _SHARE))
 
+    async def enter(self) -> asyncio.Queue[bytes]:
+        """A new reader's messages."""
+        reader: asyncio.Queue[bytes] = asyncio.Queue(_MOST_WAITING)
+        if not self.readers:
+            await self._changes()  # nobody has looked for some time
+        reader.put_nowait(self._message(self._models, [], whole=True))
+        self.readers.add(reader)
+        self._is_read.set()
+        return reader
+
+    def leave(self, reader: asyncio.Queue[bytes]) -> None:
+        """Tell that reader nothing more."""
+        self.readers.discard(reader)
+        if not self.readers:
+            self._is_read.clear()
+
     async def _changes(self) -> bytes:
         """Look again; returns what is different now."""
-        document = dict(await self._status())
+        document = dict(await self._look())
         models, turn = {}, Turn()
         for model in document.pop("models"):
             raw = bytes(model) if isinstance(model, msgspec.Raw) else msgspec.json.encode(model)
@@ -118,6 +170,7 @@ class Feed:
             await turn.pause_if_over()
         changed = {name: raw for name, raw in models.items() if self._models.get(name) != raw}
         gone = [name for name in self._models if name not in models]
+        self._tenants = msgspec.json.encode(document.pop("tenants"))
         self._models, self._rest = models, msgspec.json.encode(document)
         return self._message(changed, gone)
 
@@ -134,7 +187,7 @@ class Feed:
 
     def _tell(self, changes: bytes) -> None:
         whole = None
-        for reader in self._readers:
+        for reader in self.readers:
             if not reader.full():
                 reader.put_nowait(changes)
                 continue
@@ -142,24 +195,6 @@ class Feed:
                 reader.get_nowait()
             whole = whole or self._message(self._models, [], whole=True)
             reader.put_nowait(whole)
-
-    async def read(self) -> AsyncIterator[bytes]:
-        """Messages for one reader, the whole view first. Raises TooManyReadersError."""
-        if len(self._readers) >= MOST_READERS:
-            raise TooManyReadersError
-        if not self._readers:
-            await self._changes()  # nobody has looked for some time
-        reader: asyncio.Queue[bytes] = asyncio.Queue(_MOST_WAITING)
-        reader.put_nowait(self._message(self._models, [], whole=True))
-        self._readers.add(reader)
-        self._is_read.set()
-        try:
-            while True:
-                yield await reader.get()
-        finally:
-            self._readers.discard(reader)
-            if not self._readers:
-                self._is_read.clear()
 
 
 def tenant_tables(values: Mapping[str, Sequence[tuple[Labels, float]]]) -> dict[str, Any]:

@@ -60,7 +60,7 @@ def _stream(feed: Feed) -> Handler:
         response = web.StreamResponse(
             headers={"content-type": "text/event-stream", "cache-control": "no-store"}
         )
-        messages = feed.read()
+        messages = feed.read(every=asks_all(request))
         try:
             async for message in messages:
                 if not response.prepared:

@@ -51,6 +51,8 @@ class Harness:
     `config` over the whole.
     """
 
+    instance_id = "test"
+
     def __init__(
         self,
         folder: Path,
@@ -91,7 +93,7 @@ class Harness:
 
     async def _start(self) -> None:
         loaded = await asyncio.to_thread(load, self.file, _ENVIRONMENT)
-        self.gateway = Gateway(self.file, _ENVIRONMENT, loaded, new_parts(), "test")
+        self.gateway = Gateway(self.file, _ENVIRONMENT, loaded, new_parts(), self.instance_id)
         ready = asyncio.Event()
 
         def on_ready(data_url: str, admin_url: str) -> None:

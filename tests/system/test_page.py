@@ -10,12 +10,13 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.fakes.upstreams import ok
+from tests.fakes.valkey import ValkeyProcess, valkey_server
 from tests.integration.gateway.conftest import made_up_credentials
 from tests.integration.harness import Harness
 from tests.system.browser import Tab, browsing
 from tests.system.staged import Staged, send, staged
 
-__all__ = ["made_up_credentials"]
+__all__ = ["made_up_credentials", "valkey_server"]
 
 pytestmark = pytest.mark.system
 
@@ -113,6 +114,52 @@ async def test_a_canary_is_rolled_back_by_its_button(gateway, tab):
     )
     await tab.until("document.body.innerText.includes('rolled back: ')")
     assert gateway.gateway._runtime.current.trials["try-next"].is_rolled_back
+
+
+class Other(Harness):
+    """Beside the one that is looked at."""
+
+    instance_id = "other"
+
+
+async def test_a_switch_shows_all_gateways_as_one(
+    tmp_path: Path, tab: Tab, axe: str, valkey_server: ValkeyProcess
+) -> None:
+    config = {"shared_state": {"redis_url": valkey_server.url}}
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    other = Other(tmp_path / "b", warm=[ok()], function=ok(), config=config)
+    async with staged(tmp_path / "a", config=config) as gateway, other:
+        for _ in range(7):
+            await other.infer(b"{}")
+        await look(tab, gateway, "fleet")
+        await tab.until("document.querySelector('header select')")
+        await _show(tab, "all")
+        await tab.until("document.body.innerText.includes('Sums of 2 gateway processes')")
+        await tab.until("document.querySelector('td .bad')?.innerText.includes('differs')")
+        await tab.run(f"{axe};0")
+        found = await tab.run("axe.run().then(told => told.violations.map(each => each.id))")
+        assert found == []
+        await tab.run("location.hash = 'tenants'")
+        await tab.until(f"({_OF_NOBODY}) === '7'")  # those of the other one, which knows no keys
+        await _show(tab, "this")
+        await tab.until(f"({_OF_NOBODY}) !== '7'")
+        await tab.run("location.hash = 'fleet'")
+        await tab.until("!document.body.innerText.includes('Sums of')")
+        assert tab.complaints == []
+
+
+_OF_NOBODY = (
+    "[...document.querySelectorAll('table')[0].querySelectorAll('tbody tr')]"
+    ".find(row => row.cells[0].innerText === 'nobody')?.cells[4].innerText"
+)
+
+
+async def _show(tab: Tab, which: str) -> None:
+    await tab.run(
+        "{const choice = document.querySelector('header select');"
+        f"choice.value = '{which}'; choice.dispatchEvent(new Event('change', {{bubbles: true}}))}}"
+    )
 
 
 async def test_nothing_is_wider_than_a_narrow_window(gateway, tmp_path):

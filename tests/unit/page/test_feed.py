@@ -18,13 +18,16 @@ class Gateway:
         self.ticks = asyncio.Semaphore(0)
         clock = FakeClock()
         self.feed = Feed(
-            Statuses(self.status, self.status), self.snapshot, clock, clock, self.sleep
+            Statuses(self.status, self.of_all), self.snapshot, clock, clock, self.sleep
         )
 
     async def status(self) -> dict[str, Any]:
         models = [{"name": name, "load": load} for name, load in self.models.items()]
         raw = [msgspec.Raw(msgspec.json.encode(model)) for model in models]
         return {"models": raw, "in_flight": sum(self.models.values())}
+
+    async def of_all(self) -> dict[str, Any]:
+        return {**await self.status(), "tenants": {"requests": {}}, "gateways": ["a", "b"]}
 
     async def snapshot(self) -> Snapshot:
         return Snapshot({"router_tenant_requests_total": [(("t", "ok"), 3.0)]})
@@ -89,7 +92,21 @@ async def test_there_are_no_more_readers_than_may_be_and_they_make_room(gateway:
         await anext(gateway.feed.read())
     for reader in readers:
         await reader.aclose()  # type: ignore[attr-defined]
-    assert not gateway.feed._readers
+    assert not gateway.feed.readers
     again = gateway.feed.read()
     assert read(await anext(again))["whole"] is True
     await again.aclose()  # type: ignore[attr-defined]
+
+
+async def test_a_view_of_all_gateways_is_another_one_within_the_same_bound(
+    gateway: Gateway,
+) -> None:
+    here, everywhere = gateway.feed.read(), gateway.feed.read(every=True)
+    assert "gateways" not in read(await anext(here))["rest"]
+    whole = read(await anext(everywhere))
+    assert whole["rest"]["gateways"] == ["a", "b"]
+    assert whole["tenants"] == {"requests": {}}
+    assert gateway.feed.readers == 2
+    for reader in (here, everywhere):
+        await reader.aclose()  # type: ignore[attr-defined]
+    assert gateway.feed.readers == 0
