@@ -492,6 +492,12 @@ JOBS_STAND_STILL = Family(
     "1 while the store of the jobs cannot be reached or written.",
     Across.MOST,
 )
+JOBS_DELAYED = Family(
+    "router_requests_delayed_by_jobs_total",
+    Kind.COUNTER,
+    ("model",),
+    "Requests that had to wait for a slot that they would have had without jobs.",
+)
 DELIVERIES = Family(
     "router_deliveries",
     Kind.GAUGE,
@@ -602,6 +608,7 @@ FAMILIES: tuple[Family, ...] = (
     JOBS_RECOVERED,
     JOBS_OVERDUE,
     JOBS_STAND_STILL,
+    JOBS_DELAYED,
     DELIVERIES,
     DELIVERIES_TRIED,
     EVENTS,

@@ -79,6 +79,7 @@ class Readings:
     tasks: int = 0
     certificate_expires_at: float | None = None
     ejections_total: Mapping[str, int] = field(default_factory=dict)
+    delayed_by_jobs_total: Mapping[str, int] = field(default_factory=dict)
     signals_degraded: bool = False
     shared_state_peers: int = 0
     flushes_ok_total: int = 0
@@ -117,6 +118,7 @@ def counter_series(readings: Readings) -> Iterator[tuple[str, Series]]:
         },
     )
     yield families.ENDPOINT_EJECTIONS.name, _by_name(readings.ejections_total)
+    yield families.JOBS_DELAYED.name, _by_name(readings.delayed_by_jobs_total)
     yield families.CLIENT_TIMEOUTS.name, _by_name(readings.waits_timed_out_total)
     yield (
         families.CANARY_REQUESTS.name,

@@ -81,6 +81,7 @@ class _Found:
         key = (name, Backend.POOL)
         found["in_flight"][key] = pool.in_flight
         found["queue_depth"][key] = len(pool.queue)
+        found["delayed_by_jobs_total"][name] = pool.delayed_by_jobs
         # A pool's circuits are per endpoint: it is open when none is left.
         found["breaker_open"][key] = bool(pool.endpoints) and pool.ready == 0
         self.read_replicas(model, pool, now)

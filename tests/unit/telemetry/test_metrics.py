@@ -223,6 +223,7 @@ READINGS = Readings(
     pool_panicking={"fraud": True},
     sized_by_others={"fraud": True},
     ejections_total={"fraud": 3},
+    delayed_by_jobs_total={"fraud": 7},
     tasks=21,
     jobs=JobsReading(
         {"queued": 41}, {"dead": 42}, 43, 44.5, True, {"waiting": 51}, {"gone": 52}, {"dropped": 53}
@@ -269,6 +270,7 @@ READINGS = Readings(
         ("router_pool_panicking", {"model": "fraud"}, 1),
         ("router_pool_sized_by_others", {"model": "fraud"}, 1),
         ("router_endpoint_ejections_total", {"model": "fraud"}, 3),
+        ("router_requests_delayed_by_jobs_total", {"model": "fraud"}, 7),
         ("router_tasks", {}, 21),
         ("router_jobs", {"state": "queued"}, 41),
         ("router_jobs_ended_total", {"state": "dead"}, 42),
