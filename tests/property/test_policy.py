@@ -11,7 +11,7 @@ from router.domain.errors import RouterError
 from router.domain.snapshot import ServerlessLimits
 from router.policy.decide import ModelPolicy, State, decide
 from router.policy.rules import Glob, Match, Route, Rule, RuleIndex, first_match, rules_for
-from router.policy.sizing import Demand, Level, SizingParams, size
+from router.policy.sizing import Demand, Filling, Level, SizingParams, size
 from tests.fakes.builders import NOW, SLO, make_pool, make_request, make_serverless
 
 counts = st.integers(0, 30)
@@ -140,6 +140,10 @@ demands = st.builds(
     captive_load=st.floats(0.0, 4.0),
     held=st.integers(0, 2),
     latency_duty=st.booleans(),
+    filling=st.builds(
+        Filling, usd_per_s=st.floats(0.0, 5.0), width=st.floats(0.0, 9.0), slots=st.integers(1, 64)
+    ),
+    forced=st.integers(0, 4),
 )
 
 

@@ -63,6 +63,9 @@ async def test_no_request_waits_for_a_job_in_a_pool_of_which_seventy_percent_are
         assert set(statuses) == {200}
         assert len(statuses) > before + CLIENTS  # they went on all the time
         assert gateway.pool.delayed_by_jobs == 0
+        gateway.pool.delayed_by_jobs = 3
+        metrics = (await gateway.ask("GET", "/metrics")).body.decode()
+        assert 'router_requests_delayed_by_jobs_total{model="m"} 3.0' in metrics
 
 
 async def test_a_job_does_not_begin_while_a_request_waits(tmp_path):
