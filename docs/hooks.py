@@ -28,6 +28,7 @@ PAGES = {
     "deploy/serverless/lambda/README.md": "functions/lambda.md",
     "deploy/serverless/openfaas/README.md": "functions/openfaas.md",
     "tests/benchmarks/RESULTS.md": "benchmarks.md",
+    "tests/jobs_study/RESULTS.md": "jobs_study.md",
     "tests/quality_study/RESULTS.md": "quality_study.md",
     "tests/results/RESULTS.md": "results.md",
 }
