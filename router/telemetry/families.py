@@ -200,7 +200,7 @@ TENANT_TOKENS = Family(
     " tenant of the key.",
 )
 TENANT_GB_SECONDS = Family(
-    "router_tenant_gb_seconds_total",
+    "router_tenant_gigabyte_seconds_total",
     Kind.COUNTER,
     ("tenant",),
     "Memory of function environments in GB, times the seconds billed, by whose calls they were.",

@@ -81,4 +81,6 @@ async def test_a_call_takes_memory_for_the_time_that_is_billed(tmp_path):
             await gateway.infer(authorization="Bearer k", x_request_id=f"r-{number}")
             line = await gateway.logged(f"r-{number}")
             assert line["gb_s"] == pytest.approx(2 * 0.010)  # as its report says
-        assert counted(gateway, "router_tenant_gb_seconds_total") == {("t",): pytest.approx(0.04)}
+        assert counted(gateway, "router_tenant_gigabyte_seconds_total") == {
+            ("t",): pytest.approx(0.04)
+        }

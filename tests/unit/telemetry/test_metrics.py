@@ -93,7 +93,7 @@ FRAUD_1 = {"model": "fraud", "version": "1"}
         ("router_tenant_budget_usd", {"tenant": "batch", "period": "day"}, 5),
         ("router_tenant_tokens_total", {"tenant": "batch", "direction": "input"}, 7),
         ("router_tenant_tokens_total", {"tenant": "batch", "direction": "output"}, 30),
-        ("router_tenant_gb_seconds_total", {"tenant": "batch"}, 0.125),
+        ("router_tenant_gigabyte_seconds_total", {"tenant": "batch"}, 0.125),
         ("router_refusals_total", {"key": "nightly", "cause": "rate_limited"}, 1),
         ("router_objective_requests_total", {"model": "fraud", "result": "met"}, 1),
         ("router_objective_ratio", {"model": "fraud"}, 0.99),
