@@ -92,7 +92,7 @@ def _pool(
         asked["username"] = found.sentinel_username
     if found.sentinel_password:
         asked["password"] = found.sentinel_password
-    sentinels = Sentinel(found.hosts, sentinel_kwargs={**asked, "ssl": is_tls})  # type: ignore[no-untyped-call]
+    sentinels = _Sentinels(found.hosts, sentinel_kwargs={**asked, "ssl": is_tls})  # type: ignore[no-untyped-call]
     return _Following(found.service, sentinels, **several, **options)  # type: ignore[no-untyped-call]
 
 
@@ -105,6 +105,20 @@ class _Following(SentinelConnectionPool):
         if inuse_connections:
             for asked in self.sentinel_manager.sentinels:
                 await asked.aclose()
+
+
+class _Sentinels(Sentinel):
+    """Sentinels of which one that answers nonsense does not hide the others."""
+
+    async def discover_master(self, service_name: str) -> tuple[str, int]:
+        """The address of the master. Raises RedisError."""
+        try:
+            found: tuple[str, int] = await super().discover_master(service_name)
+        except RedisError:
+            # It passes over those that are silent only: another one is asked first next time.
+            self.sentinels.append(self.sentinels.pop(0))
+            raise
+        return found
 
 
 class _SlotConnection(SentinelManagedConnection):
